@@ -1,0 +1,59 @@
+# One door for developers and CI. Needs python3 (3.11 or newer), git and make; the rest comes into .venv.
+
+PYTHON ?= python3
+
+VENV := .venv/bin/python
+# One stamp per PYTHON, so that `make PYTHON=... build` makes .venv anew.
+FOR := $(subst /,_,$(PYTHON))
+BUILD_VENV := .venv/.build-$(FOR)
+DEV_VENV := .venv/.dev-$(FOR)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help build wheel demo lint format test conformance clean distclean
+
+help: ## list these targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+
+build: $(BUILD_VENV) ## build/bin/crio-credential-provider, with what it needs beside it
+	@$(VENV) tools/make_bundle.py build
+
+wheel: $(BUILD_VENV) ## dist/*.whl
+	@$(VENV) tools/make_bundle.py wheel
+
+demo: build ## the main job, told step by step, on an embedded cluster and registry
+	@build/bin/crio-credential-provider demo
+
+lint: $(DEV_VENV) ## ruff and mypy
+	$(VENV) -m ruff check
+	$(VENV) -m ruff format --check
+	$(VENV) -m mypy
+
+format: $(DEV_VENV) ## ruff format, and the fixes that ruff is sure of
+	$(VENV) -m ruff check --fix
+	$(VENV) -m ruff format
+
+# pytest exits 5 where it ran no test: that is a failure here as well.
+test: build lint ## build, lint, and all tests with coverage
+	$(VENV) -m coverage erase
+	@status=0; $(VENV) -m coverage run -m pytest || status=$$?; \
+	$(VENV) -m coverage combine --quiet && $(VENV) -m coverage report; exit $$status
+
+conformance: $(DEV_VENV) ## our answers against those of CRI-O's own library, in tests/vectors
+	@status=0; for kind in registries auth layers; do \
+	$(VENV) tests/conformance.py $$kind tests/vectors/$$kind.jsonl || status=1; done; exit $$status
+
+clean: ## remove what was built and cached
+	rm -rf build dist .build-* .dist-* .coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find src tests tools -name __pycache__ -prune -exec rm -rf {} +
+
+distclean: clean ## remove .venv as well
+	rm -rf .venv
+
+$(BUILD_VENV): pyproject.toml tools/make_venv.py
+	@$(PYTHON) tools/make_venv.py build
+	@touch $@
+
+$(DEV_VENV): $(BUILD_VENV)
+	@$(PYTHON) tools/make_venv.py dev
+	@touch $@

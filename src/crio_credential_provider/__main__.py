@@ -1,0 +1,71 @@
+"""The program: a command word is for a person; everything else is a kubelet, which may pass flags.
+
+Leaves with ``os._exit`` once everything is written: tearing the interpreter down costs more than a run needs.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+COMMANDS = ("demo",)
+
+USAGE_FAULT = 2
+
+
+def main() -> NoReturn:
+    """Runs the program with the process's arguments, and ends the process."""
+    # A run lives for milliseconds and makes few cycles.
+    gc.disable()
+    try:
+        status = _run(sys.argv[1:])
+    except KeyboardInterrupt:
+        status = 130
+    sys.stdout.flush()
+    os._exit(status)
+
+
+def _run(arguments: list[str]) -> int:
+    from .errors import UsageError
+
+    if arguments and arguments[0] in COMMANDS:
+        from . import cli
+
+        return cli.run(arguments)
+    for argument in arguments:
+        if argument in ("--version", "-version"):
+            from . import version
+
+            sys.stdout.write(version.as_text())
+            return 0
+        if argument in ("--version-json", "-version-json"):
+            from . import version
+
+            sys.stdout.write(version.as_json())
+            return 0
+        if argument in ("--help", "-h", "-help"):
+            from . import help
+
+            sys.stdout.write(help.text())
+            return 0
+    from . import journal, plugin
+
+    try:
+        if not arguments and os.isatty(0):
+            raise UsageError(
+                "the kubelet runs this program, with a CredentialProviderRequest on standard input",
+                "--help lists the flags and commands",
+            )
+        return plugin.run(arguments, os.environ)
+    except UsageError as error:
+        journal.complain(str(error))
+        return USAGE_FAULT
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,20 @@
+"""The commands for people, one module each, named like the command."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+
+def run(arguments: list[str]) -> int:
+    """Runs a command.
+
+    Args:
+        arguments: the command word, then its arguments.
+
+    Returns:
+        The exit status.
+    """
+    command, *rest = arguments
+    status = import_module(f".{command}", __name__).run(rest)
+    assert isinstance(status, int)
+    return status

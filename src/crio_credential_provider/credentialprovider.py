@@ -1,0 +1,107 @@
+"""The kubelet's protocol: CredentialProviderRequest in, CredentialProviderResponse out, both v1.
+
+Source: https://kubernetes.io/docs/reference/config-api/kubelet-credentialprovider.v1/ and docs/contracts.md. Reads and
+writes bytes; knows neither standard streams nor what an answer is made of.
+"""
+
+from __future__ import annotations
+
+import json
+
+from .errors import RequestError
+from .record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+API_VERSION = "credentialprovider.kubelet.k8s.io/v1"
+
+_BY_HAND = "the kubelet runs this program for each pull; to try it by hand, use the command 'demo'"
+
+
+class Request(Record):
+    """A CredentialProviderRequest.
+
+    Attributes:
+        image: the repository the pod names, normalised, without tag and digest.
+        token: the pod's service account token; "" where the kubelet sends none (static pods, no ``tokenAttributes``).
+        annotations: of the service account, those that the kubelet's configuration names.
+    """
+
+    __slots__ = ("annotations", "image", "token")
+    _secret = ("token",)
+
+    def __init__(self, image: str, token: str = "", annotations: dict[str, str] | None = None) -> None:
+        self.image = image
+        self.token = token
+        self.annotations = annotations or {}
+
+
+def loads(data: bytes) -> Request:
+    """Parses a request.
+
+    Raises:
+        RequestError: not JSON, another kind or version, or no image.
+    """
+    if not data:
+        raise RequestError("standard input is empty: no CredentialProviderRequest", _BY_HAND)
+    try:
+        message = json.loads(data.decode())
+    except json.JSONDecodeError as error:
+        # The decoder's own text would quote nothing of the document, but error.doc holds all of it.
+        reason = f"{error.msg} at byte {error.pos} of {len(data)}"
+        raise RequestError(
+            f"the CredentialProviderRequest on standard input is not valid JSON: {reason}", _BY_HAND
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise RequestError(
+            f"the CredentialProviderRequest on standard input is not valid JSON: {type(error).__name__}", _BY_HAND
+        ) from None
+    if not isinstance(message, dict):
+        raise RequestError("the CredentialProviderRequest on standard input is not a JSON object", _BY_HAND)
+    kind, version = message.get("kind"), message.get("apiVersion")
+    if kind != "CredentialProviderRequest":
+        raise RequestError(f"standard input has the kind {_shown(kind)}, not 'CredentialProviderRequest'", _BY_HAND)
+    if version != API_VERSION:
+        raise RequestError(
+            f"the kubelet speaks {_shown(version)}, not {API_VERSION!r}",
+            f"set the provider's apiVersion to {API_VERSION} in the CredentialProviderConfig",
+        )
+    image = _member(message, "image", str) or ""
+    if not image:
+        raise RequestError("the CredentialProviderRequest names no image")
+    return Request(
+        image, _member(message, "serviceAccountToken", str) or "", _member(message, "serviceAccountAnnotations", dict)
+    )
+
+
+def _shown(value: Any) -> str:
+    """A value of the request in an error: text as it is, cut; never the content of anything else."""
+    return repr(value[:80]) if isinstance(value, str) else f"of type {type(value).__name__}"
+
+
+def _member(message: dict[str, Any], name: str, kind: type) -> Any:
+    value = message.get(name)
+    if value is not None and not isinstance(value, kind):
+        raise RequestError(f"the CredentialProviderRequest's {name} is not a {kind.__name__}")
+    return value
+
+
+def dumps(record_for: str | None = None) -> bytes:
+    """Encodes the answer. It is never cached: a cached answer would leave the next pull without an auth file.
+
+    Args:
+        record_for: the request's image, if the kubelet shall note that the image was pulled with credentials of this
+            pod's service account (docs/contracts.md, pull records); None for an answer without credentials. CRI-O
+            ignores a credential whose user name is empty, so that the auth file keeps working.
+    """
+    response: dict[str, object] = {
+        "kind": "CredentialProviderResponse",
+        "apiVersion": API_VERSION,
+        "cacheKeyType": "Image",
+        "cacheDuration": "0s",
+    }
+    if record_for is not None:
+        response["auth"] = {record_for: {"username": "", "password": ""}}
+    return json.dumps(response, separators=(",", ":")).encode() + b"\n"

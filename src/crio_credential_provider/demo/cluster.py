@@ -1,0 +1,1009 @@
+"""A stand-in for kube-apiserver that answers what the plugin and its tools ask, byte for byte as a real one does.
+
+It knows secrets, pods, service accounts, events and access reviews; bound tokens and node certificates; RBAC and the
+Node authorizer; and it can be told to refuse, stall, cut, reset and lie (`ApiServer.fault`, the functions at the end).
+The real answers it is held against are in ``tests/recordings/apiserver``. It keeps no etcd, watches nothing, runs no
+controller, knows no namespace objects, and verifies no token signature: it accepts exactly the tokens that it minted.
+
+    with ApiServer() as cluster:
+        cluster.add_secret("team-alpha", "mirror-creds", {"auths": {...}})
+        cluster.add_service_account("team-alpha", "default", ["mirror-creds"])
+        cluster.add_pod("team-alpha", "web", "node1")
+        cluster.allow("team-alpha", "default")
+        token = cluster.mint_token("team-alpha", "default", "web")
+        ...  # GET {cluster.url}/api/v1/namespaces/team-alpha/secrets
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import email.utils
+import hashlib
+import http
+import json
+import re
+import secrets
+import threading
+import time
+import urllib.parse
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from . import CHUNK, Answer, Connection, LoopbackServer, Request, chunk
+from .certificates import Authority, Identity, server_context
+
+# A Kubernetes object, keys in the order in which the API server spells them.
+Object = dict[str, Any]
+
+ANONYMOUS = "system:anonymous"
+ISSUER = "https://kubernetes.default.svc"
+# The key that a secret of each type has its payload under; any other type gets "data".
+DATA_KEYS = {"kubernetes.io/dockerconfigjson": ".dockerconfigjson", "kubernetes.io/dockercfg": ".dockercfg"}
+# As kubeadm issues it, less the cluster's own service address.
+DNS_NAMES = ("kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost")
+# TEST-NET-1 (RFC 5737), as in the recordings.
+_POD_IP = "192.0.2.2"
+# Generated names (apimachinery, util/rand): no vowels, none of 0, 1 and 3, so that no word comes out.
+_NAME_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
+# Flow schemas of API priority and fairness, and the priority level that each feeds.
+_PRIORITY_LEVELS = {
+    "exempt": "exempt",
+    "probes": "exempt",
+    "system-nodes": "system",
+    "service-accounts": "workload-low",
+    "global-default": "global-default",
+    "catch-all": "catch-all",
+}
+_CORE_PATH = re.compile(r"/api/v1/namespaces/([^/]+)/(secrets|pods|serviceaccounts|events)(?:/([^/]+))?")
+_REVIEW_GROUP = "authorization.k8s.io"
+_REVIEW_PATH = f"/apis/{_REVIEW_GROUP}/v1/selfsubjectaccessreviews"
+_VERBS = {"GET": "get", "HEAD": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+
+
+@dataclass(slots=True)
+class Asked:
+    """One request as the server took it. `status` is 0 while (after a reset: since) no status line was sent."""
+
+    method: str
+    path: str
+    user: str
+    status: int
+
+
+@dataclass(slots=True)
+class Exchange:
+    """What a fault gets: the request, the true answer (change or replace it), the connection, and the record."""
+
+    request: Request
+    answer: Answer
+    connection: Connection
+    asked: Asked
+
+
+# True: the fault has said (or done) all there is to say. False: `Exchange.answer` is sent as it now stands.
+Fault = Callable[[Exchange], bool]
+
+
+class Attributes(NamedTuple):
+    """What a request is about, as the authorizers see it; `name` is empty for a list or a create."""
+
+    verb: str
+    resource: str
+    namespace: str = ""
+    name: str = ""
+    group: str = ""
+
+
+class Verdict(NamedTuple):
+    """An authorizer's answer; a real one's `reason` is empty unless RBAC allows or the Node authorizer refuses."""
+
+    allowed: bool
+    reason: str = ""
+
+
+class Grant(NamedTuple):
+    """One role bound to one user; `namespace` None is a ClusterRole, `names` None is every name."""
+
+    user: str
+    namespace: str | None
+    verbs: frozenset[str]
+    resource: str
+    names: frozenset[str] | None
+    role: str
+
+    def allows(self, user: str, asked: Attributes) -> bool:
+        """Whether this grant covers what `user` asks; all grants are for the core group."""
+        return (
+            self.user == user
+            and self.namespace in (None, asked.namespace)
+            and asked.verb in self.verbs
+            and (asked.group, asked.resource) == ("", self.resource)
+            and (self.names is None or asked.name in self.names)
+        )
+
+    def reason(self) -> str:
+        """The reason that RBAC gives for allowing it."""
+        if self.namespace is None:
+            return (
+                f'RBAC: allowed by ClusterRoleBinding "{self.role}" of ClusterRole "{self.role}" to User "{self.user}"'
+            )
+        _, _, namespace, name = self.user.split(":")
+        subject = f'ServiceAccount "{name}/{namespace}"'
+        return f'RBAC: allowed by RoleBinding "{self.role}/{self.namespace}" of Role "{self.role}" to {subject}'
+
+
+class User(NamedTuple):
+    """Who asks. `node` is the node's name, or empty."""
+
+    name: str
+    node: str = ""
+    admin: bool = False
+
+    def flow_schema(self) -> str:
+        """The flow schema that the bootstrap configuration puts this user's requests in."""
+        if self.admin:
+            return "exempt"
+        if self.name == ANONYMOUS:
+            return "catch-all"
+        if self.node:
+            return "system-nodes"
+        return "service-accounts" if self.name.startswith("system:serviceaccount:") else "global-default"
+
+
+class StatusError(Exception):
+    """A refusal, as the Status object that the client gets."""
+
+    def __init__(self, status: int, reason: str, message: str, details: Object | None = None) -> None:
+        super().__init__(message)
+        self.status, self.reason, self.message, self.details = status, reason, message, details
+
+    def answer(self) -> Object:
+        """The Status object."""
+        found: Object = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure"}
+        found |= {"message": self.message, "reason": self.reason}
+        if self.details is not None:
+            found["details"] = self.details
+        return found | {"code": self.status}
+
+
+class ApiServer:
+    """One API server on 127.0.0.1 with TLS; a context manager.
+
+    All state is plain, and may be read and changed while it serves: `secrets`, `service_accounts` and `pods` map
+    (namespace, name) to the object, `events` is what was posted, `grants` are the roles, `audiences` the audiences that
+    it takes tokens for, `revision` the last resourceVersion given out, `requests` everything asked, in order,
+    `tokens_seen` how many requests carried an Authorization header, `fault` what is to go wrong (None: nothing).
+    Unlike a real one it ends the TLS handshake for a client certificate of a strange authority, instead of a 401.
+    """
+
+    def __init__(
+        self,
+        authority: Authority | None = None,
+        *,
+        identity: Identity | None = None,
+        audiences: Iterable[str] = (ISSUER,),
+    ) -> None:
+        self.authority = authority or Authority.make("kubernetes")
+        self.audiences = tuple(audiences)
+        self.secrets: dict[tuple[str, str], Object] = {}
+        self.service_accounts: dict[tuple[str, str], Object] = {}
+        self.pods: dict[tuple[str, str], Object] = {}
+        self.events: list[Object] = []
+        self.grants: list[Grant] = []
+        self.requests: list[Asked] = []
+        self.tokens_seen = 0
+        self.revision = 300
+        self.fault: Fault | None = None
+        self._tokens: dict[str, Object] = {}
+        self._key_id = _base64url(secrets.token_bytes(32))
+        self._uids: dict[str, str] = {}
+        self._lock = threading.RLock()
+        identity = identity or self.authority.issue("kube-apiserver", dns_names=DNS_NAMES, ip_addresses=["127.0.0.1"])
+        self._server = LoopbackServer(self._respond, server_context(identity, clients=self.authority))
+
+    @property
+    def port(self) -> int:
+        """The TCP port."""
+        return self._server.port
+
+    @property
+    def url(self) -> str:
+        """``https://127.0.0.1:<port>``"""
+        return f"https://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> ApiServer:
+        self._server.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._server.__exit__(kind, error, traceback)
+
+    # -- state ---------------------------------------------------------------------------------------------------------
+
+    def add_secret(
+        self,
+        namespace: str,
+        name: str,
+        docker_config: Mapping[str, Any] | bytes,
+        type: str = "kubernetes.io/dockerconfigjson",
+    ) -> Object:
+        """Create the secret, or replace its content; returns the object. Bytes are stored as they are, valid or not."""
+        payload = docker_config if isinstance(docker_config, bytes) else _compact(docker_config)
+        key = DATA_KEYS.get(type, "data")
+        with self._lock:
+            metadata = self._metadata(self.secrets.get((namespace, name)), namespace, name)
+            fields: Object = {"f:data": {".": {}, f"f:{key}": {}}, "f:type": {}}
+            metadata["managedFields"] = [_managed("kubectl-create", fields, metadata["creationTimestamp"])]
+            secret: Object = {"kind": "Secret", "apiVersion": "v1", "metadata": metadata}
+            secret |= {"data": {key: base64.b64encode(payload).decode()}, "type": type}
+            self.secrets[namespace, name] = secret
+            return secret
+
+    def delete_secret(self, namespace: str, name: str) -> None:
+        """Delete it; KeyError if there is none."""
+        with self._lock:
+            del self.secrets[namespace, name]
+            self.revision += 1
+
+    def add_service_account(
+        self,
+        namespace: str,
+        name: str = "default",
+        image_pull_secrets: Sequence[str] = (),
+        annotations: Mapping[str, str] | None = None,
+    ) -> Object:
+        """Create the service account, or replace its content; returns the object. Pods that exist stay as they are."""
+        with self._lock:
+            metadata = self._metadata(self.service_accounts.get((namespace, name)), namespace, name)
+            if annotations:
+                metadata["annotations"] = dict(sorted(annotations.items()))
+            account: Object = {"kind": "ServiceAccount", "apiVersion": "v1", "metadata": metadata}
+            if image_pull_secrets:
+                account["imagePullSecrets"] = [{"name": secret} for secret in image_pull_secrets]
+            self.service_accounts[namespace, name] = account
+            return account
+
+    def add_pod(
+        self,
+        namespace: str,
+        name: str,
+        node: str,
+        service_account: str = "default",
+        image_pull_secrets: Sequence[str] | None = None,
+        image: str = "docker.io/nginx",
+    ) -> str:
+        """Create a pod that is bound to `node`, and return its uid. LookupError if the service account is missing.
+
+        `image_pull_secrets` None copies the service account's, as the ServiceAccount admission plugin does when the
+        pod is created. The pod is shown running, with made image and container ids.
+        """
+        with self._lock:
+            account = self._service_account(namespace, service_account)
+            own = list(image_pull_secrets or ())
+            given = (
+                [entry["name"] for entry in account.get("imagePullSecrets", [])] if image_pull_secrets is None else own
+            )
+            metadata = self._metadata(None, namespace, name)
+            pod = _pod(metadata, node, service_account, own, given, image)
+            self.pods[namespace, name] = pod
+            return str(metadata["uid"])
+
+    def delete_pod(self, namespace: str, name: str) -> None:
+        """Delete it, which ends the tokens bound to it; KeyError if there is none."""
+        with self._lock:
+            del self.pods[namespace, name]
+            self.revision += 1
+
+    def allow(
+        self,
+        namespace: str,
+        service_account: str,
+        verbs: Iterable[str] = ("list",),
+        resource: str = "secrets",
+        names: Iterable[str] | None = None,
+        *,
+        role: str = "pull-secrets",
+    ) -> None:
+        """A Role and its RoleBinding for a service account, both in its own namespace; `names` are resourceNames."""
+        user = f"system:serviceaccount:{namespace}:{service_account}"
+        only = None if names is None else frozenset(names)
+        self.grants.append(Grant(user, namespace, frozenset(verbs), resource, only, role))
+
+    def allow_node(
+        self, node: str, verbs: Iterable[str], resource: str, *, role: str = "node-credential-providers"
+    ) -> None:
+        """A ClusterRole and its binding for a node, beside what the Node authorizer lets it do."""
+        self.grants.append(Grant(f"system:node:{node}", None, frozenset(verbs), resource, None, role))
+
+    def revoke(
+        self, namespace: str, service_account: str, verbs: Iterable[str] | None = None, resource: str = "secrets"
+    ) -> None:
+        """Take these verbs (None: all) on `resource` away from the service account, in every role it has."""
+        user = f"system:serviceaccount:{namespace}:{service_account}"
+        gone = None if verbs is None else frozenset(verbs)
+        left = []
+        for grant in list(self.grants):
+            if (grant.user, grant.resource) == (user, resource):
+                grant = grant._replace(verbs=frozenset() if gone is None else grant.verbs - gone)
+            if grant.verbs:
+                left.append(grant)
+        self.grants = left
+
+    def mint_token(
+        self,
+        namespace: str,
+        service_account: str = "default",
+        pod: str | None = None,
+        audience: str | None = None,
+        expires_in: int = 3600,
+    ) -> str:
+        """A service account token as the kubelet gets one; with `pod`, bound to it and its node.
+
+        `audience` None is the server's first; `expires_in` is in seconds, below zero for one that has expired.
+        LookupError if the service account or the pod is missing ("default" is made, as its controller does).
+        """
+        now = int(time.time())
+        with self._lock:
+            account = self._service_account(namespace, service_account)
+            bound: Object = {"namespace": namespace}
+            if pod is not None:
+                found = self.pods[namespace, pod]
+                node = found["spec"]["nodeName"]
+                bound["node"] = {"name": node, "uid": self._uid(f"node/{node}")}
+                bound["pod"] = {"name": pod, "uid": found["metadata"]["uid"]}
+            bound["serviceaccount"] = {"name": service_account, "uid": account["metadata"]["uid"]}
+            claims = {
+                "aud": [self.audiences[0] if audience is None else audience],
+                "exp": now + expires_in,
+                "iat": now,
+                "iss": ISSUER,
+                "jti": str(uuid.uuid4()),
+                "kubernetes.io": bound,
+                "nbf": now,
+                "sub": f"system:serviceaccount:{namespace}:{service_account}",
+            }
+            header = {"alg": "RS256", "kid": self._key_id}
+            # 256 bytes: the size of an RSA 2048 signature.
+            parts = _compact(header), _compact(claims), secrets.token_bytes(256)
+            token = ".".join(map(_base64url, parts))
+            self._tokens[token] = claims
+            return token
+
+    def node_identity(self, node: str) -> Identity:
+        """The kubelet's client certificate: CN ``system:node:<node>``, O ``system:nodes``."""
+        return self.authority.issue(f"system:node:{node}", organization="system:nodes", client=True)
+
+    def _service_account(self, namespace: str, name: str) -> Object:
+        if name == "default" and (namespace, name) not in self.service_accounts:
+            # The service account controller makes this one for every namespace.
+            return self.add_service_account(namespace, name)
+        return self.service_accounts[namespace, name]
+
+    def _metadata(self, present: Object | None, namespace: str, name: str) -> Object:
+        self.revision += 1
+        uid, created = str(uuid.uuid4()), _timestamp()
+        if present is not None:
+            uid, created = present["metadata"]["uid"], present["metadata"]["creationTimestamp"]
+        metadata = {"name": name, "namespace": namespace, "uid": uid, "resourceVersion": str(self.revision)}
+        return metadata | {"creationTimestamp": created}
+
+    def _uid(self, key: str) -> str:
+        return self._uids.setdefault(key, str(uuid.uuid4()))
+
+    # -- one request ---------------------------------------------------------------------------------------------------
+
+    def _respond(self, request: Request, connection: Connection) -> None:
+        with self._lock:
+            asked, answer = self._answer(request)
+            self.requests.append(asked)
+        exchange = Exchange(request, answer, connection, asked)
+        if self.fault is not None and self.fault(exchange):
+            return
+        asked.status = exchange.answer.status
+        connection.send(exchange.answer.dumps(request.method))
+
+    def _answer(self, request: Request) -> tuple[Asked, Answer]:
+        user = self._authenticate(request)
+        name = ANONYMOUS if user is None else user.name
+        try:
+            if user is None:
+                raise StatusError(401, "Unauthorized", "Unauthorized")
+            if request.path.partition("?")[0] == "/readyz":
+                status, document = 200, None
+            else:
+                status, document = self._dispatch(user, request)
+        except StatusError as error:
+            status, document = error.status, error.answer()
+        answer = Answer(status, self._headers(user, request, status, document), b"ok")
+        if document is not None:
+            answer.body = _dumps(document, _is_pretty(request))
+        answer.chunked = len(answer.body) > CHUNK
+        return Asked(request.method, request.path, name, status), answer
+
+    def _headers(
+        self, user: User | None, request: Request, status: int, document: Object | None
+    ) -> list[tuple[str, str]]:
+        headers = {"Audit-Id": str(uuid.uuid4()), "Cache-Control": "no-cache, private"}
+        headers["Content-Type"] = "application/json" if document is not None else "text/plain; charset=utf-8"
+        if status == 403 or document is None:
+            headers["X-Content-Type-Options"] = "nosniff"
+        if user is not None:
+            schema = "probes" if document is None else user.flow_schema()
+            headers["X-Kubernetes-Pf-Flowschema-Uid"] = self._uid(f"flowschema/{schema}")
+            headers["X-Kubernetes-Pf-Prioritylevel-Uid"] = self._uid(f"prioritylevel/{_PRIORITY_LEVELS[schema]}")
+        return [*headers.items(), ("Date", email.utils.formatdate(usegmt=True))]
+
+    def _authenticate(self, request: Request) -> User | None:
+        """The user, or None for a 401. The client certificate is asked first, as kube-apiserver does."""
+        authorization = request.header("Authorization")
+        self.tokens_seen += authorization is not None
+        name, group = request.subject.get("commonName"), request.subject.get("organizationName")
+        if name is not None:
+            node = name.removeprefix("system:node:")
+            return User(name, node if group == "system:nodes" and node != name else "", group == "system:masters")
+        scheme, _, credential = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer":
+            return User(ANONYMOUS)
+        claims = self._tokens.get(credential.strip())
+        return User(claims["sub"]) if claims is not None and self._is_valid(claims) else None
+
+    def _is_valid(self, claims: Object) -> bool:
+        bound = claims["kubernetes.io"]
+        present = {"serviceaccount": self.service_accounts, "pod": self.pods}
+        for kind, objects in present.items():
+            found = objects.get((bound["namespace"], bound.get(kind, {}).get("name")))
+            if kind in bound and (found is None or found["metadata"]["uid"] != bound[kind]["uid"]):
+                return False
+        return claims["exp"] > time.time() and not set(claims["aud"]).isdisjoint(self.audiences)
+
+    def _dispatch(self, user: User, request: Request) -> tuple[int, Object]:
+        path, _, query = request.path.partition("?")
+        verb = _VERBS[request.method]
+        if path == _REVIEW_PATH:
+            self._check(user, Attributes(verb, "selfsubjectaccessreviews", group=_REVIEW_GROUP))
+            if verb != "create":
+                raise _method_not_allowed()
+            return 201, self._review(user, request)
+        matched = _CORE_PATH.fullmatch(path)
+        if matched is None:
+            if user.name == ANONYMOUS:
+                message = f'forbidden: User "{ANONYMOUS}" cannot {verb} path "{path}"'
+                raise StatusError(403, "Forbidden", message, {})
+            raise StatusError(404, "NotFound", "the server could not find the requested resource", {})
+        namespace, resource, name = (urllib.parse.unquote(part or "") for part in matched.groups())
+        parameters = dict(urllib.parse.parse_qsl(query))
+        if verb == "get" and not name:
+            # requestinfo.go: a list with metadata.name in its field selector is authorized as that name.
+            selected = dict(_terms(parameters.get("fieldSelector", "")))
+            verb, chosen = "list", selected.get(("metadata.name", True), "")
+        else:
+            chosen = name
+        self._check(user, Attributes(verb, resource, namespace, chosen))
+        if (verb, resource) == ("list", "secrets"):
+            return 200, self._list_secrets(namespace, parameters)
+        if (verb, resource) == ("create", "events"):
+            return 201, self._create_event(namespace, request)
+        if verb != "get" or resource == "events":
+            raise _method_not_allowed()
+        return 200, self._get(resource, namespace, name)
+
+    def _check(self, user: User, asked: Attributes) -> None:
+        verdict = self.authorize(user, asked)
+        if verdict.allowed:
+            return
+        full = f"{asked.resource}.{asked.group}" if asked.group else asked.resource
+        shown = f'{full} "{asked.name}"' if asked.name else full
+        scope = f'in the namespace "{asked.namespace}"' if asked.namespace else "at the cluster scope"
+        message = (
+            f'{shown} is forbidden: User "{user.name}" cannot {asked.verb} resource "{asked.resource}" '
+            f'in API group "{asked.group}" {scope}'
+        )
+        details = {"name": asked.name} if asked.name else {}
+        details |= {"group": asked.group} if asked.group else {}
+        reason = f": {verdict.reason}" if verdict.reason else ""
+        raise StatusError(403, "Forbidden", message + reason, details | {"kind": asked.resource})
+
+    def authorize(self, user: User, asked: Attributes) -> Verdict:
+        """The verdict of the authorizers in kubeadm's order: Node, then RBAC."""
+        if user.admin:
+            return Verdict(True)
+        if (asked.group, asked.resource, asked.verb) == (_REVIEW_GROUP, "selfsubjectaccessreviews", "create"):
+            # ClusterRole system:basic-user, which every authenticated user has.
+            return Verdict(user.name != ANONYMOUS)
+        verdict = self._authorize_node(user.node, asked) if user.node else Verdict(False)
+        granted = next((grant for grant in list(self.grants) if grant.allows(user.name, asked)), None)
+        return verdict if verdict.allowed or granted is None else Verdict(True, granted.reason())
+
+    def _authorize_node(self, node: str, asked: Attributes) -> Verdict:
+        """node_authorizer.go: by the graph of the pods that are bound to the node."""
+        if asked.group or asked.resource not in ("secrets", "pods", "serviceaccounts"):
+            return Verdict((asked.group, asked.resource, asked.verb) == ("", "events", "create"))
+        if asked.verb not in (("get", "list", "watch") if asked.resource == "secrets" else ("get",)):
+            return Verdict(False, "can only read resources of this type")
+        if not asked.name:
+            return Verdict(False, "No Object name found")
+        for (namespace, name), pod in list(self.pods.items()):
+            spec = pod["spec"]
+            if (spec["nodeName"], namespace) != (node, asked.namespace):
+                continue
+            related = {
+                "pods": [name],
+                "serviceaccounts": [spec["serviceAccountName"]],
+                "secrets": [entry["name"] for entry in spec.get("imagePullSecrets", [])],
+            }
+            if asked.name in related[asked.resource]:
+                return Verdict(True)
+        return Verdict(False, f"no relationship found between node '{node}' and this object")
+
+    # -- resources -----------------------------------------------------------------------------------------------------
+
+    def _get(self, resource: str, namespace: str, name: str) -> Object:
+        objects = {"secrets": self.secrets, "pods": self.pods, "serviceaccounts": self.service_accounts}[resource]
+        if (namespace, name) not in objects:
+            raise StatusError(404, "NotFound", f'{resource} "{name}" not found', {"name": name, "kind": resource})
+        return objects[namespace, name]
+
+    def _list_secrets(self, namespace: str, parameters: Mapping[str, str]) -> Object:
+        selector = parameters.get("fieldSelector", "")
+        found = [self.secrets[key] for key in sorted(self.secrets) if key[0] == namespace]
+        for (field, equal), value in _terms(selector):
+            # Secrets can be selected by these fields alone (core/v1/conversion.go).
+            if field not in ("type", "metadata.name", "metadata.namespace"):
+                raise StatusError(400, "BadRequest", _unknown_field(selector, field))
+            found = [secret for secret in found if (_selectable(secret, field) == value) == equal]
+        start, revision = _loads_continue(parameters.get("continue", ""), self.revision)
+        found = [secret for secret in found if _name_of(secret) >= start]
+        limit = int(parameters.get("limit") or 0) or len(found)
+        metadata: Object = {"resourceVersion": str(revision)}
+        if len(found) > limit:
+            metadata["continue"] = _dumps_continue(_name_of(found[limit - 1]), revision)
+            if not selector:
+                metadata["remainingItemCount"] = len(found) - limit
+        items = [{key: value for key, value in o.items() if key not in ("kind", "apiVersion")} for o in found[:limit]]
+        return {"kind": "SecretList", "apiVersion": "v1", "metadata": metadata, "items": items}
+
+    def _create_event(self, namespace: str, request: Request) -> Object:
+        posted = _loads(request.body)
+        given = posted.get("metadata", {})
+        prefix = given.get("generateName", "")
+        name = given.get("name") or prefix + "".join(secrets.choice(_NAME_LETTERS) for _ in range(5))
+        metadata = self._metadata(None, namespace, name)
+        if prefix:
+            metadata = {"name": name, "generateName": prefix} | metadata
+        event: Object = {"kind": "Event", "apiVersion": "v1", "metadata": metadata}
+        present = {key: value for key, value in posted.items() if key not in event and value not in (None, "", {})}
+        # involvedObject is atomic; name and namespace of the metadata are nobody's fields.
+        fields = {f"f:{key}": {} if key == "involvedObject" else _field_set(value) for key, value in present.items()}
+        own = {key: value for key, value in given.items() if key not in ("name", "namespace")}
+        if own:
+            fields["f:metadata"] = _field_set(own)
+        metadata["managedFields"] = [_managed(_manager(request), dict(sorted(fields.items())), _timestamp())]
+        filled = _ALWAYS_IN_EVENT | present
+        event |= {key: filled[key] for key in _EVENT_FIELDS if key in filled}
+        event["involvedObject"] = _ordered(event["involvedObject"], _REFERENCE_FIELDS)
+        self.events.append(event)
+        return event
+
+    def _review(self, user: User, request: Request) -> Object:
+        spec = _loads(request.body).get("spec", {})
+        attributes = spec.get("resourceAttributes", {})
+        verdict = self.authorize(
+            user,
+            Attributes(*(str(attributes.get(key, "")) for key in ("verb", "resource", "namespace", "name", "group"))),
+        )
+        fields: Object = {"f:spec": {"f:resourceAttributes": _granular(_field_set(attributes))}}
+        status = {"allowed": verdict.allowed} | ({"reason": verdict.reason} if verdict.reason else {})
+        managed = _managed(_manager(request), fields, _timestamp(), version=f"{_REVIEW_GROUP}/v1")
+        return {
+            "kind": "SelfSubjectAccessReview",
+            "apiVersion": f"{_REVIEW_GROUP}/v1",
+            "metadata": {"managedFields": [managed]},
+            "spec": {"resourceAttributes": _ordered(attributes, _ATTRIBUTE_FIELDS)},
+            "status": status,
+        }
+
+
+# -- spelling ----------------------------------------------------------------------------------------------------------
+
+# The order of the fields in the Go types, which is the order in which they are spelled.
+_EVENT_FIELDS = (
+    *("involvedObject", "reason", "message", "source", "firstTimestamp", "lastTimestamp", "count", "type", "eventTime"),
+    *("series", "action", "related", "reportingComponent", "reportingInstance"),
+)
+_REFERENCE_FIELDS = ("kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath")
+_ATTRIBUTE_FIELDS = ("namespace", "verb", "group", "version", "resource", "subresource", "name")
+# Event fields without omitempty.
+_ALWAYS_IN_EVENT: Object = {
+    "involvedObject": {},
+    "source": {},
+    "firstTimestamp": None,
+    "lastTimestamp": None,
+    "eventTime": None,
+    "reportingComponent": "",
+    "reportingInstance": "",
+}
+
+
+def _is_pretty(request: Request) -> bool:
+    """negotiate.go, isPrettyPrint: asked for by ``pretty``, or by a client that a person is known to sit at."""
+    asked = dict(urllib.parse.parse_qsl(request.path.partition("?")[2])).get("pretty")
+    if asked:
+        return asked in ("1", "t", "T", "true", "TRUE", "True")
+    return (request.header("User-Agent") or "").startswith(("curl", "Wget", "Mozilla/5.0"))
+
+
+def _dumps(document: Object, pretty: bool) -> bytes:
+    indent, separators = (2, None) if pretty else (None, (",", ":"))
+    text = json.dumps(document, ensure_ascii=False, indent=indent, separators=separators)
+    # encoding/json escapes these three for the sake of HTML; its Encoder, used when not pretty, ends with a newline.
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return (text if pretty else text + "\n").encode()
+
+
+def _compact(document: Mapping[str, Any]) -> bytes:
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def _base64url(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
+def _timestamp() -> str:
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _loads(body: bytes) -> Object:
+    try:
+        document = json.loads(body)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        raise StatusError(400, "BadRequest", "the object provided is unrecognized (must be of type object)")
+    return document
+
+
+def _name_of(document: Object) -> str:
+    return str(document["metadata"]["name"])
+
+
+def _terms(selector: str) -> list[tuple[tuple[str, bool], str]]:
+    """A field selector's terms: ((field, whether it must be equal), value)."""
+    found = []
+    for term in filter(None, selector.split(",")):
+        field, operator, value = re.split(r"(!=|==|=)", term + "=", maxsplit=1)[:3]
+        found.append(((field, operator != "!="), value.removesuffix("=")))
+    return found
+
+
+def _selectable(secret: Object, field: str) -> str:
+    place = secret["metadata"] if field.startswith("metadata.") else secret
+    return str(place[field.removeprefix("metadata.")])
+
+
+def _unknown_field(selector: str, field: str) -> str:
+    asked = f'label selector "", field selector "{selector}"'
+    return f'Unable to find "/v1, Resource=secrets" that match {asked}: field label not supported: {field}'
+
+
+def _dumps_continue(last: str, revision: int) -> str:
+    # storage/continue.go: the next key to look at, which is the last one and a zero byte.
+    return _base64url(_compact({"v": "meta.k8s.io/v1", "rv": revision, "start": last + "\0"}))
+
+
+def _loads_continue(text: str, revision: int) -> tuple[str, int]:
+    if not text:
+        return "", revision
+    try:
+        token = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+        return str(token["start"]), int(token["rv"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise StatusError(400, "BadRequest", f"continue key is not valid: {error}") from None
+
+
+def _method_not_allowed() -> StatusError:
+    message = "the server does not allow this method on the requested resource"
+    return StatusError(405, "MethodNotAllowed", message, {})
+
+
+def _manager(request: Request) -> str:
+    return (request.header("User-Agent") or "unknown").partition("/")[0]
+
+
+def _managed(manager: str, fields: Object, when: str, *, version: str = "v1") -> Object:
+    entry = {"manager": manager, "operation": "Update", "apiVersion": version, "time": when}
+    return entry | {"fieldsType": "FieldsV1", "fieldsV1": fields}
+
+
+def _field_set(value: object) -> Object:
+    return {f"f:{key}": _field_set(value[key]) for key in sorted(value)} if isinstance(value, dict) else {}
+
+
+def _fields(names: str) -> Object:
+    return {f"f:{name}": {} for name in names.split()}
+
+
+def _granular(fields: Object) -> Object:
+    # FieldsV1: "." stands for the map or list entry itself.
+    return {".": {}} | fields
+
+
+def _ordered(document: Object, fields: Iterable[str]) -> Object:
+    return {field: document[field] for field in fields if field in document}
+
+
+def _pod(metadata: Object, node: str, account: str, own: Sequence[str], given: Sequence[str], image: str) -> Object:
+    """A pod as ``kubectl apply`` made it and the kubelet reports it; `own` secrets are those of the manifest."""
+    now = metadata["creationTimestamp"]
+    manifest: Object = {
+        "automountServiceAccountToken": False,
+        "containers": [{"image": image, "imagePullPolicy": "Always", "name": "c0"}],
+        "hostNetwork": True,
+        **({"imagePullSecrets": [{"name": name} for name in own]} if own else {}),
+        "nodeName": node,
+        **({"serviceAccountName": account} if account != "default" else {}),
+        "terminationGracePeriodSeconds": 1,
+        "tolerations": [{"operator": "Exists"}],
+    }
+    names = {"annotations": {}, "name": metadata["name"], "namespace": metadata["namespace"]}
+    applied = {"apiVersion": "v1", "kind": "Pod", "metadata": names, "spec": manifest}
+    annotations = {"kubectl.kubernetes.io/last-applied-configuration": _compact(applied).decode() + "\n"}
+    applied_by = _managed("kubectl-client-side-apply", _applied_fields(annotations, own, account), now)
+    reported_by = _managed("kubelet", _reported_fields(), now) | {"subresource": "status"}
+    described = _ordered(metadata, ("name", "namespace", "uid", "resourceVersion")) | {"generation": 1}
+    described |= {"creationTimestamp": now, "annotations": annotations, "managedFields": [applied_by, reported_by]}
+    spec: Object = {
+        "containers": [
+            {
+                "name": "c0",
+                "image": image,
+                "resources": {},
+                "terminationMessagePath": "/dev/termination-log",
+                "terminationMessagePolicy": "File",
+                "imagePullPolicy": "Always",
+            }
+        ],
+        "restartPolicy": "Always",
+        "terminationGracePeriodSeconds": 1,
+        "dnsPolicy": "ClusterFirst",
+        "serviceAccountName": account,
+        "serviceAccount": account,
+        "automountServiceAccountToken": False,
+        "nodeName": node,
+        "hostNetwork": True,
+        "securityContext": {},
+        **({"imagePullSecrets": [{"name": name} for name in given]} if given else {}),
+        "schedulerName": "default-scheduler",
+        "tolerations": [{"operator": "Exists"}],
+        "priority": 0,
+        "enableServiceLinks": True,
+        "preemptionPolicy": "PreemptLowerPriority",
+    }
+    status = _pod_status(metadata["uid"], image, now)
+    return {"kind": "Pod", "apiVersion": "v1", "metadata": described, "spec": spec, "status": status}
+
+
+def _applied_fields(annotations: Object, own: Sequence[str], account: str) -> Object:
+    container = _granular(
+        _fields("image imagePullPolicy name resources terminationMessagePath terminationMessagePolicy")
+    )
+    spec = _fields(
+        "automountServiceAccountToken dnsPolicy enableServiceLinks hostNetwork nodeName restartPolicy schedulerName "
+        "securityContext terminationGracePeriodSeconds tolerations"
+    )
+    spec["f:containers"] = {'k:{"name":"c0"}': container}
+    if own:
+        spec["f:imagePullSecrets"] = _granular({f'k:{{"name":"{name}"}}': {} for name in sorted(own)})
+    if account != "default":
+        spec |= _fields("serviceAccount serviceAccountName")
+    described = {"f:annotations": _granular(_field_set(annotations))}
+    return {"f:metadata": described, "f:spec": dict(sorted(spec.items()))}
+
+
+_CONDITIONS = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
+
+
+def _reported_fields() -> Object:
+    condition = _granular(_fields("lastProbeTime lastTransitionTime observedGeneration status type"))
+    conditions: Object = {f'k:{{"type":"{name}"}}': condition for name in sorted(_CONDITIONS)}
+    status: Object = {"f:conditions": _granular(conditions)}
+    status |= _fields("containerStatuses hostIP hostIPs observedGeneration phase podIP")
+    status["f:podIPs"] = {".": {}, f'k:{{"ip":"{_POD_IP}"}}': {".": {}, "f:ip": {}}}
+    return {"f:status": status | _fields("resources startTime")}
+
+
+def _pod_status(uid: str, image: str, now: str) -> Object:
+    condition = {"observedGeneration": 1, "status": "True", "lastProbeTime": None, "lastTransitionTime": now}
+    repository, tag = _normalised(image)
+    container = {
+        "name": "c0",
+        "state": {"running": {"startedAt": now}},
+        "lastState": {},
+        "ready": True,
+        "restartCount": 0,
+        "image": f"{repository}:{tag}",
+        "imageID": f"{repository}@sha256:{hashlib.sha256(image.encode()).hexdigest()}",
+        "containerID": f"cri-o://{hashlib.sha256(uid.encode()).hexdigest()}",
+        "started": True,
+        "resources": {},
+        "user": {"linux": {"uid": 0, "gid": 0, "supplementalGroups": [0]}},
+    }
+    return {
+        "observedGeneration": 1,
+        "phase": "Running",
+        "conditions": [{"type": name} | condition for name in _CONDITIONS],
+        "hostIP": _POD_IP,
+        "hostIPs": [{"ip": _POD_IP}],
+        "podIP": _POD_IP,
+        "podIPs": [{"ip": _POD_IP}],
+        "startTime": now,
+        "containerStatuses": [container],
+        "qosClass": "BestEffort",
+        "resources": {},
+    }
+
+
+def _normalised(image: str) -> tuple[str, str]:
+    """An image's repository and tag, for the status alone; not by the plugin's rules, since its tests stand on this."""
+    matched = re.fullmatch(r"(.+?)(?::([^/:@]+))?(?:@.*)?", image)
+    repository, tag = matched.groups() if matched else (image, None)
+    return re.sub(r"^docker\.io/([^/]+)$", r"docker.io/library/\1", repository), tag or "latest"
+
+
+# -- faults ------------------------------------------------------------------------------------------------------------
+
+
+def first(times: int, fault: Fault) -> Fault:
+    """Only the first so many requests go wrong."""
+    left = iter(range(times))
+    return lambda exchange: next(left, None) is not None and fault(exchange)
+
+
+def refuse(status: int, *, retry_after: int | None = None, html: bool = False) -> Fault:
+    """An error status with a Status object, or with the HTML page of a load balancer; `retry_after` in seconds."""
+    reasons = {429: "TooManyRequests", 500: "InternalError", 503: "ServiceUnavailable", 504: "Timeout"}
+    phrase = http.HTTPStatus(status).phrase
+
+    def fault(exchange: Exchange) -> bool:
+        headers = [("Content-Type", "text/html" if html else "application/json")]
+        if retry_after is not None:
+            headers.append(("Retry-After", str(retry_after)))
+        headers.append(("Date", email.utils.formatdate(usegmt=True)))
+        document = StatusError(status, reasons.get(status, phrase.replace(" ", "")), phrase).answer()
+        page = f"<html><head><title>{status} {phrase}</title></head><body><h1>{status} {phrase}</h1></body></html>\n"
+        exchange.answer = Answer(status, headers, page.encode() if html else _dumps(document, False))
+        return False
+
+    return fault
+
+
+def redirect(location: str, status: int = 302) -> Fault:
+    """Sends the client elsewhere: a client that follows would take its token there."""
+
+    def fault(exchange: Exchange) -> bool:
+        exchange.answer = Answer(status, [("Location", location)])
+        return False
+
+    return fault
+
+
+def stall(seconds: float, *, after_headers: bool = False) -> Fault:
+    """Silence before the status line, or between the headers and the body; then the true answer."""
+
+    def fault(exchange: Exchange) -> bool:
+        if after_headers:
+            _begin(exchange)
+            exchange.connection.wait(seconds)
+            exchange.connection.send(exchange.answer.framed_body())
+            return True
+        exchange.asked.status = 0
+        exchange.connection.wait(seconds)
+        return False
+
+    return fault
+
+
+def drip(seconds: float) -> Fault:
+    """The true answer, a byte at a time with so many seconds between: no single read is slow, the whole is."""
+
+    def fault(exchange: Exchange) -> bool:
+        _begin(exchange)
+        for byte in exchange.answer.framed_body():
+            exchange.connection.send(bytes((byte,)))
+            exchange.connection.wait(seconds)
+        return True
+
+    return fault
+
+
+def cut_body(exchange: Exchange) -> bool:
+    """Half of the body, then the end of the stream; chunked or with a length, as the true answer is."""
+    body = exchange.answer.framed_body()
+    _begin(exchange)
+    exchange.connection.send(body[: len(body) // 2])
+    exchange.connection.close()
+    return True
+
+
+def reset(exchange: Exchange) -> bool:
+    """A TCP RST instead of an answer."""
+    exchange.asked.status = 0
+    exchange.connection.reset()
+    return True
+
+
+def flood(size: int | None = 100 << 20, *, chunked: bool = False) -> Fault:
+    """A body of `size` bytes of spaces, streamed; None (with `chunked`) never ends. It stops when the client goes."""
+
+    def fault(exchange: Exchange) -> bool:
+        piece = b" " * (1 << 16)
+        left = float("inf") if size is None else size
+        exchange.asked.status = 200
+        exchange.connection.close()
+        exchange.connection.send(Answer(200, exchange.answer.headers, chunked=chunked).head(size))
+        while left > 0 and not exchange.connection.closing.is_set():
+            part = piece[: int(min(left, len(piece)))]
+            exchange.connection.send(chunk(part) if chunked else part)
+            left -= len(part)
+        if chunked:
+            exchange.connection.send(b"0\r\n\r\n")
+        return True
+
+    return fault
+
+
+def bad_chunk(exchange: Exchange) -> bool:
+    """A chunk size that is no hexadecimal number."""
+    exchange.answer.chunked = True
+    _begin(exchange)
+    exchange.connection.send(b"zz\r\n" + exchange.answer.body + b"\r\n0\r\n\r\n")
+    exchange.connection.close()
+    return True
+
+
+def invalid_json(exchange: Exchange) -> bool:
+    """A body of the right length that stops in the middle of its JSON."""
+    exchange.answer.body = exchange.answer.body[: len(exchange.answer.body) // 2]
+    return False
+
+
+def wrong_content(document: object) -> Fault:
+    """Status and headers of the true answer, and this JSON document as its body."""
+
+    def fault(exchange: Exchange) -> bool:
+        exchange.answer.status = 200
+        exchange.answer.body = json.dumps(document).encode()
+        return False
+
+    return fault
+
+
+def _begin(exchange: Exchange) -> None:
+    exchange.asked.status = exchange.answer.status
+    exchange.connection.send(exchange.answer.head())
+
+
+# One of each kind that a client must come through with an error of its own, for tests that try them all. The two that
+# need a duration are the caller's to make, as are those that a client can recover from (`first`).
+FAULTS: Mapping[str, Fault] = {
+    "status-500": refuse(500),
+    "status-503-retry-after": refuse(503, retry_after=1),
+    "status-502-html": refuse(502, html=True),
+    "status-429": refuse(429, retry_after=1),
+    "redirect": redirect("https://127.0.0.1:1/"),
+    "cut-body": cut_body,
+    "reset": reset,
+    "flood-length": flood(),
+    "flood-chunked": flood(chunked=True),
+    "flood-endless": flood(None, chunked=True),
+    "bad-chunk": bad_chunk,
+    "invalid-json": invalid_json,
+    "list-for-object": wrong_content([]),
+    "kind-pod": wrong_content({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": "nope"}}),
+}

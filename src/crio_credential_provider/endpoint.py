@@ -1,0 +1,217 @@
+"""Where the API server is and how it is to be trusted: the kubelet's kubeconfig, else an environment file, else here.
+
+Opens no connection. Order: ``--apiserver``, ``--kubeconfig``, the kubelet's own kubeconfig, apiserver-url.env,
+``https://localhost:6443`` (which answers on control-plane nodes only).
+"""
+
+from __future__ import annotations
+
+import binascii
+import os
+
+from .errors import ConfigError
+from .parsecache import ParseCache
+from .record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .settings import Settings
+
+KUBECONFIGS = (
+    "/etc/kubernetes/kubelet.conf",
+    "/var/lib/kubelet/kubeconfig",
+    "/var/lib/rancher/k3s/agent/kubelet.kubeconfig",
+)
+"""Where kubelets keep theirs: kubeadm, OpenShift and many others, k3s."""
+
+CERTIFICATE_AUTHORITIES = (
+    "/etc/kubernetes/pki/ca.crt",
+    "/etc/kubernetes/ca.crt",
+    "/var/lib/rancher/k3s/agent/server-ca.crt",
+)
+"""Where installers leave the CA of the API server, for nodes without a kubeconfig."""
+
+_MAX_SIZE = 4 * 1024 * 1024
+
+
+class Endpoint(Record):
+    """An API server.
+
+    Attributes:
+        host, port: to connect to.
+        server_name: the name or address that its certificate must have.
+        ca_file: path of the CA certificates, or "".
+        ca_data: the same as PEM text, or ""; with neither the system's own are taken.
+        origin: where this was found, for people.
+    """
+
+    __slots__ = ("ca_data", "ca_file", "host", "origin", "port", "server_name")
+
+    def __init__(
+        self, host: str, port: int, origin: str, ca_file: str = "", ca_data: str = "", server_name: str = ""
+    ) -> None:
+        self.host = host
+        self.port = port
+        self.server_name = server_name or host
+        self.ca_file = ca_file
+        self.ca_data = ca_data
+        self.origin = origin
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"https://{host}:{self.port}"
+
+
+def find_endpoint(settings: Settings) -> Endpoint:
+    """Finds the API server for these settings.
+
+    Raises:
+        ConfigError: the file that should name it is missing, broken, or names something other than an https URL.
+    """
+    ca_file = settings.certificate_authority
+    if settings.apiserver:
+        return _from_url(settings.apiserver, "--apiserver", ca_file or _usual_ca_file(settings.root))
+    if settings.kubeconfig:
+        return _from_kubeconfig(settings.kubeconfig, settings)
+    for path in (_kubeconfig_of_parent() if not settings.root else "", *(settings.root + path for path in KUBECONFIGS)):
+        if path and os.path.exists(path):
+            return _from_kubeconfig(path, settings)
+    ca_file = ca_file or _usual_ca_file(settings.root)
+    if os.path.exists(settings.apiserver_env_file):
+        return _from_environment_file(settings.apiserver_env_file, ca_file)
+    return Endpoint("localhost", 6443, "the default, as neither a kubeconfig nor apiserver-url.env was found", ca_file)
+
+
+def _usual_ca_file(root: str) -> str:
+    return next((path for path in (root + path for path in CERTIFICATE_AUTHORITIES) if os.path.exists(path)), "")
+
+
+def _kubeconfig_of_parent() -> str:
+    """What ``--kubeconfig`` of the kubelet says, if the process that started this one is a kubelet."""
+    try:
+        with open(f"/proc/{os.getppid()}/cmdline", "rb") as file:
+            arguments = os.fsdecode(file.read(_MAX_SIZE)).split("\0")
+    except OSError:
+        return ""
+    if os.path.basename(arguments[0]) != "kubelet":
+        return ""
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, equals, value = argument.partition("=")
+        if name in ("--kubeconfig", "-kubeconfig"):
+            return value if equals else following
+    return ""
+
+
+def _from_url(url: str, origin: str, ca_file: str = "", ca_data: str = "", server_name: str = "") -> Endpoint:
+    scheme, separator, rest = url.partition("://")
+    authority, _, path = rest.partition("/")
+    if scheme != "https" or not separator or path.strip("/") or "@" in authority:
+        raise ConfigError(
+            f"{origin} names the API server {_without_userinfo(url)!r}, which is not https://HOST[:PORT]",
+            "the pod's token is sent over verified TLS only",
+        )
+    host, _, port = authority.rpartition("]") if authority.startswith("[") else authority.partition(":")
+    port = port.lstrip(":") or "443"
+    host = host.lstrip("[")
+    if not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise ConfigError(f"{origin} names the API server {url!r}, which is not https://HOST[:PORT]")
+    return Endpoint(host, int(port), origin, ca_file, ca_data, server_name)
+
+
+def _without_userinfo(url: str) -> str:
+    return url.partition("://")[0] + "://..." if "@" in url else url
+
+
+# -- apiserver-url.env ------------------------------------------------------------------------------------------------
+
+
+def _from_environment_file(path: str, ca_file: str) -> Endpoint:
+    """OpenShift's file: lines NAME=value, values perhaps quoted, perhaps with ``export``."""
+    values = {}
+    for line in _read(path).decode(errors="replace").splitlines():
+        name, equals, value = line.strip().removeprefix("export ").partition("=")
+        if equals and not name.startswith("#"):
+            values[name.strip()] = value.strip().strip("'\"")
+    host, port = values.get("KUBERNETES_SERVICE_HOST", ""), values.get("KUBERNETES_SERVICE_PORT", "443")
+    if not host:
+        raise ConfigError(f"{path} has no KUBERNETES_SERVICE_HOST", "write it, or name the API server with --apiserver")
+    host = f"[{host}]" if ":" in host and not host.startswith("[") else host
+    return _from_url(f"https://{host}:{port}", path, ca_file)
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_MAX_SIZE + 1)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}", rule="io") from None
+    if len(data) > _MAX_SIZE:
+        raise ConfigError(f"{path} is larger than {_MAX_SIZE >> 20} MiB", rule="io")
+    return data
+
+
+# -- kubeconfig -------------------------------------------------------------------------------------------------------
+
+
+def _from_kubeconfig(path: str, settings: Settings) -> Endpoint:
+    cache = ParseCache(settings.cache_dir, "kubeconfig") if settings.cache_dir else None
+    cluster = cache.load([path]) if cache else None
+    if cluster is None:
+        snapshot = cache.snapshot([path]) if cache else []
+        cluster = _current_cluster(_read(path), path)
+        if cache:
+            cache.store(snapshot, cluster)
+    ca_file = settings.certificate_authority
+    if not ca_file and cluster["certificate-authority"]:
+        named = cluster["certificate-authority"]
+        ca_file = settings.root + named if named.startswith("/") else os.path.join(os.path.dirname(path), named)
+    ca_data = "" if settings.certificate_authority else cluster["certificate-authority-data"]
+    return _from_url(cluster["server"], path, "" if ca_data else ca_file, ca_data, cluster["tls-server-name"])
+
+
+_CLUSTER_MEMBERS = ("server", "certificate-authority", "certificate-authority-data", "tls-server-name")
+
+
+def _current_cluster(data: bytes, path: str) -> dict[str, str]:
+    """The members of the current context's cluster that matter; none of them is secret, so that they may be kept.
+
+    The CA is returned as PEM text.
+    """
+    # PyYAML takes 20 ms of CPU to import; this is only reached when the file changed.
+    import yaml
+
+    try:
+        document = yaml.load(data, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}" if mark is not None else ""
+        raise ConfigError(
+            f"{path} is not valid YAML{where}", "a kubelet could not use it either", rule="kubeconfig"
+        ) from None
+    context = _named(document, "contexts", _text(document, "current-context"), "context", path)
+    cluster = _named(document, "clusters", _text(context, "cluster"), "cluster", path)
+    members = {name: _text(cluster, name) for name in _CLUSTER_MEMBERS}
+    try:
+        pem = binascii.a2b_base64(members["certificate-authority-data"]).decode("ascii")
+    except ValueError:
+        raise ConfigError(f"{path}: certificate-authority-data is not base64 of PEM", rule="kubeconfig") from None
+    return {**members, "certificate-authority-data": pem}
+
+
+def _text(value: Any, name: str) -> str:
+    text = value.get(name) if isinstance(value, dict) else None
+    return text if isinstance(text, str) else ""
+
+
+def _named(document: Any, kind: str, name: str, member: str, path: str) -> Any:
+    """The entry of a kubeconfig's list with that name; a list of one needs none."""
+    entries = document.get(kind) if isinstance(document, dict) else None
+    found = [e for e in entries if isinstance(e, dict)] if isinstance(entries, list) else []
+    if name or len(found) != 1:
+        found = [entry for entry in found if entry.get("name") == name]
+    if not found or not isinstance(found[0].get(member), dict):
+        raise ConfigError(f"{path} has no {member} {name!r}", "a kubelet could not use it either", rule="kubeconfig")
+    return found[0][member]

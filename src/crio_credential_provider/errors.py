@@ -1,0 +1,75 @@
+"""Errors by fault: whose mistake it is decides the class, and so who has to act.
+
+A ``ProviderError`` is told to a person in one line: what failed, then what to do. Whatever else is raised is a bug.
+Text that came from a secret or a token is never part of an error.
+"""
+
+from __future__ import annotations
+
+
+class ProviderError(Exception):
+    """A fault that a person can mend.
+
+    Args:
+        message: what failed, in one clause, with the file, the host or the object it concerns.
+        hint: what to do about it; empty where the message says it all.
+    """
+
+    fault = "unknown"
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.hint}" if self.hint else self.message
+
+
+class UsageError(ProviderError):
+    """The command line or the environment: an unknown flag, a value that cannot be."""
+
+    fault = "usage"
+
+
+class RequestError(ProviderError):
+    """The kubelet's message: not a CredentialProviderRequest v1, or a token that is none."""
+
+    fault = "request"
+
+
+class ConfigError(ProviderError):
+    """A file of the operator: registries.conf, a drop-in, the kubeconfig, the global auth file.
+
+    Args:
+        message, hint: as in ``ProviderError``.
+        rule: the rule that was broken, one of the classes of the conformance vectors
+            (``toml-syntax``, ``conflicting-blocked``, ``io``, ...), for programs.
+    """
+
+    fault = "config"
+
+    def __init__(self, message: str, hint: str = "", *, rule: str = "") -> None:
+        super().__init__(message, hint)
+        self.rule = rule
+
+
+class ClusterError(ProviderError):
+    """The API server: away, not the one it should be, or it says no.
+
+    Args:
+        message, hint: as in ``ProviderError``.
+        status: the HTTP status, 0 where there was no answer.
+    """
+
+    fault = "cluster"
+
+    def __init__(self, message: str, hint: str = "", *, status: int = 0) -> None:
+        super().__init__(message, hint)
+        self.status = status
+
+
+class AuthFileError(ProviderError):
+    """The auth directory: missing rights, no space, a directory that others can write to."""
+
+    fault = "auth-file"

@@ -1,0 +1,299 @@
+"""Which credential each pull source gets, and why the others lost.
+
+A repository is looked up in the docker configs of all pull secrets as CRI-O would look it up in one (``dockerconfig``),
+with three differences, each for what kubelets and people write: ``username`` and ``password`` count without ``auth``,
+an entry without a credential counts as absent, and hosts may be globs (``*.corp.example``), least specific of all.
+Of equally specific answers the earlier secret's wins. Pure: knows no files and no API.
+"""
+
+from __future__ import annotations
+
+from . import dockerconfig
+from .dockerconfig import AuthEntry, Credential, DockerConfig
+from .errors import ConfigError
+from .pullsecrets import PullSecret, Skipped
+from .record import Record
+from .registries import PullSource
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+
+class Candidate(Record):
+    """An entry of a pull secret that counts for a repository.
+
+    Attributes:
+        secret, key: where it stands.
+        credential: None where the entry holds none; then ``flaw`` says why.
+    """
+
+    __slots__ = ("credential", "flaw", "key", "secret")
+
+    def __init__(self, secret: str, key: str, credential: Credential | None, flaw: str) -> None:
+        self.secret = secret
+        self.key = key
+        self.credential = credential
+        self.flaw = flaw
+
+
+class Choice(Record):
+    """The credential for one pull source.
+
+    Attributes:
+        source: the pull source.
+        credential: what CRI-O will show there.
+        secret: name of the pull secret, "" where it is from the global auth file.
+        key: the key of the entry, as it stands there.
+    """
+
+    __slots__ = ("credential", "key", "secret", "source")
+
+    def __init__(self, source: PullSource, credential: Credential, secret: str, key: str) -> None:
+        self.source = source
+        self.credential = credential
+        self.secret = secret
+        self.key = key
+
+
+class Unserved(Record):
+    """A pull source that gets no credential, and why."""
+
+    __slots__ = ("reason", "source")
+
+    def __init__(self, source: PullSource, reason: str) -> None:
+        self.source = source
+        self.reason = reason
+
+
+class Selection(Record):
+    """The outcome for all sources of a pull.
+
+    Attributes:
+        choices: in the order of the sources.
+        unserved: the other sources.
+        cred_helpers: host -> helper of the global auth file that stays responsible for a source's host.
+        flawed: entries that would have been asked for a source but hold no credential.
+    """
+
+    __slots__ = ("choices", "cred_helpers", "flawed", "unserved")
+
+    def __init__(
+        self,
+        choices: tuple[Choice, ...],
+        unserved: tuple[Unserved, ...],
+        cred_helpers: dict[str, str],
+        flawed: tuple[Skipped, ...],
+    ) -> None:
+        self.choices = choices
+        self.unserved = unserved
+        self.cred_helpers = cred_helpers
+        self.flawed = flawed
+
+    @property
+    def from_namespace(self) -> bool:
+        """Whether any credential comes from a secret of the namespace."""
+        return any(choice.secret for choice in self.choices)
+
+
+class _Entry:
+    """An entry of ``auths`` with the secret it stands in; decoded when it is first looked at."""
+
+    __slots__ = ("_candidate", "entry", "key", "secret")
+
+    def __init__(self, secret: str, key: str, entry: AuthEntry) -> None:
+        self.secret = secret
+        self.key = key
+        self.entry = entry
+        self._candidate: Candidate | None = None
+
+    def candidate(self) -> Candidate:
+        if self._candidate is None:
+            credential, flaw = _credential(self.entry)
+            self._candidate = Candidate(self.secret, self.key, credential, flaw)
+        return self._candidate
+
+
+class Keyring:
+    """The entries of all pull secrets, indexed so that a look-up does not cost more with more secrets.
+
+    Args:
+        secrets: in the order in which the earlier wins.
+    """
+
+    def __init__(self, secrets: Iterable[PullSecret]) -> None:
+        self._exact: dict[str, list[_Entry]] = {}
+        self._urls: dict[str, dict[str, list[_Entry]]] = {}
+        self._globs: list[tuple[str, str, _Entry]] = []
+        self._globs_of_host: dict[str, list[tuple[str, _Entry]]] = {}
+        for secret in secrets:
+            for key, auth in secret.config.auths.items():
+                self._add(_Entry(secret.name, key, auth))
+
+    def _add(self, entry: _Entry) -> None:
+        key = entry.key
+        self._exact.setdefault(key, []).append(entry)
+        bare = key.removeprefix("http://").removeprefix("https://")
+        host, _, path = bare.partition("/")
+        if "*" in host:
+            self._globs.append((host, _url_path(path), entry))
+        elif bare != key or not path:
+            host = dockerconfig.normalized_host(host)
+            self._urls.setdefault(host, {}).setdefault(_url_path(path) if bare != key else "", []).append(entry)
+
+    def candidates(self, repository: str) -> Iterator[Candidate]:
+        """Every entry that counts for a repository, best first: keys as they stand from the whole repository up to
+        the host, then keys written as URLs, then globs."""
+        keys = list(dockerconfig.repository_keys(repository))
+        for key in keys:
+            for entry in self._exact.get(key, ()):
+                yield entry.candidate()
+        host, _, path = repository.partition("/")
+        urls = self._urls.get(dockerconfig.normalized_host(host), {})
+        for entry in _by_path(urls, path):
+            if entry.key not in keys:
+                yield entry.candidate()
+        for glob_path, entry in self._matching_globs(host):
+            if _is_below(path, glob_path):
+                yield entry.candidate()
+
+    def _matching_globs(self, host: str) -> list[tuple[str, _Entry]]:
+        """Globs that match a host with their paths, the longest path first."""
+        found = self._globs_of_host.get(host)
+        if found is None:
+            found = [(path, entry) for pattern, path, entry in self._globs if matches_host(pattern, host)]
+            found.sort(key=lambda pair: -len(pair[0]))
+            self._globs_of_host[host] = found
+        return found
+
+
+def _by_path(urls: dict[str, list[_Entry]], path: str) -> Iterator[_Entry]:
+    """CRI-O takes any URL key of the host, in no defined order; a fitting path first is the order a person expects,
+    then keys without a path, then the rest in their order."""
+    fitting = [*dockerconfig.repository_keys(path), ""]
+    for prefix in fitting:
+        yield from urls.get(prefix, ())
+    for prefix, entries in urls.items():
+        if prefix not in fitting:
+            yield from entries
+
+
+def _url_path(path: str) -> str:
+    """The repository path that a URL key means: the API versions of old registries are none."""
+    path = path.strip("/")
+    first, _, rest = path.partition("/")
+    return rest if first in ("v1", "v2") else path
+
+
+def _is_below(path: str, prefix: str) -> bool:
+    return not prefix or path == prefix or path.startswith(f"{prefix}/")
+
+
+def matches_host(pattern: str, host: str) -> bool:
+    """Whether a host glob matches, label by label, with the same port: ``*.corp.example`` is not ``a.b.corp.example``.
+
+    Source: the kubelet's own matching of ``.dockerconfigjson`` keys and ``matchImages``.
+    """
+    pattern, _, pattern_port = pattern.partition(":")
+    host, _, port = host.partition(":")
+    wanted, labels = pattern.split("."), host.split(".")
+    return (
+        pattern_port == port
+        and len(wanted) == len(labels)
+        and all(_matches_label(p, label) for p, label in zip(wanted, labels, strict=True))
+    )
+
+
+def _matches_label(pattern: str, label: str) -> bool:
+    """``*`` stands for any run of characters. Each piece is taken where it first fits, which needs no backtracking."""
+    first, *rest = pattern.split("*")
+    if not rest:
+        return first == label
+    if not label.startswith(first) or len(label) < len(first) + len(rest[-1]) or not label.endswith(rest[-1]):
+        return False
+    position, end = len(first), len(label) - len(rest[-1])
+    for piece in rest[:-1]:
+        found = label.find(piece, position, end)
+        if found < 0:
+            return False
+        position = found + len(piece)
+    return True
+
+
+def _credential(entry: AuthEntry) -> tuple[Credential | None, str]:
+    """The credential of an entry, or what is wrong with it. ``auth`` goes before ``username`` and ``password``."""
+    flaw = "holds no credential"
+    username, password = _encode(entry.username), _encode(entry.password)
+    if entry.auth:
+        try:
+            user, colon, rest = dockerconfig.decode_base64(entry.auth).partition(b":")
+            if colon:
+                username, password = user, rest.strip(b"\x00")
+            else:
+                flaw = "has an auth that is not USER:PASSWORD"
+        except ValueError:
+            flaw = "has an auth that is not base64"
+    credential = Credential(username, password, entry.identity_token)
+    return (credential, "") if credential else (None, flaw)
+
+
+def _encode(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def select(
+    sources: Iterable[PullSource],
+    secrets: Iterable[PullSecret],
+    global_config: DockerConfig,
+    may_use_secrets: Callable[[PullSource], bool],
+) -> Selection:
+    """Decides for each source.
+
+    Args:
+        sources: in CRI-O's order.
+        secrets: of the namespace, in the order in which the earlier wins.
+        global_config: the node's auth file, which CRI-O does not read when it has ours: asked for each source that no
+            secret serves, exactly as CRI-O would.
+        may_use_secrets: whether a source may get a credential of the namespace.
+    """
+    keyring = Keyring(secrets)
+    choices: list[Choice] = []
+    unserved: list[Unserved] = []
+    flawed: dict[Skipped, None] = {}
+    helpers: dict[str, str] = {}
+    for source in sources:
+        if source.blocked:
+            unserved.append(Unserved(source, "CRI-O will not ask it: it is blocked in registries.conf"))
+            continue
+        chosen: Choice | str = ""
+        for candidate in keyring.candidates(source.name) if may_use_secrets(source) else ():
+            if candidate.credential is not None:
+                chosen = Choice(source, candidate.credential, candidate.secret, candidate.key)
+                break
+            flawed[Skipped(candidate.secret, f"its entry {candidate.key!r} {candidate.flaw}")] = None
+        if not chosen:
+            chosen = _from_global(source, global_config, helpers)
+        if isinstance(chosen, Choice):
+            choices.append(chosen)
+        else:
+            unserved.append(Unserved(source, chosen))
+    for choice in choices:
+        # A helper is responsible for its host alone: CRI-O would not look at the entry beside it.
+        if choice.secret:
+            helpers.pop(dockerconfig.host_of(choice.source.name), None)
+    return Selection(tuple(choices), tuple(unserved), helpers, tuple(flawed))
+
+
+def _from_global(source: PullSource, config: DockerConfig, helpers: dict[str, str]) -> Choice | str:
+    """The node's credential for a source, or why there is none; notes the helper that is responsible instead."""
+    host = dockerconfig.host_of(source.name)
+    if host in config.cred_helpers:
+        helpers[host] = config.cred_helpers[host]
+        return "no secret has a credential for it; the node's credential helper is responsible"
+    try:
+        found = dockerconfig.find_credential(config, source.name)
+    except ConfigError as error:
+        return f"no secret has a credential for it, and in the global auth file {error.message}"
+    if found is None:
+        return "neither a secret nor the global auth file has a credential for it"
+    return Choice(source, found.credential, "", found.key)

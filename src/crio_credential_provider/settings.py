@@ -1,0 +1,309 @@
+"""What the operator can set: one table of flags, each also an environment variable.
+
+``--auth-dir /x`` and ``CRIO_CREDENTIAL_PROVIDER_AUTH_DIR=/x`` are the same; the flag wins. With ``--root DIR`` every
+default path lies below DIR; a path given by flag or environment is taken as given. Knows nothing about what the values
+are for.
+
+>>> loads(["--deadline=5s", "--mirror-registry", "mirror.corp:5000/hub"], {}).deadline
+5.0
+"""
+
+from __future__ import annotations
+
+from . import reference
+from .errors import UsageError
+from .record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
+
+ENVIRONMENT_PREFIX = "CRIO_CREDENTIAL_PROVIDER_"
+
+LOG_LEVELS = ("error", "warning", "info", "debug")
+SECRETS_FROM = ("namespace",)
+
+# A kubelet asks for at most a few KiB, the token included.
+MAX_REQUEST_SIZE = 1024 * 1024
+
+
+class Flag(Record):
+    """One setting.
+
+    Attributes:
+        name: as on the command line, without the dashes.
+        default: as a person would write it; for a path, below ``--root``.
+        parse: text -> value; raises ValueError with what would be right.
+        metavar: what stands for the value in the help; "" for a switch.
+        help: one sentence.
+        is_path: whether the default lies below ``--root``.
+        repeatable: whether each use adds one value; in the environment these are separated by commas.
+    """
+
+    __slots__ = ("default", "help", "is_path", "metavar", "name", "parse", "repeatable")
+
+    def __init__(
+        self,
+        name: str,
+        default: str,
+        parse: Callable[[str], Any],
+        metavar: str,
+        help: str,
+        *,
+        is_path: bool = False,
+        repeatable: bool = False,
+    ) -> None:
+        self.name = name
+        self.default = default
+        self.parse = parse
+        self.metavar = metavar
+        self.help = help
+        self.is_path = is_path
+        self.repeatable = repeatable
+
+    @property
+    def attribute(self) -> str:
+        return self.name.replace("-", "_")
+
+    @property
+    def variable(self) -> str:
+        return ENVIRONMENT_PREFIX + self.attribute.upper()
+
+
+# -- values -----------------------------------------------------------------------------------------------------------
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0}
+
+
+def _text(text: str) -> str:
+    return text
+
+
+def _path(text: str) -> str:
+    if text and not text.startswith("/"):
+        raise ValueError("an absolute path")
+    return text
+
+
+def _duration(text: str) -> float:
+    """Seconds, written as Kubernetes writes durations: ``500ms``, ``20s``, ``1m``, or a bare number of seconds."""
+    number = text.rstrip("ms")
+    if not number.replace(".", "", 1).isascii() or not number.replace(".", "", 1).isdigit():
+        raise ValueError("a duration such as 500ms, 20s or 1m")
+    unit = text[len(number) :] or "s"
+    if unit not in _UNITS:
+        raise ValueError("a duration such as 500ms, 20s or 1m")
+    return float(number) * _UNITS[unit]
+
+
+def _megabytes(text: str) -> int:
+    """Bytes, from a number of MiB."""
+    if not (text.isascii() and text.isdigit() and 0 < int(text) <= 4096):
+        raise ValueError("a number of MiB from 1 to 4096")
+    return int(text) * 1024 * 1024
+
+
+def _switch(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError("true or false")
+    return text == "true"
+
+
+def _choice(*choices: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"one of {', '.join(choices)}")
+        return text
+
+    return parse
+
+
+def _mirror_registry(text: str) -> str:
+    """HOST[:PORT][/PATH], matched at the boundaries of path components."""
+    domain, slash, path = text.rstrip("/").partition("/")
+    if not reference.is_domain(domain) or (slash and not reference.is_path(path)):
+        raise ValueError("HOST[:PORT][/PATH], without https:// and without wildcards")
+    return f"{domain}{slash}{path}"
+
+
+FLAGS = (
+    Flag(
+        "secrets-from",
+        "namespace",
+        _choice(*SECRETS_FROM),
+        "|".join(SECRETS_FROM),
+        "which pull secrets to use: all of the pod's namespace, listed with the pod's own token",
+    ),
+    Flag(
+        "mirror-registry",
+        "",
+        _mirror_registry,
+        "HOST[:PORT][/PATH]",
+        "give namespace credentials only to sources at or below this one, and to images that lie there themselves",
+        repeatable=True,
+    ),
+    Flag(
+        "registries-conf",
+        "",
+        _path,
+        "FILE",
+        "registries.conf, as CRI-O's --registries-conf; without it CRI-O's default search",
+    ),
+    Flag(
+        "registries-conf-dir",
+        "",
+        _path,
+        "DIR",
+        "the only drop-in directory, as CRI-O's --registries-conf-dir; without it CRI-O's default search",
+    ),
+    Flag("auth-dir", "/etc/crio/auth", _path, "DIR", "CRI-O's namespaced_auth_dir, where auth files go", is_path=True),
+    Flag(
+        "global-auth-file",
+        "/var/lib/kubelet/config.json",
+        _path,
+        "FILE",
+        "the node's auth file, for pull sources that no secret of the namespace serves",
+        is_path=True,
+    ),
+    Flag(
+        "kubeconfig",
+        "",
+        _path,
+        "FILE",
+        "kubeconfig that names the API server; without it the kubelet's own is looked for",
+    ),
+    Flag("apiserver", "", _text, "URL", "the API server, https://HOST[:PORT]; goes before every kubeconfig"),
+    Flag(
+        "apiserver-env-file",
+        "/etc/kubernetes/apiserver-url.env",
+        _path,
+        "FILE",
+        "file with KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT, for nodes without a kubeconfig",
+        is_path=True,
+    ),
+    Flag(
+        "certificate-authority",
+        "",
+        _path,
+        "FILE",
+        "CA certificates that the API server is verified with; without it those of the kubeconfig",
+    ),
+    Flag(
+        "insecure-skip-tls-verify",
+        "false",
+        _switch,
+        "",
+        "send the pod's token to whoever answers: for a laboratory, never for a cluster",
+    ),
+    Flag(
+        "deadline", "20s", _duration, "DURATION", "time for all requests to the API server together, retries included"
+    ),
+    Flag("max-answer-size", "32", _megabytes, "MIB", "largest answer of the API server that is read, in MiB"),
+    Flag("no-pull-record", "false", _switch, "", "answer the kubelet without the entry that ties the image to its pod"),
+    Flag(
+        "cache-dir",
+        "/run/crio-credential-provider",
+        _path,
+        "DIR",
+        "where parsed configuration is kept between runs; empty: nowhere",
+        is_path=True,
+    ),
+    Flag(
+        "journal-socket",
+        "/run/systemd/journal/socket",
+        _path,
+        "SOCKET",
+        "journald's native socket; empty: no log",
+        is_path=True,
+    ),
+    Flag("log-level", "info", _choice(*LOG_LEVELS), "|".join(LOG_LEVELS), "least level that is logged to the journal"),
+    Flag("root", "", _path, "DIR", "directory below which every default path lies"),
+)
+
+
+class Settings:
+    """The value of each flag, as an attribute of its name. Durations are in seconds, sizes in bytes."""
+
+    secrets_from: str
+    mirror_registry: tuple[str, ...]
+    registries_conf: str
+    registries_conf_dir: str
+    auth_dir: str
+    global_auth_file: str
+    kubeconfig: str
+    apiserver: str
+    apiserver_env_file: str
+    certificate_authority: str
+    insecure_skip_tls_verify: bool
+    deadline: float
+    max_answer_size: int
+    no_pull_record: bool
+    cache_dir: str
+    journal_socket: str
+    log_level: str
+    root: str
+
+
+def loads(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
+    """Settings from a command line (without the program's name) and an environment.
+
+    Raises:
+        UsageError: an unknown flag, a missing or an impossible value; names the flag or variable.
+    """
+    given = _from_environment(environment)
+    given.update(_from_arguments(arguments))
+    settings = Settings()
+    root = _value(FLAGS_BY_NAME["root"], "--root", given.get("root", [""])[-1]).rstrip("/")
+    for flag in FLAGS:
+        texts = given.get(flag.name)
+        origin = f"--{flag.name}"
+        if flag.repeatable:
+            value: Any = tuple(_value(flag, origin, text) for text in texts or ())
+        elif texts:
+            value = _value(flag, origin, texts[-1])
+        else:
+            value = flag.parse(root + flag.default if flag.is_path else flag.default)
+        setattr(settings, flag.attribute, value)
+    settings.root = root
+    return settings
+
+
+FLAGS_BY_NAME = {flag.name: flag for flag in FLAGS}
+
+
+def _value(flag: Flag, origin: str, text: str) -> Any:
+    try:
+        return flag.parse(text)
+    except ValueError as error:
+        raise UsageError(f"{origin}: {text!r} is not {error}") from None
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, list[str]]:
+    given = {}
+    for flag in FLAGS:
+        text = environment.get(flag.variable)
+        if text is not None:
+            given[flag.name] = [part.strip() for part in text.split(",") if part.strip()] if flag.repeatable else [text]
+    return given
+
+
+def _from_arguments(arguments: Sequence[str]) -> dict[str, list[str]]:
+    """The texts given for each flag, in order."""
+    given: dict[str, list[str]] = {}
+    rest = list(reversed(arguments))
+    while rest:
+        argument = rest.pop()
+        name, equals, text = argument.removeprefix("--").partition("=")
+        flag = FLAGS_BY_NAME.get(name)
+        if flag is None or not argument.startswith("--"):
+            what = "flag" if argument.startswith("-") else "argument"
+            raise UsageError(f"unknown {what} {argument.partition('=')[0]!r}", "--help lists the flags and commands")
+        if not flag.metavar:
+            text = text if equals else "true"
+        elif not equals:
+            if not rest:
+                raise UsageError(f"--{name} needs a value, {flag.metavar}")
+            text = rest.pop()
+        given.setdefault(name, []).append(text)
+    return given
