@@ -16,7 +16,7 @@ import ssl
 import time
 
 from . import __version__
-from .endpoint import Endpoint
+from .endpoint import ClientCertificate, Endpoint
 from .errors import ClusterError, ConfigError
 
 TYPE_CHECKING = False
@@ -52,22 +52,32 @@ class ApiServer:
         deadline: seconds from now for everything that is asked through this object.
         max_answer_size: bytes; a larger body is refused.
         verify: False sends the token to whoever answers.
+        client: what to authenticate with where no token is given.
     """
 
-    def __init__(self, endpoint: Endpoint, deadline: float, max_answer_size: int, verify: bool = True) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        deadline: float,
+        max_answer_size: int,
+        verify: bool = True,
+        client: ClientCertificate | None = None,
+    ) -> None:
         self._endpoint = endpoint
         self._seconds = deadline
         self._deadline = time.monotonic() + deadline
         self._max_answer_size = max_answer_size
         self._tls = _tls_context(endpoint, verify)
+        if client is not None:
+            _load_client_certificate(self._tls, client)
         self._connection: _Connection | None = None
 
-    def get(self, path: str, token: str) -> dict[str, Any]:
+    def get(self, path: str, token: str = "") -> dict[str, Any]:
         """Asks for one object or list.
 
         Args:
             path: absolute, with its query, already encoded.
-            token: sent as bearer token.
+            token: sent as bearer token; "" to ask as the client of the certificate.
 
         Returns:
             The JSON object of a 200.
@@ -119,8 +129,9 @@ class ApiServer:
 
     def _exchange(self, path: str, token: str) -> tuple[int, dict[str, str], bytes]:
         host = self._endpoint.url.removeprefix("https://")
+        authorization = f"Authorization: Bearer {token}\r\n" if token else ""
         request = (
-            f"GET {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\nAccept: application/json\r\n"
+            f"GET {path} HTTP/1.1\r\nHost: {host}\r\n{authorization}Accept: application/json\r\n"
             f"User-Agent: crio-credential-provider/{__version__}\r\n\r\n"
         )
         try:
@@ -260,19 +271,35 @@ def _tls_context(endpoint: Endpoint, verify: bool) -> ssl.SSLContext:
             context.load_verify_locations(endpoint.ca_file or None, cadata=endpoint.ca_data or None)
         else:
             context.load_default_certs()
-    except FileNotFoundError:
-        raise ConfigError(
-            f"the CA file {endpoint.ca_file} does not exist", f"it is named by {endpoint.origin}"
-        ) from None
     except (OSError, ValueError) as error:
         what = endpoint.ca_file or f"certificate-authority-data in {endpoint.origin}"
-        reason = (
-            os.strerror(error.errno)
-            if isinstance(error, PermissionError) and error.errno
-            else "no PEM certificate in it"
-        )
-        raise ConfigError(f"cannot use the CA certificates of {what}: {reason}") from None
+        reason = _file_reason(error) or "no PEM certificate in it"
+        hint = f"the API server's address comes from {endpoint.origin}; --certificate-authority names another CA"
+        raise ConfigError(f"cannot use the CA certificates of {what}: {reason}", hint) from None
     return context
+
+
+def _file_reason(error: Exception) -> str:
+    """What the system said of a file; "" where it could be read, and its content is at fault."""
+    if isinstance(error, (FileNotFoundError, PermissionError)) and error.errno:
+        return os.strerror(error.errno)
+    return ""
+
+
+def _load_client_certificate(context: ssl.SSLContext, client: ClientCertificate) -> None:
+    """Loads the kubelet's certificate and key, which may be one file; embedded ones go through memory, not a disk."""
+    try:
+        if not client.embedded:
+            context.load_cert_chain(client.certificate, client.key)
+            return
+        descriptor = os.memfd_create("client-certificate", os.MFD_CLOEXEC)
+        os.write(descriptor, f"{client.certificate}\n{client.key}\n".encode())
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
+        os.close(descriptor)
+    except (OSError, ValueError) as error:
+        what = "the client certificate embedded in the kubeconfig" if client.embedded else client.certificate
+        reason = _file_reason(error) or "no certificate with its key in PEM"
+        raise ConfigError(f"cannot use {what}: {reason}", "--secrets-from pod needs what the kubelet uses") from None
 
 
 def _status_message(body: bytes, token: str) -> str:

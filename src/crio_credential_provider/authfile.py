@@ -1,16 +1,18 @@
 """The auth file: its name, and writing it so that CRI-O sees all of it or nothing.
 
-Knows disks and nothing about what the content means. CRI-O renames the file away at the pull (docs/contracts.md, 2).
+Knows disks and nothing about what the content means, nor whose turn it is (``handoff``). CRI-O renames the file away
+at the pull (docs/contracts.md, 2).
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 
 from .errors import AuthFileError
+from .serviceaccount import is_label
 
+_HEX = frozenset("0123456789abcdef")
 _OTHERS_CAN_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -21,7 +23,29 @@ def file_name(namespace: str, repository: str) -> str:
         namespace: of the pod; a DNS label.
         repository: normalised, without tag and digest.
     """
-    return f"{namespace}-{hashlib.sha256(repository.encode()).hexdigest()}.json"
+    return f"{namespace}-{digest(repository)}.json"
+
+
+def digest(repository: str) -> str:
+    """What a file name has in place of the repository."""
+    # hashlib loads OpenSSL, which a run without a mirror has no use for.
+    import hashlib
+
+    return hashlib.sha256(repository.encode()).hexdigest()
+
+
+def repository_digest(name: str) -> str:
+    """The digest in the name of an auth file; "" for a name of another kind."""
+    namespace, _, rest = name.rpartition("-")
+    found = rest.removesuffix(".json")
+    is_ours = is_label(namespace) and rest.endswith(".json") and len(found) == 64 and _HEX.issuperset(found)
+    return found if is_ours else ""
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file is one that ``write`` had not yet put in place when its process was killed."""
+    final, _, process = name.removeprefix(".").removesuffix(".tmp").rpartition(".")
+    return name.startswith(".") and name.endswith(".tmp") and process.isdigit() and bool(repository_digest(final))
 
 
 def write(directory: str, name: str, content: bytes) -> str:

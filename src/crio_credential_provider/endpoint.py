@@ -36,6 +36,18 @@ CERTIFICATE_AUTHORITIES = (
 _MAX_SIZE = 4 * 1024 * 1024
 
 
+class ClientCertificate(Record):
+    """The kubelet's own identity, as PEM: each either a path or, with ``embedded``, the text itself."""
+
+    __slots__ = ("certificate", "embedded", "key")
+    _secret = ("certificate", "key")
+
+    def __init__(self, certificate: str, key: str, embedded: bool) -> None:
+        self.certificate = certificate
+        self.key = key
+        self.embedded = embedded
+
+
 class Endpoint(Record):
     """An API server.
 
@@ -74,15 +86,53 @@ def find_endpoint(settings: Settings) -> Endpoint:
     ca_file = settings.certificate_authority
     if settings.apiserver:
         return _from_url(settings.apiserver, "--apiserver", ca_file or _usual_ca_file(settings.root))
-    if settings.kubeconfig:
-        return _from_kubeconfig(settings.kubeconfig, settings)
-    for path in (_kubeconfig_of_parent() if not settings.root else "", *(settings.root + path for path in KUBECONFIGS)):
-        if path and os.path.exists(path):
-            return _from_kubeconfig(path, settings)
+    kubeconfig = _find_kubeconfig(settings)
+    if kubeconfig:
+        return _from_kubeconfig(kubeconfig, settings)
     ca_file = ca_file or _usual_ca_file(settings.root)
     if os.path.exists(settings.apiserver_env_file):
         return _from_environment_file(settings.apiserver_env_file, ca_file)
     return Endpoint("localhost", 6443, "the default, as neither a kubeconfig nor apiserver-url.env was found", ca_file)
+
+
+def find_client_certificate(settings: Settings) -> ClientCertificate:
+    """Finds what the kubelet shows the API server.
+
+    Raises:
+        ConfigError: there is no kubeconfig, or it holds no client certificate.
+    """
+    path = _find_kubeconfig(settings)
+    if not path:
+        raise ConfigError(
+            f"--secrets-from pod needs the kubelet's kubeconfig, and none of {', '.join(KUBECONFIGS)} is there",
+            "name it with --kubeconfig",
+        )
+    kept = _load_kubeconfig(path, settings)
+    files = [_absolute(kept[name], path, settings.root) for name in ("client-certificate", "client-key")]
+    if all(files):
+        return ClientCertificate(files[0], files[1], embedded=False)
+    # What is embedded is secret and never kept, so that it is parsed each time.
+    user = _current(_parse(path), path)[1]
+    try:
+        certificate, key = (binascii.a2b_base64(_text(user, name)).decode("ascii") for name in _EMBEDDED)
+    except ValueError:
+        certificate = key = ""
+    if not certificate or not key:
+        raise ConfigError(
+            f"{path} holds no client certificate, which --secrets-from pod needs",
+            "a kubelet that authenticates otherwise needs --secrets-from namespace or service-account",
+            rule="kubeconfig",
+        )
+    return ClientCertificate(certificate, key, embedded=True)
+
+
+def _find_kubeconfig(settings: Settings) -> str:
+    """The path of ``--kubeconfig``, else of the kubelet's own, else ""."""
+    if settings.kubeconfig:
+        return settings.kubeconfig
+    usual = [settings.root + path for path in KUBECONFIGS]
+    candidates = usual if settings.root else [_kubeconfig_of_parent(), *usual]
+    return next((path for path in candidates if path and os.path.exists(path)), "")
 
 
 def _usual_ca_file(root: str) -> str:
@@ -157,48 +207,68 @@ def _read(path: str) -> bytes:
 
 
 def _from_kubeconfig(path: str, settings: Settings) -> Endpoint:
-    cache = ParseCache(settings.cache_dir, "kubeconfig") if settings.cache_dir else None
-    cluster = cache.load([path]) if cache else None
-    if cluster is None:
-        snapshot = cache.snapshot([path]) if cache else []
-        cluster = _current_cluster(_read(path), path)
-        if cache:
-            cache.store(snapshot, cluster)
-    ca_file = settings.certificate_authority
-    if not ca_file and cluster["certificate-authority"]:
-        named = cluster["certificate-authority"]
-        ca_file = settings.root + named if named.startswith("/") else os.path.join(os.path.dirname(path), named)
-    ca_data = "" if settings.certificate_authority else cluster["certificate-authority-data"]
-    return _from_url(cluster["server"], path, "" if ca_data else ca_file, ca_data, cluster["tls-server-name"])
+    kept = _load_kubeconfig(path, settings)
+    given = settings.certificate_authority
+    ca_data = "" if given else kept["certificate-authority-data"]
+    ca_file = given or ("" if ca_data else _absolute(kept["certificate-authority"], path, settings.root))
+    return _from_url(kept["server"], path, ca_file, ca_data, kept["tls-server-name"])
+
+
+def _absolute(named: str, kubeconfig: str, root: str) -> str:
+    """A path that a kubeconfig names: relative ones start at its directory, absolute ones below the root."""
+    if not named:
+        return ""
+    return root + named if named.startswith("/") else os.path.join(os.path.dirname(kubeconfig), named)
 
 
 _CLUSTER_MEMBERS = ("server", "certificate-authority", "certificate-authority-data", "tls-server-name")
+_USER_MEMBERS = ("client-certificate", "client-key")
+_EMBEDDED = ("client-certificate-data", "client-key-data")
 
 
-def _current_cluster(data: bytes, path: str) -> dict[str, str]:
-    """The members of the current context's cluster that matter; none of them is secret, so that they may be kept.
+def _load_kubeconfig(path: str, settings: Settings) -> dict[str, str]:
+    """What matters of the current context, none of it secret, so that it may be kept between runs.
 
-    The CA is returned as PEM text.
+    ``certificate-authority-data`` is the PEM text; the client's certificate and key are their paths.
     """
-    # PyYAML takes 20 ms of CPU to import; this is only reached when the file changed.
+    cache = ParseCache(settings.cache_dir, "kubeconfig") if settings.cache_dir else None
+    kept: dict[str, str] | None = cache.load([path]) if cache else None
+    if kept is not None:
+        return kept
+    snapshot = cache.snapshot([path]) if cache else []
+    cluster, user = _current(_parse(path), path)
+    kept = {name: _text(cluster, name) for name in _CLUSTER_MEMBERS}
+    kept.update((name, _text(user, name)) for name in _USER_MEMBERS)
+    try:
+        kept["certificate-authority-data"] = binascii.a2b_base64(kept["certificate-authority-data"]).decode("ascii")
+    except ValueError:
+        raise ConfigError(f"{path}: certificate-authority-data is not base64 of PEM", rule="kubeconfig") from None
+    if cache:
+        cache.store(snapshot, kept)
+    return kept
+
+
+def _parse(path: str) -> Any:
+    # PyYAML takes 20 ms of CPU to import; this is only reached when the file changed or holds the key itself.
     import yaml
 
     try:
-        document = yaml.load(data, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        return yaml.load(_read(path), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark is not None else ""
         raise ConfigError(
             f"{path} is not valid YAML{where}", "a kubelet could not use it either", rule="kubeconfig"
         ) from None
+
+
+def _current(document: Any, path: str) -> tuple[Any, Any]:
+    """Cluster and user of the current context."""
     context = _named(document, "contexts", _text(document, "current-context"), "context", path)
     cluster = _named(document, "clusters", _text(context, "cluster"), "cluster", path)
-    members = {name: _text(cluster, name) for name in _CLUSTER_MEMBERS}
-    try:
-        pem = binascii.a2b_base64(members["certificate-authority-data"]).decode("ascii")
-    except ValueError:
-        raise ConfigError(f"{path}: certificate-authority-data is not base64 of PEM", rule="kubeconfig") from None
-    return {**members, "certificate-authority-data": pem}
+    name = _text(context, "user")
+    users = document.get("users")
+    return cluster, _named(document, "users", name, "user", path) if users else {}
 
 
 def _text(value: Any, name: str) -> str:

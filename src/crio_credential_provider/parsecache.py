@@ -96,11 +96,16 @@ class ParseCache:
 
 
 def _identity(path: str) -> list[int]:
-    """Device, inode, size, mtime and ctime in nanoseconds; empty for a file that is not there."""
+    """Device, inode, size, mtime and ctime in nanoseconds; empty for a file that is not there.
+
+    The error number for one that cannot be asked: that is no missing file, and reading it would tell.
+    """
     try:
         status = os.stat(path)
-    except OSError:
+    except FileNotFoundError:
         return []
+    except OSError as error:
+        return [error.errno or 0]
     return [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 

@@ -5,19 +5,26 @@ from __future__ import annotations
 import os
 import time
 
-from . import __version__, authfile, credentialprovider, journal, provider, settings
+from . import __version__, authfile, credentialprovider, handoff, journal, provider, settings
 from .errors import ProviderError, RequestError
+from .handoff import HandOff, Line
 from .journal import Journal
 from .provider import Resolution
+from .pullintents import PullIntents
 from .settings import Settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import NoReturn
 
+    from .keyring import Choice
     from .pullsecrets import Cluster
 
 OK, FAULT = 0, 1
+
+_LATEST_ANSWER = 50.0
+"""Seconds from the start after which a run answers come what may: the kubelet kills it at 60."""
 
 
 def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
@@ -33,10 +40,8 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     Raises:
         UsageError: a flag or variable that is none.
     """
-    started = time.monotonic_ns()
     given = settings.loads(arguments, environment)
-    log = Journal(given.journal_socket, given.log_level)
-    run = _Run(given, log)
+    run = _Run(given, Journal(given.journal_socket, given.log_level))
     try:
         run.serve()
         return OK
@@ -46,7 +51,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         # A bug. Its message may quote anything, so that only its place is told.
         run.fail("bug", f"internal error, {type(error).__name__} at {_place(error)}; please report it")
     finally:
-        run.log(time.monotonic_ns() - started)
+        run.log()
     return FAULT
 
 
@@ -63,6 +68,7 @@ class _Run:
     """What is known of the run so far, told in one journal entry whatever happens."""
 
     def __init__(self, given: Settings, log: Journal) -> None:
+        self._started = time.monotonic()
         self._settings = given
         self._journal = log
         self._request: credentialprovider.Request | None = None
@@ -71,21 +77,65 @@ class _Run:
         self._outcome = ""
         self._message = ""
         self._priority = journal.INFO
+        self._line = Line(given.cache_dir)
+        self._intents = PullIntents(given.kubelet_root_dir)
+        self._details: list[str] = []
 
     def serve(self) -> None:
-        """Reads, decides, writes, answers."""
+        """Reads, decides, hands over, answers, and sweeps up."""
         self._request = request = credentialprovider.loads(_read_request())
         self._resolution = resolution = provider.resolve(request, self._settings, self._connect)
         record_for = None
-        if resolution.auth_file is not None and resolution.account is not None:
-            name = authfile.file_name(resolution.account.namespace, resolution.image.name)
-            self._auth_file = authfile.write(self._settings.auth_dir, name, resolution.auth_file)
+        if resolution.auth_file is None:
+            self._tell("nothing-to-do", f"Nothing to do for {_who(resolution)}: {resolution.reason}")
+        else:
+            self._hand_over(resolution, resolution.auth_file)
             record_for = None if self._settings.no_pull_record else request.image
         _write_all(credentialprovider.dumps(record_for))
-        self._outcome = "auth-file-written" if self._auth_file else "nothing-to-do"
-        self._message = _summary(resolution, self._auth_file)
-        if resolution.warnings:
-            self._priority = journal.WARNING
+        self._sweep()
+
+    def _hand_over(self, resolution: Resolution, content: bytes) -> None:
+        """Puts the auth file in place in its turn, or leaves a keeper in line for it."""
+        assert resolution.account is not None
+        given = self._settings
+        name = authfile.file_name(resolution.account.namespace, resolution.image.name)
+        now = time.monotonic()
+        limit = min(now + given.hand_off_timeout, self._started + _LATEST_ANSWER)
+        if given.hand_off_timeout > 0:
+            turn = HandOff(given.auth_dir, name, resolution.image.name, self._line, self._intents, given.hand_off_grace)
+            if not turn.wait(limit) and turn.is_awaited():
+                self._tell("in-line", f"Left a keeper in line for the auth file for {_who(resolution)}")
+                if turn.leave_keeper():
+                    self._keep(turn, name, resolution, content)
+                return
+        self._write(name, resolution, content)
+
+    def _write(self, name: str, resolution: Resolution, content: bytes) -> None:
+        self._auth_file = authfile.write(self._settings.auth_dir, name, content)
+        self._tell(
+            "auth-file-written", f"Wrote auth file to {self._auth_file} for {_who(resolution)}: {_used(resolution)}"
+        )
+
+    def _keep(self, turn: HandOff, name: str, resolution: Resolution, content: bytes) -> NoReturn:
+        """The keeper's life: waits for the turn, writes if the pull is still to come, logs, and is gone."""
+        try:
+            if turn.wait(time.monotonic() + handoff.KEEPER_LIMIT) and turn.is_awaited():
+                self._write(name, resolution, content)
+            else:
+                self._tell("nothing-to-do", f"Nobody came for the auth file for {_who(resolution)}")
+        except ProviderError as error:
+            self._tell(f"fault-{error.fault}", str(error), journal.ERROR)
+        finally:
+            self.log()
+            os._exit(OK)
+
+    def _sweep(self) -> None:
+        """Removes files that nobody comes for; the kubelet has its answer, so that nothing waits for this."""
+        given = self._settings
+        stale = handoff.find_stale(given.auth_dir, given.stale_after, self._intents)
+        removed = [file.name for file in stale if handoff.remove_stale(given.auth_dir, file, self._line)]
+        if removed:
+            self._details.append(f"removed stale files: {' '.join(removed)}")
 
     def _connect(self) -> Cluster:
         # TLS costs more than all the rest of a run, and most images have no mirror.
@@ -93,27 +143,34 @@ class _Run:
 
         if self._settings.insecure_skip_tls_verify:
             self._journal.send(journal.WARNING, "--insecure-skip-tls-verify: the token goes to whoever answers")
+        given = self._settings
         return apiserver.ApiServer(
-            endpoint.find_endpoint(self._settings),
-            self._settings.deadline,
-            self._settings.max_answer_size,
-            verify=not self._settings.insecure_skip_tls_verify,
+            endpoint.find_endpoint(given),
+            given.deadline,
+            given.max_answer_size,
+            verify=not given.insecure_skip_tls_verify,
+            client=endpoint.find_client_certificate(given) if given.secrets_from == settings.POD else None,
         )
+
+    def _tell(self, outcome: str, message: str, priority: int = journal.INFO) -> None:
+        """Decides what the run's journal entry says."""
+        warnings = self._resolution.warnings if self._resolution is not None else ()
+        self._outcome = outcome
+        self._message = "; ".join((message, *warnings))
+        self._priority = min(priority, journal.WARNING) if warnings else priority
 
     def fail(self, fault: str, message: str) -> None:
         """Tells a fault where the kubelet and a person will find it."""
-        self._outcome = f"fault-{fault}"
-        self._message = message
-        self._priority = journal.ERROR
+        self._tell(f"fault-{fault}", message, journal.ERROR)
         journal.complain(message)
 
-    def log(self, nanoseconds: int) -> None:
+    def log(self) -> None:
         """Sends the run's entry, and each decision at debug level."""
-        if self._resolution is not None and self._journal.debugging:
-            for decision in decisions(self._resolution):
-                self._journal.send(journal.DEBUG, decision)
+        if self._journal.debugging:
+            for detail in (*decisions(self._resolution), *self._details, *self._intents.problems):
+                self._journal.send(journal.DEBUG, detail)
         fields = {"OUTCOME": self._outcome, "AUTH_FILE": self._auth_file, "PROVIDER_VERSION": __version__}
-        fields["DURATION_US"] = str(nanoseconds // 1000)
+        fields["DURATION_US"] = str(round((time.monotonic() - self._started) * 1e6))
         if self._request is not None:
             fields["IMAGE"] = self._request.image
         if self._resolution is not None:
@@ -140,22 +197,21 @@ def _write_all(data: bytes) -> None:
         raise RequestError(f"the kubelet does not read the answer: {error.strerror}") from None
 
 
-def _summary(resolution: Resolution, path: str) -> str:
+def _who(resolution: Resolution) -> str:
     account = resolution.account
-    image = resolution.image.name
     if account is None:
-        who = image
-    else:
-        who = f"{image} of {'pod ' + account.pod if account.pod else 'service account ' + account.name} in {account.namespace}"
-    if not path or resolution.selection is None:
-        text = f"Nothing to do for {who}: {resolution.reason}"
-    else:
-        used = ", ".join(
-            f"{choice.source.name} from {'secret ' + choice.secret if choice.secret else 'the global auth file'}"
-            for choice in resolution.selection.choices
-        )
-        text = f"Wrote auth file to {path} for {who}: {used}"
-    return "; ".join((text, *resolution.warnings))
+        return resolution.image.name
+    who = f"pod {account.pod}" if account.pod else f"service account {account.name}"
+    return f"{resolution.image.name} of {who} in {account.namespace}"
+
+
+def _origin(choice: Choice) -> str:
+    return f"secret {choice.secret}" if choice.secret else "the global auth file"
+
+
+def _used(resolution: Resolution) -> str:
+    choices = resolution.selection.choices if resolution.selection is not None else ()
+    return ", ".join(f"{choice.source.name} from {_origin(choice)}" for choice in choices)
 
 
 def _fields(resolution: Resolution) -> dict[str, str]:
@@ -175,18 +231,20 @@ def _fields(resolution: Resolution) -> dict[str, str]:
     return fields
 
 
-def decisions(resolution: Resolution) -> list[str]:
+def decisions(resolution: Resolution | None) -> list[str]:
     """Every choice and refusal of a run, a line each."""
+    if resolution is None:
+        return []
     lines = [
-        f"pull source {s.name} ({', '.join(s.kinds)}){' through the short name ' + s.short_name if s.short_name else ''}"
-        for s in resolution.sources
+        f"pull source {source.name} ({', '.join(source.kinds)})"
+        + (f" through the short name {source.short_name}" if source.short_name else "")
+        for source in resolution.sources
     ]
     if resolution.secrets:
         lines.append(f"pull secrets: {', '.join(resolution.secrets)}")
     lines += [f"secret {skipped.secret} is not used: {skipped.reason}" for skipped in resolution.skipped]
     if resolution.selection is not None:
         for choice in resolution.selection.choices:
-            origin = f"secret {choice.secret}" if choice.secret else "the global auth file"
-            lines.append(f"{choice.source.name} gets the credential of {origin}, key {choice.key}")
+            lines.append(f"{choice.source.name} gets the credential of {_origin(choice)}, key {choice.key}")
         lines += [f"{unserved.source.name} gets none: {unserved.reason}" for unserved in resolution.selection.unserved]
     return lines

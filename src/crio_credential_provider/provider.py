@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 
     from .pullsecrets import Cluster
 
+_WHOSE = {
+    "namespace": "namespace {account.namespace}",
+    "pod": "pod {account.namespace}/{account.pod}",
+    "service-account": "service account {account.namespace}/{account.name}",
+}
 _MAX_GLOBAL_AUTH_FILE = 4 * 1024 * 1024
 
 
@@ -160,7 +165,7 @@ def _ask_cluster(
 ) -> None:
     """Fetches the pull secrets and selects; fills in the resolution."""
     try:
-        found = pullsecrets.list_namespace(account, token, connect())
+        found = pullsecrets.fetch(settings.secrets_from, account, token, connect())
     except ClusterError as error:
         if all(source.short_name for source in wanted):
             # Most pods spell out docker.io: a namespace that never granted anything must not see its pulls fail here.
@@ -180,7 +185,8 @@ def _ask_cluster(
         resolution.auth_file = dockerconfig.dumps(credentials, selection.cred_helpers)
     else:
         resolution.reason = (
-            f"no pull secret of namespace {account.namespace} has a credential for any of its pull sources"
+            f"no pull secret of {_WHOSE[settings.secrets_from].format(account=account)} has a credential for any of "
+            "its pull sources"
         )
 
 

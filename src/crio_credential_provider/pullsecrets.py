@@ -11,18 +11,20 @@ import time
 
 from . import dockerconfig
 from .dockerconfig import DockerConfig
-from .errors import ClusterError, ConfigError
+from .errors import ClusterError, ConfigError, RequestError
 from .record import Record
-from .serviceaccount import ServiceAccount
+from .serviceaccount import ServiceAccount, is_subdomain
+from .settings import POD, SERVICE_ACCOUNT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, Protocol
 
     class Cluster(Protocol):
         """The seam to the API server."""
 
-        def get(self, path: str, token: str) -> dict[str, Any]: ...
+        def get(self, path: str, token: str = "") -> dict[str, Any]: ...
 
 
 DOCKER_CONFIG_JSON = "kubernetes.io/dockerconfigjson"
@@ -62,31 +64,50 @@ class PullSecrets(Record):
         self.skipped = skipped
 
 
-def list_namespace(account: ServiceAccount, token: str, cluster: Cluster) -> PullSecrets:
-    """All docker config secrets of the namespace, by name, listed as the pod.
+def fetch(mode: str, account: ServiceAccount, token: str, cluster: Cluster) -> PullSecrets:
+    """Asks for the secrets that a mode of ``--secrets-from`` names, and for nothing else.
+
+    Args:
+        mode: ``namespace``, ``pod`` or ``service-account``.
+        account: whose pod pulls.
+        token: of the pod; not used in the mode ``pod``, which asks as the node.
 
     Raises:
+        RequestError: the mode ``pod`` with a token that is bound to no pod.
         ClusterError: no answer, or a refusal; its hint says what to grant or set.
     """
-    path = f"/api/v1/namespaces/{account.namespace}/secrets?fieldSelector=type%3Dkubernetes.io%2Fdockerconfigjson"
+    if mode == POD:
+        return _of_pod(account, cluster)
+    if mode == SERVICE_ACCOUNT:
+        return _of_service_account(account, token, cluster)
+    return _of_namespace(account, token, cluster)
+
+
+# -- namespace --------------------------------------------------------------------------------------------------------
+
+
+def _of_namespace(account: ServiceAccount, token: str, cluster: Cluster) -> PullSecrets:
+    """All docker config secrets of the namespace, by name."""
+    path = f"{_namespace_path(account)}/secrets?fieldSelector=type%3Dkubernetes.io%2Fdockerconfigjson"
     items: list[Any] = []
     page = path
     for _ in range(_MAX_PAGES):
         try:
-            answer = cluster.get(page, token)
+            answer = _object(cluster.get(page, token), "SecretList")
         except ClusterError as error:
-            raise explain_refusal(error, account) from None
-        if answer.get("kind") != "SecretList" or not isinstance(answer.get("items"), list):
-            raise ClusterError(
-                "the API server's answer is no SecretList", "is a Kubernetes API server there?", status=200
-            )
+            raise _explained(error, account, "list secrets", "--verb=list --resource=secrets") from None
+        if not isinstance(answer.get("items"), list):
+            raise ClusterError("the API server's SecretList has no items", "is a Kubernetes API server there?")
         items.extend(answer["items"])
-        metadata = answer.get("metadata")
-        following = metadata.get("continue") if isinstance(metadata, dict) else None
+        following = _member(answer, "metadata").get("continue")
         if not isinstance(following, str) or not following:
-            return loads(items, account.namespace)
+            return loads(sorted(items, key=_name), account.namespace)
         page = f"{path}&continue={_quote(following)}"
-    raise ClusterError(f"the API server cut its list of secrets into more than {_MAX_PAGES} pages", status=200)
+    raise ClusterError(f"the API server cut its list of secrets into more than {_MAX_PAGES} pages")
+
+
+def _namespace_path(account: ServiceAccount) -> str:
+    return f"/api/v1/namespaces/{account.namespace}"
 
 
 def _quote(text: str) -> str:
@@ -95,7 +116,81 @@ def _quote(text: str) -> str:
     return "".join(chr(byte) if byte in plain else f"%{byte:02X}" for byte in text.encode())
 
 
-def explain_refusal(error: ClusterError, account: ServiceAccount) -> ClusterError:
+# -- pod and service account ------------------------------------------------------------------------------------------
+
+
+def _of_pod(account: ServiceAccount, cluster: Cluster) -> PullSecrets:
+    """The pod's imagePullSecrets in their order, asked for as the node.
+
+    The API server has copied those of the service account into them. The Node authorizer lets a node read exactly the
+    pods bound to it and the secrets these name.
+    """
+    if not account.pod:
+        raise RequestError(
+            "the service account token is bound to no pod, which --secrets-from pod needs",
+            "use --secrets-from namespace or service-account",
+        )
+    try:
+        pod = _object(cluster.get(f"{_namespace_path(account)}/pods/{account.pod}"), "Pod")
+    except ClusterError as error:
+        raise _explained_to_node(error, f"pod {account.namespace}/{account.pod}") from None
+    spec = _member(pod, "spec")
+    uid = _member(pod, "metadata").get("uid")
+    if uid != account.pod_uid or spec.get("serviceAccountName") != account.name:
+        raise ClusterError(
+            f"pod {account.namespace}/{account.pod} is not the one of the token: another uid or service account",
+            "it was probably replaced meanwhile; the next pull will tell",
+        )
+    return _by_name(_secret_names(spec), account, lambda path: cluster.get(path), _explained_to_node)
+
+
+def _of_service_account(account: ServiceAccount, token: str, cluster: Cluster) -> PullSecrets:
+    """The imagePullSecrets of the pod's service account in their order."""
+
+    def explained(error: ClusterError, what: str) -> ClusterError:
+        verb = f"get {what}"
+        return _explained(error, account, verb, "--verb=get --resource=serviceaccounts,secrets --resource-name=NAMES")
+
+    try:
+        found = _object(
+            cluster.get(f"{_namespace_path(account)}/serviceaccounts/{account.name}", token), "ServiceAccount"
+        )
+    except ClusterError as error:
+        raise explained(error, f"service account {account.name}") from None
+    return _by_name(_secret_names(found), account, lambda path: cluster.get(path, token), explained)
+
+
+def _secret_names(holder: dict[str, Any]) -> list[str]:
+    """Names in ``imagePullSecrets``, each once; what is no name cannot be asked for."""
+    references = holder.get("imagePullSecrets")
+    names = [r.get("name") for r in references if isinstance(r, dict)] if isinstance(references, list) else []
+    return list(dict.fromkeys(name for name in names if isinstance(name, str) and is_subdomain(name)))
+
+
+def _by_name(
+    names: list[str],
+    account: ServiceAccount,
+    get: Callable[[str], dict[str, Any]],
+    explained: Callable[[ClusterError, str], ClusterError],
+) -> PullSecrets:
+    """Gets the secrets one by one; one that does not exist is skipped."""
+    items: list[Any] = []
+    missing: list[Skipped] = []
+    for name in names:
+        try:
+            items.append(_object(get(f"{_namespace_path(account)}/secrets/{name}"), "Secret"))
+        except ClusterError as error:
+            if error.status != 404:
+                raise explained(error, f"secret {name}") from None
+            missing.append(Skipped(name, "named in imagePullSecrets, but does not exist"))
+    found = loads(items, account.namespace)
+    return PullSecrets(found.secrets, (*missing, *found.skipped))
+
+
+# -- refusals ---------------------------------------------------------------------------------------------------------
+
+
+def _explained(error: ClusterError, account: ServiceAccount, what: str, rule: str) -> ClusterError:
     """A refusal with its cause and its remedy in terms of the pod's service account."""
     who = f"{account.namespace}:{account.name}"
     namespace = account.namespace
@@ -109,13 +204,12 @@ def explain_refusal(error: ClusterError, account: ServiceAccount) -> ClusterErro
                 "https://kubernetes.default.svc)"
             )
         audiences = ", ".join(account.audiences)[:200] or "none"
-        return ClusterError(
-            f"{error.message}: it does not accept the token, whose audience is {audiences}", hint, status=401
-        )
+        text = f"{error.message}: it does not accept the token, whose audience is {audiences}"
+        return ClusterError(text, hint, status=401)
     if error.status == 403:
         return ClusterError(
-            f"{error.message}: service account {account.name} may not list secrets in namespace {namespace}",
-            f"grant it with a Role: kubectl -n {namespace} create role pull-secrets --verb=list --resource=secrets && "
+            f"{error.message}: service account {account.name} may not {what} in namespace {namespace}",
+            f"grant it with a Role: kubectl -n {namespace} create role pull-secrets {rule} && "
             f"kubectl -n {namespace} create rolebinding pull-secrets --role=pull-secrets --serviceaccount={who}",
             status=403,
         )
@@ -124,21 +218,50 @@ def explain_refusal(error: ClusterError, account: ServiceAccount) -> ClusterErro
     return error
 
 
+def _explained_to_node(error: ClusterError, what: str) -> ClusterError:
+    """A refusal of the node. It may read its own pods and what they name: there is nothing to grant."""
+    if error.status == 401:
+        return ClusterError(
+            f"{error.message}: it does not accept the kubelet's client certificate",
+            "is the certificate of the kubeconfig current?",
+            status=401,
+        )
+    if error.status == 403:
+        return ClusterError(
+            f"{error.message}: the node may not get {what}",
+            "the Node authorizer lets a node read its own pods and the secrets they name: is it on "
+            "(--authorization-mode=Node,RBAC), and is the pod still on this node? Otherwise this is a bug, please "
+            "report it",
+            status=403,
+        )
+    return error
+
+
+# -- Secret objects ---------------------------------------------------------------------------------------------------
+
+
+def _object(answer: dict[str, Any], kind: str) -> dict[str, Any]:
+    if answer.get("kind") != kind:
+        raise ClusterError(f"the API server's answer is no {kind}", "is a Kubernetes API server there?")
+    return answer
+
+
+def _member(value: dict[str, Any], name: str) -> dict[str, Any]:
+    member = value.get(name)
+    return member if isinstance(member, dict) else {}
+
+
 def loads(items: list[Any], namespace: str) -> PullSecrets:
-    """Secret objects as pull secrets, in the order of their names."""
-    secrets: list[PullSecret] = []
-    skipped: list[Skipped] = []
-    for name, item in sorted(((_name(item), item) for item in items), key=lambda pair: pair[0]):
-        secret = _load(name, item, namespace)
-        if isinstance(secret, PullSecret):
-            secrets.append(secret)
-        else:
-            skipped.append(secret)
-    return PullSecrets(tuple(secrets), tuple(skipped))
+    """Secret objects as pull secrets, in their order."""
+    loaded = [_load(_name(item), item, namespace) for item in items]
+    return PullSecrets(
+        tuple(secret for secret in loaded if isinstance(secret, PullSecret)),
+        tuple(secret for secret in loaded if isinstance(secret, Skipped)),
+    )
 
 
 def _name(item: Any) -> str:
-    name = item["metadata"].get("name") if isinstance(item, dict) and isinstance(item.get("metadata"), dict) else None
+    name = _member(item, "metadata").get("name") if isinstance(item, dict) else None
     return name if isinstance(name, str) else ""
 
 
@@ -146,7 +269,7 @@ def _load(name: str, item: Any, namespace: str) -> PullSecret | Skipped:
     """The docker config of one Secret object, or why there is none. No reason quotes the secret."""
     if not name:
         return Skipped("(without a name)", "no Secret object")
-    if item["metadata"].get("namespace", namespace) != namespace:
+    if _member(item, "metadata").get("namespace", namespace) != namespace:
         return Skipped(name, "of another namespace")
     kind = item.get("type")
     key = _DATA_KEYS.get(kind) if isinstance(kind, str) else None

@@ -26,6 +26,7 @@ _HEX = _DIGITS | frozenset("abcdef")
 _MAX_NAME = 255
 """Bytes in a repository name, domain included (distribution: NameTotalLengthMax)."""
 _MAX_TAG = 128
+_MAX_SHOWN = 300
 _DIGEST_LENGTHS = {"sha256": 64, "sha384": 96, "sha512": 128}
 
 
@@ -71,7 +72,7 @@ def parse(text: str) -> Reference:
         ReferenceSyntaxError: the text is no reference, or a bare 64-digit identifier.
     """
     if len(text) == 64 and _HEX.issuperset(text):
-        raise ReferenceSyntaxError(f"{text!r} is an image identifier, not a name")
+        raise ReferenceSyntaxError(f"{_shown(text)} is an image identifier, not a name")
     domain, slash, rest = text.partition("/")
     if not slash or not is_registry_host(domain):
         domain, rest = "docker.io", text
@@ -81,10 +82,10 @@ def parse(text: str) -> Reference:
         rest = f"library/{rest}"
     remote = rest.partition(":")[0]
     if remote.lower() != remote:
-        raise ReferenceSyntaxError(f"the repository in {text!r} must be lower case")
+        raise ReferenceSyntaxError(f"the repository in {_shown(text)} must be lower case")
     reference = parse_literal(f"{domain}/{rest}")
     if not reference.domain:
-        raise ReferenceSyntaxError(f"{domain!r} in {text!r} is no registry host")
+        raise ReferenceSyntaxError(f"{_shown(domain)} in {_shown(text)} is no registry host")
     return reference
 
 
@@ -96,18 +97,23 @@ def parse_literal(text: str) -> Reference:
     """
     rest, at, digest = text.partition("@")
     if at and not _is_digest(digest):
-        raise ReferenceSyntaxError(f"{text!r} has no valid digest after the @")
+        raise ReferenceSyntaxError(f"{_shown(text)} has no valid digest after the @")
     name, colon, tag = rest.rpartition(":")
     if not colon or "/" in tag:
         name, tag = rest, ""
     elif not _is_tag(tag):
-        raise ReferenceSyntaxError(f"{text!r} has no valid tag after the colon")
+        raise ReferenceSyntaxError(f"{_shown(text)} has no valid tag after the colon")
     domain, path = _split_name(name)
     if not path:
-        raise ReferenceSyntaxError(f"{text!r} is no image reference")
+        raise ReferenceSyntaxError(f"{_shown(text)} is no image reference")
     if len(name) > _MAX_NAME:
-        raise ReferenceSyntaxError(f"the repository name in {text[:80]!r}... is longer than {_MAX_NAME} bytes")
+        raise ReferenceSyntaxError(f"the repository name in {_shown(text)} is longer than {_MAX_NAME} bytes")
     return Reference(domain, path, tag, digest)
+
+
+def _shown(text: str) -> str:
+    """A text in an error, cut where no reference would fit any more."""
+    return repr(text) if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]!r}..."
 
 
 def is_registry_host(text: str) -> bool:

@@ -41,6 +41,9 @@ REFERENCE_KINDS = (TAG, DIGEST)
 _MAX_FILE_SIZE = 16 * 1024 * 1024
 """Bytes; a thousand tables with five mirrors each are 0.5 MB."""
 
+_MAX_MESSAGE = 600
+"""Characters of an error before its hint; two names of the greatest legal length fit."""
+
 _REFUSED = "CRI-O refuses this configuration as well, and with it every pull on this node"
 
 
@@ -262,6 +265,9 @@ def load(search: SearchPath, cache: ParseCache | None) -> Configuration:
         ConfigError: a file cannot be read, or CRI-O would refuse it; names the file, the table and the reason.
     """
     paths = (search.main, *search.drop_ins)
+    if search.main_required and not os.path.exists(search.main):
+        # A form may be kept that was made without the main file, by a run that did not need it.
+        cache = None
     if cache is not None:
         kept = cache.load(paths)
         if kept is not None:
@@ -322,10 +328,15 @@ def loads(contents: Iterable[tuple[str, bytes]], main: str) -> Configuration:
         try:
             _merge(config, _check(_decode(data), path, drop_in=path != main))
         except ConfigError as error:
-            raise ConfigError(f"{path}: {error.message}", _REFUSED, rule=error.rule) from None
+            raise ConfigError(f"{path}: {_cut(error.message)}", _REFUSED, rule=error.rule) from None
     if not config.credential_helpers:
         config.credential_helpers = [AUTH_FILE_HELPER]
     return config
+
+
+def _cut(message: str) -> str:
+    """A message that fits into a log line, whatever the file holds: it quotes locations, which have no bound."""
+    return message if len(message) <= _MAX_MESSAGE else f"{message[:_MAX_MESSAGE]}..."
 
 
 def _merge(config: Configuration, later: _File) -> None:
@@ -828,9 +839,9 @@ def _rewrite(registry: Registry, endpoint: _Endpoint, image: Reference) -> Refer
     except ReferenceSyntaxError as error:
         reason = error.message
     what = "location" if endpoint.primary else "mirror"
+    complaint = f"the {what} {endpoint.location!r} makes no valid reference of {text!r}: {reason}"
     raise ConfigError(
-        f"{registry.file}: [[registry]] with prefix {registry.prefix!r}: the {what} {endpoint.location!r} makes no "
-        f"valid reference of {text!r}: {reason}",
+        f"{registry.file}: [[registry]] with prefix {registry.prefix!r}: {_cut(complaint)}",
         "CRI-O fails every pull of this image with it, from the other sources as well",
         rule="pull-source",
     )

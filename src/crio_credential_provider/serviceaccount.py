@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _LABEL = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
+_BASE64URL = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
 _HINT = "the kubelet hands over a bound service account token where the CredentialProviderConfig has tokenAttributes"
 
 
@@ -77,7 +78,8 @@ def loads(token: str) -> ServiceAccount:
 
 def _claims(token: str) -> dict[str, Any]:
     parts = token.split(".")
-    if len(parts) == 3:
+    # All three become part of an HTTP header, where a line break would end it (RFC 7515: base64url without padding).
+    if len(parts) == 3 and all(map(_BASE64URL.issuperset, parts)):
         try:
             payload = parts[1].replace("-", "+").replace("_", "/")
             claims = json.loads(binascii.a2b_base64(payload + "=" * (-len(payload) % 4), strict_mode=True).decode())

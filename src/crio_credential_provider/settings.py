@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 ENVIRONMENT_PREFIX = "CRIO_CREDENTIAL_PROVIDER_"
 
 LOG_LEVELS = ("error", "warning", "info", "debug")
-SECRETS_FROM = ("namespace",)
+NAMESPACE, POD, SERVICE_ACCOUNT = "namespace", "pod", "service-account"
+SECRETS_FROM = (NAMESPACE, POD, SERVICE_ACCOUNT)
 
 # A kubelet asks for at most a few KiB, the token included.
 MAX_REQUEST_SIZE = 1024 * 1024
@@ -133,7 +134,8 @@ FLAGS = (
         "namespace",
         _choice(*SECRETS_FROM),
         "|".join(SECRETS_FROM),
-        "which pull secrets to use: all of the pod's namespace, listed with the pod's own token",
+        "whose pull secrets to use: all of the namespace (listed as the pod), the pod's imagePullSecrets (as the "
+        "node), or its service account's (as the pod)",
     ),
     Flag(
         "mirror-registry",
@@ -202,6 +204,35 @@ FLAGS = (
     Flag("max-answer-size", "32", _megabytes, "MIB", "largest answer of the API server that is read, in MiB"),
     Flag("no-pull-record", "false", _switch, "", "answer the kubelet without the entry that ties the image to its pod"),
     Flag(
+        "kubelet-root-dir",
+        "/var/lib/kubelet",
+        _path,
+        "DIR",
+        "the kubelet's --root-dir, where it keeps its pull intents",
+        is_path=True,
+    ),
+    Flag(
+        "hand-off-timeout",
+        "30s",
+        _duration,
+        "DURATION",
+        "time to wait until the auth file of an earlier run is taken by its pull; 0: overwrite it",
+    ),
+    Flag(
+        "hand-off-grace",
+        "40ms",
+        _duration,
+        "DURATION",
+        "time in which the kubelet's pull intent appears after a run; at least 1s counts where it keeps none",
+    ),
+    Flag(
+        "stale-after",
+        "10s",
+        _duration,
+        "DURATION",
+        "age from which an auth file that no pull intent names is removed; at least 1h where the kubelet keeps none",
+    ),
+    Flag(
         "cache-dir",
         "/run/crio-credential-provider",
         _path,
@@ -239,6 +270,10 @@ class Settings:
     deadline: float
     max_answer_size: int
     no_pull_record: bool
+    kubelet_root_dir: str
+    hand_off_timeout: float
+    hand_off_grace: float
+    stale_after: float
     cache_dir: str
     journal_socket: str
     log_level: str
@@ -266,6 +301,11 @@ def loads(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
             value = flag.parse(root + flag.default if flag.is_path else flag.default)
         setattr(settings, flag.attribute, value)
     settings.root = root
+    if settings.secrets_from == POD and settings.insecure_skip_tls_verify:
+        raise UsageError(
+            "--insecure-skip-tls-verify cannot be used with --secrets-from pod",
+            "whoever answers could act as this node",
+        )
     return settings
 
 

@@ -1,0 +1,249 @@
+"""One auth file for each pull: runs take turns at a file name, and sweep up what nobody comes for.
+
+CRI-O takes a file away with the pull it serves. A run that finds its predecessor's file still in place waits until it
+is taken, or until nobody is coming for it: the file is older than a grace, and the kubelet has no pull intent for the
+repository. Runs wait in line behind a lock on one byte of one file, which the kernel grants in order and frees when a
+process dies. Knows nothing about what is in an auth file. Why it is done so, and measured how:
+docs/decisions/0004-hand-off.md.
+"""
+
+from __future__ import annotations
+
+import binascii
+import fcntl
+import os
+import time
+
+from . import authfile
+from .pullintents import PullIntents
+from .record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import NoReturn
+
+LOCK_FILE = "hand-off.lock"
+
+BLIND_GRACE = 1.0
+"""Seconds for which a file counts as expected where the kubelet keeps no intents."""
+
+BLIND_STALE_AFTER = 3600.0
+"""Seconds after which a file counts as left behind where the kubelet keeps no intents: a pull may queue for long."""
+
+KEEPER_LIMIT = 600.0
+"""Seconds that a keeper stays in line at most."""
+
+_POLL = 0.005
+"""Seconds between two looks at the predecessor's file; only the first in line looks."""
+
+_STALE_TEMPORARY = 60.0
+"""Seconds after which a temporary file was left by a run that was killed; the kubelet kills runs at 60."""
+
+
+class Line:
+    """Locks on file names, one byte each of a file that is never written to and need not be cleaned up.
+
+    POSIX record locks: waiters are served first come, first served (Linux 5.0 and later wake only the first), and
+    the locks of a process end with it.
+
+    Args:
+        directory: made (0700) if it is missing; where that fails, every lock is granted at once.
+    """
+
+    def __init__(self, directory: str) -> None:
+        try:
+            os.makedirs(directory, mode=0o700, exist_ok=True)
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            self._descriptor = os.open(os.path.join(directory, LOCK_FILE), flags, 0o600)
+        except OSError:
+            self._descriptor = -1
+
+    def enter(self, name: str, limit: float) -> bool:
+        """Waits for the turn at a file name.
+
+        Args:
+            limit: on the monotonic clock.
+
+        Returns:
+            Whether the turn came in time. It lasts until ``leave`` or the end of the process.
+        """
+        if self.try_enter(name):
+            return True
+        seconds = limit - time.monotonic()
+        if seconds <= 0:
+            return False
+        import signal
+
+        signal.signal(signal.SIGALRM, _time_is_up)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        try:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1, _place(name))
+            return True
+        except TimeoutError:
+            return False
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def try_enter(self, name: str) -> bool:
+        """Takes the turn if nobody has it."""
+        if self._descriptor < 0:
+            return True
+        try:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _place(name))
+            return True
+        except OSError:
+            return False
+
+    def leave(self, name: str) -> None:
+        if self._descriptor >= 0:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, _place(name))
+
+
+def _place(name: str) -> int:
+    """The byte that stands for a file name; two names that share one take turns for nothing, and lose nothing."""
+    return binascii.crc32(name.encode())
+
+
+def _time_is_up(_signal: int, _frame: object) -> NoReturn:
+    raise TimeoutError
+
+
+class HandOff:
+    """The hand-off of one auth file.
+
+    Args:
+        directory, name, repository: of the auth file.
+        line: where runs queue.
+        intents: of the kubelet.
+        grace: seconds in which an intent appears after a run has answered.
+    """
+
+    def __init__(
+        self, directory: str, name: str, repository: str, line: Line, intents: PullIntents, grace: float
+    ) -> None:
+        self._path = os.path.join(directory, name)
+        self._name = name
+        self._repository = repository
+        self._line = line
+        self._intents = intents
+        self._grace = grace if intents.available() else max(grace, BLIND_GRACE)
+
+    def wait(self, limit: float) -> bool:
+        """Waits for the turn, and then until the predecessor's file is taken or nobody is coming for it.
+
+        Args:
+            limit: on the monotonic clock.
+
+        Returns:
+            Whether the name is free in time; the turn is then held until the process ends, so that the next in line
+            starts to count when the kubelet has the answer.
+        """
+        queued = not self._line.try_enter(self._name)
+        if queued and not self._line.enter(self._name, limit):
+            return False
+        arrived = time.monotonic()
+        while True:
+            try:
+                age = time.time() - os.lstat(self._path).st_mtime
+            except OSError:
+                return True
+            # Who had to queue was let in by the predecessor's end; the age alone would count its last steps, too.
+            watched = time.monotonic() - arrived
+            unclaimed = watched if queued else max(watched, age)
+            if unclaimed >= self._grace and not self.is_awaited():
+                return True
+            if time.monotonic() >= limit:
+                return False
+            time.sleep(_POLL)
+
+    def is_awaited(self) -> bool:
+        """Whether the kubelet says that it is about to pull from this repository."""
+        return self._repository in self._intents.repositories()
+
+    def leave_keeper(self) -> bool:
+        """Forks a process that stays in line after this run has answered.
+
+        With serial pulls the last of many pods comes later than a run may wait, and its pull is then already in the
+        kubelet's queue. Its keeper puts the file in place when the one before it was taken.
+
+        Returns:
+            True in the keeper, which has let go of the standard streams; False in the run.
+        """
+        if os.fork():
+            return False
+        os.setsid()
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for descriptor in (0, 1, 2):
+            os.dup2(nothing, descriptor)
+        return True
+
+
+# -- sweeping ---------------------------------------------------------------------------------------------------------
+
+
+class Stale(Record):
+    """A file that nobody is coming for. ``age`` is in seconds."""
+
+    __slots__ = ("age", "name")
+
+    def __init__(self, name: str, age: float) -> None:
+        self.name = name
+        self.age = age
+
+
+def find_stale(directory: str, stale_after: float, intents: PullIntents) -> list[Stale]:
+    """Auth files that no pull will take, and temporary files of killed runs.
+
+    Args:
+        directory: the auth directory; ``in-use`` below it is CRI-O's and not looked into.
+        stale_after: seconds of age from which a file that no intent names is stale.
+    """
+    old = [file for file in _auth_files(directory) if file.age >= stale_after]
+    if not old:
+        return []
+    if intents.available():
+        awaited = {authfile.digest(repository) for repository in intents.repositories()}
+    else:
+        awaited = set()
+        stale_after = max(stale_after, BLIND_STALE_AFTER)
+    return [
+        file
+        for file in old
+        if (
+            file.age >= _STALE_TEMPORARY
+            if authfile.is_temporary(file.name)
+            else file.age >= stale_after and authfile.repository_digest(file.name) not in awaited
+        )
+    ]
+
+
+def _auth_files(directory: str) -> Iterator[Stale]:
+    now = time.time()
+    try:
+        entries = list(os.scandir(directory))
+    except OSError:
+        return
+    for entry in entries:
+        if authfile.is_temporary(entry.name) or authfile.repository_digest(entry.name):
+            try:
+                yield Stale(entry.name, now - entry.stat(follow_symlinks=False).st_mtime)
+            except OSError:
+                continue
+
+
+def remove_stale(directory: str, file: Stale, line: Line) -> bool:
+    """Removes a stale file, unless it was taken or replaced meanwhile, or somebody has the turn at its name."""
+    path = os.path.join(directory, file.name)
+    if not line.try_enter(file.name):
+        return False
+    try:
+        # With the turn held nobody replaces it: what is there now is what will be removed.
+        if time.time() - os.lstat(path).st_mtime < file.age:
+            return False
+        os.unlink(path)
+        return True
+    except OSError:
+        return False
+    finally:
+        line.leave(file.name)
