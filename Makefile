@@ -7,13 +7,14 @@ VENV := .venv/bin/python
 FOR := $(subst /,_,$(PYTHON))
 BUILD_VENV := .venv/.build-$(FOR)
 DEV_VENV := .venv/.dev-$(FOR)
+FUZZ_VENV := .venv/.fuzz-$(FOR)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build wheel demo lint format test conformance clean distclean
+.PHONY: help build wheel demo lint format test conformance fuzz bench-resolve clean distclean
 
 help: ## list these targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
 
 build: $(BUILD_VENV) ## build/bin/crio-credential-provider, with what it needs beside it
 	@$(VENV) tools/make_bundle.py build
@@ -43,6 +44,16 @@ conformance: $(DEV_VENV) ## our answers against those of CRI-O's own library, in
 	@status=0; for kind in registries auth layers; do \
 	$(VENV) tests/conformance.py $$kind tests/vectors/$$kind.jsonl || status=1; done; exit $$status
 
+# Seconds for each target.
+FUZZ_SECONDS ?= 30
+
+fuzz: $(FUZZ_VENV) ## coverage-guided fuzzing, FUZZ_SECONDS (30) for each target; findings in build/fuzz
+	@for target in registries auth_file secret request; do \
+	$(VENV) fuzz/fuzz.py $$target -max_total_time=$(FUZZ_SECONDS) || exit 1; done
+
+bench-resolve: $(DEV_VENV) ## time from registries.conf to pull sources, for 50 and for 1,000 tables
+	@$(VENV) bench/resolve.py
+
 clean: ## remove what was built and cached
 	rm -rf build dist .build-* .dist-* .coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find src tests tools -name __pycache__ -prune -exec rm -rf {} +
@@ -56,4 +67,8 @@ $(BUILD_VENV): pyproject.toml tools/make_venv.py
 
 $(DEV_VENV): $(BUILD_VENV)
 	@$(PYTHON) tools/make_venv.py dev
+	@touch $@
+
+$(FUZZ_VENV): $(DEV_VENV)
+	@$(PYTHON) tools/make_venv.py fuzz
 	@touch $@

@@ -1,4 +1,4 @@
-"""Makes .venv: `make_venv.py build` with what a build needs, `make_venv.py dev` with the test tools as well.
+"""Makes .venv: `make_venv.py build` with what a build needs, `dev` with the test tools as well, `fuzz` with atheris.
 
 Runs on the bare interpreter, so standard library only. It also works where Debian's python3 has neither pip nor
 ensurepip (package python3-venv): root gets that package installed, anybody else borrows pip from Debian's package
@@ -117,11 +117,14 @@ def main(group: str) -> None:
             made.write_text(made_from)
 
         made = VENV / "dev.made"
-        if group == "dev" and not made.exists():
+        if group in ("dev", "fuzz") and not made.exists():
             say("installing the test tools into .venv")
             pip("install", *sorted(WHEELS.glob("*.whl")), *develop)
             pip("install", "--no-build-isolation", "--no-deps", "--editable", ROOT)
             made.write_text(made_from)
+
+        if group == "fuzz":
+            pip("install", "--only-binary", ":all:", *settings["dependency-groups"]["fuzz"])
 
 
 if __name__ == "__main__":

@@ -249,7 +249,10 @@ class ApiServer:
             raise _Passing(
                 ClusterError(f"the API server {url} closed the connection during TLS", "is it up?")
             ) from None
-        return ClusterError(f"TLS with the API server {url} failed: {error.reason}")
+        found = f"is a Kubernetes API server there? The address comes from {self._endpoint.origin}"
+        if error.reason in ("TLSV1_ALERT_PROTOCOL_VERSION", "UNSUPPORTED_PROTOCOL"):
+            return ClusterError(f"the API server {url} speaks no TLS 1.2 or newer; the token was not sent", found)
+        return ClusterError(f"TLS with the API server {url} failed: {error.reason}", found)
 
 
 def _positive(seconds: float) -> float:
@@ -311,7 +314,12 @@ def _status_message(body: bytes, token: str) -> str:
         return " (not a Kubernetes Status)"
     if not isinstance(message, str) or len(message) > 500 or not message.isprintable():
         return ""
-    return "" if any(part in message for part in token.split(".") if part) else f" ({message})"
+    return "" if _quotes(message, token) else f" ({message})"
+
+
+def _quotes(message: str, token: str) -> bool:
+    """Whether a message holds a piece of the token, however it was cut."""
+    return any(token[start : start + 12] in message for start in range(max(1, len(token) - 11))) if token else False
 
 
 def _retry_after(headers: dict[str, str]) -> float:

@@ -77,8 +77,10 @@ def loads(data: bytes) -> Request:
 
 
 def _shown(value: Any) -> str:
-    """A value of the request in an error: text as it is, cut; never the content of anything else."""
-    return repr(value[:80]) if isinstance(value, str) else f"of type {type(value).__name__}"
+    """A short text of the request as it is; of anything else, which might hold the token, only what it is."""
+    if not isinstance(value, str):
+        return f"of type {type(value).__name__}"
+    return repr(value) if len(value) <= 80 else f"of {len(value)} characters"
 
 
 def _member(message: dict[str, Any], name: str, kind: type) -> Any:

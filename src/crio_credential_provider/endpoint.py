@@ -35,6 +35,9 @@ CERTIFICATE_AUTHORITIES = (
 
 _MAX_SIZE = 4 * 1024 * 1024
 
+_IPV6 = frozenset("0123456789abcdefABCDEF:.")
+_HOST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._")
+
 
 class ClientCertificate(Record):
     """The kubelet's own identity, as PEM: each either a path or, with ``embedded``, the text itself."""
@@ -163,10 +166,12 @@ def _from_url(url: str, origin: str, ca_file: str = "", ca_data: str = "", serve
             f"{origin} names the API server {_without_userinfo(url)!r}, which is not https://HOST[:PORT]",
             "the pod's token is sent over verified TLS only",
         )
-    host, _, port = authority.rpartition("]") if authority.startswith("[") else authority.partition(":")
+    is_ipv6 = authority.startswith("[")
+    host, _, port = authority.rpartition("]") if is_ipv6 else authority.partition(":")
     port = port.lstrip(":") or "443"
-    host = host.lstrip("[")
-    if not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+    host = host.removeprefix("[")
+    # The host becomes part of an HTTP header.
+    if not host or not (_IPV6 if is_ipv6 else _HOST).issuperset(host) or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
         raise ConfigError(f"{origin} names the API server {url!r}, which is not https://HOST[:PORT]")
     return Endpoint(host, int(port), origin, ca_file, ca_data, server_name)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ _LEVELS = {"error": ERROR, "warning": WARNING, "info": INFO, "debug": DEBUG}
 _MAX_VALUE = 16 * 1024
 """Bytes of a field; a datagram of journald's may hold about 200 KiB."""
 
+_PATIENCE = 0.1
+"""Seconds that a run waits in all for a journald that is behind: a lost entry is a gap in the audit trail."""
+
 
 class Journal:
     """Sends entries of a priority to a socket.
@@ -34,6 +38,7 @@ class Journal:
     def __init__(self, path: str, log_level: str) -> None:
         self._path = path
         self._least = _LEVELS[log_level]
+        self._patience = _PATIENCE
 
     @property
     def debugging(self) -> bool:
@@ -46,18 +51,23 @@ class Journal:
             return
         entry = {"MESSAGE": message, "PRIORITY": str(priority), "SYSLOG_IDENTIFIER": IDENTIFIER, **(fields or {})}
         data = b"".join(_field(name, value) for name, value in entry.items() if value)
+        begin = time.monotonic()
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as channel:
-                channel.sendto(data, self._path)
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+                channel.settimeout(self._patience)
+                # Connected, since only then does a full queue on the other side make a sender wait.
+                channel.connect(self._path)
+                channel.send(data)
         except OSError:
-            return
+            pass
+        self._patience = max(0.0, self._patience - (time.monotonic() - begin))
 
 
 def _field(name: str, value: str) -> bytes:
     """``NAME=value``, or with a length where the value has line breaks."""
     data = value.encode("utf-8", "backslashreplace")
     if len(data) > _MAX_VALUE:
-        data = data[:_MAX_VALUE] + b"..."
+        data = data[:_MAX_VALUE].decode("utf-8", "ignore").encode() + b"..."
     if b"\n" in data:
         return b"%s\n%s%s\n" % (name.encode(), len(data).to_bytes(8, "little"), data)
     return b"%s=%s\n" % (name.encode(), data)

@@ -62,9 +62,9 @@ class ParseCache:
             kept = json.loads(data)
         except (OSError, ValueError, RecursionError):
             return None
-        if kept["version"] != __version__ or kept["files"] != self.snapshot(paths):
+        if not isinstance(kept, dict) or kept.get("version") != __version__ or kept.get("files") != self.snapshot(paths):
             return None
-        return kept["form"]
+        return kept.get("form")
 
     def store(self, snapshot: Snapshot, form: Any) -> None:
         """Keeps a form made from the files of a snapshot, unless one of them changed just now or since."""

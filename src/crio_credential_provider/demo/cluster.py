@@ -1,7 +1,7 @@
 """A stand-in for kube-apiserver that answers what the plugin and its tools ask, byte for byte as a real one does.
 
 It knows secrets, pods, service accounts, events and access reviews; bound tokens and node certificates; RBAC and the
-Node authorizer; and it can be told to refuse, stall, cut, reset and lie (`ApiServer.fault`, the functions at the end).
+Node authorizer; and it can be told to refuse, stall, cut, reset and lie (`ApiServer.fault`, module `faults`).
 The real answers it is held against are in ``tests/recordings/apiserver``. It keeps no etcd, watches nothing, runs no
 controller, knows no namespace objects, and verifies no token signature: it accepts exactly the tokens that it minted.
 
@@ -17,10 +17,7 @@ controller, knows no namespace objects, and verifies no token signature: it acce
 from __future__ import annotations
 
 import base64
-import datetime
 import email.utils
-import hashlib
-import http
 import json
 import re
 import secrets
@@ -28,16 +25,61 @@ import threading
 import time
 import urllib.parse
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from . import CHUNK, Answer, Connection, LoopbackServer, Request, chunk
+from . import CHUNK, Answer, Connection, LoopbackServer, Request, objects
 from .certificates import Authority, Identity, server_context
+from .faults import (
+    FAULTS,
+    Asked,
+    Exchange,
+    Fault,
+    bad_chunk,
+    cut_body,
+    drip,
+    first,
+    flood,
+    invalid_json,
+    redirect,
+    refuse,
+    reset,
+    stall,
+    wrong_content,
+)
+from .objects import Object, StatusError
 
-# A Kubernetes object, keys in the order in which the API server spells them.
-Object = dict[str, Any]
+# The server, and all that `ApiServer.fault` takes.
+__all__ = [
+    "ANONYMOUS",
+    "DATA_KEYS",
+    "DNS_NAMES",
+    "FAULTS",
+    "ISSUER",
+    "Answer",
+    "ApiServer",
+    "Asked",
+    "Attributes",
+    "Exchange",
+    "Fault",
+    "Grant",
+    "Object",
+    "StatusError",
+    "User",
+    "Verdict",
+    "bad_chunk",
+    "cut_body",
+    "drip",
+    "first",
+    "flood",
+    "invalid_json",
+    "redirect",
+    "refuse",
+    "reset",
+    "stall",
+    "wrong_content",
+]
 
 ANONYMOUS = "system:anonymous"
 ISSUER = "https://kubernetes.default.svc"
@@ -45,8 +87,6 @@ ISSUER = "https://kubernetes.default.svc"
 DATA_KEYS = {"kubernetes.io/dockerconfigjson": ".dockerconfigjson", "kubernetes.io/dockercfg": ".dockercfg"}
 # As kubeadm issues it, less the cluster's own service address.
 DNS_NAMES = ("kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost")
-# TEST-NET-1 (RFC 5737), as in the recordings.
-_POD_IP = "192.0.2.2"
 # Generated names (apimachinery, util/rand): no vowels, none of 0, 1 and 3, so that no word comes out.
 _NAME_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 # Flow schemas of API priority and fairness, and the priority level that each feeds.
@@ -62,30 +102,6 @@ _CORE_PATH = re.compile(r"/api/v1/namespaces/([^/]+)/(secrets|pods|serviceaccoun
 _REVIEW_GROUP = "authorization.k8s.io"
 _REVIEW_PATH = f"/apis/{_REVIEW_GROUP}/v1/selfsubjectaccessreviews"
 _VERBS = {"GET": "get", "HEAD": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
-
-
-@dataclass(slots=True)
-class Asked:
-    """One request as the server took it. `status` is 0 while (after a reset: since) no status line was sent."""
-
-    method: str
-    path: str
-    user: str
-    status: int
-
-
-@dataclass(slots=True)
-class Exchange:
-    """What a fault gets: the request, the true answer (change or replace it), the connection, and the record."""
-
-    request: Request
-    answer: Answer
-    connection: Connection
-    asked: Asked
-
-
-# True: the fault has said (or done) all there is to say. False: `Exchange.answer` is sent as it now stands.
-Fault = Callable[[Exchange], bool]
 
 
 class Attributes(NamedTuple):
@@ -154,22 +170,6 @@ class User(NamedTuple):
         return "service-accounts" if self.name.startswith("system:serviceaccount:") else "global-default"
 
 
-class StatusError(Exception):
-    """A refusal, as the Status object that the client gets."""
-
-    def __init__(self, status: int, reason: str, message: str, details: Object | None = None) -> None:
-        super().__init__(message)
-        self.status, self.reason, self.message, self.details = status, reason, message, details
-
-    def answer(self) -> Object:
-        """The Status object."""
-        found: Object = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure"}
-        found |= {"message": self.message, "reason": self.reason}
-        if self.details is not None:
-            found["details"] = self.details
-        return found | {"code": self.status}
-
-
 class ApiServer:
     """One API server on 127.0.0.1 with TLS; a context manager.
 
@@ -234,12 +234,12 @@ class ApiServer:
         type: str = "kubernetes.io/dockerconfigjson",
     ) -> Object:
         """Create the secret, or replace its content; returns the object. Bytes are stored as they are, valid or not."""
-        payload = docker_config if isinstance(docker_config, bytes) else _compact(docker_config)
+        payload = docker_config if isinstance(docker_config, bytes) else objects.compact(docker_config)
         key = DATA_KEYS.get(type, "data")
         with self._lock:
             metadata = self._metadata(self.secrets.get((namespace, name)), namespace, name)
             fields: Object = {"f:data": {".": {}, f"f:{key}": {}}, "f:type": {}}
-            metadata["managedFields"] = [_managed("kubectl-create", fields, metadata["creationTimestamp"])]
+            metadata["managedFields"] = [objects.managed("kubectl-create", fields, metadata["creationTimestamp"])]
             secret: Object = {"kind": "Secret", "apiVersion": "v1", "metadata": metadata}
             secret |= {"data": {key: base64.b64encode(payload).decode()}, "type": type}
             self.secrets[namespace, name] = secret
@@ -290,7 +290,7 @@ class ApiServer:
                 [entry["name"] for entry in account.get("imagePullSecrets", [])] if image_pull_secrets is None else own
             )
             metadata = self._metadata(None, namespace, name)
-            pod = _pod(metadata, node, service_account, own, given, image)
+            pod = objects.pod(metadata, node, service_account, own, given, image)
             self.pods[namespace, name] = pod
             return str(metadata["uid"])
 
@@ -370,7 +370,7 @@ class ApiServer:
             }
             header = {"alg": "RS256", "kid": self._key_id}
             # 256 bytes: the size of an RSA 2048 signature.
-            parts = _compact(header), _compact(claims), secrets.token_bytes(256)
+            parts = objects.compact(header), objects.compact(claims), secrets.token_bytes(256)
             token = ".".join(map(_base64url, parts))
             self._tokens[token] = claims
             return token
@@ -387,7 +387,7 @@ class ApiServer:
 
     def _metadata(self, present: Object | None, namespace: str, name: str) -> Object:
         self.revision += 1
-        uid, created = str(uuid.uuid4()), _timestamp()
+        uid, created = str(uuid.uuid4()), objects.timestamp()
         if present is not None:
             uid, created = present["metadata"]["uid"], present["metadata"]["creationTimestamp"]
         metadata = {"name": name, "namespace": namespace, "uid": uid, "resourceVersion": str(self.revision)}
@@ -422,7 +422,7 @@ class ApiServer:
             status, document = error.status, error.answer()
         answer = Answer(status, self._headers(user, request, status, document), b"ok")
         if document is not None:
-            answer.body = _dumps(document, _is_pretty(request))
+            answer.body = objects.dumps(document, _is_pretty(request))
         answer.chunked = len(answer.body) > CHUNK
         return Asked(request.method, request.path, name, status), answer
 
@@ -456,8 +456,8 @@ class ApiServer:
     def _is_valid(self, claims: Object) -> bool:
         bound = claims["kubernetes.io"]
         present = {"serviceaccount": self.service_accounts, "pod": self.pods}
-        for kind, objects in present.items():
-            found = objects.get((bound["namespace"], bound.get(kind, {}).get("name")))
+        for kind, known in present.items():
+            found = known.get((bound["namespace"], bound.get(kind, {}).get("name")))
             if kind in bound and (found is None or found["metadata"]["uid"] != bound[kind]["uid"]):
                 return False
         return claims["exp"] > time.time() and not set(claims["aud"]).isdisjoint(self.audiences)
@@ -544,10 +544,10 @@ class ApiServer:
     # -- resources -----------------------------------------------------------------------------------------------------
 
     def _get(self, resource: str, namespace: str, name: str) -> Object:
-        objects = {"secrets": self.secrets, "pods": self.pods, "serviceaccounts": self.service_accounts}[resource]
-        if (namespace, name) not in objects:
+        known = {"secrets": self.secrets, "pods": self.pods, "serviceaccounts": self.service_accounts}[resource]
+        if (namespace, name) not in known:
             raise StatusError(404, "NotFound", f'{resource} "{name}" not found', {"name": name, "kind": resource})
-        return objects[namespace, name]
+        return known[namespace, name]
 
     def _list_secrets(self, namespace: str, parameters: Mapping[str, str]) -> Object:
         selector = parameters.get("fieldSelector", "")
@@ -569,7 +569,7 @@ class ApiServer:
         return {"kind": "SecretList", "apiVersion": "v1", "metadata": metadata, "items": items}
 
     def _create_event(self, namespace: str, request: Request) -> Object:
-        posted = _loads(request.body)
+        posted = objects.loads(request.body)
         given = posted.get("metadata", {})
         prefix = given.get("generateName", "")
         name = given.get("name") or prefix + "".join(secrets.choice(_NAME_LETTERS) for _ in range(5))
@@ -579,55 +579,41 @@ class ApiServer:
         event: Object = {"kind": "Event", "apiVersion": "v1", "metadata": metadata}
         present = {key: value for key, value in posted.items() if key not in event and value not in (None, "", {})}
         # involvedObject is atomic; name and namespace of the metadata are nobody's fields.
-        fields = {f"f:{key}": {} if key == "involvedObject" else _field_set(value) for key, value in present.items()}
+        fields = {
+            f"f:{key}": {} if key == "involvedObject" else objects.field_set(value) for key, value in present.items()
+        }
         own = {key: value for key, value in given.items() if key not in ("name", "namespace")}
         if own:
-            fields["f:metadata"] = _field_set(own)
-        metadata["managedFields"] = [_managed(_manager(request), dict(sorted(fields.items())), _timestamp())]
-        filled = _ALWAYS_IN_EVENT | present
-        event |= {key: filled[key] for key in _EVENT_FIELDS if key in filled}
-        event["involvedObject"] = _ordered(event["involvedObject"], _REFERENCE_FIELDS)
+            fields["f:metadata"] = objects.field_set(own)
+        metadata["managedFields"] = [
+            objects.managed(_manager(request), dict(sorted(fields.items())), objects.timestamp())
+        ]
+        filled = objects.ALWAYS_IN_EVENT | present
+        event |= {key: filled[key] for key in objects.EVENT_FIELDS if key in filled}
+        event["involvedObject"] = objects.ordered(event["involvedObject"], objects.REFERENCE_FIELDS)
         self.events.append(event)
         return event
 
     def _review(self, user: User, request: Request) -> Object:
-        spec = _loads(request.body).get("spec", {})
+        spec = objects.loads(request.body).get("spec", {})
         attributes = spec.get("resourceAttributes", {})
         verdict = self.authorize(
             user,
             Attributes(*(str(attributes.get(key, "")) for key in ("verb", "resource", "namespace", "name", "group"))),
         )
-        fields: Object = {"f:spec": {"f:resourceAttributes": _granular(_field_set(attributes))}}
+        fields: Object = {"f:spec": {"f:resourceAttributes": objects.granular(objects.field_set(attributes))}}
         status = {"allowed": verdict.allowed} | ({"reason": verdict.reason} if verdict.reason else {})
-        managed = _managed(_manager(request), fields, _timestamp(), version=f"{_REVIEW_GROUP}/v1")
+        managed = objects.managed(_manager(request), fields, objects.timestamp(), version=f"{_REVIEW_GROUP}/v1")
         return {
             "kind": "SelfSubjectAccessReview",
             "apiVersion": f"{_REVIEW_GROUP}/v1",
             "metadata": {"managedFields": [managed]},
-            "spec": {"resourceAttributes": _ordered(attributes, _ATTRIBUTE_FIELDS)},
+            "spec": {"resourceAttributes": objects.ordered(attributes, objects.ATTRIBUTE_FIELDS)},
             "status": status,
         }
 
 
-# -- spelling ----------------------------------------------------------------------------------------------------------
-
-# The order of the fields in the Go types, which is the order in which they are spelled.
-_EVENT_FIELDS = (
-    *("involvedObject", "reason", "message", "source", "firstTimestamp", "lastTimestamp", "count", "type", "eventTime"),
-    *("series", "action", "related", "reportingComponent", "reportingInstance"),
-)
-_REFERENCE_FIELDS = ("kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath")
-_ATTRIBUTE_FIELDS = ("namespace", "verb", "group", "version", "resource", "subresource", "name")
-# Event fields without omitempty.
-_ALWAYS_IN_EVENT: Object = {
-    "involvedObject": {},
-    "source": {},
-    "firstTimestamp": None,
-    "lastTimestamp": None,
-    "eventTime": None,
-    "reportingComponent": "",
-    "reportingInstance": "",
-}
+# -- requests, and what they name --------------------------------------------------------------------------------------
 
 
 def _is_pretty(request: Request) -> bool:
@@ -638,35 +624,8 @@ def _is_pretty(request: Request) -> bool:
     return (request.header("User-Agent") or "").startswith(("curl", "Wget", "Mozilla/5.0"))
 
 
-def _dumps(document: Object, pretty: bool) -> bytes:
-    indent, separators = (2, None) if pretty else (None, (",", ":"))
-    text = json.dumps(document, ensure_ascii=False, indent=indent, separators=separators)
-    # encoding/json escapes these three for the sake of HTML; its Encoder, used when not pretty, ends with a newline.
-    for character in "<>&":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return (text if pretty else text + "\n").encode()
-
-
-def _compact(document: Mapping[str, Any]) -> bytes:
-    return json.dumps(document, separators=(",", ":")).encode()
-
-
 def _base64url(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).decode().rstrip("=")
-
-
-def _timestamp() -> str:
-    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _loads(body: bytes) -> Object:
-    try:
-        document = json.loads(body)
-    except ValueError:
-        document = None
-    if not isinstance(document, dict):
-        raise StatusError(400, "BadRequest", "the object provided is unrecognized (must be of type object)")
-    return document
 
 
 def _name_of(document: Object) -> str:
@@ -694,7 +653,7 @@ def _unknown_field(selector: str, field: str) -> str:
 
 def _dumps_continue(last: str, revision: int) -> str:
     # storage/continue.go: the next key to look at, which is the last one and a zero byte.
-    return _base64url(_compact({"v": "meta.k8s.io/v1", "rv": revision, "start": last + "\0"}))
+    return _base64url(objects.compact({"v": "meta.k8s.io/v1", "rv": revision, "start": last + "\0"}))
 
 
 def _loads_continue(text: str, revision: int) -> tuple[str, int]:
@@ -714,296 +673,3 @@ def _method_not_allowed() -> StatusError:
 
 def _manager(request: Request) -> str:
     return (request.header("User-Agent") or "unknown").partition("/")[0]
-
-
-def _managed(manager: str, fields: Object, when: str, *, version: str = "v1") -> Object:
-    entry = {"manager": manager, "operation": "Update", "apiVersion": version, "time": when}
-    return entry | {"fieldsType": "FieldsV1", "fieldsV1": fields}
-
-
-def _field_set(value: object) -> Object:
-    return {f"f:{key}": _field_set(value[key]) for key in sorted(value)} if isinstance(value, dict) else {}
-
-
-def _fields(names: str) -> Object:
-    return {f"f:{name}": {} for name in names.split()}
-
-
-def _granular(fields: Object) -> Object:
-    # FieldsV1: "." stands for the map or list entry itself.
-    return {".": {}} | fields
-
-
-def _ordered(document: Object, fields: Iterable[str]) -> Object:
-    return {field: document[field] for field in fields if field in document}
-
-
-def _pod(metadata: Object, node: str, account: str, own: Sequence[str], given: Sequence[str], image: str) -> Object:
-    """A pod as ``kubectl apply`` made it and the kubelet reports it; `own` secrets are those of the manifest."""
-    now = metadata["creationTimestamp"]
-    manifest: Object = {
-        "automountServiceAccountToken": False,
-        "containers": [{"image": image, "imagePullPolicy": "Always", "name": "c0"}],
-        "hostNetwork": True,
-        **({"imagePullSecrets": [{"name": name} for name in own]} if own else {}),
-        "nodeName": node,
-        **({"serviceAccountName": account} if account != "default" else {}),
-        "terminationGracePeriodSeconds": 1,
-        "tolerations": [{"operator": "Exists"}],
-    }
-    names = {"annotations": {}, "name": metadata["name"], "namespace": metadata["namespace"]}
-    applied = {"apiVersion": "v1", "kind": "Pod", "metadata": names, "spec": manifest}
-    annotations = {"kubectl.kubernetes.io/last-applied-configuration": _compact(applied).decode() + "\n"}
-    applied_by = _managed("kubectl-client-side-apply", _applied_fields(annotations, own, account), now)
-    reported_by = _managed("kubelet", _reported_fields(), now) | {"subresource": "status"}
-    described = _ordered(metadata, ("name", "namespace", "uid", "resourceVersion")) | {"generation": 1}
-    described |= {"creationTimestamp": now, "annotations": annotations, "managedFields": [applied_by, reported_by]}
-    spec: Object = {
-        "containers": [
-            {
-                "name": "c0",
-                "image": image,
-                "resources": {},
-                "terminationMessagePath": "/dev/termination-log",
-                "terminationMessagePolicy": "File",
-                "imagePullPolicy": "Always",
-            }
-        ],
-        "restartPolicy": "Always",
-        "terminationGracePeriodSeconds": 1,
-        "dnsPolicy": "ClusterFirst",
-        "serviceAccountName": account,
-        "serviceAccount": account,
-        "automountServiceAccountToken": False,
-        "nodeName": node,
-        "hostNetwork": True,
-        "securityContext": {},
-        **({"imagePullSecrets": [{"name": name} for name in given]} if given else {}),
-        "schedulerName": "default-scheduler",
-        "tolerations": [{"operator": "Exists"}],
-        "priority": 0,
-        "enableServiceLinks": True,
-        "preemptionPolicy": "PreemptLowerPriority",
-    }
-    status = _pod_status(metadata["uid"], image, now)
-    return {"kind": "Pod", "apiVersion": "v1", "metadata": described, "spec": spec, "status": status}
-
-
-def _applied_fields(annotations: Object, own: Sequence[str], account: str) -> Object:
-    container = _granular(
-        _fields("image imagePullPolicy name resources terminationMessagePath terminationMessagePolicy")
-    )
-    spec = _fields(
-        "automountServiceAccountToken dnsPolicy enableServiceLinks hostNetwork nodeName restartPolicy schedulerName "
-        "securityContext terminationGracePeriodSeconds tolerations"
-    )
-    spec["f:containers"] = {'k:{"name":"c0"}': container}
-    if own:
-        spec["f:imagePullSecrets"] = _granular({f'k:{{"name":"{name}"}}': {} for name in sorted(own)})
-    if account != "default":
-        spec |= _fields("serviceAccount serviceAccountName")
-    described = {"f:annotations": _granular(_field_set(annotations))}
-    return {"f:metadata": described, "f:spec": dict(sorted(spec.items()))}
-
-
-_CONDITIONS = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
-
-
-def _reported_fields() -> Object:
-    condition = _granular(_fields("lastProbeTime lastTransitionTime observedGeneration status type"))
-    conditions: Object = {f'k:{{"type":"{name}"}}': condition for name in sorted(_CONDITIONS)}
-    status: Object = {"f:conditions": _granular(conditions)}
-    status |= _fields("containerStatuses hostIP hostIPs observedGeneration phase podIP")
-    status["f:podIPs"] = {".": {}, f'k:{{"ip":"{_POD_IP}"}}': {".": {}, "f:ip": {}}}
-    return {"f:status": status | _fields("resources startTime")}
-
-
-def _pod_status(uid: str, image: str, now: str) -> Object:
-    condition = {"observedGeneration": 1, "status": "True", "lastProbeTime": None, "lastTransitionTime": now}
-    repository, tag = _normalised(image)
-    container = {
-        "name": "c0",
-        "state": {"running": {"startedAt": now}},
-        "lastState": {},
-        "ready": True,
-        "restartCount": 0,
-        "image": f"{repository}:{tag}",
-        "imageID": f"{repository}@sha256:{hashlib.sha256(image.encode()).hexdigest()}",
-        "containerID": f"cri-o://{hashlib.sha256(uid.encode()).hexdigest()}",
-        "started": True,
-        "resources": {},
-        "user": {"linux": {"uid": 0, "gid": 0, "supplementalGroups": [0]}},
-    }
-    return {
-        "observedGeneration": 1,
-        "phase": "Running",
-        "conditions": [{"type": name} | condition for name in _CONDITIONS],
-        "hostIP": _POD_IP,
-        "hostIPs": [{"ip": _POD_IP}],
-        "podIP": _POD_IP,
-        "podIPs": [{"ip": _POD_IP}],
-        "startTime": now,
-        "containerStatuses": [container],
-        "qosClass": "BestEffort",
-        "resources": {},
-    }
-
-
-def _normalised(image: str) -> tuple[str, str]:
-    """An image's repository and tag, for the status alone; not by the plugin's rules, since its tests stand on this."""
-    matched = re.fullmatch(r"(.+?)(?::([^/:@]+))?(?:@.*)?", image)
-    repository, tag = matched.groups() if matched else (image, None)
-    return re.sub(r"^docker\.io/([^/]+)$", r"docker.io/library/\1", repository), tag or "latest"
-
-
-# -- faults ------------------------------------------------------------------------------------------------------------
-
-
-def first(times: int, fault: Fault) -> Fault:
-    """Only the first so many requests go wrong."""
-    left = iter(range(times))
-    return lambda exchange: next(left, None) is not None and fault(exchange)
-
-
-def refuse(status: int, *, retry_after: int | None = None, html: bool = False) -> Fault:
-    """An error status with a Status object, or with the HTML page of a load balancer; `retry_after` in seconds."""
-    reasons = {429: "TooManyRequests", 500: "InternalError", 503: "ServiceUnavailable", 504: "Timeout"}
-    phrase = http.HTTPStatus(status).phrase
-
-    def fault(exchange: Exchange) -> bool:
-        headers = [("Content-Type", "text/html" if html else "application/json")]
-        if retry_after is not None:
-            headers.append(("Retry-After", str(retry_after)))
-        headers.append(("Date", email.utils.formatdate(usegmt=True)))
-        document = StatusError(status, reasons.get(status, phrase.replace(" ", "")), phrase).answer()
-        page = f"<html><head><title>{status} {phrase}</title></head><body><h1>{status} {phrase}</h1></body></html>\n"
-        exchange.answer = Answer(status, headers, page.encode() if html else _dumps(document, False))
-        return False
-
-    return fault
-
-
-def redirect(location: str, status: int = 302) -> Fault:
-    """Sends the client elsewhere: a client that follows would take its token there."""
-
-    def fault(exchange: Exchange) -> bool:
-        exchange.answer = Answer(status, [("Location", location)])
-        return False
-
-    return fault
-
-
-def stall(seconds: float, *, after_headers: bool = False) -> Fault:
-    """Silence before the status line, or between the headers and the body; then the true answer."""
-
-    def fault(exchange: Exchange) -> bool:
-        if after_headers:
-            _begin(exchange)
-            exchange.connection.wait(seconds)
-            exchange.connection.send(exchange.answer.framed_body())
-            return True
-        exchange.asked.status = 0
-        exchange.connection.wait(seconds)
-        return False
-
-    return fault
-
-
-def drip(seconds: float) -> Fault:
-    """The true answer, a byte at a time with so many seconds between: no single read is slow, the whole is."""
-
-    def fault(exchange: Exchange) -> bool:
-        _begin(exchange)
-        for byte in exchange.answer.framed_body():
-            exchange.connection.send(bytes((byte,)))
-            exchange.connection.wait(seconds)
-        return True
-
-    return fault
-
-
-def cut_body(exchange: Exchange) -> bool:
-    """Half of the body, then the end of the stream; chunked or with a length, as the true answer is."""
-    body = exchange.answer.framed_body()
-    _begin(exchange)
-    exchange.connection.send(body[: len(body) // 2])
-    exchange.connection.close()
-    return True
-
-
-def reset(exchange: Exchange) -> bool:
-    """A TCP RST instead of an answer."""
-    exchange.asked.status = 0
-    exchange.connection.reset()
-    return True
-
-
-def flood(size: int | None = 100 << 20, *, chunked: bool = False) -> Fault:
-    """A body of `size` bytes of spaces, streamed; None (with `chunked`) never ends. It stops when the client goes."""
-
-    def fault(exchange: Exchange) -> bool:
-        piece = b" " * (1 << 16)
-        left = float("inf") if size is None else size
-        exchange.asked.status = 200
-        exchange.connection.close()
-        exchange.connection.send(Answer(200, exchange.answer.headers, chunked=chunked).head(size))
-        while left > 0 and not exchange.connection.closing.is_set():
-            part = piece[: int(min(left, len(piece)))]
-            exchange.connection.send(chunk(part) if chunked else part)
-            left -= len(part)
-        if chunked:
-            exchange.connection.send(b"0\r\n\r\n")
-        return True
-
-    return fault
-
-
-def bad_chunk(exchange: Exchange) -> bool:
-    """A chunk size that is no hexadecimal number."""
-    exchange.answer.chunked = True
-    _begin(exchange)
-    exchange.connection.send(b"zz\r\n" + exchange.answer.body + b"\r\n0\r\n\r\n")
-    exchange.connection.close()
-    return True
-
-
-def invalid_json(exchange: Exchange) -> bool:
-    """A body of the right length that stops in the middle of its JSON."""
-    exchange.answer.body = exchange.answer.body[: len(exchange.answer.body) // 2]
-    return False
-
-
-def wrong_content(document: object) -> Fault:
-    """Status and headers of the true answer, and this JSON document as its body."""
-
-    def fault(exchange: Exchange) -> bool:
-        exchange.answer.status = 200
-        exchange.answer.body = json.dumps(document).encode()
-        return False
-
-    return fault
-
-
-def _begin(exchange: Exchange) -> None:
-    exchange.asked.status = exchange.answer.status
-    exchange.connection.send(exchange.answer.head())
-
-
-# One of each kind that a client must come through with an error of its own, for tests that try them all. The two that
-# need a duration are the caller's to make, as are those that a client can recover from (`first`).
-FAULTS: Mapping[str, Fault] = {
-    "status-500": refuse(500),
-    "status-503-retry-after": refuse(503, retry_after=1),
-    "status-502-html": refuse(502, html=True),
-    "status-429": refuse(429, retry_after=1),
-    "redirect": redirect("https://127.0.0.1:1/"),
-    "cut-body": cut_body,
-    "reset": reset,
-    "flood-length": flood(),
-    "flood-chunked": flood(chunked=True),
-    "flood-endless": flood(None, chunked=True),
-    "bad-chunk": bad_chunk,
-    "invalid-json": invalid_json,
-    "list-for-object": wrong_content([]),
-    "kind-pod": wrong_content({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": "nope"}}),
-}

@@ -33,7 +33,7 @@ _DURATION = re.compile(r"[+-]?(0|((\d+(\.\d*)?|\.\d+)(ns|us|\u00b5s|\u03bcs|ms|s
 
 
 class Response(NamedTuple):
-    """A CredentialProviderResponse. `auth` maps match patterns to credentials; `cache_duration` None is the config's."""
+    """A CredentialProviderResponse; `auth` maps match patterns to credentials, `cache_duration` may be left out."""
 
     cache_key_type: str
     cache_duration: str | None

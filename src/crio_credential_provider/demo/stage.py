@@ -39,7 +39,7 @@ JOURNAL_SOCKET = "/run/systemd/journal/socket"
 # Docker Hub itself stays out of it: CRI-O refuses a blocked source, so that nothing leaves 127.0.0.1.
 _REGISTRIES_CONF = """\
 [[registry]]
-prefix = "docker.io"
+location = "docker.io"
 blocked = true                          # never ask Docker Hub itself
 
 [[registry.mirror]]

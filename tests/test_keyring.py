@@ -1,0 +1,212 @@
+"""Which entry of which secret a pull source gets, and what is said about the others."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crio_credential_provider import dockerconfig, keyring
+from crio_credential_provider.dockerconfig import Credential, DockerConfig
+from crio_credential_provider.keyring import Keyring, Selection, matches_host
+from crio_credential_provider.pullsecrets import PullSecret
+from crio_credential_provider.registries import PullSource
+
+NOTHING = DockerConfig({}, {})
+
+
+def entry(text: str) -> dict[str, str]:
+    return {"auth": base64.b64encode(text.encode()).decode()}
+
+
+def secret(name: str, auths: dict[str, Any]) -> PullSecret:
+    return PullSecret(name, dockerconfig.loads(json.dumps({"auths": auths}).encode()))
+
+
+def source(name: str, blocked: bool = False) -> PullSource:
+    return PullSource(f"{name}:latest", name, "", False, False, blocked, ("tag", "digest"))
+
+
+def select(
+    names: list[str],
+    secrets: list[PullSecret],
+    config: DockerConfig = NOTHING,
+    may_use: Callable[[PullSource], bool] = lambda source: True,
+) -> Selection:
+    return keyring.select([source(name) for name in names], secrets, config, may_use)
+
+
+def order(auths: list[str], repository: str) -> list[str]:
+    """The keys that count for a repository, best first."""
+    secrets = [secret(f"s{number}", {key: entry("u:p")}) for number, key in enumerate(auths)]
+    return [candidate.key for candidate in Keyring(secrets).candidates(repository)]
+
+
+def test_keys_in_the_order_of_their_weight() -> None:
+    expected = [
+        "h.corp/a/b",
+        "h.corp/a",
+        "h.corp",
+        "https://h.corp/a/b",
+        "https://h.corp/v2/a",
+        "https://h.corp/v1/",
+        "http://h.corp",
+        "https://h.corp/other",
+        "*.corp/a/b",
+        "h.*/a",
+        "*.corp",
+    ]
+    strangers = [
+        "h.corp/other",
+        "h.corp/a/b/c",
+        "h.cor",
+        "h.corp.evil",
+        "*.evil",
+        "*.corp/other",
+        "h.corp:5000",
+        "",
+        "h.corp/v1",
+    ]
+    assert order(expected, "h.corp/a/b") == expected
+    assert order([*strangers, *expected[::-1]], "h.corp/a/b") == [
+        # CRI-O counts every URL of the host, in no defined order: of the same path, the earlier secret's.
+        *expected[:5],
+        "http://h.corp",
+        "https://h.corp/v1/",
+        *expected[7:],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "host", "fits"),
+    [
+        ("*.corp", "a.corp", True),
+        ("*.corp", "a.b.corp", False),
+        ("*.corp", "corp", False),
+        ("*.corp", ".corp", True),
+        ("*", "localhost", True),
+        ("*", "a.corp", False),
+        ("a*.corp", "abc.corp", True),
+        ("a*.corp", "bac.corp", False),
+        ("*b.corp", "ab.corp", True),
+        ("*b.corp", "ba.corp", False),
+        ("a*b*c.corp", "axxbxxc.corp", True),
+        ("a*b*c.corp", "axxcxxb.corp", False),
+        ("ab*ba.corp", "aba.corp", False),
+        ("*.corp", "a.corp:5000", False),
+        ("*.corp:5000", "a.corp:5000", True),
+        ("*.corp:5000", "a.corp", False),
+        ("*.corp:*", "a.corp:5000", False),
+        ("*.CORP", "a.corp", False),
+        ("[ab].corp", "a.corp", False),
+        ("?.corp", "a.corp", False),
+    ],
+)
+def test_globs(pattern: str, host: str, fits: bool) -> None:
+    assert matches_host(pattern, host) is fits
+
+
+@given(st.lists(st.sampled_from(["a", "b", "*"]), max_size=6), st.text("ab", max_size=8))
+def test_a_glob_label_means_what_a_regular_expression_would(pattern: list[str], label: str) -> None:
+    import re
+
+    expression = "".join(".*" if piece == "*" else piece for piece in pattern)
+    assert keyring._matches_label("".join(pattern), label) == bool(re.fullmatch(expression, label))
+
+
+@pytest.mark.parametrize(
+    ("found", "credential", "flaw"),
+    [
+        ({"username": "u", "password": "p"}, Credential(b"u", b"p"), ""),
+        ({**entry("a:b"), "username": "u", "password": "p"}, Credential(b"a", b"b"), ""),
+        ({"auth": "%", "username": "u", "password": "p"}, Credential(b"u", b"p"), ""),
+        ({"identitytoken": "t"}, Credential(b"", b"", "t"), ""),
+        ({"auth": "%", "identitytoken": "t"}, Credential(b"", b"", "t"), ""),
+        (entry("u:p:q"), Credential(b"u", b"p:q"), ""),
+        (entry("u:\0p\0"), Credential(b"u", b"p"), ""),
+        (entry(":p"), Credential(b"", b"p"), ""),
+        (entry("u:"), Credential(b"u", b""), ""),
+        ({}, None, "holds no credential"),
+        (entry(":"), None, "holds no credential"),
+        (entry(":\0"), None, "holds no credential"),
+        (entry("no colon"), None, "has an auth that is not USER:PASSWORD"),
+        ({"auth": "%%%%"}, None, "has an auth that is not base64"),
+    ],
+)
+def test_the_credential_of_an_entry(found: dict[str, str], credential: Credential | None, flaw: str) -> None:
+    (candidate,) = Keyring([secret("s", {"h": found})]).candidates("h/a")
+    assert (candidate.credential, candidate.flaw) == (credential, flaw)
+
+
+def test_the_winner_and_the_losers_are_told() -> None:
+    secrets = [
+        secret("hollow", {"h/a": {}}),
+        secret("broken", {"h/a": {"auth": "%"}}),
+        secret("good", {"h": entry("u:p")}),
+        secret("late", {"h": entry("x:y")}),
+    ]
+    selection = select(["h/a", "h/a/b", "other/a"], secrets)
+    assert [(choice.source.name, choice.secret, choice.key) for choice in selection.choices] == [
+        ("h/a", "good", "h"),
+        ("h/a/b", "good", "h"),
+    ]
+    # Once, though they were in the way twice.
+    assert [f"{skipped.secret} {skipped.reason}" for skipped in selection.flawed] == [
+        "hollow its entry 'h/a' holds no credential",
+        "broken its entry 'h/a' has an auth that is not base64",
+    ]
+    assert [(unserved.source.name, unserved.reason) for unserved in selection.unserved] == [
+        ("other/a", "neither a secret nor the global auth file has a credential for it")
+    ]
+    assert selection.from_namespace
+
+
+def test_what_a_source_may_not_use_is_not_even_told() -> None:
+    config = dockerconfig.loads(json.dumps({"auths": {"h": entry("node:pw")}}).encode())
+    secrets = [secret("s", {"h/a": {}, "h": entry("u:p")})]
+    selection = select(["h/a"], secrets, config, lambda source: False)
+    assert [(choice.secret, choice.credential.username) for choice in selection.choices] == [("", b"node")]
+    assert not selection.flawed and not selection.from_namespace
+
+
+def test_a_blocked_source_gets_nothing_from_anywhere() -> None:
+    config = dockerconfig.loads(json.dumps({"auths": {"h": entry("node:pw")}}).encode())
+    selection = keyring.select(
+        [source("h/a", blocked=True)], [secret("s", {"h": entry("u:p")})], config, lambda s: True
+    )
+    assert not selection.choices
+    assert "blocked" in selection.unserved[0].reason
+
+
+def test_a_helper_stays_responsible_only_where_no_secret_serves_its_host() -> None:
+    config = DockerConfig({}, {"a.corp": "ecr", "b.corp": "gcr", "c.corp": "acr"})
+    selection = select(["a.corp/x", "a.corp/y", "b.corp/x"], [secret("s", {"a.corp/x": entry("u:p")})], config)
+    # CRI-O would ask the helper of a.corp for x as well, and nothing else: the secret's credential would be lost.
+    assert selection.cred_helpers == {"b.corp": "gcr"}
+    assert [choice.source.name for choice in selection.choices] == ["a.corp/x"]
+
+
+hosts = st.sampled_from(["h.corp", "h.corp:5000", "docker.io", "index.docker.io", "registry-1.docker.io"])
+paths = st.sampled_from(["", "/", "/a", "/a/b", "/v1/", "/v2/a"])
+keys = st.builds("{}{}{}".format, st.sampled_from(["", "http://", "https://"]), hosts, paths)
+
+
+@given(st.lists(keys, unique=True, max_size=5), st.sampled_from(["h.corp/a/b", "h.corp:5000/a", "docker.io/a/b"]))
+def test_where_crio_finds_a_credential_in_one_secret_so_do_we(auths: list[str], repository: str) -> None:
+    one = secret("s", {key: entry(f"u:{key}") for key in auths})
+    ours = [choice.credential for choice in select([repository], [one]).choices]
+    found = dockerconfig.find_credential(one.config, repository)
+    if found is None:
+        # Only keys that end in a slash, which kubelets take, count for us alone.
+        assert not ours or any(key.endswith("/") for key in auths)
+        return
+    # Of several URLs of one host CRI-O takes any.
+    exact = found.key in set(dockerconfig.repository_keys(repository))
+    same_host = {key for key in auths if dockerconfig.normalized_host(key) == dockerconfig.normalized_host(found.key)}
+    allowed = {found.key} if exact else {*same_host, *(key for key in auths if key.endswith("/"))}
+    assert ours[0].password.decode() in allowed
