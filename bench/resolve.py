@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Times reading registries.conf and finding an image's pull sources, for few tables and for many.
 
-    python bench/resolve.py [--tables 50,1000] [--mirrors 5] [--rounds 9]
+    python bench/resolve.py [--tables 50,1000] [--mirrors 5] [--rounds 15]
 
 ``parsed`` reads the TOML, ``kept`` takes the form that an earlier run kept. Wall time in ms, best of the rounds; the
 last line is the ratio of the last number of tables to the first. Exits 1 if it is above the ratio of the numbers.
@@ -28,8 +28,8 @@ SETTLED = 2.1
 
 def conf(tables: int, mirrors: int) -> str:
     return "".join(
-        f'[[registry]]\nprefix = "r{table}.example/team"\nlocation = "r{table}.example"\n'
-        + "".join(f'[[registry.mirror]]\nlocation = "m{mirror}.corp:5000/{table}"\n' for mirror in range(mirrors))
+        f'[[registry]]\nprefix = "r{table:04}.example/team"\nlocation = "r{table:04}.example"\n'
+        + "".join(f'[[registry.mirror]]\nlocation = "m{mirror}.corp:5000/{table:04}"\n' for mirror in range(mirrors))
         for table in range(tables)
     )
 
@@ -51,7 +51,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--tables", default="50,1000")
     parser.add_argument("--mirrors", type=int, default=5)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=15)
     given = parser.parse_args()
     sizes = [int(number) for number in given.tables.split(",")]
 
@@ -65,7 +65,7 @@ def main() -> int:
         rows = []
         for size, file in files.items():
             search = registries.SearchPath(str(file), True, ())
-            image = reference.parse(f"r{size - 1}.example/team/app")
+            image = reference.parse(f"r{size - 1:04}.example/team/app")
 
             def run(
                 kept: ParseCache | None, search: registries.SearchPath = search, image: reference.Reference = image

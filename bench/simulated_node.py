@@ -135,9 +135,10 @@ class SimulatedNode:
         intent = {"kind": "ImagePullIntent", "apiVersion": "kubelet.config.k8s.io/v1beta1", "image": reference}
         with self._lock:
             self._counts[reference] = self._counts.get(reference, 0) + 1
-            temporary = self._intents.parent / f"intent-{uuid.uuid4()}"
+            path = self._intent_path(reference)
+            temporary = path.with_name(f"{path.name}.tmp")
             temporary.write_text(json.dumps(intent))
-            temporary.rename(self._intent_path(reference))
+            temporary.rename(path)
         try:
             self.intent_delays.append(time.time() - self._auth_file().stat().st_mtime)
         except FileNotFoundError:

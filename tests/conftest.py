@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from node import MODULE, TESTS, Node
 
 from crio_credential_provider.demo.certificates import Authority, Identity
 from crio_credential_provider.demo.cluster import DNS_NAMES, ApiServer
+from node import MODULE, TESTS, Node
 
 ROOT = TESTS.parent
 

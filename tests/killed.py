@@ -1,4 +1,4 @@
-"""Runs the plugin again and again, killed before each line and return of authfile.py in turn, until one run ends.
+"""Runs the plugin again and again, killed before each instruction of authfile.write in turn, until one run ends.
 
     python tests/killed.py REQUEST_FILE FLAGS...
 
@@ -20,13 +20,14 @@ from crio_credential_provider import apiserver, authfile, endpoint, plugin  # no
 
 
 def kill_at(step: int) -> Callable[[FrameType, str, Any], Any]:
-    """A trace function that ends this process at the step-th event in authfile.py."""
+    """A trace function that ends this process at the step-th instruction of ``authfile.write``."""
     left = step
 
     def trace(frame: FrameType, event: str, argument: Any) -> Any:
         nonlocal left
-        if frame.f_code.co_filename != authfile.__file__:
+        if frame.f_code is not authfile.write.__code__:
             return None
+        frame.f_trace_opcodes = True
         left -= 1
         if left < 0:
             os.kill(os.getpid(), signal.SIGKILL)

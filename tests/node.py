@@ -131,7 +131,7 @@ class Journal:
         while data := self._socket.recv(1 << 20):
             if data in self._flushed:
                 self._flushed.pop(data).set()
-            else:
+            elif data != b"\n":  # an entry without fields: journald keeps none of it
                 self.datagrams.append(data)
 
     def flush(self) -> None:

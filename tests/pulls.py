@@ -60,7 +60,7 @@ class Cluster:
         self.items = list(items)
         self.asked: list[str] = []
 
-    def get(self, path: str, token: str) -> dict[str, Any]:
+    def get(self, path: str, token: str = "") -> dict[str, Any]:
         assert token == TOKEN
         assert path.startswith(f"/api/v1/namespaces/{NAMESPACE}/"), path
         self.asked.append(path)

@@ -10,16 +10,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from conftest import NodeMaker
-from node import MODULE, NGINX_HASH, Node, Run, recorded_answer, recorded_request, request
-from servers import Behave, Peer, close_in_tls, half_a_server_hello, hang, refused_port, replaying, say, silent_port
 
+from conftest import NodeMaker
 from crio_credential_provider.apiserver import ApiServer as Client
 from crio_credential_provider.demo import cluster as demo
 from crio_credential_provider.demo.certificates import Authority, Identity, server_context
 from crio_credential_provider.demo.cluster import ApiServer, Exchange, Fault
 from crio_credential_provider.endpoint import Endpoint
 from crio_credential_provider.errors import ClusterError
+from node import MODULE, NGINX_HASH, Node, Run, recorded_answer, recorded_request, request
+from servers import Behave, Peer, close_in_tls, half_a_server_hello, hang, refused_port, replaying, say, silent_port
 
 TOKEN = "header-part-of-it.claims-part-of-it.signature-part-of-it"
 

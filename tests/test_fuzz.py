@@ -7,18 +7,20 @@ Each test's first line says what must hold. What hypothesis finds slowly or neve
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
+import os
 import random
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import conformance
@@ -258,6 +260,7 @@ items = documents(*SECRET_KEYS) | st.fixed_dictionaries(
 CONF = '[[registry]]\nlocation="docker.io"\n[[registry.mirror]]\nlocation="mirror.corp"\n'
 
 
+@example([], {"continue": "\ud800"})
 @given(st.lists(items, max_size=4), documents("continue"))
 @bounded
 def test_secret_lists(found: list[Any], metadata: Any) -> None:
@@ -267,7 +270,7 @@ def test_secret_lists(found: list[Any], metadata: Any) -> None:
         def __init__(self) -> None:
             self.pages = 3
 
-        def get(self, path: str, token: str) -> dict[str, Any]:
+        def get(self, path: str, token: str = "") -> dict[str, Any]:
             self.pages -= 1
             path.encode("ascii")
             return secret_list(found) | ({"metadata": metadata} if self.pages else {})
@@ -394,15 +397,19 @@ def test_kubeconfigs(data: bytes) -> None:
     find_endpoint(data)
 
 
-LEAKS = pytest.mark.xfail(
-    raises=(LookupError, AttributeError), strict=True, reason="endpoint._parse does not expect these of PyYAML"
-)
-ODD_TAGS = ("!!int ''", "!!int '-'", "!!float ''", "!!bool x", "!!timestamp x")
+ODD_TAGS = [
+    "!!int ''",
+    "!!int '-'",
+    "!!float ''",
+    "!!bool x",
+    "!!timestamp x",
+    "!!binary '%'",
+    "!!set [a]",
+    "!!omap [a]",
+]
 
 
-@pytest.mark.parametrize(
-    "value", [*(pytest.param(value, marks=LEAKS) for value in ODD_TAGS), "!!binary '%'", "!!set [a]", "!!omap [a]"]
-)
+@pytest.mark.parametrize("value", ODD_TAGS)
 def test_kubeconfigs_with_tags_that_do_not_fit(value: str) -> None:
     """A YAML tag that its value does not fit, for which PyYAML raises what it likes, is a ProviderError."""
     find_endpoint(f"current-context: {value}\n".encode())
@@ -515,13 +522,25 @@ KILLERS: dict[str, tuple[Callable[[Any], Any], Any]] = {
 LIMIT = 30
 
 
+@contextlib.contextmanager
+def untraced() -> Iterator[None]:
+    """Without coverage's tracer, which takes ten times as long as what is measured."""
+    tracer = sys.gettrace()
+    sys.settrace(None)
+    try:
+        yield
+    finally:
+        sys.settrace(tracer)
+
+
 @pytest.mark.parametrize("name", KILLERS)
 def test_no_input_takes_more_than_a_few_seconds(name: str) -> None:
     """Known killers of parsers are answered in bounded time."""
     function, data = KILLERS[name]
-    start = time.process_time()
-    holds(function, data)
-    took = time.process_time() - start
+    with untraced():
+        start = time.process_time()
+        holds(function, data)
+        took = time.process_time() - start
     assert took < LIMIT, f"{name}: {took:.1f} s of CPU, at most {LIMIT} s"
 
 
@@ -536,7 +555,9 @@ def test_no_input_takes_more_than_its_share_of_memory(name: str) -> None:
         "resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30)); "
         "function, data = t.KILLERS[sys.argv[2]]; t.holds(function, data)"
     )
-    done = subprocess.run([sys.executable, "-c", code, tests, name], capture_output=True, text=True, check=False)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+    command = [sys.executable, "-c", code, tests, name]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
 
 

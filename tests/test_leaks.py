@@ -16,16 +16,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from node import Node, Run, basic, bound_claims, jwt, request
-from servers import Peer, close_in_tls, hang, say
-from test_apiserver import FAULTS
-from test_plugin import BROKEN_REQUESTS, BROKEN_TOML
-from test_tls import REFUSED, identity_for
 
 from crio_credential_provider.demo import Answer
 from crio_credential_provider.demo import cluster as demo
 from crio_credential_provider.demo.certificates import Authority, server_context
 from crio_credential_provider.demo.cluster import ApiServer, Exchange, Fault
+from node import Node, Run, basic, bound_claims, jwt, request
+from servers import Peer, close_in_tls, hang, say
+from test_apiserver import FAULTS
+from test_plugin import BROKEN_REQUESTS, BROKEN_TOML
+from test_tls import REFUSED, identity_for
 
 CANARY = "kanarienvogel"
 
@@ -110,7 +110,12 @@ class Watched:
         """One run at debug level, and the search."""
         before = self._files()
         run = self.node.run(
-            request(token=self.token) if message is None else message, "--log-level", "debug", "--deadline", "1s", *flags
+            request(token=self.token) if message is None else message,
+            "--log-level",
+            "debug",
+            "--deadline",
+            "1s",
+            *flags,
         )
         out = {"standard output": run.stdout, "standard error": run.stderr.encode()}
         assert self.node.journal
@@ -432,7 +437,12 @@ def test_answers_of_any_shape(watched: Watched) -> None:
     wrong: list[object] = [None, 7, [MALFORMED], {MALFORMED: MALFORMED}]
     good = next(iter(watched.cluster.secrets.values()))
     for value in wrong:
-        items = [value, {**good, "metadata": value}, {**good, "data": value}, {**good, "data": {".dockerconfigjson": value}}]
+        items = [
+            value,
+            {**good, "metadata": value},
+            {**good, "data": value},
+            {**good, "data": {".dockerconfigjson": value}},
+        ]
         items.append({**good, "metadata": {"name": value}})
         fault = demo.wrong_content({"kind": "SecretList", "metadata": value, "items": items})
         watched.cluster.fault = fault

@@ -18,7 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from conftest import NodeMaker
+from crio_credential_provider.demo import CHUNK, Request, chunk
+from crio_credential_provider.demo.certificates import Authority, Identity
+from crio_credential_provider.demo.cluster import ApiServer
 from node import (
     NGINX,
     NGINX_HASH,
@@ -34,10 +38,6 @@ from node import (
     request,
 )
 from servers import replaying
-
-from crio_credential_provider.demo import CHUNK, Request, chunk
-from crio_credential_provider.demo.certificates import Authority, Identity
-from crio_credential_provider.demo.cluster import ApiServer
 
 ANSWER = (
     b'{"kind":"CredentialProviderResponse","apiVersion":"credentialprovider.kubelet.k8s.io/v1",'
@@ -292,7 +292,7 @@ def test_killed_at_any_time_it_leaves_no_half_file(node: Node, cluster: ApiServe
 def test_killed_at_each_step_of_writing_it_leaves_no_half_file(
     module_node: Node, cluster: ApiServer, alpha: str
 ) -> None:
-    """tests/killed.py ends a run by SIGKILL before each line and return of authfile.py in turn."""
+    """tests/killed.py ends a run by SIGKILL before each instruction of authfile.write in turn."""
     node = module_node
     node.write_mirrors("docker.io", "mirror.corp:5000/hub")
     node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
@@ -315,7 +315,7 @@ def test_killed_at_each_step_of_writing_it_leaves_no_half_file(
         assert assert_whole_or_nothing(node)
         helper.stdin.close()
     # Killed before and after the rename.
-    assert outcomes.count(False) > 10 and True in outcomes
+    assert outcomes.count(False) > 50 and True in outcomes
 
 
 def test_a_killed_run_does_not_hinder_the_next(node: Node, cluster: ApiServer, alpha: str) -> None:
@@ -513,8 +513,8 @@ def of(claims: Any) -> bytes:
 
 BROKEN_REQUESTS: dict[str, tuple[bytes, tuple[str, ...]]] = {
     "empty": (b"", ("standard input is empty", "the kubelet runs this program")),
-    "no JSON": (b"nonsense", ("not valid JSON", "at byte 0 of 8", "the kubelet runs this program")),
-    "truncated": (recorded_request()[:700], ("not valid JSON", "of 700")),
+    "no JSON": (b"nonsense", ("not valid JSON", "Expecting value", "the kubelet runs this program")),
+    "truncated": (recorded_request()[:700], ("not valid JSON", "Unterminated string")),
     "not UTF-8": (b'{"kind":"\xff"}', ("not valid JSON",)),
     "nested deeply": (b"[" * 100_000, ("not valid JSON",)),
     "two objects": (request() + request(), ("not valid JSON", "Extra data")),
@@ -595,6 +595,7 @@ def test_a_request_of_more_than_a_mebibyte_is_a_fault(node: Node) -> None:
         assert started.process.stdin
         started.process.stdin.write(b" " * (2 << 20))
     with contextlib.suppress(BrokenPipeError):
+        assert started.process.stdin
         started.process.stdin.close()
     started.process.stdin = None
     assert_fault(started.finish(b""), node, "larger than 1 MiB")

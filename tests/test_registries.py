@@ -316,17 +316,17 @@ def test_without_home_the_passwd_entry_tells_where_it_is(monkeypatch: pytest.Mon
 
 
 def conf_of(tables: int) -> str:
-    """Tables with five mirrors each, no two alike."""
+    """Tables with five mirrors each, no two alike, all of one length."""
     return "".join(
-        f'[[registry]]\nprefix = "r{table}.example/team"\nlocation = "r{table}.example"\n'
-        + "".join(f'[[registry.mirror]]\nlocation = "m{mirror}.corp/{table}"\n' for mirror in range(5))
+        f'[[registry]]\nprefix = "r{table:04}.example/team"\nlocation = "r{table:04}.example"\n'
+        + "".join(f'[[registry.mirror]]\nlocation = "m{mirror}.corp/{table:04}"\n' for mirror in range(5))
         for table in range(tables)
     )
 
 
 def lines_run(tables: int) -> int:
     """Lines of Python that are run from the files' bytes to the pull sources of one image."""
-    conf, image = conf_of(tables), reference.parse(f"r{tables - 1}.example/team/app")
+    conf, image = conf_of(tables), reference.parse(f"r{tables - 1:04}.example/team/app")
     count = 0
 
     def trace(frame: FrameType, event: str, argument: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Pulls as CRI-O does them: Debian's skopeo (containers/image 5.22) from Debian's docker-registry, with the plugin's file.
+"""Pulls as CRI-O does them: Debian's skopeo (containers/image 5.22) from Debian's docker-registry, with our file.
 
 For each configuration: the file that a real run left, with the same registries.conf, is enough to pull; without the
 mirror's entry, and without the file, the pull is refused. Nothing beyond the loopback can be reached, so that a pull
@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+
+from crio_credential_provider.demo.cluster import ApiServer
 from node import Node, basic, request
 from real_programs import need
 from servers import refused_port
-
-from crio_credential_provider.demo.cluster import ApiServer
 
 TAG = "1.27"
 
@@ -96,9 +96,11 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
             digest = make_layout(home / "layout")
             for repository in REPOSITORIES:
                 subprocess.run(
-                    [skopeo, "--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false", "--preserve-digests"]
-                    + ["--dest-creds", ":".join(ALPHA), f"oci:{home}/layout:{TAG}"]
-                    + [f"docker://{found[1]}/{repository}:{TAG}"],
+                    [
+                        *(skopeo, "--insecure-policy", "copy", "--quiet", "--preserve-digests"),
+                        *("--dest-tls-verify=false", "--dest-creds", ":".join(ALPHA)),
+                        *(f"oci:{home}/layout:{TAG}", f"docker://{found[1]}/{repository}:{TAG}"),
+                    ],
                     env=environment,
                     check=True,
                 )
@@ -190,9 +192,7 @@ CASES: dict[str, Case] = {
         {"{mirror}": AUTH},
         ("{mirror}/team/app",),
     ),
-    "Docker Hub remapped": Case(
-        table("docker.io", location="{mirror}/hub"), NGINX, {"{mirror}": AUTH}, (NGINX_KEY,)
-    ),
+    "Docker Hub remapped": Case(table("docker.io", location="{mirror}/hub"), NGINX, {"{mirror}": AUTH}, (NGINX_KEY,)),
     "a drop-in that overrides": Case(
         table("docker.io", "{down}/hub", location="docker.io"),
         NGINX,

@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-from node import NGINX, Node, request
 
 from crio_credential_provider.demo.cluster import ApiServer
+from node import NGINX, Node, request
 
 # Each costs from 3 to 25 ms of CPU, of some 30 for a whole run; what is third-party parses files that changed.
 BARRED = frozenset(
@@ -38,7 +38,7 @@ def imported(launcher: str, node: Node, message: bytes, *flags: str) -> set[str]
     done = subprocess.run(command, input=message, capture_output=True, env=node.environment, check=False, timeout=30)
     assert done.returncode == 0, done.stderr.decode()
     found = set(re.findall(r"^import time:\s+\d+ \|\s+\d+ \| +(\S+)$", done.stderr.decode(), re.MULTILINE))
-    assert {"crio_credential_provider.plugin", "crio_credential_provider.registries", "json"} <= found
+    assert {"crio_credential_provider.plugin", "crio_credential_provider.registries"} <= found
     return found
 
 
@@ -63,7 +63,7 @@ def test_a_pull_with_a_mirror_loads_nothing_barred(plugin: Path, warm_node: Node
     assert sorted(found & BARRED) == []
     assert sorted(found & NOT_ON_THE_PULL_PATH) == []
     # The reverse, so that the check itself cannot rot: what this run needs is seen.
-    assert found >= TLS
+    assert "_ssl" in found
 
 
 def test_a_pull_without_a_mirror_loads_nothing_of_tls(plugin: Path, warm_node: Node, alpha: str) -> None:

@@ -8,11 +8,11 @@ import socket
 import ssl
 
 import pytest
-from node import Node, Run, request
-from servers import Peer, drain, say
 
 from crio_credential_provider.demo.certificates import Authority, Identity, server_context
 from crio_credential_provider.demo.cluster import DNS_NAMES, ApiServer
+from node import Node, Run, request
+from servers import Peer, drain, say
 
 NOW = datetime.datetime.now(datetime.UTC)
 DAY = datetime.timedelta(days=1)
@@ -39,20 +39,20 @@ def assert_refused(run: Run, node: Node, *words: str) -> None:
 
 
 def identity_for(authority: Authority, kind: str) -> Identity:
-    address = {"ip_addresses": ["127.0.0.1"]}
+    here = ["127.0.0.1"]
     match kind:
         case "of a wrong CA":
-            return Authority.make("kubernetes").issue("kube-apiserver", **address)
+            return Authority.make("kubernetes").issue("kube-apiserver", ip_addresses=here)
         case "for another address":
             return authority.issue("kube-apiserver", dns_names=DNS_NAMES, ip_addresses=["192.0.2.1"])
         case "for names alone":
             return authority.issue("kube-apiserver", dns_names=[*DNS_NAMES, "127.0.0.1"])
         case "expired":
-            return authority.issue("kube-apiserver", not_before=NOW - 2 * DAY, not_after=NOW - DAY, **address)
+            return authority.issue("kube-apiserver", not_before=NOW - 2 * DAY, not_after=NOW - DAY, ip_addresses=here)
         case "not yet valid":
-            return authority.issue("kube-apiserver", not_before=NOW + DAY, not_after=NOW + 2 * DAY, **address)
+            return authority.issue("kube-apiserver", not_before=NOW + DAY, not_after=NOW + 2 * DAY, ip_addresses=here)
         case "of a client":
-            return authority.issue("system:node:node1", client=True, **address)
+            return authority.issue("system:node:node1", client=True, ip_addresses=here)
     raise AssertionError(kind)
 
 
@@ -132,7 +132,7 @@ def test_tls_1_1(alpha_node: Node, authority: Authority, identity: Identity, alp
 def test_a_server_that_asks_for_a_client_certificate_and_insists(
     alpha_node: Node, authority: Authority, identity: Identity, alpha: str
 ) -> None:
-    """As a proxy with mutual TLS in front: the refusal comes after the handshake, and the token went to a good server."""
+    """As a proxy with mutual TLS in front: the refusal comes after the handshake; the token went to a good server."""
     context = server_context(identity, clients=authority)
     context.verify_mode = ssl.CERT_REQUIRED
     with Peer(drain, context=context) as peer:
@@ -153,7 +153,9 @@ def assert_served(node: Node, server: ApiServer, token: str, *flags: str) -> Non
     assert server.tokens_seen == 1
 
 
-def test_an_ip_address_in_the_certificate(alpha_node: Node, authority: Authority, cluster: ApiServer, alpha: str) -> None:
+def test_an_ip_address_in_the_certificate(
+    alpha_node: Node, authority: Authority, cluster: ApiServer, alpha: str
+) -> None:
     """kubeadm's kubeconfigs often name the API server by IP."""
     alpha_node.write_kubeconfig(cluster.url, authority.certificate_pem)
     assert_served(alpha_node, cluster, alpha)
@@ -285,5 +287,3 @@ def test_a_ca_file_that_may_not_be_read(alpha_node: Node, cluster: ApiServer, al
     alpha_node.write("etc/kubernetes/ca.pem", "").chmod(0)
     run = alpha_node.run(request(token=alpha))
     assert "Permission denied" in run.stderr
-
-

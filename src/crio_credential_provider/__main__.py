@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-COMMANDS = ("demo",)
+COMMANDS = ("demo", "gc")
 
 USAGE_FAULT = 2
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 
+from . import native
 from .errors import AuthFileError
 from .serviceaccount import is_label
 
@@ -28,10 +29,7 @@ def file_name(namespace: str, repository: str) -> str:
 
 def digest(repository: str) -> str:
     """What a file name has in place of the repository."""
-    # hashlib loads OpenSSL, which a run without a mirror has no use for.
-    import hashlib
-
-    return hashlib.sha256(repository.encode()).hexdigest()
+    return native.sha256(repository.encode())
 
 
 def repository_digest(name: str) -> str:

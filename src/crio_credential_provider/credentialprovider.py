@@ -6,8 +6,7 @@ writes bytes; knows neither standard streams nor what an answer is made of.
 
 from __future__ import annotations
 
-import json
-
+from . import native
 from .errors import RequestError
 from .record import Record
 
@@ -47,16 +46,11 @@ def loads(data: bytes) -> Request:
     if not data:
         raise RequestError("standard input is empty: no CredentialProviderRequest", _BY_HAND)
     try:
-        message = json.loads(data.decode())
-    except json.JSONDecodeError as error:
-        # The decoder's own text would quote nothing of the document, but error.doc holds all of it.
-        reason = f"{error.msg} at byte {error.pos} of {len(data)}"
+        message = native.loads(data.decode())
+    except (ValueError, RecursionError) as error:
+        reason = native.json_reason(error)
         raise RequestError(
             f"the CredentialProviderRequest on standard input is not valid JSON: {reason}", _BY_HAND
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise RequestError(
-            f"the CredentialProviderRequest on standard input is not valid JSON: {type(error).__name__}", _BY_HAND
         ) from None
     if not isinstance(message, dict):
         raise RequestError("the CredentialProviderRequest on standard input is not a JSON object", _BY_HAND)
@@ -106,4 +100,4 @@ def dumps(record_for: str | None = None) -> bytes:
     }
     if record_for is not None:
         response["auth"] = {record_for: {"username": "", "password": ""}}
-    return json.dumps(response, separators=(",", ":")).encode() + b"\n"
+    return native.dumps(response).encode() + b"\n"

@@ -11,8 +11,8 @@ than a key that is part of the repository that was looked up.
 from __future__ import annotations
 
 import binascii
-import json
 
+from . import native
 from .errors import ConfigError
 from .record import Record
 from .registries import AUTH_FILE_HELPER
@@ -121,21 +121,15 @@ class _Object(tuple[tuple[str, "Any"], ...]):
     __slots__ = ()
 
 
-def _refuse_constant(text: str) -> None:
-    raise ValueError(f"{text} is not JSON")
-
-
 # Numbers matter only as "not a string": as floats they cannot run into Python's limit on digits.
-_DECODER = json.JSONDecoder(object_pairs_hook=_Object, parse_int=float, parse_constant=_refuse_constant)
+_DECODER = native.Decoder(_Object, numbers_as_float=True)
 
 
 def _parse(data: bytes) -> Any:
     try:
         return _DECODER.decode(data.decode(errors="replace"))
-    except json.JSONDecodeError as error:
-        reason = f"{error.msg} at line {error.lineno}, column {error.colno}" if data else "the file is empty"
     except (ValueError, RecursionError) as error:
-        reason = type(error).__name__
+        reason = native.json_reason(error) if data else "the file is empty"
     raise ConfigError(f"not valid JSON: {reason}", rule="json")
 
 
@@ -181,7 +175,7 @@ def _entry(value: Any, where: str) -> AuthEntry:
 
 
 def dumps(credentials: dict[str, Credential], cred_helpers: dict[str, str]) -> bytes:
-    """An auth file for CRI-O, indented with tabs, in the order given."""
+    """An auth file for CRI-O, in the order given."""
     auths = {}
     for key, credential in credentials.items():
         userpass = credential.username + b":" + credential.password
@@ -191,7 +185,7 @@ def dumps(credentials: dict[str, Credential], cred_helpers: dict[str, str]) -> b
     document: dict[str, object] = {"auths": auths}
     if cred_helpers:
         document["credHelpers"] = cred_helpers
-    return json.dumps(document, indent="\t").encode() + b"\n"
+    return native.dumps(document).encode() + b"\n"
 
 
 # -- look-up ----------------------------------------------------------------------------------------------------------
@@ -279,9 +273,8 @@ def decode_base64(text: str) -> bytes:
         ValueError: not base64.
     """
     text = text.replace("\r", "").replace("\n", "")
-    digits = text.rstrip("=")
-    # Python's strict mode takes padding that stands after or between whole groups of four ("dTpw=").
-    if len(text) % 4 or len(text) - len(digits) > 2 or "=" in digits:
+    # Python's strict mode takes padding after whole groups of four ("dTpw=").
+    if len(text) % 4 or len(text) - len(text.rstrip("=")) > 2:
         raise ValueError("wrong padding")
     return binascii.a2b_base64(text, strict_mode=True)
 

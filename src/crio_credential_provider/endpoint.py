@@ -170,10 +170,20 @@ def _from_url(url: str, origin: str, ca_file: str = "", ca_data: str = "", serve
     host, _, port = authority.rpartition("]") if is_ipv6 else authority.partition(":")
     port = port.lstrip(":") or "443"
     host = host.removeprefix("[")
-    # The host becomes part of an HTTP header.
-    if not host or not (_IPV6 if is_ipv6 else _HOST).issuperset(host) or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+    if not (_IPV6.issuperset(host) if is_ipv6 else _is_host(host)) or not (
+        port.isascii() and port.isdigit() and 0 < int(port) < 65536
+    ):
         raise ConfigError(f"{origin} names the API server {url!r}, which is not https://HOST[:PORT]")
+    if server_name and not _is_host(server_name) and not _IPV6.issuperset(server_name):
+        raise ConfigError(
+            f"{origin}: tls-server-name {server_name!r} is no host name and no address", rule="kubeconfig"
+        )
     return Endpoint(host, int(port), origin, ca_file, ca_data, server_name)
+
+
+def _is_host(text: str) -> bool:
+    """Whether the text can be a host name: it becomes part of an HTTP header and of a TLS handshake."""
+    return _HOST.issuperset(text) and all(0 < len(label) < 64 for label in text.removesuffix(".").split("."))
 
 
 def _without_userinfo(url: str) -> str:
@@ -258,7 +268,8 @@ def _parse(path: str) -> Any:
     import yaml
 
     try:
-        return yaml.load(_read(path), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        # The base loader leaves every scalar a text, which is all that is wanted here, and knows no tags to trip over.
+        return yaml.load(_read(path), getattr(yaml, "CBaseLoader", yaml.BaseLoader))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark is not None else ""

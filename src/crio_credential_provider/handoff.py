@@ -61,6 +61,12 @@ class Line:
             self._descriptor = os.open(os.path.join(directory, LOCK_FILE), flags, 0o600)
         except OSError:
             self._descriptor = -1
+        self._held: set[int] = set()
+
+    @property
+    def works(self) -> bool:
+        """Whether there is a file to lock."""
+        return self._descriptor >= 0
 
     def enter(self, name: str, limit: float) -> bool:
         """Waits for the turn at a file name.
@@ -79,21 +85,29 @@ class Line:
         import signal
 
         signal.signal(signal.SIGALRM, _time_is_up)
-        signal.setitimer(signal.ITIMER_REAL, seconds)
         try:
+            # Repeated, since a first signal that comes just before the call into the kernel would not interrupt it.
+            signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
             fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1, _place(name))
+            self._held.add(_place(name))
             return True
         except TimeoutError:
             return False
+        except OSError:
+            # The file system keeps no locks, or the kernel has no room for one.
+            return True
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
     def try_enter(self, name: str) -> bool:
-        """Takes the turn if nobody has it."""
+        """Takes the turn if nobody has it, this process included: the kernel would grant it twice."""
         if self._descriptor < 0:
             return True
+        if _place(name) in self._held:
+            return False
         try:
             fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _place(name))
+            self._held.add(_place(name))
             return True
         except OSError:
             return False
@@ -101,7 +115,11 @@ class Line:
     def leave(self, name: str) -> None:
         if self._descriptor >= 0:
             fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, _place(name))
+            self._held.discard(_place(name))
 
+    def forget(self) -> None:
+        """For a forked process, which has none of its parent's turns."""
+        self._held.clear()
 
     def unclaimed(self, name: str) -> int:
         """How many files in a row nobody came for; asked and told by who has the turn."""
@@ -109,8 +127,13 @@ class Line:
         return data[0] if data else 0
 
     def tell_unclaimed(self, name: str, count: int) -> None:
-        if self._descriptor >= 0 and count != self.unclaimed(name):
+        if self._descriptor < 0 or count == self.unclaimed(name):
+            return
+        try:
             os.pwrite(self._descriptor, bytes([min(count, 255)]), _place(name))
+        except OSError:
+            # A full disk: the grace is then not halved, and nothing is lost.
+            return
 
 
 def _place(name: str) -> int:
@@ -193,6 +216,7 @@ class HandOff:
         """
         if os.fork():
             return False
+        self._line.forget()
         os.setsid()
         nothing = os.open(os.devnull, os.O_RDWR)
         for descriptor in (0, 1, 2):
@@ -201,6 +225,10 @@ class HandOff:
 
 
 # -- sweeping ---------------------------------------------------------------------------------------------------------
+
+
+TAKEN, REPLACED, IN_TURN = "taken meanwhile", "replaced meanwhile", "a run is at work on it"
+"""Why a file that seemed stale was left; none of them is a fault."""
 
 
 class Stale(Record):
@@ -242,7 +270,7 @@ def find_stale(directory: str, stale_after: float, intents: PullIntents) -> list
 def _auth_files(directory: str) -> Iterator[Stale]:
     now = time.time()
     try:
-        entries = list(os.scandir(directory))
+        entries = sorted(os.scandir(directory), key=lambda entry: entry.name)
     except OSError:
         return
     for entry in entries:
@@ -253,18 +281,24 @@ def _auth_files(directory: str) -> Iterator[Stale]:
                 continue
 
 
-def remove_stale(directory: str, file: Stale, line: Line) -> bool:
-    """Removes a stale file, unless it was taken or replaced meanwhile, or somebody has the turn at its name."""
+def remove_stale(directory: str, file: Stale, line: Line) -> str:
+    """Removes a stale file, unless it was taken or replaced meanwhile, or somebody has the turn at its name.
+
+    Returns:
+        Why it was left, one of the constants above or what the system says; "" where it was removed.
+    """
     path = os.path.join(directory, file.name)
     if not line.try_enter(file.name):
-        return False
+        return IN_TURN
     try:
         # With the turn held nobody replaces it: what is there now is what will be removed.
         if time.time() - os.lstat(path).st_mtime < file.age:
-            return False
+            return REPLACED
         os.unlink(path)
-        return True
-    except OSError:
-        return False
+        return ""
+    except FileNotFoundError:
+        return TAKEN
+    except OSError as error:
+        return error.strerror or type(error).__name__
     finally:
         line.leave(file.name)

@@ -15,6 +15,7 @@ standard input. It leaves an auth file for CRI-O and answers on standard output.
 Usage:
   crio-credential-provider [FLAGS] < request     as the kubelet does
   crio-credential-provider demo [--help]         the whole job on an embedded cluster
+  crio-credential-provider gc [--help]           remove auth files that nobody comes for
   crio-credential-provider --version | --version-json | --help
 
 Flags, each also as an environment variable:
@@ -33,5 +34,7 @@ def text() -> str:
 
 def _flag(flag: Flag) -> str:
     default = f" (default {flag.default})" if flag.default not in ("", "false") else ""
-    body = textwrap.fill(flag.help + default, 92, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    indent = " " * 6
+    text = flag.help + default
+    body = textwrap.fill(text, 92, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
     return f"  --{flag.name}{' ' + flag.metavar if flag.metavar else ''}\n{body}\n      {flag.variable}\n"

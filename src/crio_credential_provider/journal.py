@@ -7,12 +7,16 @@ Protocol: https://systemd.io/JOURNAL_NATIVE_PROTOCOL/.
 from __future__ import annotations
 
 import os
-import socket
 import time
+
+from . import native
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Mapping
+else:
+    socket = native.load_socket()
 
 IDENTIFIER = "crio-credential"
 """What the Go provider's entries go by: the first 15 characters of the program's name."""
@@ -25,6 +29,10 @@ _MAX_VALUE = 16 * 1024
 
 _PATIENCE = 0.1
 """Seconds that a run waits in all for a journald that is behind: a lost entry is a gap in the audit trail."""
+
+_GREETING = b"\n"
+"""An entry without fields. journald keeps none of it, but notes _COMM, _EXE and _SYSTEMD_UNIT of its sender, which it
+looks up in /proc when it gets to a datagram: of 60 runs without it, 21 to 27 had ended by then (systemd 252)."""
 
 
 class Journal:
@@ -39,6 +47,7 @@ class Journal:
         self._path = path
         self._least = _LEVELS[log_level]
         self._patience = _PATIENCE
+        self._send(_GREETING)
 
     @property
     def debugging(self) -> bool:
@@ -47,17 +56,24 @@ class Journal:
 
     def send(self, priority: int, message: str, fields: Mapping[str, str] | None = None) -> None:
         """Sends one entry; fields with empty values are left out."""
-        if not self._path or priority > self._least:
+        if priority > self._least:
             return
         entry = {"MESSAGE": message, "PRIORITY": str(priority), "SYSLOG_IDENTIFIER": IDENTIFIER, **(fields or {})}
-        data = b"".join(_field(name, value) for name, value in entry.items() if value)
+        self._send(b"".join(_field(name, value) for name, value in entry.items() if value))
+
+    def _send(self, data: bytes) -> None:
+        if not self._path:
+            return
         begin = time.monotonic()
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+            channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            try:
                 channel.settimeout(self._patience)
                 # Connected, since only then does a full queue on the other side make a sender wait.
                 channel.connect(self._path)
                 channel.send(data)
+            finally:
+                channel.close()
         except OSError:
             pass
         self._patience = max(0.0, self._patience - (time.monotonic() - begin))

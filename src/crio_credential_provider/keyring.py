@@ -8,6 +8,8 @@ Of equally specific answers the earlier secret's wins. Pure: knows no files and 
 
 from __future__ import annotations
 
+from itertools import islice
+
 from . import dockerconfig
 from .dockerconfig import AuthEntry, Credential, DockerConfig
 from .errors import ConfigError
@@ -18,6 +20,10 @@ from .registries import PullSource
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+
+
+_MOST_TOLD = 10
+"""Losers that are told for a source: a namespace may hold a thousand secrets for one host."""
 
 
 class Candidate(Record):
@@ -45,15 +51,19 @@ class Choice(Record):
         credential: what CRI-O will show there.
         secret: name of the pull secret, "" where it is from the global auth file.
         key: the key of the entry, as it stands there.
+        lost: the next best candidates, at most ``_MOST_TOLD``; less specific, or of a later secret.
     """
 
-    __slots__ = ("credential", "key", "secret", "source")
+    __slots__ = ("credential", "key", "lost", "secret", "source")
 
-    def __init__(self, source: PullSource, credential: Credential, secret: str, key: str) -> None:
+    def __init__(
+        self, source: PullSource, credential: Credential, secret: str, key: str, lost: tuple[Candidate, ...] = ()
+    ) -> None:
         self.source = source
         self.credential = credential
         self.secret = secret
         self.key = key
+        self.lost = lost
 
 
 class Unserved(Record):
@@ -266,9 +276,11 @@ def select(
             unserved.append(Unserved(source, "CRI-O will not ask it: it is blocked in registries.conf"))
             continue
         chosen: Choice | str = ""
-        for candidate in keyring.candidates(source.name) if may_use_secrets(source) else ():
+        candidates = keyring.candidates(source.name) if may_use_secrets(source) else iter(())
+        for candidate in candidates:
             if candidate.credential is not None:
-                chosen = Choice(source, candidate.credential, candidate.secret, candidate.key)
+                lost = tuple(islice(candidates, _MOST_TOLD))
+                chosen = Choice(source, candidate.credential, candidate.secret, candidate.key, lost)
                 break
             flawed[Skipped(candidate.secret, f"its entry {candidate.key!r} {candidate.flaw}")] = None
         if not chosen:

@@ -11,12 +11,11 @@ Docs: docs/decisions/0003-parse-cache.md.
 from __future__ import annotations
 
 import binascii
-import json
 import os
 import stat
 import time
 
-from . import __version__
+from . import __version__, native
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,10 +58,14 @@ class ParseCache:
             # The checksum tells a torn or damaged file; the owner and the mode that nobody else wrote it.
             if checksum != _checksum(data):
                 return None
-            kept = json.loads(data)
+            kept = native.loads(data.decode())
         except (OSError, ValueError, RecursionError):
             return None
-        if not isinstance(kept, dict) or kept.get("version") != __version__ or kept.get("files") != self.snapshot(paths):
+        if (
+            not isinstance(kept, dict)
+            or kept.get("version") != __version__
+            or kept.get("files") != self.snapshot(paths)
+        ):
             return None
         return kept.get("form")
 
@@ -72,7 +75,7 @@ class ParseCache:
         horizon = time.time_ns() - _SETTLED_NS
         if self.snapshot(paths) != snapshot or any(entry[-1] >= horizon for entry in snapshot if len(entry) > 1):
             return
-        data = json.dumps({"version": __version__, "files": snapshot, "form": form}).encode()
+        data = native.dumps({"version": __version__, "files": snapshot, "form": form}).encode()
         path = self._path(paths)
         temporary = f"{path}.{os.getpid()}.tmp"
         try:

@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 OK, FAULT = 0, 1
 
-_LATEST_ANSWER = 50.0
-"""Seconds from the start after which a run answers come what may: the kubelet kills it at 60."""
-
 
 def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     """Serves one request of the kubelet.
@@ -41,7 +38,8 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         UsageError: a flag or variable that is none.
     """
     given = settings.loads(arguments, environment)
-    run = _Run(given, Journal(given.journal_socket, given.log_level))
+    unknown = [f"unknown variable {name}" for name in settings.unknown_variables(environment)]
+    run = _Run(given, Journal(given.journal_socket, given.log_level), unknown)
     try:
         run.serve()
         return OK
@@ -51,13 +49,14 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         # A bug. Its message may quote anything, so that only its place is told.
         run.fail("bug", f"internal error, {type(error).__name__} at {_place(error)}; please report it")
     finally:
+        run.sweep()
         run.log()
     return FAULT
 
 
 def _place(error: BaseException) -> str:
     trace = error.__traceback__
-    places = []
+    places: list[str] = []
     while trace is not None:
         places.append(f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}")
         trace = trace.tb_next
@@ -67,7 +66,7 @@ def _place(error: BaseException) -> str:
 class _Run:
     """What is known of the run so far, told in one journal entry whatever happens."""
 
-    def __init__(self, given: Settings, log: Journal) -> None:
+    def __init__(self, given: Settings, log: Journal, warnings: list[str]) -> None:
         self._started = time.monotonic()
         self._settings = given
         self._journal = log
@@ -80,6 +79,7 @@ class _Run:
         self._line = Line(given.cache_dir)
         self._intents = PullIntents(given.kubelet_root_dir)
         self._details: list[str] = []
+        self._warnings = warnings
 
     def serve(self) -> None:
         """Reads, decides, hands over, answers, and sweeps up."""
@@ -92,7 +92,6 @@ class _Run:
             self._hand_over(resolution, resolution.auth_file)
             record_for = None if self._settings.no_pull_record else request.image
         _write_all(credentialprovider.dumps(record_for))
-        self._sweep()
 
     def _hand_over(self, resolution: Resolution, content: bytes) -> None:
         """Puts the auth file in place in its turn, or leaves a keeper in line for it."""
@@ -100,8 +99,10 @@ class _Run:
         given = self._settings
         name = authfile.file_name(resolution.account.namespace, resolution.image.name)
         now = time.monotonic()
-        limit = min(now + given.hand_off_timeout, self._started + _LATEST_ANSWER)
+        limit = min(now + given.hand_off_timeout, self._started + settings.LATEST_ANSWER)
         if given.hand_off_timeout > 0:
+            if not self._line.works:
+                self._warnings.append(f"runs cannot wait in line: --cache-dir {given.cache_dir!r} cannot be used")
             turn = HandOff(given.auth_dir, name, resolution.image.name, self._line, self._intents, given.hand_off_grace)
             if not turn.wait(limit) and turn.is_awaited():
                 self._tell("in-line", f"Left a keeper in line for the auth file for {_who(resolution)}")
@@ -129,11 +130,11 @@ class _Run:
             self.log()
             os._exit(OK)
 
-    def _sweep(self) -> None:
-        """Removes files that nobody comes for; the kubelet has its answer, so that nothing waits for this."""
+    def sweep(self) -> None:
+        """Removes files that nobody comes for, whatever became of the run itself."""
         given = self._settings
         stale = handoff.find_stale(given.auth_dir, given.stale_after, self._intents)
-        removed = [file.name for file in stale if handoff.remove_stale(given.auth_dir, file, self._line)]
+        removed = [file.name for file in stale if not handoff.remove_stale(given.auth_dir, file, self._line)]
         if removed:
             self._details.append(f"removed stale files: {' '.join(removed)}")
 
@@ -154,7 +155,7 @@ class _Run:
 
     def _tell(self, outcome: str, message: str, priority: int = journal.INFO) -> None:
         """Decides what the run's journal entry says."""
-        warnings = self._resolution.warnings if self._resolution is not None else ()
+        warnings = [*(self._resolution.warnings if self._resolution is not None else ()), *self._warnings]
         self._outcome = outcome
         self._message = "; ".join((message, *warnings))
         self._priority = min(priority, journal.WARNING) if warnings else priority
@@ -246,5 +247,6 @@ def decisions(resolution: Resolution | None) -> list[str]:
     if resolution.selection is not None:
         for choice in resolution.selection.choices:
             lines.append(f"{choice.source.name} gets the credential of {_origin(choice)}, key {choice.key}")
+            lines += [f"  rather than of secret {other.secret}, key {other.key}" for other in choice.lost]
         lines += [f"{unserved.source.name} gets none: {unserved.reason}" for unserved in resolution.selection.unserved]
     return lines

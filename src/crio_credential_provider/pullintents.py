@@ -7,14 +7,21 @@ files (docs/contracts.md, 2).
 
 from __future__ import annotations
 
-import json
 import os
+import time
 
-from . import reference
+from . import native, reference
 from .errors import ProviderError
 
 DIRECTORY = "image_manager/pulling"
 """Below the kubelet's root directory."""
+
+_PREFIX, _TEMPORARY = "sha256-", ".tmp"
+"""How the kubelet names intents, and one that it is still writing, or was when it was killed."""
+
+_SETTLED_NS = 100_000_000
+"""Age in nanoseconds from which the directory's mtime tells its next change: a kernel before 6.13 counts it in ticks
+of up to 10 ms, and the kubelet makes two changes for each intent, the temporary file and its renaming."""
 
 _MAX_SIZE = 64 * 1024
 """Bytes of an intent; a real one has about 150."""
@@ -45,8 +52,9 @@ class PullIntents:
         try:
             changed = os.stat(self._directory).st_mtime_ns
             if changed != self._changed:
+                is_settled = time.time_ns() - changed > _SETTLED_NS
                 self._repositories = self._load()
-                self._changed = changed
+                self._changed = changed if is_settled else -1
         except OSError as error:
             self._problem(f"cannot read the pull intents in {self._directory}: {error.strerror}")
             return frozenset()
@@ -55,9 +63,11 @@ class PullIntents:
     def _load(self) -> frozenset[str]:
         found = set()
         for name in os.listdir(self._directory):
+            if not name.startswith(_PREFIX) or name.endswith(_TEMPORARY):
+                continue
             try:
                 with open(os.path.join(self._directory, name), "rb") as file:
-                    intent = json.loads(file.read(_MAX_SIZE))
+                    intent = native.loads(file.read(_MAX_SIZE).decode())
                 if intent["kind"] == "ImagePullIntent":
                     found.add(reference.parse(intent["image"]).name)
             except FileNotFoundError:

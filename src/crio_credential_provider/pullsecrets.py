@@ -95,7 +95,8 @@ def _of_namespace(account: ServiceAccount, token: str, cluster: Cluster) -> Pull
         try:
             answer = _object(cluster.get(page, token), "SecretList")
         except ClusterError as error:
-            raise _explained(error, account, "list secrets", "--verb=list --resource=secrets") from None
+            rule = "--verb=list --resource=secrets"
+            raise _explained(error, account, "list secrets", "pull-secrets", rule) from None
         if not isinstance(answer.get("items"), list):
             raise ClusterError("the API server's SecretList has no items", "is a Kubernetes API server there?")
         items.extend(answer["items"])
@@ -113,7 +114,7 @@ def _namespace_path(account: ServiceAccount) -> str:
 def _quote(text: str) -> str:
     """Percent-encoding for a query; ``urllib`` is too dear for the pull path."""
     plain = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
-    return "".join(chr(byte) if byte in plain else f"%{byte:02X}" for byte in text.encode())
+    return "".join(chr(byte) if byte in plain else f"%{byte:02X}" for byte in text.encode("utf-8", "replace"))
 
 
 # -- pod and service account ------------------------------------------------------------------------------------------
@@ -146,18 +147,21 @@ def _of_pod(account: ServiceAccount, cluster: Cluster) -> PullSecrets:
 
 def _of_service_account(account: ServiceAccount, token: str, cluster: Cluster) -> PullSecrets:
     """The imagePullSecrets of the pod's service account in their order."""
+    path = f"{_namespace_path(account)}/serviceaccounts/{account.name}"
+    try:
+        found = _object(cluster.get(path, token), "ServiceAccount")
+    except ClusterError as error:
+        what, role = f"get service account {account.name}", f"pull-account-of-{account.name}"
+        rule = f"--verb=get --resource=serviceaccounts --resource-name={account.name}"
+        raise _explained(error, account, what, role, rule) from None
+    names = _secret_names(found)
 
     def explained(error: ClusterError, what: str) -> ClusterError:
-        verb = f"get {what}"
-        return _explained(error, account, verb, "--verb=get --resource=serviceaccounts,secrets --resource-name=NAMES")
+        # A role of its own, since `kubectl create role` makes one rule, whose names would count for both resources.
+        rule = f"--verb=get --resource=secrets{''.join(f' --resource-name={name}' for name in names)}"
+        return _explained(error, account, f"get {what}", f"pull-secrets-of-{account.name}", rule)
 
-    try:
-        found = _object(
-            cluster.get(f"{_namespace_path(account)}/serviceaccounts/{account.name}", token), "ServiceAccount"
-        )
-    except ClusterError as error:
-        raise explained(error, f"service account {account.name}") from None
-    return _by_name(_secret_names(found), account, lambda path: cluster.get(path, token), explained)
+    return _by_name(names, account, lambda path: cluster.get(path, token), explained)
 
 
 def _secret_names(holder: dict[str, Any]) -> list[str]:
@@ -190,8 +194,8 @@ def _by_name(
 # -- refusals ---------------------------------------------------------------------------------------------------------
 
 
-def _explained(error: ClusterError, account: ServiceAccount, what: str, rule: str) -> ClusterError:
-    """A refusal with its cause and its remedy in terms of the pod's service account."""
+def _explained(error: ClusterError, account: ServiceAccount, what: str, role: str, rule: str) -> ClusterError:
+    """A refusal with its cause and its remedy in terms of the pod's service account: commands as they are typed."""
     who = f"{account.namespace}:{account.name}"
     namespace = account.namespace
     if error.status == 401:
@@ -209,8 +213,8 @@ def _explained(error: ClusterError, account: ServiceAccount, what: str, rule: st
     if error.status == 403:
         return ClusterError(
             f"{error.message}: service account {account.name} may not {what} in namespace {namespace}",
-            f"grant it with a Role: kubectl -n {namespace} create role pull-secrets {rule} && "
-            f"kubectl -n {namespace} create rolebinding pull-secrets --role=pull-secrets --serviceaccount={who}",
+            f"grant it with a Role: kubectl -n {namespace} create role {role} {rule} && "
+            f"kubectl -n {namespace} create rolebinding {role} --role={role} --serviceaccount={who}",
             status=403,
         )
     if error.status == 404:

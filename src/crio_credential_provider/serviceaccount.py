@@ -8,8 +8,8 @@ token reads nothing; it could at most name the auth file of its own made-up name
 from __future__ import annotations
 
 import binascii
-import json
 
+from . import native
 from .errors import RequestError
 from .record import Record
 
@@ -82,7 +82,7 @@ def _claims(token: str) -> dict[str, Any]:
     if len(parts) == 3 and all(map(_BASE64URL.issuperset, parts)):
         try:
             payload = parts[1].replace("-", "+").replace("_", "/")
-            claims = json.loads(binascii.a2b_base64(payload + "=" * (-len(payload) % 4), strict_mode=True).decode())
+            claims = native.loads(binascii.a2b_base64(payload + "=" * (-len(payload) % 4), strict_mode=True).decode())
         except (ValueError, RecursionError):
             claims = None
         if isinstance(claims, dict):

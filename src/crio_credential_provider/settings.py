@@ -28,6 +28,11 @@ SECRETS_FROM = (NAMESPACE, POD, SERVICE_ACCOUNT)
 # A kubelet asks for at most a few KiB, the token included.
 MAX_REQUEST_SIZE = 1024 * 1024
 
+LATEST_ANSWER = 50.0
+"""Seconds from its start after which a run answers come what may: the kubelet kills it at 60."""
+
+_DAY = 86400.0
+
 
 class Flag(Record):
     """One setting.
@@ -74,7 +79,7 @@ class Flag(Record):
 
 # -- values -----------------------------------------------------------------------------------------------------------
 
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0}
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def _text(text: str) -> str:
@@ -87,15 +92,21 @@ def _path(text: str) -> str:
     return text
 
 
-def _duration(text: str) -> float:
+def _duration(least: float, most: float) -> Callable[[str], float]:
     """Seconds, written as Kubernetes writes durations: ``500ms``, ``20s``, ``1m``, or a bare number of seconds."""
-    number = text.rstrip("ms")
-    if not number.replace(".", "", 1).isascii() or not number.replace(".", "", 1).isdigit():
-        raise ValueError("a duration such as 500ms, 20s or 1m")
-    unit = text[len(number) :] or "s"
-    if unit not in _UNITS:
-        raise ValueError("a duration such as 500ms, 20s or 1m")
-    return float(number) * _UNITS[unit]
+
+    def parse(text: str) -> float:
+        number = text.rstrip("hms")
+        unit = text[len(number) :] or "s"
+        digits = number.replace(".", "", 1)
+        if not (digits.isascii() and digits.isdigit()) or unit not in _UNITS:
+            raise ValueError("a duration such as 500ms, 20s or 1m")
+        seconds = float(number) * _UNITS[unit]
+        if not least <= seconds <= most:
+            raise ValueError(f"between {least:g}s and {most:g}s")
+        return seconds
+
+    return parse
 
 
 def _megabytes(text: str) -> int:
@@ -199,7 +210,11 @@ FLAGS = (
         "send the pod's token to whoever answers: for a laboratory, never for a cluster",
     ),
     Flag(
-        "deadline", "20s", _duration, "DURATION", "time for all requests to the API server together, retries included"
+        "deadline",
+        "20s",
+        _duration(0.1, LATEST_ANSWER),
+        "DURATION",
+        "time for all requests to the API server, with retries",
     ),
     Flag("max-answer-size", "32", _megabytes, "MIB", "largest answer of the API server that is read, in MiB"),
     Flag("no-pull-record", "false", _switch, "", "answer the kubelet without the entry that ties the image to its pod"),
@@ -214,14 +229,14 @@ FLAGS = (
     Flag(
         "hand-off-timeout",
         "30s",
-        _duration,
+        _duration(0, LATEST_ANSWER),
         "DURATION",
         "time to wait until the auth file of an earlier run is taken by its pull; 0: overwrite it",
     ),
     Flag(
         "hand-off-grace",
         "250ms",
-        _duration,
+        _duration(0, LATEST_ANSWER),
         "DURATION",
         "time in which the kubelet's pull intent appears after a run; halved for each file in a row that nobody took; "
         "at least 1s counts where the kubelet keeps no intents",
@@ -229,7 +244,7 @@ FLAGS = (
     Flag(
         "stale-after",
         "10s",
-        _duration,
+        _duration(1, _DAY),
         "DURATION",
         "age from which an auth file that no pull intent names is removed; at least 1h where the kubelet keeps none",
     ),
@@ -287,21 +302,21 @@ def loads(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
     Raises:
         UsageError: an unknown flag, a missing or an impossible value; names the flag or variable.
     """
-    given = _from_environment(environment)
-    given.update(_from_arguments(arguments))
+    # Each value with where it was given; the flag wins.
+    given = {**_from_environment(environment), **_from_arguments(arguments)}
     settings = Settings()
-    root = _value(FLAGS_BY_NAME["root"], "--root", given.get("root", [""])[-1]).rstrip("/")
-    for flag in FLAGS:
-        texts = given.get(flag.name)
-        origin = f"--{flag.name}"
+    root = ""
+    for flag in (FLAGS_BY_NAME["root"], *FLAGS):
+        values = [_value(flag, origin, text) for origin, text in given.get(flag.name, ())]
         if flag.repeatable:
-            value: Any = tuple(_value(flag, origin, text) for text in texts or ())
-        elif texts:
-            value = _value(flag, origin, texts[-1])
+            value: Any = tuple(values)
+        elif values:
+            value = values[-1]
         else:
             value = flag.parse(root + flag.default if flag.is_path else flag.default)
+        if flag.name == "root":
+            value = root = value.rstrip("/")
         setattr(settings, flag.attribute, value)
-    settings.root = root
     if settings.secrets_from == POD and settings.insecure_skip_tls_verify:
         raise UsageError(
             "--insecure-skip-tls-verify cannot be used with --secrets-from pod",
@@ -313,6 +328,12 @@ def loads(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
 FLAGS_BY_NAME = {flag.name: flag for flag in FLAGS}
 
 
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """Variables that look like settings and are none: most likely typing mistakes."""
+    known = {flag.variable for flag in FLAGS}
+    return sorted(name for name in environment if name.startswith(ENVIRONMENT_PREFIX) and name not in known)
+
+
 def _value(flag: Flag, origin: str, text: str) -> Any:
     try:
         return flag.parse(text)
@@ -320,18 +341,19 @@ def _value(flag: Flag, origin: str, text: str) -> Any:
         raise UsageError(f"{origin}: {text!r} is not {error}") from None
 
 
-def _from_environment(environment: Mapping[str, str]) -> dict[str, list[str]]:
+def _from_environment(environment: Mapping[str, str]) -> dict[str, list[tuple[str, str]]]:
     given = {}
     for flag in FLAGS:
         text = environment.get(flag.variable)
         if text is not None:
-            given[flag.name] = [part.strip() for part in text.split(",") if part.strip()] if flag.repeatable else [text]
+            texts = [part.strip() for part in text.split(",") if part.strip()] if flag.repeatable else [text]
+            given[flag.name] = [(flag.variable, text) for text in texts]
     return given
 
 
-def _from_arguments(arguments: Sequence[str]) -> dict[str, list[str]]:
-    """The texts given for each flag, in order."""
-    given: dict[str, list[str]] = {}
+def _from_arguments(arguments: Sequence[str]) -> dict[str, list[tuple[str, str]]]:
+    """What is given for each flag, in order."""
+    given: dict[str, list[tuple[str, str]]] = {}
     rest = list(reversed(arguments))
     while rest:
         argument = rest.pop()
@@ -346,5 +368,5 @@ def _from_arguments(arguments: Sequence[str]) -> dict[str, list[str]]:
             if not rest:
                 raise UsageError(f"--{name} needs a value, {flag.metavar}")
             text = rest.pop()
-        given.setdefault(name, []).append(text)
+        given.setdefault(name, []).append((f"--{name}", text))
     return given

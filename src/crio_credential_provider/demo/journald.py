@@ -42,11 +42,16 @@ class JournalSocket:
             os.unlink(self._path)
 
     def read(self) -> list[dict[str, str]]:
-        """The entries that came since the last call, in order. ValueError for a datagram that is no entry."""
+        """The entries that came since the last call, in order. ValueError for a datagram that is no entry.
+
+        As with journald, an entry without fields is none.
+        """
         entries = []
         with contextlib.suppress(BlockingIOError):
             while True:
-                entries.append(loads(self._socket.recv(_MAX_DATAGRAM)))
+                datagram = self._socket.recv(_MAX_DATAGRAM)
+                if datagram != b"\n":
+                    entries.append(loads(datagram))
         return entries
 
 

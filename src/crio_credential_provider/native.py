@@ -1,0 +1,216 @@
+"""json, socket, ssl and sha256, by the shortest way that the interpreter allows.
+
+Where the program ships its own interpreter (the self-contained bundle has a module ``_pinned``), these are the C halves
+behind the public modules, since importing the public ones takes longer than all the rest of a run: they bring ``re``,
+``enum``, ``selectors`` and more along. Everywhere else they are the public modules. The one module that goes below the
+standard library's public surface; nothing else knows the difference. Verdicts are the same by construction, and
+``self_test`` shows it when a bundle is built: whatever the C scanner does not take is given to ``json``, and
+verification is OpenSSL's in both.
+"""
+
+from __future__ import annotations
+
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    import ssl
+    from collections.abc import Callable
+    from types import ModuleType
+    from typing import Any, Protocol
+
+    class TlsStream(Protocol):
+        """A connection on which TLS is established."""
+
+        def settimeout(self, seconds: float) -> None: ...
+        def sendall(self, data: bytes) -> None: ...
+        def recv(self, size: int) -> bytes: ...
+
+
+try:
+    # Generated into the bundle, for the interpreter beside it.
+    from crio_credential_provider._pinned import VERSION
+except ImportError:
+    VERSION = ""
+
+PINNED = sys.version == VERSION
+"""Whether the C halves are used."""
+
+
+def load_socket() -> ModuleType:
+    """``socket`` or its C half; the names used here are in both."""
+    if PINNED:
+        import _socket
+
+        return _socket
+    import socket
+
+    return socket
+
+
+# -- JSON -------------------------------------------------------------------------------------------------------------
+
+_BLANKS = " \t\n\r"
+"""JSON's white space."""
+
+
+class Decoder:
+    """``json.JSONDecoder`` for text.
+
+    Args:
+        pairs_hook: makes the value of an object of its members in order.
+        numbers_as_float: takes integers as float as well, which have no limit on digits, and refuses NaN and Infinity.
+    """
+
+    def __init__(
+        self, pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None, numbers_as_float: bool = False
+    ) -> None:
+        # The attributes that the C scanner reads; None for parse_constant would be an error in it.
+        self.strict = True
+        self.object_hook = None
+        self.object_pairs_hook = pairs_hook
+        self.parse_float = float
+        self.parse_int = float if numbers_as_float else int
+        self.parse_constant = _refuse_constant if numbers_as_float else float
+        self._scan: Any = _c_scanner(self) if PINNED else None
+
+    def decode(self, text: str) -> Any:
+        """The value of a document.
+
+        Raises:
+            json.JSONDecodeError: the text is none.
+            ValueError: it has a constant or number that is refused.
+            RecursionError: it is nested too deeply.
+        """
+        if self._scan is not None:
+            try:
+                value, end = self._scan(text, len(text) - len(text.lstrip(_BLANKS)))
+                if not text[end:].strip(_BLANKS):
+                    return value
+            except (StopIteration, ValueError):
+                pass
+        # Whatever the scanner does not take, the public module judges, and says why.
+        import json
+
+        return json.JSONDecoder(
+            object_pairs_hook=self.object_pairs_hook, parse_int=self.parse_int, parse_constant=self.parse_constant
+        ).decode(text)
+
+
+def _c_scanner(context: Any) -> Any:
+    import _json
+
+    return _json.make_scanner(context)
+
+
+def _refuse_constant(text: str) -> Any:
+    raise ValueError(f"{text} is not JSON")
+
+
+_PLAIN = Decoder()
+
+
+def loads(text: str) -> Any:
+    """``json.loads``; raises as ``Decoder.decode``."""
+    return _PLAIN.decode(text)
+
+
+def json_reason(error: Exception) -> str:
+    """What is wrong with a document, without quoting it."""
+    if hasattr(error, "lineno"):
+        return f"{getattr(error, 'msg', '')} at line {error.lineno}, column {getattr(error, 'colno', 0)}"
+    if isinstance(error, UnicodeDecodeError):
+        return f"byte {error.start} is not UTF-8"
+    return "nested too deeply" if isinstance(error, RecursionError) else "a number or constant that is none"
+
+
+def dumps(value: Any) -> str:
+    """Compact JSON in ASCII."""
+    if PINNED:
+        import _json
+
+        encoder: Any = _json.make_encoder
+        return "".join(encoder(None, None, _json.encode_basestring_ascii, None, ":", ",", False, False, True)(value, 0))
+    import json
+
+    return json.dumps(value, separators=(",", ":"))
+
+
+def sha256(data: bytes) -> str:
+    """The digest in hex. ``hashlib`` would load OpenSSL, which a run without a mirror has no use for."""
+    if PINNED:
+        if sys.version_info < (3, 12):
+            from _sha256 import sha256 as digest  # type: ignore[import-not-found]
+        else:
+            from _sha2 import sha256 as digest
+        return str(digest(data).hexdigest())
+    import hashlib
+
+    return hashlib.sha256(data).hexdigest()
+
+
+# -- TLS: loaded only when a connection is to be made -----------------------------------------------------------------
+
+
+def load_ssl() -> ModuleType:
+    """The module with the errors and constants of TLS, ``ssl`` or its C half; the names used here are in both."""
+    if PINNED:
+        import _ssl
+
+        return _ssl
+    import ssl
+
+    return ssl
+
+
+def tls_client_context() -> ssl.SSLContext:
+    """A context that verifies certificate and name, for TLS 1.2 and later."""
+    context: Any
+    if PINNED:
+        import _ssl
+
+        context = _ssl._SSLContext(_ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = _ssl.PROTO_TLSv1_2
+        return context  # type: ignore[no-any-return]
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context  # type: ignore[no-any-return]
+
+
+def start_tls(context: ssl.SSLContext, plain: socket.socket, server_name: str) -> TlsStream:
+    """Shakes hands and verifies; the plain socket belongs to the stream from here on."""
+    if PINNED:
+        return _Stream(context, plain, server_name)
+    return context.wrap_socket(plain, server_hostname=server_name)
+
+
+class _Stream:
+    """What ``ssl.SSLSocket`` does of this, on its C half."""
+
+    def __init__(self, context: Any, plain: Any, server_name: str) -> None:
+        class Socket(load_socket().socket):  # type: ignore[misc]
+            """OpenSSL's side keeps a weak reference, which the C type alone does not allow."""
+
+        seconds = plain.gettimeout()
+        self._plain = Socket(plain.family, plain.type, plain.proto, plain.detach())
+        self._plain.settimeout(seconds)
+        self._tls = context._wrap_socket(self._plain, False, server_name)
+        self._tls.do_handshake()
+        self._eof = load_ssl().SSLEOFError
+
+    def settimeout(self, seconds: float) -> None:
+        self._plain.settimeout(seconds)
+
+    def sendall(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[self._tls.write(view) :]
+
+    def recv(self, size: int) -> bytes:
+        try:
+            return self._tls.read(size)  # type: ignore[no-any-return]
+        except self._eof:
+            return b""

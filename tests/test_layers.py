@@ -1,0 +1,196 @@
+"""Imports go one way (docs/decisions): the source itself is read, lazy imports included."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from node import SOURCES
+
+PACKAGE = SOURCES / "crio_credential_provider"
+
+
+class Import(NamedTuple):
+    """One imported module: of the package by its name within it, else by its top-level name."""
+
+    module: str
+    inside: bool
+    lazy: bool
+    typing_only: bool
+
+
+def imports_of(path: Path) -> list[Import]:
+    found: list[Import] = []
+
+    def visit(node: ast.AST, lazy: bool, typing_only: bool) -> None:
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            for statement in node.body:
+                visit(statement, lazy, True)
+            return
+        if isinstance(node, ast.Import):
+            found.extend(Import(alias.name.partition(".")[0], False, lazy, typing_only) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            found.extend(resolve(node, path, lazy, typing_only))
+        lazy = lazy or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for child in ast.iter_child_nodes(node):
+            visit(child, lazy, typing_only)
+
+    visit(ast.parse(path.read_text(), str(path)), False, False)
+    return found
+
+
+def resolve(node: ast.ImportFrom, path: Path, lazy: bool, typing_only: bool) -> Iterator[Import]:
+    module = node.module or ""
+    if node.level:
+        base = path.relative_to(PACKAGE).parts[:-1]
+        base = base[: len(base) - (node.level - 1)]
+        module = ".".join(("crio_credential_provider", *base, *([module] if module else [])))
+    if module.partition(".")[0] != "crio_credential_provider":
+        yield Import(module.partition(".")[0], False, lazy, typing_only)
+        return
+    inner = module.removeprefix("crio_credential_provider").lstrip(".")
+    for alias in node.names:
+        full = f"{inner}.{alias.name}".lstrip(".")
+        name = full if is_module(full) else inner
+        yield Import(name or "__init__", True, lazy, typing_only)
+
+
+def is_module(name: str) -> bool:
+    place = PACKAGE.joinpath(*name.split("."))
+    return place.with_suffix(".py").exists() or (place / "__init__.py").exists()
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+MODULES = {name_of(path): imports_of(path) for path in sorted(PACKAGE.rglob("*.py")) if path.name != "_build.py"}
+CORE = {name: found for name, found in MODULES.items() if name.partition(".")[0] not in ("cli", "demo")}
+
+
+def reached(start: str, *, typing_too: bool = False) -> set[str]:
+    """Modules of the package that come with one, lazily imported ones included."""
+    seen: set[str] = set()
+    left = [start]
+    while left:
+        name = left.pop()
+        if name not in seen:
+            seen.add(name)
+            left += [i.module for i in MODULES.get(name, []) if i.inside and (typing_too or not i.typing_only)]
+    return seen - {start}
+
+
+def test_the_source_was_read() -> None:
+    assert {"plugin", "provider", "registries", "apiserver", "demo.cluster", "__main__"} <= set(MODULES)
+    assert "provider" in reached("plugin") and "apiserver" in reached("plugin")
+
+
+def test_the_package_itself_imports_nothing() -> None:
+    assert [found.module for found in MODULES["__init__"] if found.module != "__future__"] == []
+
+
+@pytest.mark.parametrize("name", CORE)
+def test_no_module_comes_back_to_itself(name: str) -> None:
+    assert all(name not in reached(other) for other in reached(name) if other != "__init__")
+
+
+def test_the_decision_knows_neither_disk_nor_network_nor_journal() -> None:
+    """So that a person can be shown a decision that has no effect."""
+    effects = {"authfile", "handoff", "apiserver", "endpoint", "journal", "plugin"}
+    assert reached("provider", typing_too=True) & effects == set()
+
+
+def test_nothing_imports_the_plugin_but_the_program() -> None:
+    users = {name for name, found in MODULES.items() if any(i.inside and i.module == "plugin" for i in found)}
+    assert users == {"__main__"}
+
+
+def test_the_core_knows_no_command_and_no_demo() -> None:
+    for name, found in CORE.items():
+        above = {i.module.partition(".")[0] for i in found if i.inside} & {"cli", "demo"}
+        assert not above or name == "__main__", name
+    # And the program loads them for a command word alone.
+    assert all(i.lazy for i in MODULES["__main__"] if i.inside and i.module.partition(".")[0] in ("cli", "demo"))
+
+
+def test_one_module_opens_network_connections() -> None:
+    # native.py only chooses which spelling of the two modules is used; the journal's socket is a Unix one.
+    users = {name for name, found in CORE.items() if any(i.module in ("socket", "_socket") for i in found)}
+    assert users - {"native"} <= {"apiserver", "journal"}
+    users = {name for name, found in CORE.items() if any(i.module in ("ssl", "_ssl") for i in found)}
+    assert users - {"native"} <= {"apiserver"}
+    for name in set(CORE) - {"apiserver", "native"}:
+        text = (PACKAGE / f"{name}.py").read_text()
+        assert "AF_INET" not in text and "getaddrinfo" not in text, name
+
+
+PURE = (
+    "errors",
+    "record",
+    "reference",
+    "credentialprovider",
+    "serviceaccount",
+    "dockerconfig",
+    "keyring",
+    "pullsecrets",
+)
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_what_only_computes_imports_nothing_that_acts(name: str) -> None:
+    acting = {"os", "sys", "io", "socket", "ssl", "subprocess", "shutil", "fcntl", "_thread", "threading", "signal"}
+    assert {i.module for i in CORE[name] if not i.inside} & acting == set()
+
+
+def test_the_core_needs_third_parties_for_parsing_alone_and_late() -> None:
+    """Only when a configuration file has changed: yaml takes 20 ms of CPU, tomli 10."""
+    foreign: dict[str, set[str]] = {}
+    for name, found in CORE.items():
+        for i in found:
+            if not i.inside and i.module not in sys.stdlib_module_names and i.module != "__future__":
+                foreign.setdefault(name, set()).add(i.module)
+                assert i.lazy and not i.typing_only, f"{name} imports {i.module} when it is loaded"
+    assert foreign == {"endpoint": {"yaml"}, "registries": {"tomli"}}
+
+
+# Each costs 3 to 25 ms of CPU at every pull (test_startup.py sees what a run really loads).
+BARRED = frozenset(
+    (
+        *(
+            "typing",
+            "dataclasses",
+            "logging",
+            "pathlib",
+            "tempfile",
+            "argparse",
+            "http",
+            "urllib",
+            "importlib",
+            "email",
+        ),
+        *("inspect", "subprocess", "asyncio", "random", "shutil", "traceback", "pickle", "tomllib", "uuid", "datetime"),
+        *("decimal", "enum", "functools", "contextlib", "re", "base64", "collections", "threading"),
+    )
+)
+
+
+def test_nothing_barred_is_imported_on_the_pull_path() -> None:
+    path = {"plugin", *reached("plugin")}
+    assert len(path) > 12
+    offences = {
+        f"{name} imports {i.module}"
+        for name in path
+        for i in MODULES.get(name, [])
+        if not i.inside and not i.typing_only and i.module in BARRED
+    }
+    assert offences == set()
+
+
+def test_names_of_modules_do_not_shadow_the_standard_library() -> None:
+    assert {name for name in MODULES if "." not in name} & set(sys.stdlib_module_names) == set()

@@ -1,0 +1,177 @@
+"""Which modules of the standard library and of third parties the bundle takes along, and each one's code.
+
+The rule: of our own package everything that is imported anywhere in it; of everybody else's what is imported when the
+module is loaded, since what they import inside functions (pdb, multiprocessing, webbrowser) is rarely what we call.
+Where it is, `LATE` says so. The tests run every command in an empty root file system, where a missing one fails.
+"""
+
+from __future__ import annotations
+
+import ast
+import dis
+import importlib.machinery
+import importlib.util
+import marshal
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+from types import CodeType
+from typing import NamedTuple
+
+PACKAGE = "crio_credential_provider"
+
+# Reached by a name that is made at run time, or imported inside a function that is called.
+LATE = (
+    *("encodings.utf_8", "encodings.ascii", "encodings.latin_1", "encodings.idna"),  # codecs are looked up by name
+    *("_json", "_sha256", "_sha2", "_hashlib", "_struct", "binascii", "math", "select", "array", "fcntl", "pwd", "grp"),
+    "_strptime",  # datetime.strptime
+    "locale",  # gettext, which argparse uses
+    "urllib.parse",
+    "http.client",
+    "zlib",  # zipimport
+)
+
+# Imported on load by modules that can do without, or only to warn or to debug.
+LEFT_OUT = frozenset(
+    (
+        *("bz2", "_bz2", "lzma", "_lzma"),  # tarfile, shutil: compressions that nothing here uses
+        *("logging", "_typing", "typing_extensions"),
+        *("_pydecimal", "statistics", "_statistics", "doctest", "unittest", "pydoc", "pdb", "readline"),
+        *("ctypes", "_ctypes", "sqlite3", "tkinter", "curses", "multiprocessing", "asyncio", "concurrent"),
+        *("ntpath", "nturl2path", "msvcrt", "winreg", "_winapi", "nt", "_wmi", "java", "vms_lib", "_scproxy"),
+        *("yaml.cyaml", "yaml._yaml", "_yaml"),  # 0.5 MB, for files that are parsed when they changed
+    )
+)
+
+# What the interpreter needs before it can import, whether or not anything names it.
+CORE = frozenset(
+    (
+        *("builtins", "sys", "_imp", "_warnings", "marshal", "posix", "_thread", "_weakref", "_io", "_signal", "time"),
+        *("_codecs", "atexit", "faulthandler", "_tracemalloc", "gc", "errno", "_abc", "_stat", "_string", "itertools"),
+        *("_functools", "_collections", "_operator", "_sre", "_locale", "_ast", "_symtable", "_tokenize", "_typing"),
+        *("_sysconfig", "_suggestions", "_contextvars"),
+    )
+)
+
+
+class Module(NamedTuple):
+    """A module in Python: `code` marshalled, without docstrings; `source_hash` as a hash-based .pyc holds it."""
+
+    name: str
+    is_package: bool
+    code: bytes
+    source_hash: bytes
+
+
+class Needed(NamedTuple):
+    """All that the bundle takes along. `extensions` maps names of C modules that are files to these files."""
+
+    modules: dict[str, Module]
+    built_in: frozenset[str]
+    extensions: dict[str, Path]
+
+
+class Search:
+    """Follows imports from a directory with our package and its dependencies.
+
+    Args:
+        libraries: the directory.
+        built_in: names of the C modules that can be linked in.
+    """
+
+    def __init__(self, libraries: Path, built_in: frozenset[str]) -> None:
+        shared = sysconfig.get_config_var("DESTSHARED")
+        self._path = [str(libraries), sysconfig.get_path("stdlib"), str(shared)]
+        self._can_be_built_in = built_in
+        self._seen: set[str] = set()
+        self._modules: dict[str, Module] = {}
+        self._built_in = set(CORE & built_in)
+        self._extensions: dict[str, Path] = {}
+
+    def run(self, *roots: str) -> Needed:
+        """Everything that these need."""
+        for name in (*roots, *LATE):
+            self._add(name)
+        return Needed(dict(sorted(self._modules.items())), frozenset(self._built_in), self._extensions)
+
+    def _add(self, name: str) -> None:
+        if name in self._seen or not LEFT_OUT.isdisjoint((name, name.partition(".")[0])):
+            return
+        self._seen.add(name)
+        if name in self._can_be_built_in:
+            self._built_in.add(name)
+            return
+        found = self._find(name)
+        if found is None or found.origin is None:
+            return
+        if "." in name:
+            self._add(name.rpartition(".")[0])
+        if isinstance(found.loader, importlib.machinery.ExtensionFileLoader):
+            self._extensions[name] = Path(found.origin)
+        elif found.origin.endswith(".py"):
+            self._read(name, Path(found.origin), found.submodule_search_locations is not None)
+
+    def _find(self, name: str) -> importlib.machinery.ModuleSpec | None:
+        package, _, _ = name.rpartition(".")
+        if not package:
+            return importlib.machinery.PathFinder.find_spec(name, self._path)
+        above = self._find(package)
+        if above is None or above.submodule_search_locations is None:
+            return None
+        return importlib.machinery.PathFinder.find_spec(name, list(above.submodule_search_locations))
+
+    def _read(self, name: str, path: Path, is_package: bool) -> None:
+        source = path.read_bytes()
+        self._modules[name] = read(name, source, is_package)
+        own = name.partition(".")[0] == PACKAGE
+        for imported in imports(marshal.loads(self._modules[name].code), name, is_package, own):
+            self._add(imported)
+
+
+def read(name: str, source: bytes, is_package: bool) -> Module:
+    """Compiles a module; its code names the file relative to the archive, so that no build directory gets in."""
+    tree = without_docstrings(ast.parse(source))
+    path = name.replace(".", "/") + ("/__init__.py" if is_package else ".py")
+    # optimize=0: assertions hold in the bundle as in every other installation.
+    code = compile(tree, path, "exec", dont_inherit=True, optimize=0)
+    return Module(name, is_package, marshal.dumps(code), importlib.util.source_hash(source))
+
+
+def without_docstrings(tree: ast.Module) -> ast.Module:
+    """A quarter of the code's size. Lines stay as they are."""
+    for node in ast.walk(tree):
+        if not isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            continue
+        if ast.get_docstring(node, clean=False) is not None:
+            first = node.body[0]
+            node.body[:1] = [] if len(node.body) > 1 or isinstance(node, ast.Module) else [ast.copy_location(ast.Pass(), first)]
+    return tree
+
+
+def imports(code: CodeType, name: str, is_package: bool, everywhere: bool) -> Iterator[str]:
+    """Names of modules that the code may import, submodules included; some are names of other things.
+
+    Args:
+        code: of the module called `name`.
+        everywhere: inside functions as well.
+    """
+    instructions = list(dis.get_instructions(code))
+    for index, instruction in enumerate(instructions):
+        if instruction.opname != "IMPORT_NAME":
+            continue
+        level, wanted = instructions[index - 2].argval, instructions[index - 1].argval or ()
+        base = _absolute(name, is_package, level, instruction.argval)
+        yield base
+        yield from (f"{base}.{item}" for item in wanted if item != "*")
+    for constant in code.co_consts:
+        # Functions have fast local variables, class bodies have none.
+        if isinstance(constant, CodeType) and (everywhere or not constant.co_flags & 0x1):
+            yield from imports(constant, name, is_package, everywhere)
+
+
+def _absolute(name: str, is_package: bool, level: int, imported: str) -> str:
+    if not level:
+        return imported
+    parts = name.split(".")
+    above = parts[: len(parts) - level + (1 if is_package else 0)]
+    return ".".join([*above, *([imported] if imported else [])])
