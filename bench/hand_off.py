@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compares what parallel pods of one image lose under three policies: overwrite, blind wait, hand-off.
 
-    python bench/hand_off.py [--pods 8,50,200] [--checks 100] [--load 0] [--plugin build/bin/crio-credential-provider]
+    .venv/bin/python bench/hand_off.py [--pods 8,50,200] [--checks 100] [--load 0]
 
 ``lost`` counts first pulls that found no auth file; ``pulls alone`` is what they take with credentials and nothing
 else; ``wait`` is the longest time that the plugin held a pod up. ``--load`` adds busy processes.
@@ -16,14 +16,11 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "src"))
-sys.path.insert(0, str(ROOT / "bench"))
-
 from simulated_node import SimulatedNode
 
 from crio_credential_provider.demo.cluster import ApiServer
 
+ROOT = Path(__file__).resolve().parent.parent
 POLICIES = {
     "overwrite": ["--hand-off-timeout=0"],
     "blind wait": ["--kubelet-root-dir=/nonexistent", "--hand-off-grace=10s"],

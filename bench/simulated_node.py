@@ -8,6 +8,7 @@ request takes is slept. The plugin, its API server stand-in and the disk are rea
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import subprocess
@@ -139,10 +140,8 @@ class SimulatedNode:
             temporary = path.with_name(f"{path.name}.tmp")
             temporary.write_text(json.dumps(intent))
             temporary.rename(path)
-        try:
+        with contextlib.suppress(FileNotFoundError):
             self.intent_delays.append(time.time() - self._auth_file().stat().st_mtime)
-        except FileNotFoundError:
-            pass
 
     def _drop_intent(self, reference: str) -> None:
         if not self.keeps_intents:

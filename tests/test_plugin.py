@@ -12,8 +12,10 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ import pytest
 from conftest import NodeMaker
 from crio_credential_provider.demo import CHUNK, Request, chunk
 from crio_credential_provider.demo.certificates import Authority, Identity
-from crio_credential_provider.demo.cluster import ApiServer
+from crio_credential_provider.demo.cluster import ApiServer, Exchange
 from node import (
     NGINX,
     NGINX_HASH,
@@ -238,16 +240,23 @@ def test_mirror_registry_ends_at_a_boundary(node: Node, cluster: ApiServer, alph
 
 
 def test_two_namespaces_at_once_get_each_its_own(node: Node, cluster: ApiServer, alpha: str) -> None:
-    """Each run waits for its answer while the other's is being served."""
+    """Neither run is answered before both have asked."""
     cluster.add_secret("team-beta", "theirs", {"auths": {"mirror.corp:5000": {"auth": basic("beta", "betapw")}}})
     cluster.add_pod("team-beta", "web", "node1")
     cluster.allow("team-beta", "default")
     beta = cluster.mint_token("team-beta", "default", "web")
     node.write_mirrors("docker.io", "mirror.corp:5000/hub")
     node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
+    both = threading.Barrier(2, timeout=10)
+
+    def wait_for_the_other(exchange: Exchange) -> bool:
+        both.wait()
+        return False
+
+    cluster.fault = wait_for_the_other
     for _ in range(5):
-        runs = [node.start(), node.start()]
-        alpha_run, beta_run = (run.finish(request(token=token)) for run, token in zip(runs, (alpha, beta), strict=True))
+        with ThreadPoolExecutor() as pool:
+            alpha_run, beta_run = pool.map(node.run, (request(token=alpha), request(token=beta)))
         assert (alpha_run.stdout, beta_run.stdout) == (ANSWER_WITH_RECORD, ANSWER_WITH_RECORD)
         assert node.auth_files() == {
             ALPHA_FILE: {"auths": MIRROR_ENTRY},

@@ -138,7 +138,7 @@ GARBAGE: dict[str, bytes] = {
     "image is no reference": intent("REDIS://x"),
     "image is empty": intent(""),
     "deep": b"[" * 100_000,
-    "larger than 64 KiB": intent("redis" + " " * 70_000),
+    "larger than 64 KiB": b" " * 70_000 + intent("redis"),
 }
 
 

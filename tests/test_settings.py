@@ -116,10 +116,26 @@ def test_repeatable_flags_add_up() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("500ms", 0.5), ("1.5s", 1.5), ("2m", 120), ("7", 7), ("0", 0), ("0s", 0), ("0.05", 0.05)]
+    ("text", "seconds"),
+    [("500ms", 0.5), ("1.5s", 1.5), ("0.5m", 30), ("7", 7), ("0", 0), ("0s", 0), ("0.05", 0.05), ("0.01h", 36)],
 )
 def test_durations(text: str, seconds: float) -> None:
-    assert settings.loads(["--deadline", text], {}).deadline == pytest.approx(seconds)
+    assert settings.loads(["--hand-off-timeout", text], {}).hand_off_timeout == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("flag", ["deadline", "hand-off-timeout", "hand-off-grace"])
+@pytest.mark.parametrize("text", ["60s", "1m", "9" * 400, f"{'9' * 30}h"])
+def test_no_wait_outlives_the_kubelet_s_patience(flag: str, text: str) -> None:
+    """It kills the plugin after 60 s (docs/contracts.md, 1)."""
+    with pytest.raises(UsageError, match="is not between"):
+        settings.loads([f"--{flag}", text], {})
+
+
+def test_what_is_wrong_is_named_where_it_was_given() -> None:
+    variable = {"CRIO_CREDENTIAL_PROVIDER_DEADLINE": "soon"}
+    with pytest.raises(UsageError, match=r"^CRIO_CREDENTIAL_PROVIDER_DEADLINE: 'soon' is not"):
+        settings.loads([], variable)
+    assert settings.loads(["--deadline=5s"], variable).deadline == 5
 
 
 @pytest.mark.parametrize(
@@ -169,7 +185,10 @@ def test_what_is_no_flag_is_named(arguments: list[str], words: str) -> None:
 
 def test_an_unknown_variable_is_nobody_s_business() -> None:
     """Another version of the plugin may know it: a node's environment must not stop its pulls."""
-    settings.loads([], {"CRIO_CREDENTIAL_PROVIDER_FUTURE": "x", "PATH": "/bin"})
+    environment = {"CRIO_CREDENTIAL_PROVIDER_FUTURE": "x", "CRIO_CREDENTIAL_PROVIDER_ROOT": "", "PATH": "/bin"}
+    settings.loads([], environment)
+    # But it is told: most likely it is a typing mistake.
+    assert settings.unknown_variables(environment) == ["CRIO_CREDENTIAL_PROVIDER_FUTURE"]
 
 
 # -- as a process -----------------------------------------------------------------------------------------------------

@@ -230,10 +230,14 @@ def _from_kubeconfig(path: str, settings: Settings) -> Endpoint:
 
 
 def _absolute(named: str, kubeconfig: str, root: str) -> str:
-    """A path that a kubeconfig names: relative ones start at its directory, absolute ones below the root."""
+    """A path that a kubeconfig names: relative ones start at its directory. In a kubeconfig below the root, absolute
+    ones lie below the root as well, whether or not they say so."""
     if not named:
         return ""
-    return root + named if named.startswith("/") else os.path.join(os.path.dirname(kubeconfig), named)
+    if not named.startswith("/"):
+        return os.path.join(os.path.dirname(kubeconfig), named)
+    below = f"{root}/"
+    return root + named if kubeconfig.startswith(below) and not named.startswith(below) else named
 
 
 _CLUSTER_MEMBERS = ("server", "certificate-authority", "certificate-authority-data", "tls-server-name")

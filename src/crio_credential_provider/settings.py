@@ -92,7 +92,7 @@ def _path(text: str) -> str:
     return text
 
 
-def _duration(least: float, most: float) -> Callable[[str], float]:
+def duration(least: float, most: float) -> Callable[[str], float]:
     """Seconds, written as Kubernetes writes durations: ``500ms``, ``20s``, ``1m``, or a bare number of seconds."""
 
     def parse(text: str) -> float:
@@ -212,7 +212,7 @@ FLAGS = (
     Flag(
         "deadline",
         "20s",
-        _duration(0.1, LATEST_ANSWER),
+        duration(0.1, LATEST_ANSWER),
         "DURATION",
         "time for all requests to the API server, with retries",
     ),
@@ -229,14 +229,14 @@ FLAGS = (
     Flag(
         "hand-off-timeout",
         "30s",
-        _duration(0, LATEST_ANSWER),
+        duration(0, LATEST_ANSWER),
         "DURATION",
         "time to wait until the auth file of an earlier run is taken by its pull; 0: overwrite it",
     ),
     Flag(
         "hand-off-grace",
         "250ms",
-        _duration(0, LATEST_ANSWER),
+        duration(0, LATEST_ANSWER),
         "DURATION",
         "time in which the kubelet's pull intent appears after a run; halved for each file in a row that nobody took; "
         "at least 1s counts where the kubelet keeps no intents",
@@ -244,7 +244,7 @@ FLAGS = (
     Flag(
         "stale-after",
         "10s",
-        _duration(1, _DAY),
+        duration(1, _DAY),
         "DURATION",
         "age from which an auth file that no pull intent names is removed; at least 1h where the kubelet keeps none",
     ),

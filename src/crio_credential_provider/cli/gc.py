@@ -33,6 +33,8 @@ FLAGS = ("auth-dir", "kubelet-root-dir", "stale-after", "cache-dir", "root")
 """The plugin's flags that count here as well, with its defaults and its environment variables."""
 
 _IN_USE_AFTER = "24h"
+_IN_USE_AFTER_BOUNDS = 60, 240 * 3600
+"""Seconds: no pull is given less than a minute."""
 
 _LEFT = (handoff.TAKEN, handoff.REPLACED, handoff.IN_TURN)
 
@@ -86,7 +88,7 @@ def run(arguments: list[str]) -> int:
     try:
         chosen = _settings(given)
         intents = PullIntents(chosen.kubelet_root_dir)
-        in_use_after = _duration(given.in_use_after) if given.in_use else None
+        in_use_after = _in_use_after(given)
         doomed = list(_find(chosen, intents, in_use_after, dry=given.dry_run))
         report = _as_json if given.output == "json" else _as_text
         return report(chosen, intents, doomed, dry=given.dry_run, in_use_after=in_use_after)
@@ -122,7 +124,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--in-use-after",
         metavar="DURATION",
-        default=_IN_USE_AFTER,
         help=f"age, since it was written, from which such a file is an orphan (default {_IN_USE_AFTER})",
     )
     parser.add_argument("--dry-run", action="store_true", help="only say what would be removed")
@@ -140,15 +141,15 @@ def _settings(given: argparse.Namespace) -> Settings:
     )
 
 
-def _duration(text: str) -> float:
-    """Seconds; beside the plugin's units also hours."""
-    parse = FLAGS_BY_NAME["stale-after"].parse
+def _in_use_after(given: argparse.Namespace) -> float | None:
+    """Seconds; None where in-use is not to be looked into."""
+    text = given.in_use_after
+    if text is not None and not given.in_use:
+        raise UsageError("--in-use-after is of use with --in-use alone")
     try:
-        if text.endswith("h") and text[-2:-1].isdigit():
-            return float(parse(text[:-1])) * 3600
-        return float(parse(text))
-    except ValueError:
-        raise UsageError(f"--in-use-after: {text!r} is not a duration such as 90s, 30m or 24h") from None
+        return settings.duration(*_IN_USE_AFTER_BOUNDS)(text or _IN_USE_AFTER) if given.in_use else None
+    except ValueError as error:
+        raise UsageError(f"--in-use-after: {text!r} is not {error}") from None
 
 
 # -- what is to be removed --------------------------------------------------------------------------------------------
