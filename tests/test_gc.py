@@ -165,7 +165,14 @@ def test_in_use_takes_orphans_older_than_its_bound_alone(place: Place) -> None:
     # Nothing that CRI-O would have named so.
     foreign = [
         place.put(f"in-use/{name}", 99 * HOUR)
-        for name in (STALE, "x.json", f"x-{uuid.uuid4()}.json", f"{STALE[:-5]}-{uuid.uuid4()}", f"{uuid.uuid4()}.json")
+        for name in (
+            STALE,
+            "x.json",
+            f"x-{uuid.uuid4()}.json",
+            f"{STALE[:-5]}-{uuid.uuid4()}",
+            f"{uuid.uuid4()}.json",
+            f"{STALE[:-5]}-{'A' * 8}-{'A' * 4}-{'A' * 4}-{'A' * 4}-{'A' * 12}.json",
+        )
     ]
     link = place.auth / "in-use" / f"{STALE[:-5]}-{uuid.uuid4()}.json"
     link.symlink_to(young)

@@ -28,7 +28,7 @@ NAME = authfile.file_name("team-alpha", NGINX)
 BETA_NAME = authfile.file_name("team-beta", NGINX)
 
 # Seconds by which a machine that runs other tests beside may be late.
-SLACK = 1.0
+SLACK = 2.0
 
 
 class Child:
@@ -194,19 +194,46 @@ def test_a_limit_that_is_over_already_waits_for_nothing(fork: Fork, lock_dir: st
 def test_an_alarm_just_before_the_wait_is_not_lost(fork: Fork, lock_dir: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel interrupts a wait, and nothing that comes before it: so the alarm must come again."""
     hold(fork, lock_dir)
-    line = Line(lock_dir)
     alarms = []
+    install = signal.signal
 
-    def unheard(signum: int, frame: object) -> None:
-        alarms.append(signum)
-        if len(alarms) > 1:
-            raise TimeoutError
+    def hard_of_hearing(number: int, handler: Callable[..., None]) -> None:
+        def heard(*args: object) -> None:
+            alarms.append(args)
+            if len(alarms) > 1:
+                handler(*args)
 
-    monkeypatch.setattr(handoff, "_time_is_up", unheard)
+        install(number, heard)
+
+    monkeypatch.setattr(signal, "signal", hard_of_hearing)
     begin = time.monotonic()
-    assert not line.enter(NAME, begin + 0.05)
+    assert not Line(lock_dir).enter(NAME, begin + 0.05)
     assert len(alarms) == 2
     assert time.monotonic() - begin < 1.05 + SLACK
+
+
+@pytest.mark.parametrize("is_held", [False, True])
+def test_an_alarm_just_after_the_wait_harms_nothing(
+    fork: Fork, lock_dir: str, monkeypatch: pytest.MonkeyPatch, is_held: bool
+) -> None:
+    """Seen once in 9,500 runs on a busy machine (bench/kill.py): it was nobody's to catch, and ended the run."""
+    line = Line(lock_dir)
+    if is_held:
+        hold(fork, lock_dir)
+    else:
+        monkeypatch.setattr(line, "try_enter", lambda name: False)
+    set_timer = signal.setitimer
+    alarms = []
+
+    def late(which: int, seconds: float, *interval: float) -> tuple[float, float]:
+        if not seconds:
+            alarms.append(which)
+            os.kill(os.getpid(), signal.SIGALRM)
+        return set_timer(which, seconds, *interval)
+
+    monkeypatch.setattr(signal, "setitimer", late)
+    assert line.enter(NAME, time.monotonic() + (0.2 if is_held else 30)) is not is_held
+    assert len(alarms) == 1
 
 
 def test_names_have_turns_of_their_own(fork: Fork, lock_dir: str) -> None:
@@ -416,14 +443,6 @@ def test_who_did_not_queue_begins_a_new_row(place: Place) -> None:
     assert place.line.unclaimed(NAME) == 0
 
 
-def test_the_grace_never_grows_by_halving(place: Place) -> None:
-    """A grace below the least one stays what was asked for."""
-    place.put()
-    place.line.tell_unclaimed(NAME, 3)
-    free, seconds = place.wait(grace=0)
-    assert free and seconds < SLACK
-
-
 def test_an_intent_makes_it_wait_on_and_its_end_ends_that(place: Place) -> None:
     place.put(age=10)
     noted = place.expect()
@@ -609,6 +628,24 @@ def test_a_file_at_which_somebody_has_the_turn_is_left(place: Place, fork: Fork)
     assert place.path.exists()
     holder.kill()
     assert handoff.remove_stale(str(place.directory), found, place.line) == ""
+
+
+@pytest.mark.parametrize("queued", [False, True])
+def test_a_process_does_not_sweep_away_its_own_turn(place: Place, fork: Fork, queued: bool) -> None:
+    """To the kernel a second lock of the same process is none, and its end is the end of both."""
+    place.put(100)
+    found = find_one(place)
+    if queued:
+        holder = hold(fork, place.lock_dir)
+        threading.Timer(0.1, holder.kill).start()
+    assert place.line.enter(NAME, soon())
+    assert handoff.remove_stale(str(place.directory), found, place.line) == handoff.IN_TURN
+    assert place.path.exists()
+
+    def others() -> None:
+        assert not Line(place.lock_dir).try_enter(NAME)
+
+    assert fork(others).join() == 0
 
 
 def test_what_the_system_does_not_let_go_is_told(place: Place) -> None:

@@ -21,7 +21,6 @@ from .record import Record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import NoReturn
 
 LOCK_FILE = "hand-off.lock"
 
@@ -84,20 +83,36 @@ class Line:
             return False
         import signal
 
-        signal.signal(signal.SIGALRM, _time_is_up)
+        waiting = True
+
+        def time_is_up(_signal: int, _frame: object) -> None:
+            nonlocal waiting
+            # An alarm may still come when the wait is over, where nothing would catch it.
+            if waiting:
+                waiting = False
+                raise TimeoutError
+
+        signal.signal(signal.SIGALRM, time_is_up)
         try:
-            # Repeated, since a first signal that comes just before the call into the kernel would not interrupt it.
+            # Repeated, since a first alarm that comes just before the call into the kernel would not interrupt it.
             signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
-            fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1, _place(name))
-            self._held.add(_place(name))
+            self._lock(name)
+            waiting = False
             return True
         except TimeoutError:
             return False
-        except OSError:
-            # The file system keeps no locks, or the kernel has no room for one.
-            return True
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def _lock(self, name: str) -> None:
+        try:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1, _place(name))
+            self._held.add(_place(name))
+        except TimeoutError:
+            raise
+        except OSError:
+            # The file system keeps no locks, or the kernel has no room for one: every turn is granted.
+            return
 
     def try_enter(self, name: str) -> bool:
         """Takes the turn if nobody has it, this process included: the kernel would grant it twice."""
@@ -139,10 +154,6 @@ class Line:
 def _place(name: str) -> int:
     """The byte that stands for a file name; two names that share one take turns for nothing, and lose nothing."""
     return binascii.crc32(name.encode()) % 2**20
-
-
-def _time_is_up(_signal: int, _frame: object) -> NoReturn:
-    raise TimeoutError
 
 
 class HandOff:
