@@ -8,10 +8,11 @@ FOR := $(subst /,_,$(PYTHON))
 BUILD_VENV := .venv/.build-$(FOR)
 DEV_VENV := .venv/.dev-$(FOR)
 FUZZ_VENV := .venv/.fuzz-$(FOR)
+BENCH_VENV := .venv/.bench-$(FOR)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build wheel demo lint format test conformance fuzz bench-resolve clean distclean
+.PHONY: help build wheel bundle packages demo lint format test conformance fuzz bench bench-resolve budget clean distclean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -21,6 +22,12 @@ build: $(BUILD_VENV) ## build/bin/crio-credential-provider, with what it needs b
 
 wheel: $(BUILD_VENV) ## dist/*.whl
 	@$(VENV) tools/make_bundle.py wheel
+
+bundle: $(BUILD_VENV) ## dist/*.tar.gz: the program with its own Python, for any Linux; needs gcc and Python's headers
+	@$(VENV) tools/make_selfcontained.py
+
+packages: $(BUILD_VENV) ## dist/*.deb and dist/*.rpm of the bundle; needs dpkg-deb and rpmbuild as well
+	@$(VENV) tools/make_packages.py
 
 demo: build ## the main job, told step by step, on an embedded cluster and registry
 	@build/bin/crio-credential-provider demo
@@ -51,6 +58,14 @@ fuzz: $(FUZZ_VENV) ## coverage-guided fuzzing, FUZZ_SECONDS (30) for each target
 	@for target in registries auth_file secret request; do \
 	$(VENV) fuzz/fuzz.py $$target -max_total_time=$(FUZZ_SECONDS) || exit 1; done
 
+# PEER=/path/to/another/plugin measures that one as well; BENCH takes flags (--help), --document to write docs/performance.md.
+bench: build $(BENCH_VENV) ## whole runs against a local API server: time, CPU, memory; PEER=PLUGIN puts one beside
+	@$(VENV) bench/pull.py $(BENCH)
+
+# BUDGET=--write sets the figures.
+budget: build $(DEV_VENV) ## instructions of a launch against bench/budget.json; fails where one grew by over 3 %
+	@$(VENV) bench/budget.py $(BUDGET)
+
 bench-resolve: $(DEV_VENV) ## time from registries.conf to pull sources, for 50 and for 1,000 tables
 	@$(VENV) bench/resolve.py
 
@@ -71,4 +86,9 @@ $(DEV_VENV): $(BUILD_VENV)
 
 $(FUZZ_VENV): $(DEV_VENV)
 	@$(PYTHON) tools/make_venv.py fuzz
+	@touch $@
+
+$(BENCH_VENV): $(DEV_VENV)
+	@$(VENV) -m pip --disable-pip-version-check --quiet install $$($(VENV) -c 'import tomllib; \
+	print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["bench"])')
 	@touch $@

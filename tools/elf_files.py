@@ -8,13 +8,12 @@ import struct
 import subprocess
 from pathlib import Path
 
-_DT_NULL, _DT_RPATH, _DT_RUNPATH, _DT_DEBUG = 0, 15, 29, 21
-_PT_DYNAMIC = 2
+_DT_STRTAB, _DT_RPATH, _DT_DEBUG, _DT_RUNPATH = 5, 15, 21, 29
+_PT_LOAD, _PT_DYNAMIC = 1, 2
 
 
 def is_elf(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(4) == b"\x7fELF"
+    return path.is_file() and not path.is_symlink() and path.read_bytes()[:4] == b"\x7fELF"
 
 
 def output(*command: str | Path) -> str:
@@ -34,9 +33,9 @@ def needed_by(path: Path) -> list[str]:
     return re.findall(r"\(NEEDED\) +Shared library: \[(.+)\]", output("readelf", "-dW", path))
 
 
-def search_path_of(path: Path) -> list[str]:
-    """Where a file tells the loader to look."""
-    return re.findall(r"\((?:RPATH|RUNPATH)\) .*\[(.*)\]", output("readelf", "-dW", path))
+def undefined_in(path: Path) -> list[str]:
+    """Names of the symbols that a file takes from others."""
+    return [line.split()[0] for line in output("nm", "-D", "-P", "--undefined-only", path).splitlines()]
 
 
 def libraries_of(*paths: Path) -> dict[str, Path]:
@@ -69,26 +68,45 @@ def copy(source: Path, target: Path) -> None:
     target.chmod(0o755)
     subprocess.run(["strip", "--strip-unneeded", "--remove-section=.comment", target], check=True)
     data = bytearray(target.read_bytes())
-    for place in _dynamic_entries(data):
-        (tag,) = struct.unpack_from("<q", data, place)
+    entries = _dynamic_entries(data)
+    texts = next((value for tag, value in entries.values() if tag == _DT_STRTAB), 0)
+    for place, (tag, value) in entries.items():
         if tag in (_DT_RPATH, _DT_RUNPATH):
             # A tag that nothing reads in a library.
             struct.pack_into("<q", data, place, _DT_DEBUG)
+            _blank(data, _offset(data, texts) + value)
     target.write_bytes(data)
 
 
-def _dynamic_entries(data: bytearray) -> list[int]:
-    """Offsets of the entries of the dynamic section (ELF, 64 bits, little-endian: all that a kubelet runs on but s390x)."""
+def _blank(data: bytearray, place: int) -> None:
+    """Overwrites a path in the table of strings up to its last slash: the rest may be the end of a symbol's name."""
+    end = data.rfind(b"/", place, data.index(0, place)) + 1
+    data[place:end] = b"x" * (end - place)
+
+
+def _program_headers(data: bytearray) -> list[tuple[int, int, int, int]]:
+    """Type, offset, address, size in the file (ELF of 64 bits, little-endian, as on x86_64 and aarch64)."""
     if data[4:6] != b"\x02\x01":
         raise ValueError("not an ELF file of 64 bits, little-endian")
-    (headers,) = struct.unpack_from("<Q", data, 32)
+    (start,) = struct.unpack_from("<Q", data, 32)
     size, count = struct.unpack_from("<HH", data, 54)
-    entries: list[int] = []
-    for header in range(headers, headers + size * count, size):
-        kind, _, offset, _, _, length = struct.unpack_from("<IIQQQQ", data, header)
+    headers = [struct.unpack_from("<IIQQQQ", data, start + size * index) for index in range(count)]
+    return [(kind, offset, address, length) for kind, _, offset, address, _, length in headers]
+
+
+def _offset(data: bytearray, address: int) -> int:
+    """Where in the file an address is."""
+    for kind, offset, start, length in _program_headers(data):
+        if kind == _PT_LOAD and start <= address < start + length:
+            return offset + address - start
+    raise ValueError(f"nothing is loaded at {address:#x}")
+
+
+def _dynamic_entries(data: bytearray) -> dict[int, tuple[int, int]]:
+    """Offset -> tag and value of the entries of the dynamic section."""
+    entries: dict[int, tuple[int, int]] = {}
+    for kind, offset, _, length in _program_headers(data):
         if kind == _PT_DYNAMIC:
             for place in range(offset, offset + length, 16):
-                if struct.unpack_from("<q", data, place)[0] == _DT_NULL:
-                    break
-                entries.append(place)
+                entries[place] = struct.unpack_from("<qq", data, place)
     return entries

@@ -6,14 +6,17 @@ Where it is, `LATE` says so. The tests run every command in an empty root file s
 """
 
 from __future__ import annotations
+import __future__
 
 import ast
 import dis
+import functools
 import importlib.machinery
 import importlib.util
 import marshal
+import operator
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import CodeType
 from typing import NamedTuple
@@ -22,8 +25,22 @@ PACKAGE = "crio_credential_provider"
 
 # Reached by a name that is made at run time, or imported inside a function that is called.
 LATE = (
-    *("encodings.utf_8", "encodings.ascii", "encodings.latin_1", "encodings.idna"),  # codecs are looked up by name
-    *("_json", "_sha256", "_sha2", "_hashlib", "_struct", "binascii", "math", "select", "array", "fcntl", "pwd", "grp"),
+    *("encodings.utf_8", "encodings.ascii", "encodings.latin_1"),  # codecs are looked up by name
+    *(
+        "_json",
+        "_sha256",
+        "_sha2",
+        "_hashlib",
+        "_blake2",
+        "_struct",
+        "binascii",
+        "math",
+        "select",
+        "array",
+        "fcntl",
+        "pwd",
+        "grp",
+    ),
     "_strptime",  # datetime.strptime
     "locale",  # gettext, which argparse uses
     "urllib.parse",
@@ -36,6 +53,9 @@ LEFT_OUT = frozenset(
     (
         *("bz2", "_bz2", "lzma", "_lzma"),  # tarfile, shutil: compressions that nothing here uses
         *("logging", "_typing", "typing_extensions"),
+        *("importlib._bootstrap", "importlib._bootstrap_external"),  # the interpreter has them under other names
+        "_uuid",  # would bring libuuid; uuid.uuid4 does without
+        "unicodedata",  # 1.1 MB; of what is here only encodings.idna wants it (packaging/bundle/idna.py)
         *("_pydecimal", "statistics", "_statistics", "doctest", "unittest", "pydoc", "pdb", "readline"),
         *("ctypes", "_ctypes", "sqlite3", "tkinter", "curses", "multiprocessing", "asyncio", "concurrent"),
         *("ntpath", "nturl2path", "msvcrt", "winreg", "_winapi", "nt", "_wmi", "java", "vms_lib", "_scproxy"),
@@ -88,8 +108,11 @@ class Search:
         self._built_in = set(CORE & built_in)
         self._extensions: dict[str, Path] = {}
 
-    def run(self, *roots: str) -> Needed:
-        """Everything that these need."""
+    def run(self, roots: Iterable[str], files: Mapping[str, Path]) -> Needed:
+        """Everything that these modules need, and these files, each a module of that name."""
+        for name, path in files.items():
+            self._seen.add(name)
+            self._read(name, path, False)
         for name in (*roots, *LATE):
             self._add(name)
         return Needed(dict(sorted(self._modules.items())), frozenset(self._built_in), self._extensions)
@@ -130,10 +153,10 @@ class Search:
 
 def read(name: str, source: bytes, is_package: bool) -> Module:
     """Compiles a module; its code names the file relative to the archive, so that no build directory gets in."""
-    tree = without_docstrings(ast.parse(source))
+    tree, features = without_features(without_docstrings(ast.parse(source)))
     path = name.replace(".", "/") + ("/__init__.py" if is_package else ".py")
     # optimize=0: assertions hold in the bundle as in every other installation.
-    code = compile(tree, path, "exec", dont_inherit=True, optimize=0)
+    code = compile(tree, path, "exec", flags=features, dont_inherit=True, optimize=0)
     return Module(name, is_package, marshal.dumps(code), importlib.util.source_hash(source))
 
 
@@ -144,8 +167,17 @@ def without_docstrings(tree: ast.Module) -> ast.Module:
             continue
         if ast.get_docstring(node, clean=False) is not None:
             first = node.body[0]
-            node.body[:1] = [] if len(node.body) > 1 or isinstance(node, ast.Module) else [ast.copy_location(ast.Pass(), first)]
+            alone = len(node.body) == 1 and not isinstance(node, ast.Module)
+            node.body[:1] = [ast.copy_location(ast.Pass(), first)] if alone else []
     return tree
+
+
+def without_features(tree: ast.Module) -> tuple[ast.Module, int]:
+    """``from __future__ import ...`` as the compiler's flags: as a statement it also loads a module at every start."""
+    features = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module == "__future__"]
+    tree.body = [node for node in tree.body if node not in features]
+    flags = [getattr(__future__, alias.name).compiler_flag for node in features for alias in node.names]
+    return tree, functools.reduce(operator.or_, flags, 0)
 
 
 def imports(code: CodeType, name: str, is_package: bool, everywhere: bool) -> Iterator[str]:

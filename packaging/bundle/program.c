@@ -20,21 +20,22 @@
 
 #include "modules.h"
 
-static char tree[PATH_MAX];
+static char tree[PATH_MAX], archive[PATH_MAX + 64];
 
-/* The launcher executed <tree>/lib/<loader> by its absolute path. */
+/* This file is <tree>/lib/program; the launcher named it by its absolute path, and the loader says so. */
 static int find_tree(void)
 {
-    const char *loader = (const char *)getauxval(AT_EXECFN);
-    if (!loader || *loader != '/' || strlen(loader) >= sizeof tree)
+    const char *program = (const char *)getauxval(AT_EXECFN);
+    if (!program || *program != '/' || strlen(program) >= sizeof tree)
         return 0;
-    strcpy(tree, loader);
+    strcpy(tree, program);
     for (int i = 0; i < 2; i++) {
         char *slash = strrchr(tree, '/');
         if (!slash)
             return 0;
         *slash = 0;
     }
+    snprintf(archive, sizeof archive, "%s/lib/python.zip", tree);
     return 1;
 }
 
@@ -85,8 +86,7 @@ static void configure_libraries(void)
 
 static PyStatus configure(PyConfig *config, int argc, char **argv)
 {
-    char archive[PATH_MAX + 64], launcher[PATH_MAX + 64];
-    snprintf(archive, sizeof archive, "%s/lib/python.zip", tree);
+    char launcher[PATH_MAX + 64];
     snprintf(launcher, sizeof launcher, "%s/bin/crio-credential-provider", tree);
     config->site_import = 0;
     config->write_bytecode = 0;
@@ -101,13 +101,14 @@ static PyStatus configure(PyConfig *config, int argc, char **argv)
     } paths[] = {
         {&config->program_name, launcher}, {&config->executable, launcher},  {&config->base_executable, launcher},
         {&config->prefix, tree},           {&config->base_prefix, tree},     {&config->exec_prefix, tree},
-        {&config->base_exec_prefix, tree}, {&config->stdlib_dir, archive},
+        {&config->base_exec_prefix, tree},
     };
     for (size_t i = 0; i < sizeof paths / sizeof *paths && !PyStatus_Exception(status); i++)
         status = PyConfig_SetBytesString(config, paths[i].field, paths[i].value);
+    wchar_t *path = Py_DecodeLocale(archive, NULL);
     if (!PyStatus_Exception(status))
-        /* stdlib_dir is in place: frozen packages find their other modules in the archive by it. */
-        status = PyWideStringList_Append(&config->module_search_paths, config->stdlib_dir);
+        status = path ? PyWideStringList_Append(&config->module_search_paths, path) : PyStatus_NoMemory();
+    PyMem_RawFree(path);
     return status;
 }
 
@@ -120,7 +121,6 @@ static PyStatus start_python(int argc, char **argv)
     PyStatus status = Py_PreInitialize(&before);
     if (PyStatus_Exception(status))
         return status;
-    PyImport_Inittab = bundle_builtins;
     PyImport_FrozenModules = bundle_frozen;
     PyConfig config;
     PyConfig_InitIsolatedConfig(&config);
@@ -131,12 +131,44 @@ static PyStatus start_python(int argc, char **argv)
     return status;
 }
 
-/* What the file that was executed is called decides; the kubelet's entry has one fixed name. */
-static const char *entry_module(const char *started)
+/* A frozen package knows of no other place for its modules. */
+static int extend_into_archive(const char *name)
 {
-    const char *slash = strrchr(started, '/');
-    return strcmp(slash ? slash + 1 : started, "install-on-node") == 0 ? "install_on_node"
-                                                                       : "crio_credential_provider.__main__";
+    PyObject *package = PyImport_ImportModule(name);
+    PyObject *path = package ? PyObject_GetAttrString(package, "__path__") : NULL;
+    PyObject *place = path ? PyUnicode_FromFormat("%s/%s", archive, name) : NULL;
+    int status = place ? PyList_Append(path, place) : -1;
+    Py_XDECREF(place);
+    Py_XDECREF(path);
+    Py_XDECREF(package);
+    return status;
+}
+
+/* What the file that was executed is called decides; the kubelet's entry has any other name. The self-test is run by the
+ * build, through a symlink of its own. */
+static const struct entry {
+    const char *name, *module, *function;
+} entries[] = {
+    {"install-on-node", "install_on_node", "main"},
+    {"self-test", "crio_credential_provider.native", "self_test"},
+    {NULL, "crio_credential_provider.__main__", "main"},
+};
+
+static const struct entry *find_entry(const char *executed)
+{
+    const char *slash = strrchr(executed, '/');
+    const struct entry *entry = entries;
+    while (entry->name && strcmp(entry->name, slash ? slash + 1 : executed) != 0)
+        entry++;
+    return entry;
+}
+
+static PyObject *run(const struct entry *entry)
+{
+    if (extend_into_archive("encodings") < 0 || extend_into_archive("crio_credential_provider") < 0)
+        return NULL;
+    PyObject *module = PyImport_ImportModule(entry->module);
+    return module ? PyObject_CallMethod(module, entry->function, NULL) : NULL;
 }
 
 int main(int argc, char **argv)
@@ -149,9 +181,9 @@ int main(int argc, char **argv)
     PyStatus status = start_python(argc, argv);
     if (PyStatus_Exception(status))
         Py_ExitStatusException(status);
-    PyObject *module = PyImport_ImportModule(entry_module(argv[0]));
-    PyObject *done = module ? PyObject_CallMethod(module, "main", NULL) : NULL;
-    if (!done)
+    if (!run(find_entry(argv[0]))) {
         PyErr_Print(); /* ends the process for a SystemExit */
-    _exit(done ? 0 : 1);
+        return 1;
+    }
+    return Py_FinalizeEx() < 0; /* a pull has left with os._exit before this */
 }
