@@ -150,7 +150,7 @@ static const struct entry {
     const char *name, *module, *function;
 } entries[] = {
     {"install-on-node", "install_on_node", "main"},
-    {"self-test", "crio_credential_provider.native", "self_test"},
+    {"self-test", "crio_credential_provider.demo.selftest", "main"},
     {NULL, "crio_credential_provider.__main__", "main"},
 };
 

@@ -4,7 +4,7 @@ Where the program ships its own interpreter (the self-contained bundle has a mod
 behind the public modules, since importing the public ones takes longer than all the rest of a run: they bring ``re``,
 ``enum``, ``selectors`` and more along. Everywhere else they are the public modules. The one module that goes below the
 standard library's public surface; nothing else knows the difference. Verdicts are the same by construction, and
-``self_test`` shows it when a bundle is built: whatever the C scanner does not take is given to ``json``, and
+``demo.selftest`` shows it when a bundle is built: whatever the C scanner does not take is given to ``json``, and
 verification is OpenSSL's in both.
 """
 

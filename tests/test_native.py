@@ -1,0 +1,53 @@
+"""The C halves behind json, ssl and socket: same verdicts, and in use only where the interpreter is pinned."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from crio_credential_provider import native
+
+PACKAGE = Path(native.__file__).parent
+
+
+def self_test(package_parent: Path) -> str:
+    code = "from crio_credential_provider.demo.selftest import main; main()"
+    command = [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(package_parent)!r}); {code}"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def pinned_copy(directory: Path, version: str) -> Path:
+    shutil.copytree(PACKAGE, directory / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
+    (directory / PACKAGE.name / "_pinned.py").write_text(f"VERSION = {version!r}\n")
+    return directory
+
+
+def test_the_c_halves_give_the_verdicts_of_the_public_modules(tmp_path: Path) -> None:
+    assert self_test(pinned_copy(tmp_path, sys.version)) == "C halves and public modules: 0 differences\n"
+
+
+def test_the_public_modules_agree_with_themselves() -> None:
+    assert self_test(PACKAGE.parent) == "public modules and public modules: 0 differences\n"
+
+
+def test_a_package_that_was_pinned_for_another_interpreter_uses_the_public_modules(tmp_path: Path) -> None:
+    assert self_test(pinned_copy(tmp_path, "another")).startswith("public modules")
+
+
+def test_a_difference_is_told(tmp_path: Path) -> None:
+    """The self-test can fail: with trailing text taken, and with names not checked."""
+    parent = pinned_copy(tmp_path, sys.version)
+    module = parent / PACKAGE.name / "native.py"
+    text = module.read_text()
+    lax = text.replace("if not text[end:].strip(_BLANKS):", "if True:")
+    lax = lax.replace(
+        "        return context  # type: ignore",
+        "        context.check_hostname = False\n        return context  # type: ignore",
+        1,
+    )
+    assert lax.count("\n") == text.count("\n") + 1 and lax != text
+    module.write_text(lax)
+    told = self_test(parent)
+    assert "loads of '{} {}'" in told and "asked for as other.example" in told
