@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 import budget
 import canned_apiserver
 import cases
+import pytest
 import report
+
+from crio_credential_provider import authfile
 from node import SOURCES
 
 BENCH = SOURCES.parent / "bench"
@@ -156,7 +157,7 @@ def test_a_wrong_auth_file_is_seen(tmp_path: Path, wrong: str) -> None:
     directory = tmp_path / "etc/crio/auth"
     directory.mkdir(parents=True)
     node, answer = cases.Node(tmp_path), b'{"kind": "CredentialProviderResponse"}'
-    name = cases.authfile.file_name(case.namespaces[0], cases.IMAGE)
+    name = authfile.file_name(case.namespaces[0], cases.IMAGE)
     good = {"auths": {host: {"auth": canned_apiserver.credential(host)}}}
     (directory / name).write_text(json.dumps(good))
     node.check(case, [answer])

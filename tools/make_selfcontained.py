@@ -218,7 +218,7 @@ def write_archive(modules: Iterable[Module], target: Path) -> None:
 
 def find_needed(libraries: Path, functions: dict[str, str]) -> Needed:
     """Modules that CPython carries in itself are left out: their code is made ready when it is compiled."""
-    roots = [f"{PACKAGE}.__main__", *commands(libraries)]
+    roots = [f"{PACKAGE}.__main__", f"{PACKAGE}.demo.selftest", *commands(libraries)]
     files = {"encodings.idna": SOURCES / "idna.py", "install_on_node": INSTALLER}
     needed = Search(libraries, frozenset(functions)).run(roots, files)
     modules = {name: module for name, module in needed.modules.items() if not _imp.is_frozen(name)}
