@@ -91,7 +91,7 @@ def judge(build: str, measured: dict[str, Figure], committed: dict[str, dict[str
     lines, kept = [], True
     for name, figure in measured.items():
         growth = figure.least / allowed[name] - 1
-        over = growth > GROWTH
+        over = figure.least > allowed[name] * (1 + GROWTH)
         kept = kept and not over
         verdict = f"MORE THAN {GROWTH:.0%} OVER" if over else "could be lowered" if growth < -GROWTH else "kept"
         lines.append(

@@ -287,7 +287,11 @@ def measure_all(given: argparse.Namespace, cases: Sequence[Case], scratch: Path,
             row = results["cases"][case.name] = {name: summary(samples) for name, samples in measured.items()}
             for contender in able if counter and case.name in COUNTED else ():
                 assert counter is not None
-                row[contender.name]["instructions"] = bench.count(case, contender, counter) / 1e6
+                try:
+                    row[contender.name]["instructions"] = bench.count(case, contender, counter) / 1e6
+                except AssertionError as error:
+                    # Not every program survives valgrind.
+                    say(f"{case.name}: no instructions of {contender.name}: {str(error).partition(chr(10))[0]}")
             say(f"{case.name}: {time.monotonic() - begin:.0f} s")
     return results
 
