@@ -273,6 +273,7 @@ def measure_all(given: argparse.Namespace, cases: Sequence[Case], scratch: Path,
     counter = None if given.no_instructions else find_counter()
     prebuilt = answers(cases)
     results: dict[str, Any] = {"machine": machine(), "pairs": given.pairs, "contenders": [c.name for c in contenders]}
+    results["python"] = python_of(ROOT / "build/bin" / PLUGIN)
     results["counter"] = counter.name if counter else ""
     results["cases"] = {}
     with contextlib.ExitStack() as stack:
@@ -306,6 +307,15 @@ def machine() -> str:
         models = [line.partition(":")[2].strip() for line in info if line.startswith("model name")]
     cpu = models[0] if models else platform.machine()
     return f"{len(os.sched_getaffinity(0))} x {cpu}, Linux {platform.release().partition('-')[0]}"
+
+
+def python_of(launcher: Path) -> str:
+    """What the system launch runs on."""
+    if not launcher.exists():
+        return "no Python"
+    with launcher.open() as file:
+        interpreter = file.readline().removeprefix("#!").split()[0]
+    return subprocess.run([interpreter, "--version"], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def say(text: str) -> None:

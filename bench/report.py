@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ def _each_metric(results: dict[str, Any]) -> Iterator[tuple[str, list[list[str]]
 
 
 def _heading(results: dict[str, Any]) -> str:
-    return f"Medians of {results['pairs']} runs of each in turns, {results['machine']}."
+    return f"Medians of {results['pairs']} runs of each in turns, {results['machine']}, {results['python']}."
 
 
 def table(results: dict[str, Any]) -> str:
@@ -113,17 +113,19 @@ def write_plot(results: dict[str, Any], path: Path) -> bool:
     thickness = 0.8 / len(names)
     for panel, metric in zip(panels, ("wall", "cpu", "memory"), strict=True):
         title, unit, form = METRICS[metric]
+        longest = _longest([row[n][metric] for row in results["cases"].values() for n in row])
         for index, name in enumerate(names):
             values = [results["cases"][case].get(name, {}).get(metric) for case in cases]
             present = [(place, value) for place, value in enumerate(values) if value is not None]
             places = [place + (index - (len(names) - 1) / 2) * thickness for place, _ in present]
-            bars = panel.barh(places, [value for _, value in present], thickness, label=name, color=colours[name])
-            panel.bar_label(bars, [_short(form, value) for _, value in present], padding=2, fontsize=8)
+            lengths = [min(value, longest) for _, value in present]
+            bars = panel.barh(places, lengths, thickness, label=name, color=colours[name])
+            panel.bar_label(bars, [_label(form, value, longest) for _, value in present], padding=2, fontsize=8)
         panel.set_title(f"{title} ({unit})")
         panel.set_yticks(range(len(cases)), cases)
-        _style(panel, [row[n][metric] for row in results["cases"].values() for n in row])
+        _style(panel, longest)
     panels[0].invert_yaxis()
-    panels[-1].legend(loc="lower right", frameon=True)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=len(names), frameon=False)
     figure.suptitle(_heading(results), fontsize=10, x=0.01, ha="left")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110, facecolor="white", metadata={"Software": None})
@@ -131,23 +133,22 @@ def write_plot(results: dict[str, Any], path: Path) -> bool:
     return True
 
 
-def _style(panel: Any, values: list[float]) -> None:
-    """A logarithmic scale where one value would flatten the others; room for the labels at the ends of the bars."""
-    if max(values) > 8 * sorted(values)[len(values) // 2]:
-        panel.set_xscale("log")
-        panel.set_xlim(min(values) / 2, max(values) * 4)
-        panel.xaxis.set_major_formatter(_plain)
-    else:
-        panel.set_xlim(0, max(values) * 1.15)
+def _longest(values: list[float]) -> float:
+    """Where the scale ends: a value that would flatten all others is cut off, and told as a number."""
+    middle = sorted(values)[len(values) // 2]
+    return 1.1 * max(value for value in values if value <= 12 * middle)
+
+
+def _label(form: str, value: float, longest: float) -> str:
+    text = form.format(value) if value < 100 else f"{value:,.0f}"
+    return f"// {text}" if value > longest else text
+
+
+def _style(panel: Any, longest: float) -> None:
+    # Room for the labels at the ends of the bars.
+    panel.set_xlim(0, longest * 1.2)
     panel.grid(axis="x", color="#dddddd")
     panel.set_axisbelow(True)
     for side in ("top", "right", "left"):
         panel.spines[side].set_visible(False)
     panel.tick_params(axis="y", length=0)
-
-
-_plain: Callable[[float, int], str] = lambda value, _: f"{value:g}"  # noqa: E731
-
-
-def _short(form: str, value: float) -> str:
-    return form.format(value) if value < 100 else f"{value:,.0f}"

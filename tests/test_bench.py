@@ -222,6 +222,7 @@ def test_the_build_is_that_of_the_launcher_s_interpreter(tmp_path: Path) -> None
 
 RESULTS: dict[str, Any] = {
     "machine": "a machine",
+    "python": "Python 3.11.2",
     "pairs": 30,
     "contenders": ["bundle", "peer"],
     "counter": "perf",
