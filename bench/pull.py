@@ -26,7 +26,6 @@ import socket
 import statistics
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -100,8 +99,8 @@ def _unpacked_bundle(scratch: Path, archive: Path | None) -> Path | None:
         return None
     archive = archive or archives[-1]
     target = scratch / "bundle"
-    with tarfile.open(archive) as opened:
-        opened.extractall(target, filter="tar")
+    target.mkdir()
+    subprocess.run(["tar", "--extract", "--file", archive, "--directory", target], check=True)
     launchers = [path for path in target.rglob(PLUGIN) if path.is_file() and os.access(path, os.X_OK)]
     if not launchers:
         sys.exit(f"pull: {archive} has no program {PLUGIN}")

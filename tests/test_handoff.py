@@ -841,9 +841,10 @@ def test_the_kubelet_has_its_answer_before_the_sweep(ready: Node, alpha: str) ->
         assert process.stdin
         process.stdin.write(request(token=alpha))
         process.stdin.close()
-        until(lambda: written(ready))
-        time.sleep(0.3)
-        assert stale.exists()
         with os.fdopen(reading, "rb") as answer:
+            until(lambda: written(ready))
+            time.sleep(0.3)
+            is_left = stale.exists()
             assert answer.read().lstrip().startswith(b'{"kind"')
+    assert is_left
     assert process.returncode == 0 and not stale.exists()

@@ -235,6 +235,20 @@ class HandOff:
         return True
 
 
+class Queue(Record):
+    """What the runs of one node share: the line they wait in, and the kubelet's intents."""
+
+    __slots__ = ("intents", "line")
+
+    def __init__(self, directory: str, kubelet_root: str) -> None:
+        self.line = Line(directory)
+        self.intents = PullIntents(kubelet_root)
+
+    def turn(self, directory: str, name: str, repository: str, grace: float) -> HandOff:
+        """The hand-off of one auth file; arguments as those of ``HandOff``."""
+        return HandOff(directory, name, repository, self.line, self.intents, grace)
+
+
 # -- sweeping ---------------------------------------------------------------------------------------------------------
 
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import time
 
-from . import __version__, authfile, credentialprovider, handoff, journal, provider, settings
+from . import __version__, credentialprovider, journal, provider, settings
 from .errors import ProviderError, RequestError
-from .handoff import HandOff, Line
 from .journal import Journal
 from .provider import Resolution
-from .pullintents import PullIntents
 from .settings import Settings
 
 TYPE_CHECKING = False
@@ -18,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import NoReturn
 
+    from .handoff import HandOff, Queue
     from .keyring import Choice
     from .pullsecrets import Cluster
 
@@ -76,8 +75,7 @@ class _Run:
         self._outcome = ""
         self._message = ""
         self._priority = journal.INFO
-        self._line = Line(given.cache_dir)
-        self._intents = PullIntents(given.kubelet_root_dir)
+        self._queue: Queue | None = None
         self._details: list[str] = []
         self._warnings = warnings
 
@@ -95,15 +93,18 @@ class _Run:
 
     def _hand_over(self, resolution: Resolution, content: bytes) -> None:
         """Puts the auth file in place in its turn, or leaves a keeper in line for it."""
+        from . import authfile
+
         assert resolution.account is not None
         given = self._settings
         name = authfile.file_name(resolution.account.namespace, resolution.image.name)
         now = time.monotonic()
         limit = min(now + given.hand_off_timeout, self._started + settings.LATEST_ANSWER)
         if given.hand_off_timeout > 0:
-            if not self._line.works:
+            queue = self._open_queue()
+            if not queue.line.works:
                 self._warnings.append(f"runs cannot wait in line: --cache-dir {given.cache_dir!r} cannot be used")
-            turn = HandOff(given.auth_dir, name, resolution.image.name, self._line, self._intents, given.hand_off_grace)
+            turn = queue.turn(given.auth_dir, name, resolution.image.name, given.hand_off_grace)
             if not turn.wait(limit) and turn.is_awaited():
                 self._tell("in-line", f"Left a keeper in line for the auth file for {_who(resolution)}")
                 if turn.leave_keeper():
@@ -111,7 +112,17 @@ class _Run:
                 return
         self._write(name, resolution, content)
 
+    def _open_queue(self) -> Queue:
+        """Where runs wait for each other; opened once, since closing it anywhere would give up every turn."""
+        from . import handoff
+
+        if self._queue is None:
+            self._queue = handoff.Queue(self._settings.cache_dir, self._settings.kubelet_root_dir)
+        return self._queue
+
     def _write(self, name: str, resolution: Resolution, content: bytes) -> None:
+        from . import authfile
+
         self._auth_file = authfile.write(self._settings.auth_dir, name, content)
         self._tell(
             "auth-file-written", f"Wrote auth file to {self._auth_file} for {_who(resolution)}: {_used(resolution)}"
@@ -119,6 +130,8 @@ class _Run:
 
     def _keep(self, turn: HandOff, name: str, resolution: Resolution, content: bytes) -> NoReturn:
         """The keeper's life: waits for the turn, writes if the pull is still to come, logs, and is gone."""
+        from . import handoff
+
         try:
             if turn.wait(time.monotonic() + handoff.KEEPER_LIMIT) and turn.is_awaited():
                 self._write(name, resolution, content)
@@ -133,8 +146,13 @@ class _Run:
     def sweep(self) -> None:
         """Removes files that nobody comes for, whatever became of the run itself."""
         given = self._settings
-        stale = handoff.find_stale(given.auth_dir, given.stale_after, self._intents)
-        removed = [file.name for file in stale if not handoff.remove_stale(given.auth_dir, file, self._line)]
+        if not _has_files(given.auth_dir):
+            return
+        from . import handoff
+
+        queue = self._open_queue()
+        stale = handoff.find_stale(given.auth_dir, given.stale_after, queue.intents)
+        removed = [file.name for file in stale if not handoff.remove_stale(given.auth_dir, file, queue.line)]
         if removed:
             self._details.append(f"removed stale files: {' '.join(removed)}")
 
@@ -168,7 +186,8 @@ class _Run:
     def log(self) -> None:
         """Sends the run's entry, and each decision at debug level."""
         if self._journal.debugging:
-            for detail in (*decisions(self._resolution), *self._details, *self._intents.problems):
+            problems = self._queue.intents.problems if self._queue is not None else ()
+            for detail in (*decisions(self._resolution), *self._details, *problems):
                 self._journal.send(journal.DEBUG, detail)
         fields = {"OUTCOME": self._outcome, "AUTH_FILE": self._auth_file, "PROVIDER_VERSION": __version__}
         fields["DURATION_US"] = str(round((time.monotonic() - self._started) * 1e6))
@@ -177,6 +196,14 @@ class _Run:
         if self._resolution is not None:
             fields.update(_fields(self._resolution))
         self._journal.send(self._priority, self._message, fields)
+
+
+def _has_files(directory: str) -> bool:
+    """Whether there is anything to sweep, at the cost of a look: nearly always there is nothing but ``in-use``."""
+    try:
+        return any(name.endswith((".json", ".tmp")) for name in os.listdir(directory))
+    except OSError:
+        return False
 
 
 def _read_request() -> bytes:

@@ -6,12 +6,9 @@ nothing. The plugin and the tools for people call the same function, so that wha
 
 from __future__ import annotations
 
-from . import dockerconfig, keyring, parsecache, pullsecrets, reference, registries, serviceaccount
+from . import parsecache, reference, registries, serviceaccount
 from .credentialprovider import Request
-from .dockerconfig import DockerConfig
 from .errors import ClusterError, ConfigError, RequestError
-from .keyring import Selection
-from .pullsecrets import Skipped
 from .record import Record
 from .reference import Reference, ReferenceSyntaxError
 from .registries import PullSource
@@ -22,7 +19,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from .pullsecrets import Cluster
+    from .dockerconfig import DockerConfig
+    from .keyring import Selection
+    from .pullsecrets import Cluster, Skipped
 
 _WHOSE = {
     "namespace": "namespace {account.namespace}",
@@ -164,6 +163,9 @@ def _ask_cluster(
     wanted: Sequence[PullSource],
 ) -> None:
     """Fetches the pull secrets and selects; fills in the resolution."""
+    # Only now: most pulls have no mirror, and importing these takes a fifth of what such a run adds to the interpreter.
+    from . import dockerconfig, keyring, pullsecrets
+
     try:
         found = pullsecrets.fetch(settings.secrets_from, account, token, connect())
     except ClusterError as error:
@@ -192,7 +194,9 @@ def _ask_cluster(
 
 def _global_config(path: str) -> tuple[DockerConfig, tuple[str, ...]]:
     """The node's auth file. A broken one is told, and does not take the namespace's own credentials with it."""
-    nothing = DockerConfig({}, {})
+    from . import dockerconfig
+
+    nothing = dockerconfig.DockerConfig({}, {})
     try:
         with open(path, "rb") as file:
             data = file.read(_MAX_GLOBAL_AUTH_FILE + 1)
