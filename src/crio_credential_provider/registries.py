@@ -375,6 +375,8 @@ def _decode(data: bytes) -> dict[str, Any]:
         if data.startswith(mark):
             data = data[len(mark) :]
             break
+    if not data.strip(b" \t\n"):
+        return {}
     # tomli takes 13 ms of CPU to import; this is only reached when a file changed.
     import tomli
 
