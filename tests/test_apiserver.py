@@ -512,8 +512,9 @@ def test_without_a_role_the_line_says_which(alpha_node: Node, cluster: ApiServer
         alpha,
         "answered 403",
         "service account default may not list secrets in namespace team-alpha",
-        "kubectl -n team-alpha create role pull-secrets --verb=list --resource=secrets",
-        "kubectl -n team-alpha create rolebinding pull-secrets --role=pull-secrets --serviceaccount=team-alpha:default",
+        "kubectl -n team-alpha create role list-secrets-as-default --verb=list --resource=secrets",
+        "kubectl -n team-alpha create rolebinding list-secrets-as-default --role=list-secrets-as-default "
+        "--serviceaccount=team-alpha:default",
         deadline=20,
     )
     assert len(cluster.requests) == 1
@@ -558,7 +559,11 @@ RECORDED_REFUSALS: dict[str, tuple[str, ...]] = {
         "whose audience is https://kubernetes.default.svc",
     ),
     "list-secrets-401-bad-token": ("answered 401 (Unauthorized)", "it does not accept the token"),
-    "list-secrets-403-no-rbac": ("answered 403", 'cannot list resource "secrets"', "create role pull-secrets"),
+    "list-secrets-403-no-rbac": (
+        "answered 403",
+        'cannot list resource "secrets"',
+        "create role list-secrets-as-default",
+    ),
     "list-secrets-403-other-namespace": ("answered 403", "system:serviceaccount:team-beta:default"),
     "list-secrets-403-anonymous": ("answered 403", "system:anonymous"),
 }

@@ -299,8 +299,8 @@ def test_the_remedy_for_namespace() -> None:
     error = refused(NAMESPACE, {LIST: 403})
     assert "service account builder may not list secrets in namespace team-alpha" in error.message
     assert commands(error.hint) == [
-        [*KUBECTL, "role", "pull-secrets", "--verb=list", "--resource=secrets"],
-        [*KUBECTL, "rolebinding", "pull-secrets", "--role=pull-secrets", BINDING],
+        [*KUBECTL, "role", "list-secrets-as-builder", "--verb=list", "--resource=secrets"],
+        [*KUBECTL, "rolebinding", "list-secrets-as-builder", "--role=list-secrets-as-builder", BINDING],
     ]
 
 

@@ -442,6 +442,7 @@ class _Connection:
     def _fill(self) -> bool:
         """Reads what there is; False at the end of the stream."""
         self._tls.settimeout(_positive(self._deadline - time.monotonic()))
-        data = self._tls.recv(256 * 1024)
+        # A TLS record holds no more; a larger buffer would be mapped and unmapped for each.
+        data = self._tls.recv(16 * 1024)
         self._buffer += data
         return bool(data)

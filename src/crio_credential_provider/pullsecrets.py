@@ -95,8 +95,9 @@ def _of_namespace(account: ServiceAccount, token: str, cluster: Cluster) -> Pull
         try:
             answer = _object(cluster.get(page, token), "SecretList")
         except ClusterError as error:
-            rule = "--verb=list --resource=secrets"
-            raise _explained(error, account, "list secrets", "pull-secrets", rule) from None
+            # Named after the account, so that the commands work for a second one of the namespace as well.
+            role, rule = f"list-secrets-as-{account.name}", "--verb=list --resource=secrets"
+            raise _explained(error, account, "list secrets", role, rule) from None
         if not isinstance(answer.get("items"), list):
             raise ClusterError("the API server's SecretList has no items", "is a Kubernetes API server there?")
         items.extend(answer["items"])
