@@ -15,6 +15,10 @@ def run(arguments: list[str]) -> int:
         The exit status.
     """
     command, *rest = arguments
-    status = import_module(f".{command}", __name__).run(rest)
+    try:
+        status = import_module(f".{command}", __name__).run(rest)
+    except SystemExit as stop:
+        # argparse: 0 after --help, 2 for wrong usage.
+        status = int(stop.code or 0)
     assert isinstance(status, int)
     return status

@@ -23,6 +23,7 @@ from typing import Any
 from ..demo.journald import MAX_PATH
 from ..demo.stage import JOURNAL_SOCKET, Stage
 from ..demo.story import Step, Story, Tell
+from .output import complain, make_parser, write_line
 
 OK, FAULT, USAGE_FAULT = 0, 1, 2
 WIDTH = 100
@@ -57,19 +58,16 @@ def run(arguments: list[str]) -> int:
     Returns:
         The exit status.
     """
-    try:
-        given = _parser().parse_args(arguments)
-    except SystemExit as stop:
-        return int(stop.code or 0)
+    given = _parser().parse_args(arguments)
     plugin, environment = ([given.plugin], {}) if given.plugin else _this_program()
     if given.plugin and not (os.path.isfile(given.plugin) and os.access(given.plugin, os.X_OK)):
-        _complain(f"--plugin: {given.plugin} is no program that can be run")
+        complain("demo", f"--plugin: {given.plugin} is no program that can be run")
         return USAGE_FAULT
     try:
         with _interruptible(), _directory(given.keep) as root, Stage(root, plugin, environment) as stage:
             return _play(stage, shlex.join(plugin), root if given.keep else "", given.output == "json")
     except _Obstacle as obstacle:
-        _complain(str(obstacle))
+        complain("demo", str(obstacle))
         return FAULT
 
 
@@ -77,18 +75,8 @@ class _Obstacle(Exception):
     """Why there can be no demo here: nowhere to keep files, nowhere to write to."""
 
 
-def _complain(text: str) -> None:
-    sys.stderr.write(f"crio-credential-provider demo: {text}\n")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="crio-credential-provider demo",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = make_parser("demo", _DESCRIPTION, _EPILOG)
     parser.add_argument(
         "--plugin", metavar="PATH", type=os.path.abspath, help="the plugin to run; without it, this very program"
     )
@@ -164,18 +152,15 @@ def _play(stage: Stage, plugin: str, kept: str, as_json: bool) -> int:
     if kept and not as_json:
         _print(f"The node's files are kept in {kept}")
     if last.failure:
-        _complain(f'step {last.number}, "{last.title}", was not as told: {last.failure}')
+        complain("demo", f'step {last.number}, "{last.title}", was not as told: {last.failure}')
         return FAULT
     return OK
 
 
 def _print(text: str) -> None:
     try:
-        sys.stdout.write(f"{text}\n")
-        sys.stdout.flush()
+        write_line(text)
     except OSError as error:
-        # What is still buffered must not fail once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise _Obstacle(f"standard output cannot be written to: {error.strerror}") from None
 
 

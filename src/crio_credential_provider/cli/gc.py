@@ -12,7 +12,6 @@ import functools
 import json
 import os
 import stat
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from ..errors import AuthFileError, ProviderError, UsageError
 from ..handoff import Line, Stale
 from ..pullintents import PullIntents
 from ..settings import FLAGS_BY_NAME, Settings
+from .output import complain, make_parser, write_line
 
 OK, FAULT, USAGE_FAULT = 0, 1, 2
 
@@ -81,10 +81,7 @@ def run(arguments: list[str]) -> int:
     Returns:
         The exit status.
     """
-    try:
-        given = _parser().parse_args(arguments)
-    except SystemExit as stop:
-        return int(stop.code or 0)
+    given = _parser().parse_args(arguments)
     try:
         chosen = _settings(given)
         intents = PullIntents(chosen.kubelet_root_dir)
@@ -99,7 +96,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _complain(error: ProviderError, status: int) -> int:
-    sys.stderr.write(f"crio-credential-provider gc: {error}\n")
+    complain("gc", str(error))
     return status
 
 
@@ -107,13 +104,7 @@ def _complain(error: ProviderError, status: int) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="crio-credential-provider gc",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = make_parser("gc", _DESCRIPTION, _EPILOG)
     for name in FLAGS:
         flag = FLAGS_BY_NAME[name]
         default = f" (default {flag.default})" if flag.default else ""
@@ -302,11 +293,8 @@ def _age(seconds: float) -> str:
 def _print(text: str) -> None:
     """Writes a line at once. AuthFileError where that fails: nothing is removed that was not told."""
     try:
-        sys.stdout.write(f"{text}\n")
-        sys.stdout.flush()
+        write_line(text)
     except OSError as error:
-        # What is still buffered must not fail once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise AuthFileError(
             f"standard output cannot be written to: {error.strerror}", "what was not told was not removed"
         ) from None
