@@ -15,7 +15,7 @@ import binascii
 from . import native
 from .errors import ConfigError
 from .record import Record
-from .registries import AUTH_FILE_HELPER
+from .registries import AUTH_FILE_HELPER, fold
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def loads(data: bytes) -> DockerConfig:
     cred_helpers: dict[str, str] = {}
     for name, value in _members(_parse(data), "the file"):
         # Members match without regard to case; a second one adds to the first, null takes it back.
-        folded = _fold(name)
+        folded = fold(name)
         if folded == "auths":
             if value is None:
                 auths.clear()
@@ -149,10 +149,6 @@ def _string(value: Any, where: str) -> str:
     return value
 
 
-def _fold(name: str) -> str:
-    return name.replace("\u017f", "s").replace("\u212a", "k").lower()
-
-
 def _entries(value: Any) -> dict[str, AuthEntry]:
     return {key: _entry(entry, f"entry {n} of auths") for n, (key, entry) in enumerate(_members(value, "auths"), 1)}
 
@@ -160,7 +156,7 @@ def _entries(value: Any) -> dict[str, AuthEntry]:
 def _entry(value: Any, where: str) -> AuthEntry:
     read = {"auth": "", "identitytoken": "", "username": "", "password": ""}
     for name, member in _members(value, where):
-        folded = _fold(name)
+        folded = fold(name)
         if member is None:
             continue
         if folded in ("auth", "identitytoken"):
@@ -256,14 +252,23 @@ def _helper_needed(helper: str) -> ConfigError:
 def _decode(entry: AuthEntry, key: str) -> Found | None:
     """The credential of ``auth``, the only member that CRI-O takes one from; None where it holds none."""
     try:
-        userpass = decode_base64(entry.auth)
+        userpass = split_auth(entry.auth)
     except ValueError:
         raise ConfigError(f"the auth of the entry {key!r} is not base64", rule="base64") from None
-    username, colon, password = userpass.partition(b":")
-    if not colon:
+    if userpass is None:
         return None
-    credential = Credential(username, password.strip(b"\x00"), entry.identity_token)
+    credential = Credential(*userpass, entry.identity_token)
     return Found(credential, key) if credential else None
+
+
+def split_auth(auth: str) -> tuple[bytes, bytes] | None:
+    """User name and password of an ``auth`` member; None where it holds no USER:PASSWORD.
+
+    Raises:
+        ValueError: not base64.
+    """
+    username, colon, password = decode_base64(auth).partition(b":")
+    return (username, password.strip(b"\x00")) if colon else None
 
 
 def decode_base64(text: str) -> bytes:

@@ -236,9 +236,9 @@ def _credential(entry: AuthEntry) -> tuple[Credential | None, str]:
     username, password = _encode(entry.username), _encode(entry.password)
     if entry.auth:
         try:
-            user, colon, rest = dockerconfig.decode_base64(entry.auth).partition(b":")
-            if colon:
-                username, password = user, rest.strip(b"\x00")
+            userpass = dockerconfig.split_auth(entry.auth)
+            if userpass is not None:
+                username, password = userpass
             else:
                 flaw = "has an auth that is not USER:PASSWORD"
         except ValueError:

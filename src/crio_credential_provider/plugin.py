@@ -80,7 +80,7 @@ class _Run:
         self._warnings = warnings
 
     def serve(self) -> None:
-        """Reads, decides, hands over, answers, and sweeps up."""
+        """Reads, decides, hands over, answers."""
         self._request = request = credentialprovider.loads(_read_request())
         self._resolution = resolution = provider.resolve(request, self._settings, self._connect)
         record_for = None

