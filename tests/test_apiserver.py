@@ -100,6 +100,23 @@ def test_the_request_as_it_is_sent(connect: Callable[..., Client], identity: Ide
         assert (end, rest) == ("", "")
 
 
+def test_an_object_is_posted(connect: Callable[..., Client], identity: Identity) -> None:
+    answer = b"HTTP/1.1 201 Created\r\nDate: Sun, 22 Nov 2026 18:00:00 GMT\r\nContent-Length: 2\r\n\r\n{}"
+
+    def behave(connection: socket.socket, closing: threading.Event) -> None:
+        while not connection.recv(65536).endswith(b"}"):
+            pass
+        connection.sendall(answer)
+
+    with tls_peer(behave, identity) as peer:
+        client = connect(peer.port)
+        assert client.create("/apis/x", {"a": "ä"}, TOKEN) == {}
+        assert client.date == "Sun, 22 Nov 2026 18:00:00 GMT"
+    head, _, body = bytes(peer.received).partition(b"\r\n\r\n")
+    assert head.startswith(b"POST /apis/x HTTP/1.1\r\n")
+    assert b"Content-Length: 14" in head.split(b"\r\n") and body == b'{"a":"\\u00e4"}'
+
+
 def test_one_connection_serves_several_requests(connect: Callable[..., Client], identity: Identity) -> None:
     answers = [GOOD_ANSWERS["with its length"], GOOD_ANSWERS["chunk extensions and trailers"]] * 2
 

@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-COMMANDS = ("demo", "gc")
+COMMANDS = ("completion", "demo", "doctor", "explain", "gc", "manifests", "verify")
 
 USAGE_FAULT = 2
 

@@ -1,4 +1,8 @@
-"""The commands for people, one module each, named like the command."""
+"""The commands for people, one module each, named like the command.
+
+Each has ``run(arguments)``, which returns the exit status, and ``parser()``, from which completion and man pages are
+made as well.
+"""
 
 from __future__ import annotations
 

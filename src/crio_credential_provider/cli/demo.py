@@ -23,9 +23,8 @@ from typing import Any
 from ..demo.journald import MAX_PATH
 from ..demo.stage import JOURNAL_SOCKET, Stage
 from ..demo.story import Step, Story, Tell
-from .output import complain, make_parser, write_line
+from .output import FAULT, OK, USAGE_FAULT, add_output, complain, make_parser, write_line
 
-OK, FAULT, USAGE_FAULT = 0, 1, 2
 WIDTH = 100
 """Columns that the text takes at most, but for a single word that is longer."""
 
@@ -58,7 +57,7 @@ def run(arguments: list[str]) -> int:
     Returns:
         The exit status.
     """
-    given = _parser().parse_args(arguments)
+    given = parser().parse_args(arguments)
     plugin, environment = ([given.plugin], {}) if given.plugin else _this_program()
     if given.plugin and not (os.path.isfile(given.plugin) and os.access(given.plugin, os.X_OK)):
         complain("demo", f"--plugin: {given.plugin} is no program that can be run")
@@ -75,14 +74,15 @@ class _Obstacle(Exception):
     """Why there can be no demo here: nowhere to keep files, nowhere to write to."""
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = make_parser("demo", _DESCRIPTION, _EPILOG)
-    parser.add_argument(
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = make_parser("demo", _DESCRIPTION, _EPILOG)
+    made.add_argument(
         "--plugin", metavar="PATH", type=os.path.abspath, help="the plugin to run; without it, this very program"
     )
-    parser.add_argument("--keep", action="store_true", help="keep the node's directory, and say where it is")
-    parser.add_argument("--output", choices=("text", "json"), default="text", help="how to tell it (default text)")
-    return parser
+    made.add_argument("--keep", action="store_true", help="keep the node's directory, and say where it is")
+    add_output(made)
+    return made
 
 
 def _this_program() -> tuple[list[str], dict[str, str]]:

@@ -22,9 +22,7 @@ from ..errors import AuthFileError, ProviderError, UsageError
 from ..handoff import Line, Stale
 from ..pullintents import PullIntents
 from ..settings import FLAGS_BY_NAME, Settings
-from .output import complain, make_parser, write_line
-
-OK, FAULT, USAGE_FAULT = 0, 1, 2
+from .output import FAULT, OK, USAGE_FAULT, add_output, complain, make_parser, write_line
 
 IN_USE = "in-use"
 """Directory below the auth directory into which CRI-O renames a file for the time of a pull."""
@@ -81,7 +79,7 @@ def run(arguments: list[str]) -> int:
     Returns:
         The exit status.
     """
-    given = _parser().parse_args(arguments)
+    given = parser().parse_args(arguments)
     try:
         chosen = _settings(given)
         intents = PullIntents(chosen.kubelet_root_dir)
@@ -103,23 +101,24 @@ def _complain(error: ProviderError, status: int) -> int:
 # -- the command line -------------------------------------------------------------------------------------------------
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = make_parser("gc", _DESCRIPTION, _EPILOG)
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = make_parser("gc", _DESCRIPTION, _EPILOG)
     for name in FLAGS:
         flag = FLAGS_BY_NAME[name]
         default = f" (default {flag.default})" if flag.default else ""
-        parser.add_argument(f"--{name}", metavar=flag.metavar, help=f"{flag.help}{default}".replace("%", "%%"))
-    parser.add_argument(
+        made.add_argument(f"--{name}", metavar=flag.metavar, help=f"{flag.help}{default}".replace("%", "%%"))
+    made.add_argument(
         "--in-use", action="store_true", help="also remove what CRI-O took for a pull and did not remove after it"
     )
-    parser.add_argument(
+    made.add_argument(
         "--in-use-after",
         metavar="DURATION",
         help=f"age, since it was written, from which such a file is an orphan (default {_IN_USE_AFTER})",
     )
-    parser.add_argument("--dry-run", action="store_true", help="only say what would be removed")
-    parser.add_argument("--output", choices=("text", "json"), default="text", help="how to tell it (default text)")
-    return parser
+    made.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+    add_output(made)
+    return made
 
 
 def _settings(given: argparse.Namespace) -> Settings:
