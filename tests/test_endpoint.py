@@ -61,7 +61,7 @@ def test_the_places_in_their_order(root: Root) -> None:
 
     root.write(ENVIRONMENT_FILE, "KUBERNETES_SERVICE_HOST=env.example\nKUBERNETES_SERVICE_PORT=1\n")
     assert root.find().url == "https://env.example:1"
-    for number, path in enumerate((K3S, "/var/lib/kubelet/kubeconfig", KUBELET_CONF)):
+    for number, path in enumerate((K3S, KUBELET_CONF, "/var/lib/kubelet/kubeconfig")):
         written = root.write(path, kubeconfig(f"https://host{number}.example:6443"))
         found = root.find()
         assert (found.url, found.origin) == (f"https://host{number}.example:6443", written)

@@ -111,7 +111,7 @@ def test_commands_of_the_program_are_ones_it_takes() -> None:
     assert found
     for word, *rest in found:
         if word in COMMANDS:
-            parser = import_module(f"crio_credential_provider.cli.{word}")._parser()
+            parser = import_module(f"crio_credential_provider.cli.{word}").parser()
             parser.parse_args([text for text in rest if text != "[--help]"])
         else:
             assert word in ("--version", "--version-json", "--help") or loads([word, *rest], {})

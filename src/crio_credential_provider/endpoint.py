@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from .settings import Settings
 
 KUBECONFIGS = (
-    "/etc/kubernetes/kubelet.conf",
     "/var/lib/kubelet/kubeconfig",
+    "/etc/kubernetes/kubelet.conf",
     "/var/lib/rancher/k3s/agent/kubelet.kubeconfig",
 )
-"""Where kubelets keep theirs: kubeadm, OpenShift and many others, k3s."""
+"""Where kubelets keep theirs: OpenShift and many others, kubeadm, k3s. OpenShift's kubelet.conf is another kind of file,
+a KubeletConfiguration, so that kubeadm's place comes second."""
 
 CERTIFICATE_AUTHORITIES = (
     "/etc/kubernetes/pki/ca.crt",
