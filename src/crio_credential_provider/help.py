@@ -14,8 +14,14 @@ standard input. It leaves an auth file for CRI-O and answers on standard output.
 
 Usage:
   crio-credential-provider [FLAGS] < request     as the kubelet does
-  crio-credential-provider demo [--help]         the whole job on an embedded cluster
-  crio-credential-provider gc [--help]           remove auth files that nobody comes for
+  crio-credential-provider COMMAND [--help]      for people:
+    explain      what a pull will do, step by step, and why
+    verify       ask each pull source for the image with the credential that it gets
+    doctor       find what is wrong on this node
+    manifests    print what a cluster needs
+    demo         the whole job on an embedded cluster
+    gc           remove auth files that nobody comes for
+    completion   completion for bash and zsh
   crio-credential-provider --version | --version-json | --help
 
 Flags, each also as an environment variable:
