@@ -82,6 +82,7 @@ class Client:
         self._seconds = seconds
         self._deadline = time.monotonic() + seconds
         self._secrets = _secrets(credential)
+        self._ours: set[str] = set()
         self._trust: Trust | None = None
 
     # -- questions ---------------------------------------------------------------------------------------------------
@@ -150,6 +151,7 @@ class Client:
         url = parse_url(f"{scheme}://{self._server}{target}")
         if url is None:
             raise Fault(DNS, f"{self._server!r} is no host", "mend the location in registries.conf")
+        self._ours |= {url.origin, url.shown}
         return url
 
     def _authorize(self, challenges: Sequence[Challenge], scopes: list[str]) -> str:
@@ -237,6 +239,11 @@ class Client:
         context = self._trusted().context
         try:
             return wire.exchange(method, url, headers, content, context, self._environment, self._deadline)
+        except Fault as fault:
+            where = self._shown(url._replace(target=""))
+            evidence = fault.evidence if where == url.origin else f"{where}, where it redirects, cannot be reached"
+            remedy = fault.remedy if where == url.origin else "the registry's administrator knows where it redirects"
+            raise Fault(fault.outcome, evidence, remedy, fault.cause) from None
         except OSError as error:
             raise self._unreachable(url, error) from None
         except http.client.HTTPException:
@@ -264,7 +271,9 @@ class Client:
         return any(piece in spelling for piece in self._secrets for spelling in texts)
 
     def _shown(self, url: Url) -> str:
-        return f"{url.scheme}://(not shown)" if self._quotes(url.shown) else url.shown
+        """A URL without its query. What the registry sent us to must not repeat the credential; our own may seem to."""
+        is_ours = url.shown in self._ours
+        return url.shown if is_ours or not self._quotes(url.shown) else f"{url.scheme}://(not shown)"
 
     def _words(self, answer: Answer) -> str:
         """`` (CODE: message)`` of the errors that the distribution API and token services answer with."""
@@ -282,8 +291,16 @@ class Client:
     def _refused(self, answer: Answer, challenges: Sequence[Challenge], authorization: str) -> Fault:
         """The manifest is not handed out."""
         where, words = self._shown(answer.url), self._words(answer)
-        if answer.url.authority != self._server and answer.status in (401, 403):
-            words += f"; {self._server} redirected there, where no credential was shown"
+        if answer.status in (401, 403) and answer.url.origin != self._url(self.scheme, "/").origin:
+            also = (
+                "; CRI-O shows it, as the name is the same" if answer.url.host == self._server.partition(":")[0] else ""
+            )
+            evidence = (
+                f"{where} answers {answer.status}{words}; {self._server} redirects there, where no credential was shown"
+            )
+            remedy = "the registry's administrator knows why it redirects there"
+            outcome = UNAUTHORIZED if answer.status == 401 else FORBIDDEN
+            return Fault(outcome, f"{evidence}{also}", remedy, "redirected")
         if answer.status == 401:
             return self._unauthorized(f"{where} answers 401", words, challenges, authorization)
         if answer.status == 403:
@@ -374,7 +391,7 @@ class Client:
         if isinstance(error, ConnectionRefusedError):
             return Fault(CONNECT, f"{where} refuses connections", "is it up, and is the port right?", "refused")
         if isinstance(error, (ConnectionResetError, BrokenPipeError)):
-            remedy = "is something between that does not let it through? Its log may tell"
+            remedy = "its log may tell why: does it want a client certificate, or is something between that ends it?"
             return Fault(CONNECT, f"{where} closes the connection without an answer", remedy, "closed")
         reason = error.strerror or type(error).__name__
         return Fault(
@@ -387,7 +404,7 @@ class Client:
         if error.reason in _NOT_TLS:
             return self._plain(url, where)
         if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
-            remedy = "is something between that does not let TLS through? Its log may tell"
+            remedy = "its log may tell why: does it want a client certificate, or is something between that ends it?"
             return Fault(TLS, f"{where} closes the connection during TLS", remedy, "closed")
         if error.reason in _WANTS_CERTIFICATE:
             directory = self._trusted().directory

@@ -6,12 +6,14 @@ Each request has a connection of its own. Everything ends at one deadline, and a
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.client
 import io
 import ipaddress
 import json
 import re
 import socket
+import ssl
 import threading
 import time
 import urllib.parse
@@ -20,8 +22,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .verdict import CONNECT, DNS, Fault
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Mapping
+
+_MAX_HEAD = 64 * 1024
+"""Bytes of a proxy's answer."""
 
 _MAX_ANSWER = 8 * 1024 * 1024
 """Bytes of one answer, its head included; CRI-O takes manifests of 4 MiB."""
@@ -161,18 +165,17 @@ def exchange(
         TooMuch: the answer has no end.
         Fault: the host or a proxy cannot be found, or the proxy refuses.
     """
+    opened, target = _open(url, headers, context, environment, deadline)
     connection = http.client.HTTPConnection(url.host, url.port)
+    connection.sock = _Wire(opened, deadline)
     try:
-        opened, target = _open(url, headers, context, environment, deadline)
-        connection.sock = _Wire(opened, deadline)
-        try:
-            connection.request(method, target, content or None, headers)
-            response = connection.getresponse()
-            return Answer(response.status, response.headers, response.read(), url)
-        except TimeoutError:
-            raise Silent from None
+        connection.request(method, target, content or None, headers)
+        response = connection.getresponse()
+        return Answer(response.status, response.headers, response.read(), url)
+    except TimeoutError:
+        raise Silent from None
     finally:
-        connection.close()
+        opened.close()
 
 
 def _open(
@@ -202,20 +205,33 @@ def _open(
         raise
 
 
-class _Wire(io.RawIOBase):
-    """What http.client needs of a socket, with a deadline and a bound."""
+class _Wire:
+    """What http.client needs of a socket. Closing is left to who opened it: http.client closes before it has read."""
+
+    def __init__(self, connection: socket.socket, deadline: float) -> None:
+        self._connection = connection
+        self._deadline = deadline
+
+    def sendall(self, data: bytes) -> None:
+        self._connection.settimeout(_remaining(self._deadline))
+        # A server that closes has said why, which is still to be read: that it wants a client certificate, for one.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
+            self._connection.sendall(data)
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        return io.BufferedReader(_Incoming(self._connection, self._deadline))
+
+    def close(self) -> None:
+        pass
+
+
+class _Incoming(io.RawIOBase):
+    """What a peer says, up to a deadline and a bound."""
 
     def __init__(self, connection: socket.socket, deadline: float) -> None:
         self._connection = connection
         self._deadline = deadline
         self._left = _MAX_ANSWER
-
-    def sendall(self, data: bytes) -> None:
-        self._connection.settimeout(_remaining(self._deadline))
-        self._connection.sendall(data)
-
-    def makefile(self, mode: str) -> io.BufferedReader:
-        return io.BufferedReader(self)
 
     def readable(self) -> bool:
         return True
@@ -227,10 +243,6 @@ class _Wire(io.RawIOBase):
         size = self._connection.recv_into(buffer)
         self._left -= size
         return size
-
-    def close(self) -> None:
-        self._connection.close()
-        super().close()
 
 
 def _remaining(deadline: float) -> float:
@@ -365,13 +377,14 @@ def _tunnel(plain: socket.socket, proxy: Proxy, url: Url, deadline: float) -> No
     host = f"[{url.host}]" if ":" in url.host else url.host
     target = f"{host}:{url.port}"
     lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}", *(f"{k}: {v}" for k, v in proxy.headers.items())]
-    wire = _Wire(plain, deadline)
-    wire.sendall("\r\n".join([*lines, "", ""]).encode("ascii"))
+    plain.settimeout(_remaining(deadline))
+    plain.sendall("\r\n".join([*lines, "", ""]).encode("ascii"))
     head = b""
     # Byte by byte: what follows the head belongs to TLS.
-    while not head.endswith(b"\r\n\r\n") and len(head) < 65536:
-        byte = bytearray(1)
-        if not wire.readinto(byte):
+    while not head.endswith(b"\r\n\r\n") and len(head) < _MAX_HEAD:
+        plain.settimeout(_remaining(deadline))
+        byte = plain.recv(1)
+        if not byte:
             break
         head += byte
     status = head.split(b" ", 2)[1:2]
