@@ -198,11 +198,11 @@ def _ask_cluster(
             resolution.reason = f"no table sends this image elsewhere; had the pod used a short name: {error}"
             return
         raise
-    global_config, warnings = _global_config(settings.global_auth_file)
+    node_config, warnings = global_config(settings.global_auth_file)
     resolution.warnings += warnings
     resolution.secrets = found.secrets
     selection = keyring.select(
-        resolution.sources, found.secrets, global_config, lambda source: may_use_secrets(source, settings)
+        resolution.sources, found.secrets, node_config, lambda source: may_use_secrets(source, settings)
     )
     resolution.selection = selection
     resolution.skipped = found.skipped + selection.flawed
@@ -216,7 +216,7 @@ def _ask_cluster(
         )
 
 
-def _global_config(path: str) -> tuple[DockerConfig, tuple[str, ...]]:
+def global_config(path: str) -> tuple[DockerConfig, tuple[str, ...]]:
     """The node's auth file. A broken one is told, and does not take the namespace's own credentials with it."""
     from . import dockerconfig
 

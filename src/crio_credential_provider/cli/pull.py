@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .. import credentialprovider, provider, reference, serviceaccount, settings
 from ..credentialprovider import Request
 from ..errors import ClusterError, ConfigError, ProviderError, RequestError, UsageError
+from ..explanation import NotAsked
 from ..reference import Reference, ReferenceSyntaxError
 from ..settings import FLAGS_BY_NAME, POD, SERVICE_ACCOUNT, Settings
 from . import objectsfile
@@ -88,12 +89,6 @@ class RefusedArguments(ProviderError):
     """Arguments of the CredentialProviderConfig that the plugin itself refuses, with exit status 2."""
 
     fault = "usage"
-
-
-class NotAsked(ProviderError):
-    """The cluster could not be asked as the plugin would ask it; the fault is of this command, not of a pull."""
-
-    fault = "not-asked"
 
 
 # -- the command line -------------------------------------------------------------------------------------------------
