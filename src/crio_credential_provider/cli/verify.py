@@ -318,6 +318,8 @@ def _conclusion(
     if unknown is not None:
         return f"Whether the pull would succeed is not known: {unknown.source.source.name}: {unknown.evidence}", ""
     first = asked[0]
+    if explained.error is not None and first.outcome in (registryclient.UNAUTHORIZED, registryclient.FORBIDDEN):
+        return f"The pull would fail, as the plugin does: {explained.error.message}", explained.error.hint
     text = f"The pull would fail. {first.source.source.name}: {_summary(first)}{ambiguous}"
     return text, first.remedy
 
@@ -435,7 +437,9 @@ _STYLES = {True: "bold green", False: "bold red", None: "bold yellow"}
 
 
 def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:].rstrip('.')}." if not text.endswith("?") else text
+    """With a capital, unless it begins with a name or an address, and a full stop."""
+    start = text[:1].upper() if text.partition(" ")[0].isalpha() else text[:1]
+    return f"{start}{text[1:]}{'' if text.endswith(('.', '?')) else '.'}"
 
 
 def _shown_credential(found: Checked) -> str:
@@ -453,7 +457,7 @@ def _shown(found: Checked) -> str:
         words = found.outcome.replace("-", " ")
     else:
         words = f"{found.outcome}: {_summary(found)}"
-    return words if found.needed or found.verdict is None else f"{words} (not needed)"
+    return words if found.needed or found.verdict is None else f"{words}\nnot needed"
 
 
 def _details(found: Checked) -> Iterator[str]:
