@@ -2,7 +2,7 @@
 
 Knows the command line and how an ``Explanation`` is shown; what there is to tell is ``explanation``'s affair. JSON is
 one object: ``verdict``, ``image``, ``plugin``, ``registries``, ``secrets``, ``sources``, ``authFile``, ``answer``,
-``then`` and ``notes``; members that do not apply are null.
+``then``, ``warnings`` and ``notes``; members that do not apply are null.
 """
 
 from __future__ import annotations
@@ -13,29 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from .. import explanation, settings
 from ..errors import ProviderError, RequestError, UsageError
-from ..explanation import UNKNOWN, UNWELL, WELL, Explanation, OtherKey, Source, Table, shown_key
-from . import pull
-from .output import (
-    FAULT,
-    OK,
-    USAGE_FAULT,
-    add_output,
-    complain,
-    make_parser,
-    printable,
-    write,
-    write_json,
-    write_line,
-)
-from .output import (
-    UNWELL as UNWELL_STATUS,
-)
+from ..explanation import UNKNOWN, UNWELL, WELL, Explanation, OtherKey, Source, Table, Tables, shown_key
+from . import output, pull
+from .output import FAULT, OK, USAGE_FAULT, add_output, complain, make_parser, printable, write, write_json, write_line
 from .pull import Pull, RefusedArguments
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-STATUSES = {WELL: OK, UNWELL: UNWELL_STATUS, UNKNOWN: FAULT}
+STATUSES = {WELL: OK, UNWELL: output.UNWELL, UNKNOWN: FAULT}
 """Exit status of each verdict."""
 
 _DESCRIPTION = """\
@@ -80,11 +66,11 @@ def run(arguments: list[str]) -> int:
     """
     given = parser().parse_args(arguments)
     try:
-        asked, explained = _explain(given)
+        explained = _explain(given)
         if given.output == "json":
             write_json(as_json(explained))
         else:
-            _write_text(asked, explained)
+            _write_text(explained)
     except UsageError as error:
         complain("explain", str(error))
         return USAGE_FAULT
@@ -110,17 +96,18 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def _explain(given: argparse.Namespace) -> tuple[Pull | None, Explanation]:
-    """The pull and its explanation; no pull where the plugin would stop before it knew one."""
+def _explain(given: argparse.Namespace) -> Explanation:
+    """The explanation of the pull that the command line names."""
     chosen = settings.loads([], {})
     try:
         chosen = pull.find_settings(given)
         asked = pull.find(given, chosen)
     except (RefusedArguments, RequestError) as error:
-        return None, explanation.failed(error, chosen, given.image or "")
+        notes = [f"the arguments are those of {given.config}"] if isinstance(error, RefusedArguments) else []
+        return explanation.failed(error, chosen, given.image or "", notes)
     image = asked.image if asked.typed else None
     explained = explanation.explain(asked.request, chosen, asked.connect, image, asked.typed, asked.notes)
-    return asked, explained._replace(notes=(*explained.notes, *_notes_of_file(asked, explained)))
+    return explained._replace(notes=(*explained.notes, *_notes_of_file(asked, explained)))
 
 
 def _notes_of_file(asked: Pull, explained: Explanation) -> Iterable[str]:
@@ -138,39 +125,13 @@ def _notes_of_file(asked: Pull, explained: Explanation) -> Iterable[str]:
 
 def as_json(explained: Explanation) -> dict[str, Any]:
     """The whole explanation for programs."""
-    resolution, match, auth_file = explained.resolution, explained.match, explained.auth_file
-    image, account = explained.image, resolution.account if resolution is not None else None
+    resolution, auth_file, verdict = explained.resolution, explained.auth_file, explained.verdict
     return {
-        "verdict": {
-            "status": explained.verdict.status,
-            "text": explained.verdict.text,
-            "remedy": explained.verdict.remedy or None,
-        },
-        "image": image
-        and {
-            "typed": explained.typed or None,
-            "repository": image.name,
-            "tag": image.tag or None,
-            "digest": image.digest or None,
-            "pulledAs": [str(candidate) for candidate in explained.candidates],
-        },
-        "account": account
-        and {"namespace": account.namespace, "serviceAccount": account.name, "pod": account.pod or None},
+        "verdict": {"status": verdict.status, "text": verdict.text, "remedy": verdict.remedy or None},
+        "image": _image_json(explained),
+        "account": _account_json(explained),
         "plugin": _plugin_json(explained),
-        "registries": {
-            "files": [
-                {"path": file.path, "state": file.state, "tables": len(file.prefixes)} for file in explained.files
-            ],
-            "match": match
-            and {
-                **_table_json(match.table),
-                "location": match.registry.location,
-                "mirrors": [mirror.location for mirror in match.registry.mirrors],
-                "replaces": [_table_json(table) for table in match.replaces],
-            },
-            "others": [{**_table_json(other.table), "why": other.why} for other in explained.tables],
-            "othersLeft": explained.tables_left,
-        },
+        "registries": _registries_json(explained.tables),
         "secrets": {
             "from": explained.settings.secrets_from,
             "looked": [secret.name for secret in resolution.secrets] if resolution and resolution.selection else None,
@@ -186,6 +147,45 @@ def as_json(explained: Explanation) -> dict[str, Any]:
         "then": list(explained.steps),
         "warnings": list(resolution.warnings) if resolution else [],
         "notes": list(explained.notes),
+    }
+
+
+def _image_json(explained: Explanation) -> dict[str, Any] | None:
+    image = explained.image
+    if image is None:
+        return None
+    return {
+        "typed": explained.typed or None,
+        "repository": image.name,
+        "tag": image.tag or None,
+        "digest": image.digest or None,
+        "pulledAs": [str(candidate) for candidate in explained.asked.candidates],
+    }
+
+
+def _account_json(explained: Explanation) -> dict[str, Any] | None:
+    account = explained.resolution.account if explained.resolution else None
+    if account is None:
+        return None
+    # Where nobody had to be asked, the account of a pod is not known.
+    known = explained.resolution is None or explained.resolution.selection or account.audiences or not account.pod
+    name = account.name if known else None
+    return {"namespace": account.namespace, "serviceAccount": name, "pod": account.pod or None}
+
+
+def _registries_json(tables: Tables) -> dict[str, Any]:
+    match = tables.match
+    return {
+        "files": [{"path": file.path, "state": file.state, "tables": len(file.prefixes)} for file in tables.files],
+        "match": match
+        and {
+            **_table_json(match.table),
+            "location": match.registry.location,
+            "mirrors": [mirror.location for mirror in match.registry.mirrors],
+            "replaces": [_table_json(table) for table in match.replaces],
+        },
+        "others": [{**_table_json(other.table), "why": other.why} for other in tables.others],
+        "othersLeft": tables.others_left,
     }
 
 
@@ -244,7 +244,7 @@ Line = tuple[int, str]
 """Indent in columns, and the text."""
 
 
-def _write_text(asked: Pull | None, explained: Explanation) -> None:
+def _write_text(explained: Explanation) -> None:
     """The verdict, what to do about it, then each step."""
     from rich.console import Group
     from rich.padding import Padding
@@ -262,18 +262,18 @@ def _write_text(asked: Pull | None, explained: Explanation) -> None:
     grid = Grid.grid(padding=(0, 2, 0, 0))
     grid.add_column(no_wrap=True, style="bold")
     grid.add_column(overflow="fold")
-    for heading, lines in _sections(asked, explained):
+    for heading, lines in _sections(explained):
         if lines:
             grid.add_row(heading, body(lines))
     if grid.row_count:
         write(Text(""), grid)
 
 
-def _sections(asked: Pull | None, explained: Explanation) -> Iterable[tuple[str, list[Line]]]:
+def _sections(explained: Explanation) -> Iterable[tuple[str, list[Line]]]:
     resolution = explained.resolution
     yield "Image", _image(explained)
-    yield "Pod", _pod(asked, explained)
-    yield "Files", [(0, _file(file.path, file.state, len(file.prefixes))) for file in explained.files]
+    yield "Pod", _pod(explained)
+    yield "Files", [(0, _file(file.path, file.state, len(file.prefixes))) for file in explained.tables.files]
     yield "Table", _table(explained)
     yield "Sources", [line for number, source in enumerate(explained.sources, 1) for line in _source(source, number)]
     yield "Secrets", _secrets(explained)
@@ -296,13 +296,13 @@ def _image(explained: Explanation) -> list[Line]:
         lines.append((0, f"is what the kubelet makes of {explained.typed}"))
     if not explained.typed:
         lines.append((0, "a request tells neither tag nor digest: what serves either is told"))
-    if explained.candidates and [str(c) for c in explained.candidates] != [str(explained.image)]:
-        names = ", ".join(map(str, explained.candidates))
+    if explained.asked.candidates and [str(c) for c in explained.asked.candidates] != [str(explained.image)]:
+        names = ", ".join(map(str, explained.asked.candidates))
         lines.append((0, f"a short name, which CRI-O takes for {names}"))
     return lines
 
 
-def _pod(asked: Pull | None, explained: Explanation) -> list[Line]:
+def _pod(explained: Explanation) -> list[Line]:
     account = explained.resolution.account if explained.resolution else None
     if account is None:
         return []
@@ -323,21 +323,21 @@ def _place(table: Table) -> str:
 def _table(explained: Explanation) -> list[Line]:
     if explained.resolution is None or explained.resolution.config is None:
         return []
-    match = explained.match
+    match = explained.tables.match
     lines = [(0, f"{match.table.prefix}, {_place(match.table)}" if match else "none matches")]
     if match is not None:
         lines += [(2, f"replaces the whole table of the same prefix in {_place(table)}") for table in match.replaces]
-    lines += [(2, f"not {other.table.prefix}, {_place(other.table)}: {other.why}") for other in explained.tables]
-    if explained.tables_left:
-        more = "more " if explained.tables or match else ""
-        tables = "table does" if explained.tables_left == 1 else "tables do"
-        lines.append((2, f"{explained.tables_left} {more}{tables} not match"))
+    lines += [(2, f"not {other.table.prefix}, {_place(other.table)}: {other.why}") for other in explained.tables.others]
+    if explained.tables.others_left:
+        more = "more " if explained.tables.others or match else ""
+        tables = "table does" if explained.tables.others_left == 1 else "tables do"
+        lines.append((2, f"{explained.tables.others_left} {more}{tables} not match"))
     return lines
 
 
 def _source(source: Source, number: int) -> Iterable[Line]:
     place = source.source
-    traits = ["the registry itself" if place.primary else "mirror"]
+    traits = ["the registry's own location, last" if place.primary else "mirror"]
     traits += ["insecure"] if place.insecure else []
     traits += ["blocked"] if place.blocked else []
     traits += [f"by {place.kinds[0]} only"] if len(place.kinds) == 1 else []
@@ -398,7 +398,7 @@ def _answer(explained: Explanation) -> list[Line]:
         return []
     recorded = list(explained.answer.get("auth", {}))
     what = (
-        f"pull record for {recorded[0]}: the image will be tied to this pod's service account"
+        f"pull record for {recorded[0]} (no user, no password), which ties the image to the pod's service account"
         if recorded
         else "no credentials"
     )

@@ -142,7 +142,7 @@ def find_settings(given: argparse.Namespace, usual_config: str = "") -> Settings
     try:
         settings.loads(arguments, variables)
     except UsageError as error:
-        raise RefusedArguments(f"{error.message} (in {config})", error.hint) from None
+        raise RefusedArguments(error.message, error.hint) from None
     own = [f"--{name}={text}" for name in FLAGS for text in _typed(given, name)]
     found = settings.loads([*arguments, *own], environment)
     if given.mirror_registry:
