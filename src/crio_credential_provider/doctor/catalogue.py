@@ -41,8 +41,8 @@ _REGISTER = (
 )
 _SILENT = "The plugin is not run for such pulls; CRI-O asks the mirror without the namespace's credential."
 _NO_AUTH = (
-    'The pod\'s event has the registry\'s answer alone: "authentication required" or "unauthorized". The journal has no '
-    "entry of the plugin for this pull."
+    'The pod\'s event has the registry\'s answer alone: "authentication required" or "unauthorized". '
+    "The journal has no entry of the plugin for this pull."
 )
 _PLUGIN_FAILS = "The plugin fails for every pull, and the kubelet pulls on with no credentials."
 _PLUGIN_SIGNS = (
@@ -85,7 +85,8 @@ _BINARY = {
     "plugin-world-writable": Entry(
         ERROR,
         "others than root can replace the plugin's program",
-        "Whoever can write there can run anything as root on this node, and read every token that the kubelet hands out.",
+        "Whoever can write there can run anything as root on this node, and read every token that the kubelet "
+        "hands out.",
         "The kubelet runs the program as root and asks nobody who wrote it. It checks neither mode nor owner, so that "
         "nothing fails until somebody makes use of it.",
         "None.",
@@ -98,7 +99,8 @@ _KUBELET = {
         WARNING,
         "no kubelet was found",
         "What the kubelet is told could not be examined; doctor may have been run on the wrong machine.",
-        "doctor looks for a running kubelet, k3s or RKE2, and for their units. A kubelet that is started by a script or "
+        "doctor looks for a running kubelet, k3s or RKE2, and for their units. A kubelet that is started by a "
+        "script or "
         "inside a container under another name is not found.",
         "None.",
         "Run doctor on the node, as root; or examine one file with --config FILE.",
@@ -172,7 +174,8 @@ _CONFIG = {
         ERROR,
         "the kubelet refuses the CredentialProviderConfig",
         _KUBELET_DOWN,
-        "The kubelet decodes the file strictly: a key that it does not know, or one that is there twice, is an error; so "
+        "The kubelet decodes the file strictly: a key that it does not know, or one that is there twice, is an "
+        "error; so "
         "is a required key that is missing, in any provider's entry. A kubelet that runs already goes on with what it "
         "read, so that the fault shows at its next restart: often weeks later, at an update, on all nodes at once.",
         _REGISTER,
@@ -218,7 +221,8 @@ _CONFIG = {
         NOTE,
         "cacheType is ServiceAccount, which does not say what this plugin's answers are",
         "None that we know of with this plugin, whose answers are never cached.",
-        "The answer holds for one pod and one pull, which is what Token says. ServiceAccount says that it holds for all "
+        "The answer holds for one pod and one pull, which is what Token says. ServiceAccount says that it holds "
+        "for all "
         "pods of the service account. In the kubelet's source that we read it decides what a cached answer is filed "
         "under, and nothing else; a later version may merge concurrent calls by it, and then pods would share a file.",
         "None.",
@@ -227,7 +231,8 @@ _CONFIG = {
     "require-service-account": Entry(
         WARNING,
         "requireServiceAccount is false",
-        "The plugin is also run for pods without a service account, static pods above all, for which it can do nothing.",
+        "The plugin is also run for pods without a service account, static pods above all, for which it can do "
+        "nothing.",
         "A static pod's request carries no token. The plugin answers that there is nothing to do; the pull goes on as "
         "it would without it, after the time that a run takes.",
         'The plugin\'s journal: "the request carries no service account token", for each pull of a static pod.',
@@ -237,8 +242,10 @@ _CONFIG = {
         ERROR,
         "the API server does not accept tokens of the configured audience",
         "The plugin asks for secrets with a token that the API server answers with 401; no auth file is left.",
-        "A token is good for the audience it was made for, and the API server accepts its own alone. The kubelet gets a "
-        "token for any audience that it is told, so that nothing fails before the plugin asks. Letters count, a slash at "
+        "A token is good for the audience it was made for, and the API server accepts its own alone. The kubelet "
+        "gets a "
+        "token for any audience that it is told, so that nothing fails before the plugin asks. Letters count, a "
+        "slash at "
         "the end included. kubeadm's own is https://kubernetes.default.svc.cluster.local, OpenShift's and many others' "
         "https://kubernetes.default.svc.",
         'The plugin\'s journal and the kubelet\'s log: "answered 401". The pod\'s event: "authentication required".',
@@ -247,7 +254,8 @@ _CONFIG = {
     "default-cache-duration": Entry(
         WARNING,
         "defaultCacheDuration is not 0s",
-        "None with this plugin, which always answers 0s. The Go provider of the same name gives no duration of its own: "
+        "None with this plugin, which always answers 0s. The Go provider of the same name gives no duration of "
+        "its own: "
         "with it the second pull of an image finds no auth file, and fails.",
         "The kubelet keeps an answer without a duration for this long, also one that holds nothing. While it does, the "
         "plugin is not run, and CRI-O finds no file: the first container of a pod starts, the second one does not.",
@@ -288,8 +296,10 @@ _CONFIG = {
         "another provider's matchImages match the same images",
         "The kubelet runs both for such a pull and hands the other one's credentials to CRI-O, which prefers them for "
         "sources on the image's own host.",
-        "All providers that match are run, and their answers are put together. Credentials with a user name go to CRI-O "
-        "with the pull; for mirrors on other hosts they are dropped, and the auth file counts. A provider of a cloud that "
+        "All providers that match are run, and their answers are put together. Credentials with a user name go "
+        "to CRI-O "
+        "with the pull; for mirrors on other hosts they are dropped, and the auth file counts. A provider of a "
+        "cloud that "
         "fails or hangs delays each such pull.",
         "Two entries of providers in the kubelet's log for one pull.",
         "Narrow one of the two, unless it is meant so.",
@@ -319,10 +329,11 @@ _CRIO = {
         ERROR,
         "the plugin writes auth files where CRI-O does not look for them",
         "Every pull goes without the namespace's credentials, and files pile up in a directory that nobody empties.",
-        "CRI-O's namespaced_auth_dir (a hidden option of [crio.image]) and the plugin's --auth-dir are two settings for "
+        "CRI-O's namespaced_auth_dir (a hidden option of [crio.image]) and the plugin's --auth-dir are two "
+        "settings for "
         "one directory. CRI-O reads every file of crio.conf.d; the last one wins.",
-        'The plugin\'s journal says "Wrote auth file to <its directory>"; CRI-O\'s debug log says "Looking for namespaced '
-        'auth JSON file in: <the other>".',
+        'The plugin\'s journal says "Wrote auth file to <its directory>"; CRI-O\'s debug log says '
+        '"Looking for namespaced auth JSON file in: <the other>".',
         "Set both to the same directory, and restart CRI-O if its setting changed.",
     ),
     "registries-conf-mismatch": Entry(
@@ -341,7 +352,8 @@ _AUTH_DIR = {
         ERROR,
         "the auth directory does not belong to root",
         _PLUGIN_FAILS,
-        "Its owner could swap the files in it, and so choose the credentials of other people's pulls. The plugin writes "
+        "Its owner could swap the files in it, and so choose the credentials of other people's pulls. The plugin "
+        "writes "
         "nothing there.",
         _PLUGIN_SIGNS,
         "chown root:root the directory.",
@@ -367,9 +379,11 @@ _AUTH_DIR = {
     "auth-dir-stale-files": Entry(
         WARNING,
         "auth files lie around that nobody comes for",
-        "Each holds credentials of a namespace that a pull of the same repository may still take, also after the secret "
+        "Each holds credentials of a namespace that a pull of the same repository may still take, also after the "
+        "secret "
         "was changed.",
-        "CRI-O takes a file at its pull and removes it. The plugin sweeps what was left at the end of each of its runs; "
+        "CRI-O takes a file at its pull and removes it. The plugin sweeps what was left at the end of each of "
+        "its runs; "
         "so old ones mean that it runs no more, or that it was run by one that does not sweep.",
         "Files of some age in the directory.",
         "crio-credential-provider gc",
@@ -390,7 +404,8 @@ _REGISTRIES = {
         ERROR,
         "CRI-O refuses registries.conf",
         "Every pull on this node fails, of every image; CRI-O that runs goes on with what it read before.",
-        "One broken file, drop-ins included, makes the whole configuration invalid. CRI-O reads it at its start and when "
+        "One broken file, drop-ins included, makes the whole configuration invalid. CRI-O reads it at its start "
+        "and when "
         "it is told to reload, so that the fault shows late.",
         "The pod's event and CRI-O's log have the same reason; the plugin's journal has it as well.",
         "Correct the file.",
@@ -435,7 +450,8 @@ _REGISTRIES = {
     "mirror-without-tls": Entry(
         WARNING,
         "a mirror is talked to without verified TLS",
-        "The namespace's credentials for this mirror go to whoever answers, and over the network in clear text where it "
+        "The namespace's credentials for this mirror go to whoever answers, and over the network in clear text "
+        "where it "
         "speaks plain HTTP.",
         "insecure = true takes every certificate, and plain HTTP where there is no TLS. Pulls work, so that it stays.",
         "None.",
@@ -456,7 +472,8 @@ _CLUSTER = {
         ERROR,
         "the API server does not answer",
         _PLUGIN_FAILS,
-        "The plugin asks the API server at each pull that has a mirror. The kubelet has connections of its own, and may "
+        "The plugin asks the API server at each pull that has a mirror. The kubelet has connections of its own, "
+        "and may "
         "still work.",
         _PLUGIN_SIGNS,
         "See to the address, the route and the server.",
@@ -465,7 +482,8 @@ _CLUSTER = {
         ERROR,
         "the API server's certificate is not accepted",
         _PLUGIN_FAILS + " No token was sent.",
-        "The plugin sends the pod's token over verified TLS alone: the CA of the kubeconfig, and the name or address that "
+        "The plugin sends the pod's token over verified TLS alone: the CA of the kubeconfig, and the name or "
+        "address that "
         "it names.",
         _PLUGIN_SIGNS,
         "Correct the CA or the server's name in the kubeconfig.",
@@ -474,7 +492,8 @@ _CLUSTER = {
         ERROR,
         "the API server is looked for on this node itself",
         "The plugin fails on every node without an API server or a load balancer of its own.",
-        "https://localhost:6443 answers on control-plane nodes, so that a test there goes well, and on workers every pull "
+        "https://localhost:6443 answers on control-plane nodes, so that a test there goes well, and on workers "
+        "every pull "
         "fails. It is also what the plugin falls back to where it finds neither a kubeconfig nor apiserver-url.env.",
         _PLUGIN_SIGNS,
         "Name the cluster's own address in the kubeconfig, or with --apiserver or --kubeconfig in args.",
@@ -491,7 +510,8 @@ _CLUSTER = {
         ERROR,
         "the node may not ask for tokens of the configured audience",
         "The kubelet fails before it runs the plugin, and pulls on with no credentials.",
-        "From Kubernetes 1.33 on a node needs the verb request-serviceaccounts-token-audience on a resource that is named "
+        "From Kubernetes 1.33 on a node needs the verb request-serviceaccounts-token-audience on a resource that "
+        "is named "
         "like the audience, letter for letter. An audience that was changed in the CredentialProviderConfig alone has "
         "this effect too.",
         "\"Error getting service account token\" in the kubelet's log alone. The plugin's journal has no entry.",
@@ -510,7 +530,8 @@ _CLUSTER = {
         "service accounts may not read the pull secrets that the plugin asks for",
         "The plugin gets a 403 for pods of these service accounts, leaves no auth file, and the pull goes on with no "
         "credentials of the namespace.",
-        "In the modes namespace and service-account the plugin asks as the pod's service account, which needs a Role in "
+        "In the modes namespace and service-account the plugin asks as the pod's service account, which needs a "
+        "Role in "
         "its namespace. Each new namespace needs one of its own. The mode pod asks as the node and needs none.",
         "The plugin's journal and the kubelet's log: \"answered 403\", with the commands that grant it.",
         "Grant it with a Role and a RoleBinding, or use --secrets-from=pod.",
@@ -519,7 +540,8 @@ _CLUSTER = {
         ERROR,
         "the mode pod needs the kubelet's client certificate, and there is none to be found",
         _PLUGIN_FAILS,
-        "With --secrets-from=pod the plugin asks the API server as the node, by the client certificate of the kubelet's "
+        "With --secrets-from=pod the plugin asks the API server as the node, by the client certificate of the "
+        "kubelet's "
         "kubeconfig. A kubelet that authenticates by a token or a program has none.",
         _PLUGIN_SIGNS,
         "Name a kubeconfig with a client certificate, or use another --secrets-from.",

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from .commandline import Origin
 from .kubelet import as_mapping
 from .located import MAX_YAML, Document, Syntax, loads_yaml
-from .tree import Tree, Unreadable
+from .tree import Tree
 
 GROUP = "kubelet.config.k8s.io"
 KIND = "CredentialProviderConfig"
@@ -240,9 +240,9 @@ class _Checker:
         if not isinstance(entries, list) or not entries:
             self._refuse(("providers",), "providers is missing or empty, where at least one is required")
             return []
-        found = []
+        found: list[Provider] = []
         for at, entry in enumerate(entries):
-            path = ("providers", at)
+            path: tuple[str | int, ...] = ("providers", at)
             if isinstance(entry, dict):
                 found.append(self._provider(entry, path, position + len(found)))
             else:

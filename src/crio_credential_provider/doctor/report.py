@@ -17,6 +17,7 @@ from .checks.registries import MOST_PROBED, check_mirrors, find_mirrors
 from .cluster import Answers
 from .correction import CORRECTED, Corrected, correct
 from .finding import Examined, Finding, Result, Unexamined
+from .kubelet import parse_version
 from .node import Given, Node
 
 _PROBES_AT_ONCE = 8
@@ -77,7 +78,7 @@ def _with_versions(facts: Node, answers: Answers) -> Node:
         facts = facts._replace(version=answers.version)
     crio = facts.crio
     if crio is not None and crio.version is None and answers.runtime.startswith("cri-o://"):
-        told = node.kubelet.parse_version(answers.runtime.removeprefix("cri-o://"), f"node {answers.node}")
+        told = parse_version(answers.runtime.removeprefix("cri-o://"), f"node {answers.node}")
         facts = facts._replace(crio=crio._replace(version=told))
     return facts
 

@@ -51,7 +51,7 @@ def _offline(node: Node, located: Located) -> Results:
 
 
 def _is_loopback(node: Node, located: Located) -> bool:
-    """Whether the address is this node itself, and nothing says that an API server or a balancer is meant to be here."""
+    """Whether the address is this node itself, where nothing says that an API server is meant to be."""
     assert located.endpoint is not None
     if "/rancher/" in located.kubeconfig:
         return False

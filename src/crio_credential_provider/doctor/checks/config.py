@@ -7,10 +7,10 @@ import re
 from ... import settings
 from ...manifests import matchimages
 from ..commandline import Origin
+from ..correction import CORRECTED
 from ..finding import Evidence, Examined, Results, Unexamined, at, find
 from ..node import Node
 from ..providerconfig import CACHE_TYPE_SINCE, NAME, Provider, duration
-from ..correction import CORRECTED
 
 _GLOBS = frozenset("*?[")
 _MOST_TOLD = 10

@@ -101,7 +101,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _insecure_line(text: str, near: int) -> int:
-    """The line of ``insecure = true`` in the table of a location; that of the location where it is written otherwise."""
+    """The line of ``insecure = true`` in the table of a location, else that of the location."""
     lines = text.splitlines()
     for step in (1, -1):
         number = near
