@@ -169,7 +169,7 @@ def _merged(fault: Fault, file: str, known: set[str] | None) -> Object:
                 raise ValueError(f"{directory / file}: unknown member {sorted(unknown)}")
             removed += patch.get("removed", [])
             merged = merge_patch(merged, patch)
-    return merged | {"removed": removed}
+    return merged | ({"removed": removed} if known is _NODE_MEMBERS else {})
 
 
 # -- the node's files -------------------------------------------------------------------------------------------------
@@ -199,13 +199,13 @@ def _lay_files(fault: Fault, root: Path, node: Object, placeholder: Callable[[st
         path, text = _PROGRAMS[name]
         _write(root, path, f"#!/bin/sh\n: >\"$0{RAN}\"\ncat <<'.'\n{text.format(version=version)}\n.\n", 0o755)
     for source in (GALLERY / "nodes" / fault.node, *fault.overlays):
-        for path in sorted((source / "root").rglob("*")):
-            if path.is_file():
-                text = path.read_bytes().decode(errors="surrogateescape")
+        for file in sorted((source / "root").rglob("*")):
+            if file.is_file():
+                text = file.read_bytes().decode(errors="surrogateescape")
                 filled = _PLACEHOLDER.sub(lambda found: placeholder(found[1]), text)
-                _write(root, "/" + str(path.relative_to(source / "root")), filled, 0o644)
-    for path in node.get("removed", []):
-        gone = below(root, path)
+                _write(root, "/" + str(file.relative_to(source / "root")), filled, 0o644)
+    for removed in node["removed"]:
+        gone = below(root, removed)
         shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
     for link, target in node.get("symlinks", {}).items():
         below(root, link).parent.mkdir(parents=True, exist_ok=True)
@@ -333,7 +333,8 @@ class World:
         }
         if what.startswith("token of "):
             account, audiences = what.removeprefix("token of ").split(" for ")
-            token = make_token(*account.split("/"), audiences.split(" and "))
+            namespace, _, name = account.partition("/")
+            token = make_token(namespace, name, audiences.split(" and "))
             secrets.append(token)
             return token
         return certificates[what].removesuffix("\n")
@@ -518,9 +519,7 @@ class Cluster:
             members = {member: asked.get(member, "") for member in ("verb", "resource", "namespace", "name", "group")}
             return 201, body | {"status": {"allowed": self._may(who, **members)}}
         if path == "/apis/authentication.k8s.io/v1/selfsubjectreviews":
-            name = (
-                f"system:node:{self._node}" if who == "node" else f"system:serviceaccount:{who.replace('/', ':')}"
-            )
+            name = f"system:node:{self._node}" if who == "node" else f"system:serviceaccount:{who.replace('/', ':')}"
             groups = ["system:nodes", "system:authenticated"] if who == "node" else ["system:serviceaccounts"]
             return 201, body | {"status": {"userInfo": {"username": name, "groups": groups}}}
         matched = re.fullmatch(r"/api/v1/namespaces/([^/]+)/serviceaccounts/([^/]+)/token", path)
