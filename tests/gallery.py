@@ -611,23 +611,31 @@ class Seen(NamedTuple):
         return found
 
 
-def look(laid: Laid, *, offline: bool, arguments: Iterable[str] = ()) -> Seen:
+def look(laid: Laid, *, offline: bool) -> Seen:
     """Runs doctor in this process, as on the node, or on its files alone."""
+    status, out, text = run(laid, ["--output", "json"], offline=offline)
+    assert status in (0, 3), f"{status}: {text}"
+    return Seen(status, json.loads(out), text)
+
+
+def run(laid: Laid, arguments: Iterable[str], *, offline: bool) -> tuple[int, str, str]:
+    """Exit status, standard output, and with it standard error; fails where doctor does what it must never do."""
     before = _snapshot(laid.root)
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         if offline:
-            status = doctor.run([*arguments, "--output", "json", "--root", str(laid.root)])
+            status = doctor.run([*arguments, "--root", str(laid.root)])
         else:
-            status = doctor.run([*arguments, "--output", "json"], root=str(laid.root))
-    changed = {path for path, state in _snapshot(laid.root).items() if before.get(path) != state}
+            status = doctor.run([*arguments], root=str(laid.root))
+    after = _snapshot(laid.root)
+    changed = {path for path in {*before, *after} if before.get(path) != after.get(path)}
     ran = {path for path in changed if path.endswith(RAN)}
     assert changed == ran, f"doctor changed {sorted(changed - ran)}"
     assert not (offline and ran), f"doctor ran {sorted(ran)} of an image"
     text = out.getvalue() + err.getvalue()
     shown = [secret for secret in laid.secrets if secret in text or secret.rpartition(".")[2] in text]
     assert not shown, "doctor shows a token or a key"
-    return Seen(status, json.loads(out.getvalue()) if out.getvalue() else {"findings": []}, text)
+    return status, out.getvalue(), text
 
 
 def _snapshot(root: Path) -> dict[str, tuple[object, ...]]:

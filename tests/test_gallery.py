@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import ssl
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +32,7 @@ from gallery import (
     load_variant,
     look,
     merge_patch,
+    run,
 )
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a node's files belong to root")
@@ -152,7 +156,17 @@ def test_a_live_look_asks_the_cluster_and_an_image_nobody(world: World, tmp_path
 
 COMBINATIONS = (
     ("plugin-not-executable", "match-images-slash-star"),
-    ("cache-of-ten-minutes", "mirror-of-unknown-ca"),
+    ("plugin-writable-by-all", "audience-of-kubeadm-on-openshift", "mirror-expired"),
+    ("cache-type-missing", "auth-dir-open"),
+    ("auth-dir-on-disk", "auth-file-of-three-days"),
+    ("crio-1.34.2", "match-images-miss-a-registry", "no-role-to-list-secrets"),
+    ("gate-false-in-config", "crio-of-openshift-4.20", "mirror-refuses", "clock-two-minutes-off"),
+    ("config-newer-than-kubelet", "mirror-of-unknown-ca"),
+    ("auth-dir-in-drop-in", "global-auth-file-of-wrong-type"),
+    ("config-unknown-key", "registries-two-s"),
+    ("apiserver-refuses", "cache-of-ten-minutes"),
+    ("node-may-not-get-service-accounts", "mirror-is-silent", "service-account-not-required"),
+    ("plugin-directory-writable-by-all", "plugin-not-executable"),
 )
 
 
@@ -166,6 +180,139 @@ def test_all_faults_are_named_and_no_other(names: tuple[str, ...], world: World,
     for expected in fault.expected:
         check(expected._replace(line=None), found[expected.finding])
     assert seen.status == 3
+
+
+RECIPE = """\
+apiVersion: kubelet.config.k8s.io/v1
+kind: CredentialProviderConfig
+providers:
+- name: crio-credential-provider
+  matchImages:
+  - "mirror.internal.company.com/*"
+  defaultCacheDuration: "10m"
+  apiVersion: credentialprovider.kubelet.k8s.io/v1
+  args:
+  - --mirror-registry=mirror.internal.company.com
+"""
+
+
+@pytest.mark.parametrize("offline", (False, True), ids=("live", "image"))
+def test_a_recipe_full_of_faults(offline: bool, world: World, tmp_path: Path) -> None:
+    """As a new user writes it: everything wrong is told at once, with a file that heals it all."""
+    fault = load_node("kubeadm")._replace(overlays=(GALLERY / "recipe",))
+    with world.node(fault, tmp_path) as laid:
+        seen = look(laid, offline=offline)
+        assert {found["code"] for found in seen.findings} >= {
+            "match-images-mirror",
+            "match-images-glob-path",
+            "token-attributes-missing",
+            "default-cache-duration",
+        }
+        assert "docker.io" in seen.text
+        file = "/etc/kubernetes/credential-provider-config.yaml"
+        assert below(laid.root, file).read_text() == RECIPE
+        assert [corrected["file"] for corrected in seen.report["correctedFiles"]] == [file]
+        write_over(laid, file, seen.report["correctedFiles"][0]["content"])
+        assert codes(look(laid, offline=offline)) == []
+
+
+# -- hostile nodes ----------------------------------------------------------------------------------------------------
+
+READ_FILES = (
+    ("kubeadm", "/etc/kubernetes/credential-provider-config.yaml"),
+    ("kubeadm", "/etc/kubernetes/kubelet.conf"),
+    ("kubeadm", "/etc/containers/registries.conf"),
+    ("kubeadm", "/etc/containers/registries.conf.d/50-quay.conf"),
+    ("kubeadm", "/etc/crio/crio.conf.d/10-crio.conf"),
+    ("kubeadm", "/etc/default/kubelet"),
+    ("kubeadm", "/usr/lib/systemd/system/kubelet.service"),
+    ("kubeadm", "/var/lib/crio/version"),
+    ("kubeadm", "/var/lib/dpkg/status"),
+    ("kubeadm", "/var/lib/kubelet/config.yaml"),
+    ("kubeadm", "/var/lib/kubelet/pki/kubelet-client-2026-09-14-08-11-52.pem"),
+    ("openshift", "/etc/kubernetes/kubelet.conf"),
+    ("openshift", "/etc/openshift/kubelet.conf.d/10-autosize.conf"),
+    ("openshift", "/var/lib/kubelet/config.json"),
+    ("openshift", "/var/lib/kubelet/kubeconfig"),
+    ("k3s", "/etc/rancher/k3s/config.yaml"),
+    ("k3s", "/etc/crio/crio.conf"),
+    ("k3s", "/var/lib/rancher/k3s/agent/etc/kubelet.conf.d/00-k3s-defaults.conf"),
+)
+
+JUNK = {
+    "empty": b"",
+    "binary": bytes(range(256)) * 16,
+    "number": b"42\n",
+    "list": b"[1, 2]\n",
+    "null": b"a: null\n",
+    "deep": b"[" * 20000,
+    "deep-yaml": b"".join(b" " * n + b"a:\n" for n in range(2000)),
+    "bomb": b"a: &a [x, x, x, x, x, x, x, x, x]\n"
+    + b"".join(b"%c: &%c [%s]\n" % (n, n, b", ".join([b"*%c" % (n - 1)] * 9)) for n in range(ord("b"), ord("k")))
+    + b"providers: *j\nfeatureGates: *j\nclusters: *j\nkubelet-arg: *j\n",
+    "escape": b'a: "\x1b[2J"\nproviders: [{name: "\\e]0;x\\a"}]\n',
+}
+
+
+@pytest.mark.parametrize("offline", (False, True), ids=("live", "image"))
+@pytest.mark.parametrize("junk", JUNK)
+def test_junk_is_told_and_never_a_traceback(junk: str, offline: bool, world: World, tmp_path: Path) -> None:
+    for number, (kind, path) in enumerate(READ_FILES):
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        with world.node(load_node(kind), directory) as laid, in_time(path):
+            below(laid.root, path).write_bytes(JUNK[junk])
+            status, _, text = run(laid, (), offline=offline)
+        assert status in (0, 1, 3) and text, path
+        assert "\x1b" not in text and "Traceback" not in text, path
+
+
+@pytest.mark.parametrize("offline", (False, True), ids=("live", "image"))
+@pytest.mark.parametrize("what", ("directory", "loop", "fifo", "dangling"))
+def test_what_is_no_file_is_told(what: str, offline: bool, world: World, tmp_path: Path) -> None:
+    for number, (kind, path) in enumerate(READ_FILES):
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        with world.node(load_node(kind), directory) as laid, in_time(path):
+            file = below(laid.root, path)
+            file.unlink()
+            if what == "directory":
+                file.mkdir()
+            elif what == "fifo":
+                os.mkfifo(file)
+            else:
+                file.symlink_to(path if what == "loop" else "/nowhere")
+            status, _, text = run(laid, (), offline=offline)
+        assert status in (0, 1, 3) and text and "Traceback" not in text, path
+
+
+@contextlib.contextmanager
+def in_time(what: str) -> Iterator[None]:
+    """Fails what takes longer than any look at one node may."""
+
+    def late(number: int, frame: object) -> None:
+        raise AssertionError(f"{what}: not done after 20 s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(20)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("climb", (True, False), ids=("..", "absolute"))
+def test_a_link_in_an_image_never_leads_out_of_it(climb: bool, world: World, tmp_path: Path) -> None:
+    outside = tmp_path / "outside.conf"
+    outside.write_text("unqualified-search-registries = [canary\n")
+    for number, (kind, path) in enumerate(READ_FILES):
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        with world.node(load_node(kind), directory) as laid:
+            below(laid.root, path).unlink()
+            below(laid.root, path).symlink_to(f"{'/..' * 30 if climb else ''}{outside}")
+            assert "canary" not in run(laid, (), offline=True)[2], path
 
 
 # -- the gallery itself -----------------------------------------------------------------------------------------------
