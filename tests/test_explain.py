@@ -558,7 +558,10 @@ def test_the_file_may_say_whose_secrets_count(place: Place) -> None:
     [
         ("kind: [", "neither JSON nor YAML"),
         ("kind: ConfigMap\nmetadata: {name: x}\n", "holds no Secret"),
-        ("[" * 5000, "neither JSON nor YAML"),
+        ("[" * 100_000, "nested deeper than 64 at line 1"),
+        ("- " * 100_000, "nested deeper than 64 at line 1"),
+        ("{a: " * 100_000, "nested deeper than 64 at line 1"),
+        ('{"kind":"List","items":[' * 300 + "]}" * 300, "holds no Secret"),
         (f"{CANARY}: [{CANARY}\n", "neither JSON nor YAML"),
         ("\0", "neither JSON nor YAML"),
         ("a: &a [x]\nb: [*a, *a]\n", "holds no Secret"),
