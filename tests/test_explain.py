@@ -452,7 +452,7 @@ def test_what_is_known_without_the_cluster_is_told(place: Place, case: str, word
     elif case == "unknown pod":
         arguments[-1] = "--pod=other"
     elif case == "server away":
-        arguments += ["--apiserver=https://127.0.0.1:1", "--deadline=100ms"]
+        arguments += ["--apiserver=https://127.0.0.1:1", "--deadline=1s"]
     else:
         place.node.kubeconfig.unlink()
     done = place.json(*arguments)

@@ -164,11 +164,14 @@ def load_yaml(data: bytes) -> list[Any]:
         for event in yaml.parse(data, loader):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > _MAX_DEPTH:
-                raise ValueError(f"nested deeper than {_MAX_DEPTH} at line {event.start_mark.line + 1}")
+                raise ValueError(f"nested deeper than {_MAX_DEPTH}{_at(event.start_mark)}")
         return list(yaml.load_all(data, loader))
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise ValueError(f"a fault at line {mark.line + 1}" if mark is not None else "no text") from None
+        raise ValueError(f"a fault{_at(getattr(error, 'problem_mark', None))}") from None
+
+
+def _at(mark: Any) -> str:
+    return f" at line {mark.line + 1}" if mark is not None else ""
 
 
 def _objects(document: Any) -> Iterator[Object]:

@@ -189,8 +189,8 @@ def _load_providers(path: str) -> list[dict[str, Any]]:
         documents = objectsfile.load_yaml(_read(path, "--config"))
     except ValueError as error:
         raise UsageError(f"--config: {path} is not valid YAML: {error}") from None
-    document = documents[0] if documents else None
-    providers = document.get("providers") if isinstance(document, dict) else None
+    document = documents[0] if documents and isinstance(documents[0], dict) else {}
+    providers = document.get("providers")
     if not isinstance(providers, list) or document.get("kind") != "CredentialProviderConfig":
         raise UsageError(f"--config: {path} is no CredentialProviderConfig with providers")
     return [entry for entry in providers if isinstance(entry, dict)]
@@ -506,7 +506,7 @@ def _account_of_file(given: argparse.Namespace, chosen: Settings, offline: Objec
     pod = offline.find(objectsfile.POD, given.namespace, given.pod) if given.pod else None
     if given.pod and pod is None and chosen.secrets_from == SERVICE_ACCOUNT:
         offline.note(
-            f"{offline.origin} has no Pod {given.namespace}/{given.pod}: its service account is taken as default"
+            f"{offline.origin} has no Pod {given.namespace}/{given.pod}: its service account counts as default"
         )
     name = objectsfile.text(pod, "spec", "serviceAccountName") or given.service_account or "default"
     if not serviceaccount.is_subdomain(name):
