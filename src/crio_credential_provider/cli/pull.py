@@ -284,10 +284,8 @@ def _check(given: argparse.Namespace, chosen: Settings) -> None:
 def _of_request(given: argparse.Namespace, chosen: Settings, offline: ObjectsFile | None) -> Pull:
     data = _read_or_stdin(given.request, "--request", settings.MAX_REQUEST_SIZE)
     request = credentialprovider.loads(data)
-    try:
-        image = reference.parse(request.image)
-    except ReferenceSyntaxError as error:
-        raise RequestError(f"the CredentialProviderRequest's image is none: {error.message}") from None
+    # What the plugin would say of the request, it says here.
+    image = provider.begin(request).image
     return Pull("", image, request, chosen, _connector(request, chosen, offline), offline=offline)
 
 
@@ -505,9 +503,8 @@ def _account_of_file(given: argparse.Namespace, chosen: Settings, offline: Objec
     """Whose pull it is, without asking anybody: the pod's service account is the one that the file says."""
     pod = offline.find(objectsfile.POD, given.namespace, given.pod) if given.pod else None
     if given.pod and pod is None and chosen.secrets_from == SERVICE_ACCOUNT:
-        offline.note(
-            f"{offline.origin} has no Pod {given.namespace}/{given.pod}: its service account counts as default"
-        )
+        name = f"{given.namespace}/{given.pod}"
+        offline.note(f"{offline.origin} has no Pod {name}: its service account is taken to be default")
     name = objectsfile.text(pod, "spec", "serviceAccountName") or given.service_account or "default"
     if not serviceaccount.is_subdomain(name):
         raise UsageError(f"--secrets: pod {given.pod} names no valid service account")
