@@ -368,18 +368,30 @@ class _Checker:
             self._refuse((*path, _TOKEN_ATTRIBUTES[3]), "requireServiceAccount must be true with required annotations")
 
 
-_PATTERN = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[^:/?#]*)(?::(?P<port>[^/?#]*))?(?P<path>/[^?#]*)?$")
+_HOST = re.compile(r"(?:[A-Za-z0-9!$&'()*+,;=:\[\]<>\"._~-]|%[0-9A-Fa-f]{2}|[^\x00-\x7f])*$")
+_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+
+
+def effective_pattern(pattern: str) -> str:
+    """What the kubelet looks at of a pattern: a query and a fragment are cut off, as of a URL."""
+    return pattern.partition("#")[0].partition("?")[0]
 
 
 def pattern_fault(pattern: str) -> str:
-    """Why the kubelet refuses a pattern of matchImages; "" where it takes it (ParseSchemelessURL)."""
-    if "://" in pattern:
-        return "it must have no scheme"
-    match = _PATTERN.match(pattern)
-    if not match or not match["host"]:
-        return "it must be HOST[:PORT][/PATH]"
-    if match["port"] and not match["port"].isdigit():
+    """Why the kubelet refuses a pattern of matchImages; "" where it takes it.
+
+    It puts https:// before it and parses that as Go parses URLs (ParseSchemelessURL): much that can match nothing is
+    taken, ``https://docker.io`` for one, whose host is then ``https:``.
+    """
+    if any(character < " " or character == "\x7f" for character in pattern):
+        return "it has a control character in it"
+    authority, _, path = effective_pattern(pattern).partition("/")
+    host = authority.rpartition("@")[2]
+    if host.startswith("[") and "]" not in host:
+        return "its host has a bracket without its end"
+    port = host.rpartition("]" if host.startswith("[") else ":")[2] if ":" in host else ""
+    if not re.fullmatch(r":?[0-9]*", port):
         return "its port is no number"
-    if any(character.isspace() or not character.isprintable() for character in pattern):
-        return "it has a space in it"
-    return ""
+    if not _HOST.match(host):
+        return "its host has a character that no host has"
+    return "it has a % without two digits" if _ESCAPE.search(path) else ""

@@ -6,11 +6,12 @@ import re
 
 from ... import settings
 from ...manifests import matchimages
+from ...manifests.providerconfig import FIRST
 from ..commandline import Origin
 from ..correction import CORRECTED
 from ..finding import Evidence, Examined, Results, Unexamined, at, find
 from ..node import Node
-from ..providerconfig import CACHE_TYPE_SINCE, NAME, Provider, duration
+from ..providerconfig import CACHE_TYPE_SINCE, Provider, duration, effective_pattern
 
 _GLOBS = frozenset("*?[")
 _MOST_TOLD = 10
@@ -87,7 +88,7 @@ def _cache_type(node: Node, entry: Provider, cache_type: object) -> Results:
         if minor is not None and minor >= CACHE_TYPE_SINCE:
             evidence = at(origin, f"no cacheType, and the kubelet is of {minor[0]}.{minor[1]}")
             yield find("cache-type-missing", evidence, remedy=f"cacheType: Token   ({CORRECTED})")
-    elif minor is not None and minor < CACHE_TYPE_SINCE:
+    elif minor is not None and FIRST <= minor < CACHE_TYPE_SINCE:
         evidence = at(origin, f"cacheType: {cache_type}, and the kubelet is of {minor[0]}.{minor[1]}")
         yield find("cache-type-unknown", evidence, remedy=f"remove the line   ({CORRECTED})")
     elif cache_type == "ServiceAccount":
@@ -173,6 +174,7 @@ def _same_host(location: str, host: str) -> bool:
 
 def _meets(pattern: str, need: str) -> bool:
     """Whether a pattern matches images that another one, made of a table's prefix, matches."""
+    pattern = effective_pattern(pattern)
     return _GLOBS.isdisjoint(pattern.partition("/")[2]) and matchimages.overlap(pattern, need)
 
 
@@ -185,24 +187,25 @@ def mirror_locations(node: Node) -> list[str]:
 def _against_registries(node: Node, entry: Provider) -> Results:
     config = node.registries.config
     assert config is not None
+    stand_ins: set[str] = set()
     for text, origin, location in mirror_patterns(node):
-        evidence = at(origin, f"{text!r} names the mirror {location}")
-        prefixes = [p for p, t in config.tables.items() if any(mirror[0] == location for mirror in t[4])]
-        named = f"name what it mirrors, {', '.join(sorted(prefixes)[:3])}, not the mirror"
-        yield find("match-images-mirror", evidence, remedy=f"{named}   ({CORRECTED})")
+        prefixes = sorted(p for p, t in config.tables.items() if any(mirror[0] == location for mirror in t[4]))
+        named = ", ".join(prefixes[:3])
+        evidence = at(origin, f"{text!r} names the mirror {location}; pods name {named}")
+        yield find("match-images-mirror", evidence, remedy=f"- {prefixes[0]}   ({CORRECTED})")
+        # One that is a glob in a path as well is no slip of one name for another.
+        stand_ins.update(prefixes if bare_pattern(text) == text else ())
     allowed = node.settings.mirror_registry if node.settings else ()
     derived = matchimages.match_images(config, allowed)
-    missing = [
-        (pattern, reason)
+    told = [
+        f"nothing matches {pattern} ({reason})"
         for pattern, reason in zip(derived.patterns, derived.reasons, strict=True)
-        # A glob in its path is a finding of its own, and says which registry was meant.
-        if not any(matchimages.overlap(_intended(text), pattern) for text, _ in entry.patterns)
+        if pattern not in stand_ins and not _is_meant(entry, pattern)
     ]
-    if missing:
-        told = [f"nothing matches {pattern} ({reason})" for pattern, reason in missing]
+    if told:
         first = at(entry.origin("matchImages"), told[0])
         others = [Evidence("", 0, text) for text in told[1:_MOST_TOLD]]
-        lines = "\n".join(f"- {pattern}" for pattern, _ in missing)
+        lines = "\n".join(f"- {text.split()[2]}" for text in told)
         yield find("match-images-incomplete", first, *others, remedy=f"add to matchImages ({CORRECTED}):\n{lines}")
     elif not derived.patterns and not allowed:
         text = f"no table of {node.registries.main} and its drop-ins has a mirror or another location"
@@ -211,8 +214,9 @@ def _against_registries(node: Node, entry: Provider) -> Results:
         yield Examined(f"matchImages against registries.conf: {', '.join(derived.patterns) or 'nothing to match'}")
 
 
-def _intended(pattern: str) -> str:
-    return bare_pattern(pattern)
+def _is_meant(entry: Provider, need: str) -> bool:
+    """Whether a pattern matches, or would without the glob in its path, which is a finding of its own."""
+    return any(matchimages.overlap(bare_pattern(effective_pattern(text)), need) for text, _ in entry.patterns)
 
 
 def _overlaps(node: Node, entry: Provider) -> Results:
@@ -228,8 +232,3 @@ def _overlaps(node: Node, entry: Provider) -> Results:
             remedy = "narrow one of the two, unless it is meant so"
             yield find("match-images-overlap", *evidence, remedy=remedy)
             break
-
-
-def is_ours(provider: Provider) -> bool:
-    """Whether an entry bears this plugin's own name, by which manifests finds it."""
-    return provider.name == NAME
