@@ -178,6 +178,11 @@ def _texts(value: Any) -> Iterator[tuple[int, str]]:
             yield position, item
 
 
+def is_name(text: str) -> bool:
+    """Whether the kubelet takes a text for a provider's name."""
+    return bool(text) and "/" not in text and " " not in text and text not in (".", "..")
+
+
 _DURATION = re.compile(r"[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+$")
 _PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -299,7 +304,7 @@ class _Checker:
         name = value.get("name")
         if not isinstance(name, str) or not name:
             self._refuse((*path, "name"), "the provider's name is missing")
-        elif "/" in name or " " in name or name in (".", ".."):
+        elif not is_name(name):
             self._refuse((*path, "name"), f"the name {name!r} is none: no slash, no space, no dot alone")
 
     def _list(self, value: dict[str, Any], path: tuple[str | int, ...], key: str, *, required: bool) -> None:
@@ -337,7 +342,8 @@ class _Checker:
             return
         attributes = value["tokenAttributes"] = self._known(value["tokenAttributes"], path, _TOKEN_ATTRIBUTES)
         if value.get("apiVersion") in _API_VERSIONS[1:]:
-            self._refuse(path, f"tokenAttributes needs apiVersion {API_VERSION}")
+            have = value["apiVersion"]
+            self._refuse((*path[:-1], "apiVersion"), f"tokenAttributes needs apiVersion {API_VERSION}, not {have}")
         audience = attributes.get("serviceAccountTokenAudience")
         if not isinstance(audience, str) or not audience:
             self._refuse(path, "serviceAccountTokenAudience is missing, which is required")

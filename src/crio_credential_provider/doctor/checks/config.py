@@ -11,7 +11,7 @@ from ..commandline import Origin
 from ..correction import CORRECTED
 from ..finding import Evidence, Examined, Results, Unexamined, at, find
 from ..node import Node
-from ..providerconfig import CACHE_TYPE_SINCE, Provider, duration, effective_pattern
+from ..providerconfig import CACHE_TYPE_SINCE, Provider, duration, effective_pattern, pattern_fault
 
 _GLOBS = frozenset("*?[")
 _MOST_TOLD = 10
@@ -114,7 +114,7 @@ def _origin_of_argument(entry: Provider, message: str) -> Origin:
             return origin
     for position, pair in enumerate(entry.value.get("env") or ()):
         if isinstance(pair, dict) and str(pair.get("name")) in message:
-            return entry.origin("env", position)
+            return entry.origin("env", position, "value")
     return entry.origin("args")
 
 
@@ -160,16 +160,13 @@ def mirror_patterns(node: Node) -> list[tuple[str, Origin, str]]:
     found = []
     for text, origin in entry.patterns:
         host = bare_pattern(text).partition("/")[0]
-        location = next((place for place in mirror_locations(node) if _same_host(place, host)), "")
+        bare = bare_pattern(effective_pattern(text))
+        location = next((place for place in mirror_locations(node) if matchimages.overlap(bare, place)), "")
         # Pods may name a mirror themselves: then --mirror-registry says so, beside patterns for what it mirrors.
         named = serves and any(matchimages.overlap(host, place.partition("/")[0]) for place in allowed)
         if location and not named and not any(_meets(bare_pattern(text), need) for need in wanted):
             found.append((text, origin, location))
     return found
-
-
-def _same_host(location: str, host: str) -> bool:
-    return matchimages.overlap(host, location.partition("/")[0])
 
 
 def _meets(pattern: str, need: str) -> bool:
@@ -189,7 +186,7 @@ def _against_registries(node: Node, entry: Provider) -> Results:
     assert config is not None
     stand_ins: set[str] = set()
     for text, origin, location in mirror_patterns(node):
-        prefixes = sorted(p for p, t in config.tables.items() if any(mirror[0] == location for mirror in t[4]))
+        prefixes = _mirrored(node, entry, text)
         named = ", ".join(prefixes[:3])
         evidence = at(origin, f"{text!r} names the mirror {location}; pods name {named}")
         yield find("match-images-mirror", evidence, remedy=f"- {prefixes[0]}   ({CORRECTED})")
@@ -197,10 +194,12 @@ def _against_registries(node: Node, entry: Provider) -> Results:
         stand_ins.update(prefixes if bare_pattern(text) == text else ())
     allowed = node.settings.mirror_registry if node.settings else ()
     derived = matchimages.match_images(config, allowed)
+    same = [provider for provider in node.config.providers if provider.name == entry.name] if node.config else []
+    patterns = [text for provider in same for text, _ in provider.patterns]
     told = [
         f"nothing matches {pattern} ({reason})"
         for pattern, reason in zip(derived.patterns, derived.reasons, strict=True)
-        if pattern not in stand_ins and not _is_meant(entry, pattern)
+        if pattern not in stand_ins and not any(_is_meant(text, pattern) for text in patterns)
     ]
     if told:
         first = at(entry.origin("matchImages"), told[0])
@@ -214,14 +213,28 @@ def _against_registries(node: Node, entry: Provider) -> Results:
         yield Examined(f"matchImages against registries.conf: {', '.join(derived.patterns) or 'nothing to match'}")
 
 
-def _is_meant(entry: Provider, need: str) -> bool:
-    """Whether a pattern matches, or would without the glob in its path, which is a finding of its own."""
-    return any(matchimages.overlap(bare_pattern(effective_pattern(text)), need) for text, _ in entry.patterns)
+def _mirrored(node: Node, entry: Provider, pattern: str) -> list[str]:
+    """The registries whose mirrors a pattern names: those that nothing else matches, where there are such."""
+    config = node.registries.config
+    assert config is not None
+    bare = bare_pattern(effective_pattern(pattern))
+    found = sorted(p for p, t in config.tables.items() if any(matchimages.overlap(bare, m[0]) for m in t[4]))
+    return [p for p in found if not any(_meets(text, p) for text, _ in entry.patterns)] or found
+
+
+def _is_meant(pattern: str, need: str) -> bool:
+    """Whether a pattern matches, or would but for a fault of its own that is told: a glob in its path, or a port that
+    is no number."""
+    pattern = bare_pattern(effective_pattern(pattern))
+    if pattern_fault(pattern):
+        pattern, need = pattern.partition("/")[0].partition(":")[0], need.partition("/")[0].partition(":")[0]
+    return matchimages.overlap(pattern, need)
 
 
 def _overlaps(node: Node, entry: Provider) -> Results:
     for other in node.config.providers if node.config else ():
-        if other.position == entry.position:
+        # Two of one name are told by the kubelet's refusal.
+        if other.name == entry.name:
             continue
         for theirs, place in other.patterns:
             mine = next(((text, at_) for text, at_ in entry.patterns if matchimages.overlap(text, theirs)), None)

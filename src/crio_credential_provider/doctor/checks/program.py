@@ -8,7 +8,7 @@ import stat
 
 from ..finding import Evidence, Examined, Results, Unexamined, at, find
 from ..node import Node
-from ..providerconfig import NAME, Provider
+from ..providerconfig import NAME, Provider, is_name
 from ..tree import Unreadable
 
 _OTHERS_CAN_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -23,6 +23,8 @@ def check_program(node: Node) -> Results:
         return
     # The kubelet looks for the programs of all providers, and does not start without one of them.
     for provider in node.config.providers if node.config else ():
+        if not is_name(provider.name):
+            continue
         path = posixpath.join(node.bin_dir, provider.name)
         found = node.tree.stat(path)
         if found is None or stat.S_ISDIR(found.st_mode):
