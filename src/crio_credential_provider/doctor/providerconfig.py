@@ -10,7 +10,8 @@ from __future__ import annotations
 import difflib
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from .commandline import Origin
@@ -107,12 +108,15 @@ class ProviderConfig(NamedTuple):
         return Origin(self.documents[0].file, self.documents[0].line("providers"))
 
 
-def load(tree: Tree, path: str, version: tuple[int, int] | None) -> ProviderConfig:
+def load(
+    tree: Tree, path: str, version: tuple[int, int] | None, instead: Mapping[str, bytes] = MappingProxyType({})
+) -> ProviderConfig:
     """Reads a file, or the files of a directory in byte order.
 
     Args:
         path: on the node.
         version: of Kubernetes, major and minor; None where that is not known.
+        instead: contents of files that are to be taken for what they hold.
 
     Raises:
         Unreadable: nothing is there, or it may not be read.
@@ -132,7 +136,8 @@ def load(tree: Tree, path: str, version: tuple[int, int] | None) -> ProviderConf
     documents = []
     for file in files:
         try:
-            documents.append(loads_yaml(tree.read(file, MAX_YAML), file))
+            data = instead[file] if file in instead else tree.read(file, MAX_YAML)
+            documents.append(loads_yaml(data, file))
         except Syntax as error:
             refusals.append(Refusal(Origin(file, error.line), f"it cannot be parsed: {error.reason}"))
     return _examine(path, documents, refusals, version, is_directory=is_directory)
