@@ -65,8 +65,8 @@ def merge(
 
     Raises:
         ConfigError: the text is no CredentialProviderConfig, or one that the kubelet cannot read either; names the
-            line where there is one.
-        UsageError: the entry would be one that the plugin refuses, or would match nothing.
+            line where there is one. Or the entry would match nothing.
+        UsageError: the entry would be one that the plugin refuses.
     """
     source = _read(text, name)
     if source.data is None:
@@ -365,7 +365,7 @@ class _Editor:
             self.replace(start, end, space + self.scalar(new))
 
     def scalar(self, value: Any) -> str:
-        return json.dumps(value) if self.is_json else layout._flow_scalar(value)
+        return json.dumps(value) if self.is_json else layout.flow_scalar(value)
 
     # Mappings.
 
@@ -475,7 +475,7 @@ class _Editor:
 
     def value(self, value: Any, node: yaml.CollectionNode) -> str:
         if not self.is_json:
-            return layout._flow_scalar(value)
+            return layout.flow_scalar(value)
         if not self.is_spread(node):
             return json.dumps(value)
         unit = self.indent_unit()
