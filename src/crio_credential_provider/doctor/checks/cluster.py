@@ -11,7 +11,9 @@ from ..cluster import AUDIENCE_VERB, MOST_ACCOUNTS, Answers, Located, Right, aud
 from ..commandline import Origin
 from ..correction import CORRECTED
 from ..finding import Evidence, Examined, Results, Unexamined, at, find, seen
+from ..kubelet import runtime_endpoint
 from ..node import Node
+from .kubelet import is_other_runtime
 
 _SKEW_TOLD, _SKEW_BAD = 60.0, 300.0
 """Seconds. A date header counts whole ones, and an answer takes its time."""
@@ -239,6 +241,7 @@ def _grant(node: Node, right: Right) -> str:
 
 def check_runtime_version(node: Node, answers: Answers) -> Results:
     """The runtime of the node's object, where nothing else told CRI-O's version or that it is another one."""
-    if answers.runtime and not answers.runtime.startswith("cri-o://"):
+    told = node.kubelet is not None and is_other_runtime(runtime_endpoint(node.tree, node.kubelet)[0])
+    if answers.runtime and not answers.runtime.startswith("cri-o://") and not told:
         evidence = seen(f"the node {answers.node} runs {answers.runtime}")
         yield find("runtime-not-crio", evidence, remedy="use this plugin on nodes with CRI-O only")
