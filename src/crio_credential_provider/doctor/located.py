@@ -176,9 +176,8 @@ def toml_line(text: str, table: str, key: str, value: str = "") -> int:
 
 def toml_value_line(text: str, key: str, value: str) -> int:
     """The first line that sets a key to a text, in whatever table or form; 0 where none does."""
-    setting = re.compile(
-        rf"""(?:^|[\s{{,])["']?{re.escape(key)}["']?\s*=\s*(["']){re.escape(value)}/*\1""", re.IGNORECASE
-    )
+    name, wanted = re.escape(key), re.escape(value)
+    setting = re.compile(rf"""(?:^|[\s{{,])["']?{name}["']?\s*=\s*(["']){wanted}/*\1""", re.IGNORECASE)
     return next((number for number, line in enumerate(text.splitlines(), 1) if setting.search(line)), 0)
 
 
