@@ -17,7 +17,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from .. import credentialprovider, provider, reference, serviceaccount, settings
 from ..credentialprovider import Request
@@ -185,32 +185,39 @@ def _load_entry(path: str) -> tuple[list[str], dict[str, str]]:
 
 
 def _load_providers(path: str) -> list[dict[str, Any]]:
-    import yaml
-
     try:
-        document = yaml.load(_read(path, "--config"), getattr(yaml, "CBaseLoader", yaml.BaseLoader))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}" if mark is not None else ""
-        raise UsageError(f"--config: {path} is not valid YAML{where}") from None
-    providers = document.get("providers") if isinstance(document, dict) else None
+        documents = objectsfile.load_yaml(_read(path, "--config"))
+    except ValueError as error:
+        raise UsageError(f"--config: {path} is not valid YAML: {error}") from None
+    document = documents[0] if documents and isinstance(documents[0], dict) else {}
+    providers = document.get("providers")
     if not isinstance(providers, list) or document.get("kind") != "CredentialProviderConfig":
         raise UsageError(f"--config: {path} is no CredentialProviderConfig with providers")
     return [entry for entry in providers if isinstance(entry, dict)]
 
 
 def _read(path: str, flag: str, limit: int = _MAX_SIZE) -> bytes:
-    """A file that a flag names, or standard input."""
+    """A file that a flag names."""
     try:
-        if path == "-":
-            data = sys.stdin.buffer.read(limit + 1)
-        else:
-            with open(path, "rb") as file:
-                data = file.read(limit + 1)
+        with open(path, "rb") as file:
+            return _bounded(file, path, flag, limit)
     except OSError as error:
         raise UsageError(f"{flag}: cannot read {path}: {error.strerror}") from None
+
+
+def _read_or_stdin(path: str, flag: str, limit: int) -> bytes:
+    """The same, where - stands for standard input."""
+    if path != "-":
+        return _read(path, flag, limit)
+    if sys.stdin is None:
+        raise UsageError(f"{flag}: standard input is closed")
+    return _bounded(sys.stdin.buffer, "standard input", flag, limit)
+
+
+def _bounded(file: BinaryIO, name: str, flag: str, limit: int) -> bytes:
+    data = file.read(limit + 1)
     if len(data) > limit:
-        raise UsageError(f"{flag}: {path} is larger than {limit >> 20} MiB")
+        raise UsageError(f"{flag}: {name} is larger than {limit >> 20} MiB")
     return data
 
 
@@ -231,7 +238,7 @@ def find(given: argparse.Namespace, chosen: Settings) -> Pull:
     offline = None
     if given.secrets:
         origin = "standard input" if given.secrets == "-" else given.secrets
-        offline = objectsfile.loads(_read(given.secrets, "--secrets", objectsfile.MAX_SIZE), origin)
+        offline = objectsfile.loads(_read_or_stdin(given.secrets, "--secrets", objectsfile.MAX_SIZE), origin)
     if given.request:
         return _of_request(given, chosen, offline)
     try:
@@ -244,7 +251,7 @@ def find(given: argparse.Namespace, chosen: Settings) -> Pull:
         request = Request(image.name, token)
         return Pull(given.image, image, request, chosen, _connector(request, chosen, offline), offline=offline)
     if offline is not None:
-        request = Request(image.name, _stand_in(_account_of_file(given, offline)))
+        request = Request(image.name, _stand_in(_account_of_file(given, chosen, offline)))
         return Pull(given.image, image, request, chosen, _connector(request, chosen, offline), offline=offline)
     return _with_new_token(given, chosen, image)
 
@@ -275,7 +282,7 @@ def _check(given: argparse.Namespace, chosen: Settings) -> None:
 
 
 def _of_request(given: argparse.Namespace, chosen: Settings, offline: ObjectsFile | None) -> Pull:
-    data = _read(given.request, "--request", settings.MAX_REQUEST_SIZE)
+    data = _read_or_stdin(given.request, "--request", settings.MAX_REQUEST_SIZE)
     request = credentialprovider.loads(data)
     try:
         image = reference.parse(request.image)
@@ -494,9 +501,13 @@ def _stand_in(account: ServiceAccount) -> str:
     return ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts)
 
 
-def _account_of_file(given: argparse.Namespace, offline: ObjectsFile) -> ServiceAccount:
+def _account_of_file(given: argparse.Namespace, chosen: Settings, offline: ObjectsFile) -> ServiceAccount:
     """Whose pull it is, without asking anybody: the pod's service account is the one that the file says."""
     pod = offline.find(objectsfile.POD, given.namespace, given.pod) if given.pod else None
+    if given.pod and pod is None and chosen.secrets_from == SERVICE_ACCOUNT:
+        offline.note(
+            f"{offline.origin} has no Pod {given.namespace}/{given.pod}: its service account counts as default"
+        )
     name = objectsfile.text(pod, "spec", "serviceAccountName") or given.service_account or "default"
     if not serviceaccount.is_subdomain(name):
         raise UsageError(f"--secrets: pod {given.pod} names no valid service account")
