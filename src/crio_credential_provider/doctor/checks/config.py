@@ -1,0 +1,244 @@
+"""The CredentialProviderConfig: what the kubelet refuses, and what it takes although it cannot work."""
+
+from __future__ import annotations
+
+import re
+
+from ... import settings
+from ...manifests import matchimages
+from ...manifests.providerconfig import FIRST
+from ..commandline import Origin
+from ..correction import CORRECTED
+from ..finding import Evidence, Examined, Results, Unexamined, at, find
+from ..node import Node
+from ..providerconfig import CACHE_TYPE_SINCE, Provider, duration, effective_pattern, pattern_fault
+
+_GLOBS = frozenset("*?[")
+_MOST_TOLD = 10
+
+
+def check_config(node: Node) -> Results:
+    """The file itself."""
+    if not node.config_path:
+        if node.kubelet is not None:
+            yield Unexamined("the CredentialProviderConfig", "the kubelet is told of none")
+        return
+    if node.config is None:
+        yield from _unreadable(node)
+        return
+    if node.config.refusals:
+        first, *others = (at(refusal.origin, refusal.reason) for refusal in node.config.refusals)
+        yield find("config-refused", first, *others[:_MOST_TOLD], remedy=f"correct it: {CORRECTED}")
+    else:
+        yield Examined(f"the CredentialProviderConfig {node.config_path}")
+    # An entry may stand in what could not be parsed, and where there are no providers at all that is told.
+    if node.entry is None and node.config.providers and node.config.is_whole:
+        names = ", ".join(repr(provider.name) for provider in node.config.providers) or "none"
+        evidence = at(node.config.origin, f"its providers: {names}")
+        yield find("provider-missing", evidence, remedy=f"add the entry: {CORRECTED}")
+
+
+def _unreadable(node: Node) -> Results:
+    error = node.config_error
+    if error is None:
+        return
+    if not error.missing:
+        yield Unexamined(f"the CredentialProviderConfig {node.config_path}", error.reason)
+        return
+    flag = node.kubelet.flag("image-credential-provider-config") if node.kubelet else None
+    origin = flag.origin if flag else Origin("--config")
+    evidence = at(origin, f"names {node.config_path}, which is not there")
+    remedy = f"write {node.config_path}: crio-credential-provider manifests prints one; or correct the flag"
+    yield find("config-missing", evidence, remedy=remedy)
+
+
+def check_entry(node: Node) -> Results:
+    """The entry of the plugin, but for matchImages."""
+    entry = node.entry
+    if entry is None:
+        return
+    yield from _cache_duration(entry)
+    yield from _token_attributes(node, entry)
+    yield from _arguments(node, entry)
+
+
+def _cache_duration(entry: Provider) -> Results:
+    given = entry.value.get("defaultCacheDuration")
+    if duration(given):
+        evidence = at(entry.origin("defaultCacheDuration"), f"defaultCacheDuration: {given}")
+        yield find("default-cache-duration", evidence, remedy=f"defaultCacheDuration: 0s   ({CORRECTED})")
+
+
+def _token_attributes(node: Node, entry: Provider) -> Results:
+    attributes = entry.token_attributes
+    if attributes is None:
+        if entry.value.get("tokenAttributes") is None:
+            evidence = at(entry.origin(), f"the entry {entry.name!r} has no tokenAttributes")
+            yield find("token-attributes-missing", evidence, remedy=f"add them: {CORRECTED}")
+        return
+    yield from _cache_type(node, entry, attributes.get("cacheType"))
+    if attributes.get("requireServiceAccount") is False:
+        evidence = at(entry.origin("tokenAttributes", "requireServiceAccount"), "requireServiceAccount: false")
+        yield find("require-service-account", evidence, remedy=f"requireServiceAccount: true   ({CORRECTED})")
+
+
+def _cache_type(node: Node, entry: Provider, cache_type: object) -> Results:
+    minor = node.minor
+    origin = entry.origin("tokenAttributes", "cacheType")
+    if cache_type is None:
+        if minor is not None and minor >= CACHE_TYPE_SINCE:
+            evidence = at(origin, f"no cacheType, and the kubelet is of {minor[0]}.{minor[1]}")
+            yield find("cache-type-missing", evidence, remedy=f"cacheType: Token   ({CORRECTED})")
+    elif minor is not None and FIRST <= minor < CACHE_TYPE_SINCE:
+        evidence = at(origin, f"cacheType: {cache_type}, and the kubelet is of {minor[0]}.{minor[1]}")
+        yield find("cache-type-unknown", evidence, remedy=f"remove the line   ({CORRECTED})")
+    elif cache_type == "ServiceAccount":
+        evidence = at(origin, "cacheType: ServiceAccount")
+        yield find("cache-type-service-account", evidence, remedy=f"cacheType: Token   ({CORRECTED})")
+
+
+def _arguments(node: Node, entry: Provider) -> Results:
+    if node.refused is not None:
+        origin = _origin_of_argument(entry, node.refused.message)
+        yield find("plugin-arguments-refused", at(origin, str(node.refused)), remedy=f"correct it: {CORRECTED}")
+    for name in settings.unknown_variables(entry.environment):
+        evidence = at(entry.origin("env"), f"{name} is no variable of the plugin, which ignores it")
+        remedy = "correct its name, or remove it; crio-credential-provider --help lists the flags"
+        yield find("plugin-arguments-refused", evidence, remedy=remedy, severity="warning")
+
+
+def _origin_of_argument(entry: Provider, message: str) -> Origin:
+    """The line of the argument or variable that a complaint names."""
+    for text, origin in entry.arguments:
+        flag = text.partition("=")[0]
+        if re.search(rf"{re.escape(flag)}(?![\w-])", message):
+            return origin
+    for position, pair in enumerate(entry.value.get("env") or ()):
+        if isinstance(pair, dict) and str(pair.get("name")) in message:
+            return entry.origin("env", position, "value")
+    return entry.origin("args")
+
+
+# -- matchImages ------------------------------------------------------------------------------------------------------
+
+
+def check_match_images(node: Node) -> Results:
+    """The patterns, against registries.conf and against the other providers."""
+    entry = node.entry
+    if entry is None:
+        return
+    for text, origin in entry.patterns:
+        if not _GLOBS.isdisjoint(text.partition("/")[2]):
+            bare = bare_pattern(text)
+            evidence = at(origin, f"{text!r}: in a path * is a letter like any other")
+            yield find("match-images-glob-path", evidence, remedy=f"- {bare}   ({CORRECTED})")
+    if node.registries.config is None:
+        yield Unexamined("matchImages against registries.conf", "registries.conf cannot be used")
+    else:
+        yield from _against_registries(node, entry)
+    yield from _overlaps(node, entry)
+
+
+def bare_pattern(pattern: str) -> str:
+    """A pattern without the part of its path that holds a glob."""
+    host, *path = pattern.split("/")
+    globs = [at for at, part in enumerate(path) if not _GLOBS.isdisjoint(part)]
+    return "/".join((host, *path[: globs[0]])) if globs else pattern
+
+
+def mirror_patterns(node: Node) -> list[tuple[str, Origin, str]]:
+    """Patterns that name a mirror and no registry that pods name: text, place, location of the mirror."""
+    config, entry = node.registries.config, node.entry
+    if config is None or entry is None:
+        return []
+    wanted = matchimages.match_images(config).patterns
+    serves = [text for text, _ in entry.patterns if any(_meets(text, need) for need in wanted)]
+    allowed = node.settings.mirror_registry if node.settings else ()
+    found = []
+    for text, origin in entry.patterns:
+        host = bare_pattern(text).partition("/")[0]
+        bare = bare_pattern(effective_pattern(text))
+        location = next((place for place in mirror_locations(node) if matchimages.overlap(bare, place)), "")
+        # Pods may name a mirror themselves: then --mirror-registry says so, beside patterns for what it mirrors.
+        named = serves and any(matchimages.overlap(host, place.partition("/")[0]) for place in allowed)
+        if location and not named and not any(_meets(bare_pattern(text), need) for need in wanted):
+            found.append((text, origin, location))
+    return found
+
+
+def _meets(pattern: str, need: str) -> bool:
+    """Whether a pattern matches images that another one, made of a table's prefix, matches."""
+    pattern = effective_pattern(pattern)
+    return _GLOBS.isdisjoint(pattern.partition("/")[2]) and matchimages.overlap(pattern, need)
+
+
+def mirror_locations(node: Node) -> list[str]:
+    """The mirrors of all tables that are not blocked."""
+    tables = node.registries.config.tables if node.registries.config else {}
+    return [mirror[0] for table in tables.values() if not table[2] for mirror in table[4]]
+
+
+def _against_registries(node: Node, entry: Provider) -> Results:
+    config = node.registries.config
+    assert config is not None
+    stand_ins: set[str] = set()
+    for text, origin, location in mirror_patterns(node):
+        prefixes = _mirrored(node, entry, text)
+        named = ", ".join(prefixes[:3])
+        evidence = at(origin, f"{text!r} names the mirror {location}; pods name {named}")
+        yield find("match-images-mirror", evidence, remedy=f"- {prefixes[0]}   ({CORRECTED})")
+        # One that is a glob in a path as well is no slip of one name for another.
+        stand_ins.update(prefixes if bare_pattern(text) == text else ())
+    allowed = node.settings.mirror_registry if node.settings else ()
+    derived = matchimages.match_images(config, allowed)
+    same = [provider for provider in node.config.providers if provider.name == entry.name] if node.config else []
+    patterns = [text for provider in same for text, _ in provider.patterns]
+    told = [
+        f"nothing matches {pattern} ({reason})"
+        for pattern, reason in zip(derived.patterns, derived.reasons, strict=True)
+        if pattern not in stand_ins and not any(_is_meant(text, pattern) for text in patterns)
+    ]
+    if told:
+        first = at(entry.origin("matchImages"), told[0])
+        others = [Evidence("", 0, text) for text in told[1:_MOST_TOLD]]
+        lines = "\n".join(f"- {text.split()[2]}" for text in told)
+        yield find("match-images-incomplete", first, *others, remedy=f"add to matchImages ({CORRECTED}):\n{lines}")
+    elif not derived.patterns and not allowed:
+        text = f"no table of {node.registries.main} and its drop-ins has a mirror or another location"
+        yield find("no-mirrors", at(node.registries.main, text), remedy="add [[registry]] tables with mirrors, if any")
+    else:
+        yield Examined(f"matchImages against registries.conf: {', '.join(derived.patterns) or 'nothing to match'}")
+
+
+def _mirrored(node: Node, entry: Provider, pattern: str) -> list[str]:
+    """The registries whose mirrors a pattern names: those that nothing else matches, where there are such."""
+    config = node.registries.config
+    assert config is not None
+    bare = bare_pattern(effective_pattern(pattern))
+    found = sorted(p for p, t in config.tables.items() if any(matchimages.overlap(bare, m[0]) for m in t[4]))
+    return [p for p in found if not any(_meets(text, p) for text, _ in entry.patterns)] or found
+
+
+def _is_meant(pattern: str, need: str) -> bool:
+    """Whether a pattern matches, or would but for a fault of its own that is told: a glob in its path, or a port that
+    is no number."""
+    pattern = bare_pattern(effective_pattern(pattern))
+    if pattern_fault(pattern):
+        pattern, need = pattern.partition("/")[0].partition(":")[0], need.partition("/")[0].partition(":")[0]
+    return matchimages.overlap(pattern, need)
+
+
+def _overlaps(node: Node, entry: Provider) -> Results:
+    for other in node.config.providers if node.config else ():
+        # Two of one name are told by the kubelet's refusal.
+        if other.name == entry.name:
+            continue
+        for theirs, place in other.patterns:
+            mine = next(((text, at_) for text, at_ in entry.patterns if matchimages.overlap(text, theirs)), None)
+            if mine is None:
+                continue
+            text = f"{mine[0]!r} and {theirs!r} of the provider {other.name!r} match the same images"
+            evidence = at(mine[1], text), at(place, f"the provider {other.name!r}")
+            remedy = "narrow one of the two, unless it is meant so"
+            yield find("match-images-overlap", *evidence, remedy=remedy)
+            break

@@ -1,0 +1,145 @@
+"""The kubelet: found, told of the plugin, new enough, and aware of what is in its files."""
+
+from __future__ import annotations
+
+import posixpath
+import time
+
+from ...manifests.providerconfig import FEATURE_GATE
+from ..commandline import Flag, last
+from ..finding import Examined, Results, Unexamined, at, find, seen
+from ..kubelet import BIN_DIR, LOOKED_FOR, PROVIDER_CONFIG, Kubelet, find_gate, runtime_endpoint
+from ..node import Node
+
+FIRST = (1, 33)
+"""The first version whose kubelet hands over tokens."""
+GATE_ON_SINCE = (1, 34)
+
+_FLAGS = (
+    "--image-credential-provider-config=/etc/kubernetes/credential-provider-config.yaml\n"
+    "--image-credential-provider-bin-dir=/usr/libexec/kubelet-image-credential-provider-plugins"
+)
+
+
+def check_kubelet(node: Node) -> Results:
+    """What the kubelet was or will be started with."""
+    kubelet = node.kubelet
+    if node.given.config:
+        yield Unexamined("the kubelet, CRI-O, the API server and the mirrors", "--config names a file to examine alone")
+        return
+    if kubelet is None:
+        remedy = "run doctor on the node, as root; or examine one file with --config FILE"
+        yield find("kubelet-not-found", seen(f"looked for {LOOKED_FOR}"), remedy=remedy)
+        return
+    for problem in kubelet.problems:
+        yield Unexamined(problem.path, problem.reason)
+    config, bin_dir = kubelet.flag(PROVIDER_CONFIG), kubelet.flag(BIN_DIR)
+    yield Examined(f"the kubelet ({kubelet.name})")
+    if not config and _is_configured(kubelet, PROVIDER_CONFIG):
+        flag = last(kubelet.configured, PROVIDER_CONFIG)
+        assert flag is not None
+        evidence = at(flag.origin, f"--{PROVIDER_CONFIG}={flag.value}, which the running {kubelet.name} does not have")
+        yield find("kubelet-needs-restart", evidence, remedy=_restart(kubelet))
+    elif not config:
+        evidence = at(kubelet.start, f"the command line has no --{PROVIDER_CONFIG}")
+        yield find("kubelet-without-provider-config", evidence, remedy=_add_flags(kubelet))
+    elif not bin_dir:
+        evidence = at(config.origin, f"--{PROVIDER_CONFIG} is there, and --{BIN_DIR} is not")
+        yield find("kubelet-without-bin-dir", evidence, remedy=f"add --{BIN_DIR}=DIRECTORY; {_restart(kubelet)}")
+    else:
+        yield from _stale(node, kubelet, config)
+
+
+def _is_configured(kubelet: Kubelet, name: str) -> bool:
+    return kubelet.started > 0 and last(kubelet.configured, name) is not None
+
+
+def _restart(kubelet: Kubelet) -> str:
+    return f"systemctl restart {kubelet.distribution or 'kubelet'}"
+
+
+def _add_flags(kubelet: Kubelet) -> str:
+    """How flags reach this kubelet."""
+    if kubelet.distribution:
+        return (
+            f"/var/lib/rancher/credentialprovider needs both, the directory bin and the file config.yaml; or name them "
+            f"in /etc/rancher/{kubelet.distribution}/config.yaml as image-credential-provider-bin-dir and "
+            f"image-credential-provider-config. Then: {_restart(kubelet)}"
+        )
+    return f"give the kubelet these flags (kubeadm: KUBELET_EXTRA_ARGS), then: {_restart(kubelet)}\n{_FLAGS}"
+
+
+def _stale(node: Node, kubelet: Kubelet, config: Flag) -> Results:
+    """Whether the files changed after the kubelet had read them."""
+    if not kubelet.started:
+        what = "whether the kubelet runs with its present configuration"
+        yield Unexamined(what, "no running kubelet is looked at" if not node.given.live else "it does not run")
+        return
+    newer = []
+    for document in node.config.documents if node.config else ():
+        found = node.tree.stat(document.file)
+        if found is not None and found.st_mtime > kubelet.started:
+            newer.append((document.file, found.st_mtime))
+    written = last(kubelet.configured, PROVIDER_CONFIG)
+    if newer:
+        file, changed = newer[0]
+        text = f"changed {_when(changed)}, {kubelet.name} started {_when(kubelet.started)}"
+        yield find("kubelet-needs-restart", at(file, text), remedy=_restart(kubelet))
+    elif written and posixpath.normpath(written.value) != posixpath.normpath(config.value):
+        text = f"--{PROVIDER_CONFIG}={written.value}, while the running {kubelet.name} has {config.value}"
+        yield find("kubelet-needs-restart", at(written.origin, text), remedy=_restart(kubelet))
+
+
+def _when(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
+
+
+def check_version(node: Node) -> Results:
+    """The version, and the gate that depends on it."""
+    if node.kubelet is None and not node.given.kubernetes:
+        return
+    if node.version is None:
+        hint = "no running kubelet and no package of dpkg tells it; give it with --kubernetes"
+        yield Unexamined("the kubelet's version, and what depends on it (cacheType)", hint)
+    elif node.version.minor < FIRST:
+        evidence = seen(f"{node.version} ({node.version.origin})")
+        yield find("kubelet-too-old", evidence, remedy="update this node to Kubernetes 1.34 or newer")
+        return
+    else:
+        yield Examined(f"Kubernetes {node.version} ({node.version.origin})")
+    if node.kubelet is not None:
+        yield from _gate(node, node.kubelet)
+
+
+def _gate(node: Node, kubelet: Kubelet) -> Results:
+    gate = find_gate(node.tree, kubelet)
+    for problem in gate.problems:
+        yield Unexamined(f"feature gates in {problem.path}", problem.reason)
+    minor = node.minor
+    on_by_itself = minor is not None and minor >= GATE_ON_SINCE
+    if gate.value is False:
+        evidence = at(gate.origin or "", f"{FEATURE_GATE} is false")
+    elif gate.value is None and minor is not None and not on_by_itself:
+        evidence = at(gate.origin or kubelet.start, f"{FEATURE_GATE} is not set, and is off in {minor[0]}.{minor[1]}")
+    else:
+        return
+    if on_by_itself:
+        remedy = f"remove {FEATURE_GATE}; {_restart(kubelet)}"
+    else:
+        remedy = f"in the KubeletConfiguration, then {_restart(kubelet)}:\nfeatureGates:\n  {FEATURE_GATE}: true"
+    yield find("feature-gate-off", evidence, remedy=remedy)
+
+
+def check_runtime(node: Node) -> Results:
+    """Whether the kubelet talks to CRI-O at all."""
+    if node.kubelet is None:
+        return
+    endpoint, origin = runtime_endpoint(node.tree, node.kubelet)
+    if is_other_runtime(endpoint):
+        evidence = at(origin, f"the kubelet's container runtime endpoint is {endpoint}")
+        yield find("runtime-not-crio", evidence, remedy="use this plugin on nodes with CRI-O only")
+
+
+def is_other_runtime(endpoint: str) -> bool:
+    """Whether a socket is that of a runtime which is known not to be CRI-O."""
+    return "crio" not in endpoint and any(name in endpoint for name in ("containerd", "docker"))

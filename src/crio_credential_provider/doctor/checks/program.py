@@ -1,0 +1,102 @@
+"""The plugin's program: there, executable, under the right name, and nobody else's to change."""
+
+from __future__ import annotations
+
+import posixpath
+import shlex
+import stat
+
+from ..finding import Evidence, Examined, Results, Unexamined, at, find
+from ..node import Node
+from ..providerconfig import NAME, Provider, is_name
+from ..tree import Unreadable
+
+_OTHERS_CAN_WRITE = stat.S_IWGRP | stat.S_IWOTH
+_ANY_EXECUTE = stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH
+
+
+def check_program(node: Node) -> Results:
+    """The file that the kubelet executes for the plugin's entry."""
+    if node.entry is None or not node.bin_dir:
+        what = "the plugin's program"
+        yield Unexamined(what, "a file alone was given" if node.given.config else "nothing says where it lies")
+        return
+    # The kubelet looks for the programs of all providers, and does not start without one of them.
+    for provider in node.config.providers if node.config else ():
+        if not is_name(provider.name):
+            continue
+        path = posixpath.join(node.bin_dir, provider.name)
+        found = node.tree.stat(path)
+        if found is None or stat.S_ISDIR(found.st_mode):
+            yield from _missing(node, provider, path)
+        elif not found.st_mode & _ANY_EXECUTE:
+            evidence = at(path, f"its mode is {stat.S_IMODE(found.st_mode):04o}")
+            yield find("plugin-not-executable", evidence, remedy=f"chmod 0755 {shlex.quote(path)}")
+        elif provider is node.entry:
+            yield Examined(f"the plugin's program {path}")
+        if found is not None and provider is node.entry:
+            yield from _writable(node, path)
+
+
+def _missing(node: Node, provider: Provider, path: str) -> Results:
+    names, listed = _names(node)
+    entries = {provider.name for provider in node.config.providers} if node.config else set()
+    is_ours = provider is node.entry
+    other = next((name for name in names if is_ours and NAME in name and name not in entries), "")
+    wanted = at(provider.origin("name"), f"the provider's name: the kubelet runs {path}")
+    if other:
+        lies = posixpath.join(node.bin_dir, other)
+        evidence = at(lies, f"no provider is called {other!r}")
+        remedy = f"ln -s {shlex.quote(other)} {shlex.quote(path)}"
+        yield find("plugin-other-name", evidence, wanted, remedy=remedy)
+        return
+    dangling = _link(node, path)
+    reason = f"it is a link to {dangling}, which is not there" if dangling else listed
+    how = "README, Install on a node" if is_ours else f"of the provider {provider.name!r}, or remove its entry"
+    remedy = f"install the program as {path} ({how}), then: systemctl restart kubelet"
+    yield find("plugin-missing", at(path, reason), wanted, remedy=remedy)
+
+
+def _names(node: Node) -> tuple[list[str], str]:
+    """What is in the directory, and that in words."""
+    try:
+        names = node.tree.names(node.bin_dir)
+    except Unreadable as error:
+        return [], f"the directory {node.bin_dir} cannot be read: {error.reason}"
+    told = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return names, f"no such file; {node.bin_dir} holds {told or 'nothing'}"
+
+
+def _link(node: Node, path: str) -> str:
+    try:
+        target = node.tree.target(path)
+    except OSError as error:
+        return f"{path} ({error.strerror})"
+    return target if target != path else ""
+
+
+def _writable(node: Node, path: str) -> Results:
+    """The program behind all links, and every directory in which it or a link to it could be replaced."""
+    places = dict.fromkeys((path, node.tree.target(path), node.bin_dir, posixpath.dirname(node.tree.target(path))))
+    evidence: list[Evidence] = []
+    commands: list[str] = []
+    for place in places:
+        found = node.tree.stat(place)
+        if found is None:
+            continue
+        if found.st_uid != 0:
+            evidence.append(at(place, f"it belongs to user {found.st_uid}"))
+            commands.append(f"chown root:root {shlex.quote(place)}")
+        if found.st_mode & _OTHERS_CAN_WRITE:
+            evidence.append(at(place, f"its mode is {stat.S_IMODE(found.st_mode):04o}"))
+            commands.append(f"chmod go-w {shlex.quote(place)}")
+    if evidence:
+        yield find("plugin-world-writable", *_each_once(evidence, node), remedy="\n".join(dict.fromkeys(commands)))
+
+
+def _each_once(evidence: list[Evidence], node: Node) -> list[Evidence]:
+    """Without the second name of one file."""
+    seen: dict[tuple[str, str], Evidence] = {}
+    for item in evidence:
+        seen.setdefault((node.tree.target(item.file), item.text), item)
+    return list(seen.values())

@@ -1,0 +1,150 @@
+"""registries.conf, and the mirrors that it names."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import NamedTuple
+
+from ... import registries
+from ...registryclient import CONNECT, DNS, TLS, Verdict
+from ..commandline import Origin
+from ..finding import Examined, Results, Unexamined, at, find
+from ..located import toml_line, toml_value_line
+from ..node import Node, line_of_registries
+
+MOST_PROBED = 20
+"""Hosts that are asked; more would take longer than a person waits."""
+
+
+class Mirror(NamedTuple):
+    """A place of registries.conf that CRI-O asks instead of the image's own registry.
+
+    Attributes:
+        location: as configured.
+        insecure: TLS not verified, or plain HTTP.
+        prefix: of the table.
+        primary: whether it is the location of the registry itself, which may be out of reach on purpose.
+        origin: the line of its location.
+    """
+
+    location: str
+    insecure: bool
+    prefix: str
+    primary: bool
+    origin: Origin
+
+    @property
+    def host(self) -> str:
+        return self.location.partition("/")[0]
+
+
+def find_mirrors(node: Node) -> list[Mirror]:
+    """Mirrors and other locations of all tables that are not blocked, each place once."""
+    config = node.registries.config
+    found: dict[tuple[str, bool], Mirror] = {}
+    for prefix, (location, insecure, blocked, _, mirrors, file) in config.tables.items() if config else ():
+        if blocked:
+            continue
+        places = [(place, bare, "registry.mirror") for place, bare, _ in mirrors]
+        if location and location != prefix:
+            places.append((location, insecure, "registry"))
+        for place, bare, table in places:
+            text = node.registries.texts.get(file, "")
+            line = toml_line(text, table, "location", place) or toml_value_line(text, "location", place)
+            mirror = Mirror(place, bare, prefix, table == "registry", Origin(file, line))
+            found.setdefault((place, bare), mirror)
+    return list(found.values())
+
+
+def check_registries(node: Node) -> Results:
+    """Whether CRI-O takes the files, and whether it reads auth files by them."""
+    conf = node.registries
+    if conf.unreadable is not None:
+        path, reason = conf.unreadable.path, conf.unreadable.reason
+        if conf.unreadable.missing:
+            evidence = at(path, "it is named, and not there")
+            yield find("registries-conf-refused", evidence, remedy=f"write {path}, or do not name it")
+        else:
+            yield Unexamined(f"registries.conf ({path})", reason)
+        return
+    if conf.refused is not None:
+        origin = line_of_registries(conf, conf.refused)
+        evidence = at(origin, conf.refused.message.removeprefix(f"{origin.file}: "))
+        yield find("registries-conf-refused", evidence, remedy=f"correct {origin}; then: systemctl reload crio")
+        return
+    assert conf.config is not None
+    yield Examined(f"registries.conf: {', '.join(conf.texts) or f'{conf.main}, which is not there'}")
+    if registries.AUTH_FILE_HELPER not in conf.config.credential_helpers:
+        found = [(p, line) for p, t in conf.texts.items() if (line := toml_line(t, "", "credential-helpers"))]
+        file, line = found[-1] if found else (conf.main, 0)
+        helpers = [registries.AUTH_FILE_HELPER, *conf.config.credential_helpers]
+        evidence = at(file, f"credential-helpers = {conf.config.credential_helpers}", line)
+        listed = ", ".join(f'"{helper}"' for helper in helpers)
+        remedy = f"credential-helpers = [{listed}]\nthen: systemctl reload crio"
+        yield find("credential-helpers-without-auth-file", evidence, remedy=remedy)
+
+
+def check_insecure(node: Node) -> Results:
+    """Mirrors that are talked to without verified TLS by configuration."""
+    for mirror in find_mirrors(node):
+        if mirror.insecure and not _is_loopback(mirror.host):
+            text = node.registries.texts.get(mirror.origin.file, "")
+            line = _insecure_line(text, mirror.origin.line)
+            evidence = at(mirror.origin.file, f"insecure = true for {mirror.location} (prefix {mirror.prefix})", line)
+            remedy = f"put its CA at /etc/containers/certs.d/{mirror.host}/ca.crt, and remove insecure = true"
+            yield find("mirror-without-tls", evidence, remedy=remedy)
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether what is sent there stays on the node."""
+    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+    try:
+        return name == "localhost" or ipaddress.ip_address(name.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _insecure_line(text: str, near: int) -> int:
+    """The line of ``insecure = true`` in the table of a location, else that of the location."""
+    lines = text.splitlines()
+    for step in (1, -1):
+        number = near
+        while 0 < number <= len(lines) and not (number != near and lines[number - 1].lstrip().startswith("[")):
+            if lines[number - 1].lstrip().lower().startswith("insecure"):
+                return number
+            number += step
+    return near
+
+
+def check_mirrors(node: Node, verdicts: dict[tuple[str, bool], Verdict | str]) -> Results:
+    """What the mirrors answered. ``verdicts``: by host and insecure; a text where nothing could be asked."""
+    mirrors = [mirror for mirror in find_mirrors(node) if not mirror.primary]
+    if not mirrors or node.given.config:
+        return
+    if not node.given.live:
+        yield Unexamined("whether the mirrors answer", "nobody is asked about an image")
+        return
+    told: set[tuple[str, bool]] = set()
+    for mirror in mirrors:
+        key = mirror.host, mirror.insecure
+        if key in told:
+            continue
+        told.add(key)
+        verdict = verdicts.get(key, f"more than {MOST_PROBED} hosts are named")
+        if isinstance(verdict, str):
+            yield Unexamined(f"the mirror {mirror.host}", verdict)
+        else:
+            yield from _judge(mirror, verdict)
+
+
+def _judge(mirror: Mirror, verdict: Verdict) -> Results:
+    evidence = at(mirror.origin, f"the mirror {mirror.location}: {verdict.evidence}")
+    if verdict.outcome in (DNS, CONNECT):
+        yield find("mirror-unreachable", evidence, remedy=verdict.remedy)
+    elif verdict.outcome == TLS and verdict.cause == "not-tls":
+        consequence = "CRI-O cannot pull from it: it speaks plain HTTP, which insecure = true alone would allow."
+        yield find("mirror-without-tls", evidence, remedy=verdict.remedy, severity="error", consequence=consequence)
+    elif verdict.outcome == TLS:
+        yield find("mirror-certificate", evidence, remedy=verdict.remedy)
+    else:
+        yield Examined(f"the mirror {mirror.host}: {verdict.evidence}")

@@ -1,0 +1,222 @@
+"""CRI-O, the auth directory, and the node's global auth file."""
+
+from __future__ import annotations
+
+import posixpath
+import shlex
+import stat
+from typing import NamedTuple
+
+from ... import dockerconfig, handoff
+from ...errors import ConfigError
+from ...pullintents import PullIntents
+from ...settings import Settings
+from ..crio import Crio
+from ..finding import Evidence, Examined, Results, Unexamined, at, find, seen
+from ..node import Node
+from ..tree import Tree, Unreadable
+
+FIRST_CRIO = (1, 34, 3)
+_MEMORY = ("tmpfs", "ramfs")
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_MAX_GLOBAL_AUTH_FILE = 4 * 1024 * 1024
+_MOST_TOLD = 5
+
+
+def check_crio(node: Node) -> Results:
+    """Its version, and what it was told that the plugin must know as well."""
+    if node.given.config:
+        return
+    crio = node.crio
+    if crio is None:
+        yield Unexamined("CRI-O", "neither a process nor a unit nor a file of it was found")
+        return
+    for problem in crio.problems:
+        yield Unexamined(problem.path, problem.reason)
+    if crio.version is None:
+        yield Unexamined("CRI-O's version", "no running CRI-O, no version file and no package of dpkg tells it")
+    elif crio.version.numbers < FIRST_CRIO:
+        evidence = seen(f"{crio.version} ({crio.version.origin})")
+        yield find("crio-too-old", evidence, remedy="update CRI-O to 1.34.3 or newer")
+    else:
+        yield Examined(f"CRI-O {crio.version} ({crio.version.origin})")
+    if node.settings is None:
+        yield Unexamined("whether CRI-O and the plugin agree on paths", _why_no_settings(node))
+        return
+    yield from _auth_dirs(node, crio, node.settings)
+    yield from _registries(node, crio, node.settings)
+
+
+def _why_no_settings(node: Node) -> str:
+    return "the plugin refuses its arguments" if node.refused else "there is no entry of the plugin"
+
+
+def _is_same(tree: Tree, one: str, other: str) -> bool:
+    """Whether two paths lead to one place: /var/run is a link to /run."""
+    if posixpath.normpath(one) == posixpath.normpath(other):
+        return True
+    try:
+        return tree.target(one) == tree.target(other)
+    except OSError:
+        return False
+
+
+def _auth_dirs(node: Node, crio: Crio, settings: Settings) -> Results:
+    theirs, ours = crio.auth_dir, settings.auth_dir
+    if _is_same(node.tree, theirs.value, ours):
+        return
+    mine = _argument(node, "--auth-dir")
+    text = f"CRI-O's namespaced_auth_dir is {theirs.value}" + ("" if theirs.origin else ", its default")
+    evidence = [at(theirs.origin, text)] if theirs.origin else []
+    evidence.append(Evidence(mine.file, mine.line, f"the plugin's --auth-dir is {ours}" + _or_default(mine)))
+    if not theirs.origin:
+        evidence.append(seen(text))
+    remedy = (
+        f"either args: [--auth-dir={theirs.value}] in the CredentialProviderConfig and: systemctl restart kubelet\n"
+        f"or in /etc/crio/crio.conf.d/50-auth-dir.conf and: systemctl restart crio\n"
+        f'[crio.image]\nnamespaced_auth_dir = "{ours}"'
+    )
+    yield find("auth-dir-mismatch", *evidence, remedy=remedy)
+
+
+def _or_default(mine: Evidence) -> str:
+    return "" if mine.line else ", its default"
+
+
+def _argument(node: Node, flag: str) -> Evidence:
+    """Where the entry gives a flag; else the entry."""
+    for text, origin in node.entry.arguments if node.entry else ():
+        if text == flag or text.startswith(f"{flag}="):
+            return at(origin)
+    return Evidence("", 0, "")
+
+
+def _registries(node: Node, crio: Crio, settings: Settings) -> Results:
+    pairs = (
+        ("--registries-conf", crio.registries_conf, settings.registries_conf),
+        ("--registries-conf-dir", crio.registries_conf_dir, settings.registries_conf_dir),
+    )
+    for flag, theirs, ours in pairs:
+        default = _default(flag)
+        if _is_same(node.tree, theirs.value or default, ours or default):
+            continue
+        mine = _argument(node, flag)
+        evidence = [at(theirs.origin, f"CRI-O's {flag} is {theirs.value}")] if theirs.origin else []
+        evidence.append(Evidence(mine.file, mine.line, f"the plugin's {flag} is {ours or 'not given'}"))
+        if not theirs.origin:
+            evidence.append(seen(f"CRI-O has no {flag}"))
+        remedy = f"args: [{flag}={theirs.value}]" if theirs.value else f"remove {flag} from args"
+        yield find("registries-conf-mismatch", *evidence, remedy=f"{remedy}, then: systemctl restart kubelet")
+
+
+def _default(flag: str) -> str:
+    from ... import registries
+
+    return registries.MAIN_FILE if flag == "--registries-conf" else registries.DROP_IN_DIRECTORY
+
+
+# -- the auth directory -----------------------------------------------------------------------------------------------
+
+
+def check_auth_dir(node: Node) -> Results:
+    """Owner, mode, file system, left-over files."""
+    if node.given.config or node.settings is None:
+        return
+    directory = node.settings.auth_dir
+    found = node.tree.stat(directory)
+    quoted = shlex.quote(directory)
+    if found is not None and not stat.S_ISDIR(found.st_mode):
+        evidence = at(directory, "it is no directory")
+        yield find("auth-dir-mode", evidence, remedy=f"rm {quoted} && install -d -m 0700 {quoted}")
+        return
+    if found is not None:
+        if found.st_uid != 0:
+            evidence = at(directory, f"it belongs to user {found.st_uid}")
+            yield find("auth-dir-owner", evidence, remedy=f"chown root:root {quoted}")
+        if found.st_mode & _OTHERS:
+            evidence = at(directory, f"its mode is {stat.S_IMODE(found.st_mode):04o}")
+            yield find("auth-dir-mode", evidence, remedy=f"chmod 0700 {quoted}")
+        yield Examined(f"the auth directory {directory}")
+        yield from _stale_files(node, node.settings)
+    else:
+        yield Examined(f"the auth directory {directory}, which is not there yet: the plugin makes it")
+    yield from _file_system(node, directory)
+
+
+class _Mount(NamedTuple):
+    point: str
+    kind: str
+
+
+def mounts(tree: Tree) -> list[_Mount]:
+    """Mount points of this machine in the order in which they were mounted; a later one hides an earlier one."""
+    found = []
+    for line in tree.text("/proc/self/mountinfo").splitlines():
+        before, _, after = line.partition(" - ")
+        fields, kinds = before.split(" "), after.split(" ")
+        if len(fields) > 4 and kinds[0]:
+            # Blanks in paths are written as octal.
+            point = fields[4].encode().decode("unicode_escape", "replace")
+            found.append(_Mount(point.encode("latin-1", "replace").decode("utf-8", "replace"), kinds[0]))
+    return found
+
+
+def _file_system(node: Node, directory: str) -> Results:
+    what = "whether the auth directory lies on a disk"
+    if not node.given.live:
+        yield Unexamined(what, "an image has no mounts")
+        return
+    try:
+        points = mounts(node.tree)
+        path = node.tree.target(directory)
+    except (Unreadable, OSError) as error:
+        yield Unexamined(what, str(error))
+        return
+    above = [mount for mount in points if f"{path}/".startswith(f"{mount.point.rstrip('/')}/")]
+    longest = max((len(mount.point) for mount in above), default=0)
+    mount = next((mount for mount in reversed(above) if len(mount.point) == longest), None)
+    if mount is None:
+        yield Unexamined(what, "/proc/self/mountinfo names no mount above it")
+    elif mount.kind not in _MEMORY:
+        evidence = at(directory, f"it lies on {mount.kind}, mounted at {mount.point}")
+        unit = posixpath.normpath(directory).strip("/").replace("-", "\\x2d").replace("/", "-")
+        remedy = (
+            f"as '/etc/systemd/system/{unit}.mount', then: systemctl enable --now '{unit}.mount'\n"
+            "[Unit]\nBefore=crio.service kubelet.service\n\n"
+            f"[Mount]\nWhat=tmpfs\nWhere={directory}\nType=tmpfs\nOptions=mode=0700,size=16m,nosuid,nodev,noexec\n\n"
+            "[Install]\nWantedBy=multi-user.target"
+        )
+        yield find("auth-dir-on-disk", evidence, remedy=remedy)
+
+
+def _stale_files(node: Node, settings: Settings) -> Results:
+    directory = settings.auth_dir
+    try:
+        intents = PullIntents(node.tree.real(settings.kubelet_root_dir))
+        stale = handoff.find_stale(node.tree.real(directory), settings.stale_after, intents)
+    except OSError as error:
+        yield Unexamined(f"left-over files in {directory}", error.strerror or str(error))
+        return
+    if stale:
+        oldest = max(stale, key=lambda file: file.age)
+        number = f"{len(stale)} file" + ("s" if len(stale) > 1 else "")
+        names = ", ".join(sorted(file.name for file in stale)[:_MOST_TOLD])
+        evidence = at(directory, f"{number} that nobody comes for, the oldest of {oldest.age / 3600:.1f} h: {names}")
+        more = "" if directory == "/etc/crio/auth" else f" --auth-dir={shlex.quote(directory)}"
+        yield find("auth-dir-stale-files", evidence, remedy=f"crio-credential-provider gc{more}")
+
+
+def check_global_auth_file(node: Node) -> Results:
+    """Whether the plugin can use it. Its content is never told."""
+    if node.given.config or node.settings is None:
+        return
+    path = node.settings.global_auth_file
+    try:
+        dockerconfig.loads(node.tree.read(path, _MAX_GLOBAL_AUTH_FILE))
+        yield Examined(f"the global auth file {path}")
+    except Unreadable as error:
+        if not error.missing:
+            yield Unexamined(f"the global auth file {path}", error.reason)
+    except ConfigError as error:
+        remedy = f"write it anew: podman login --authfile {shlex.quote(path)} REGISTRY"
+        yield find("global-auth-file-refused", at(path, error.message), remedy=remedy)

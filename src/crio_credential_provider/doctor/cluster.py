@@ -1,0 +1,516 @@
+"""What the API server says when it is asked as the node, by the kubelet's own client certificate.
+
+Reads and asks; nothing that it does stays: access reviews and token requests are answered and not kept. A token that it
+gets is used for one question and never told.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import posixpath
+import re
+import time
+from typing import Any, NamedTuple
+
+from .. import endpoint, provider, reference, serviceaccount, settings
+from ..apiserver import ApiServer
+from ..endpoint import ClientCertificate, Endpoint
+from ..errors import ClusterError, ConfigError, ProviderError, RequestError
+from ..settings import NAMESPACE, POD, SERVICE_ACCOUNT, Settings
+from .commandline import Origin
+from .kubelet import Version, as_mapping, parse_version
+from .node import Node
+from .tree import Unreadable
+
+MOST_ACCOUNTS = 10
+"""Service accounts for which a token is asked."""
+_MOST_TOKENS = 3
+_DEADLINE = 15.0
+"""Seconds for all questions to one API server."""
+_MAX_ANSWER = 32 * 1024 * 1024
+_TOKEN_LIFETIME = 600
+"""Seconds: the least that the API server allows."""
+
+_ACCESS_REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+_SUBJECT_REVIEWS = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
+_USER = "system:node:"
+
+AUDIENCE_VERB = "request-serviceaccounts-token-audience"
+
+
+class Located(NamedTuple):
+    """Where the API server is.
+
+    Attributes:
+        kubeconfig: its path on the node, "" where there is none.
+        endpoint: None where the files do not tell.
+        origin: the line that names the server.
+        error: why there is no endpoint.
+        unreadable: a file that this process may not read.
+    """
+
+    kubeconfig: str
+    endpoint: Endpoint | None
+    origin: Origin | None
+    error: ProviderError | None
+    unreadable: Unreadable | None
+
+
+class Account(NamedTuple):
+    """A service account whose pod on this node uses an image that has a mirror.
+
+    Attributes:
+        pod, uid: the pod that a token is bound to.
+        image: as the pod names it.
+        fails: whether an image of the pod cannot be pulled at the moment.
+    """
+
+    namespace: str
+    name: str
+    pod: str
+    uid: str
+    image: str
+    fails: bool
+
+    @property
+    def is_system(self) -> bool:
+        """Whether it belongs to the cluster itself and not to somebody who keeps pull secrets."""
+        return self.namespace.startswith(("kube-", "openshift-"))
+
+
+class Right(NamedTuple):
+    """What was asked as a service account: the wanted verb and object, and the answer; None where it failed."""
+
+    account: Account
+    wanted: str
+    allowed: bool | None
+    reason: str
+
+
+class Answers(NamedTuple):
+    """What the API server said.
+
+    Attributes:
+        located: where it was looked for.
+        failure: why it could not be asked at all, None where it answered.
+        skew: seconds by which its clock is ahead of ours; None where it does not say.
+        node: the name of this node, "" where nobody tells.
+        runtime: ``cri-o://1.34.3``, "" where the node's object does not tell.
+        version: the kubelet's, by the node's object.
+        has_audience, has_accounts: whether the node may get tokens of the audience, and service accounts.
+        refused: why these were not asked, or not answered.
+        accounts: how many there are besides those asked for.
+        rights: of the service accounts.
+        rights_unasked: why none was asked.
+        audience_refused: the API server's 401 to a token of the configured audience, "" where there was none.
+        identity_refused: its 401 to the client certificate.
+    """
+
+    located: Located
+    failure: ProviderError | None = None
+    skew: float | None = None
+    node: str = ""
+    runtime: str = ""
+    version: Version | None = None
+    has_audience: bool | None = None
+    has_accounts: bool | None = None
+    refused: str = ""
+    accounts: int = 0
+    rights: tuple[Right, ...] = ()
+    rights_unasked: str = ""
+    audience_refused: str = ""
+    identity_refused: str = ""
+
+
+# -- where it is ------------------------------------------------------------------------------------------------------
+
+
+def locate(node: Node) -> Located:
+    """Finds the API server as the plugin does when this node's kubelet runs it."""
+    chosen = node.settings or settings.loads([], {})
+    flag = node.kubelet.flag("kubeconfig") if node.kubelet else None
+    usual = next((path for path in endpoint.KUBECONFIGS if node.tree.exists(path)), "")
+    kubeconfig = chosen.kubeconfig or (flag.value if flag else "") or usual
+    try:
+        if kubeconfig and not chosen.apiserver:
+            node.tree.read(kubeconfig, 4 * 1024 * 1024)
+    except Unreadable as error:
+        if not error.missing:
+            return Located(kubeconfig, None, None, None, error)
+        named = _naming(node, kubeconfig)
+        return Located(kubeconfig, None, named, ConfigError(f"{kubeconfig} is not there"), None)
+    try:
+        found = endpoint.find_endpoint(local_settings(node, kubeconfig))
+    except ConfigError as error:
+        line = re.search(r"at line (\d+)", error.message)
+        return Located(kubeconfig, None, Origin(kubeconfig, int(line[1]) if line else 0), error, None)
+    return Located(kubeconfig, _local_endpoint(node, found), _server_line(node, kubeconfig, found), None, None)
+
+
+def _naming(node: Node, kubeconfig: str) -> Origin:
+    """Who names a kubeconfig that is not there."""
+    for text, origin in node.entry.arguments if node.entry else ():
+        if kubeconfig in text:
+            return origin
+    flag = node.kubelet.flag("kubeconfig") if node.kubelet else None
+    return flag.origin if flag else Origin(kubeconfig)
+
+
+def local_settings(node: Node, kubeconfig: str) -> Settings:
+    """The plugin's settings, with paths where they lie on this machine; nothing is kept between runs."""
+    chosen = node.settings or settings.loads([], {})
+    local = Settings()
+    vars(local).update(vars(chosen))
+    local.root, local.cache_dir = node.tree.root, ""
+    local.kubeconfig = node.tree.real(kubeconfig) if kubeconfig else ""
+    local.apiserver_env_file = node.tree.real(chosen.apiserver_env_file)
+    if chosen.certificate_authority:
+        local.certificate_authority = node.tree.real(chosen.certificate_authority)
+    return local
+
+
+def shown(node: Node, text: str) -> str:
+    """A text with the node's paths as the node has them."""
+    return text.replace(node.tree.root, "") if node.tree.root else text
+
+
+def _real(node: Node, path: str) -> str:
+    """A path that may begin with the root, all links of it resolved inside the root."""
+    return node.tree.real(path.removeprefix(node.tree.root)) if path else ""
+
+
+def _local_endpoint(node: Node, found: Endpoint) -> Endpoint:
+    ca_file = _real(node, found.ca_file)
+    origin = shown(node, found.origin)
+    return Endpoint(found.host, found.port, origin, ca_file, found.ca_data, found.server_name)
+
+
+def _server_line(node: Node, kubeconfig: str, found: Endpoint) -> Origin | None:
+    """Where the server is named; None for the default."""
+    named = shown(node, found.origin)
+    if not named.startswith("/"):
+        return _naming(node, "--apiserver") if named.startswith("--apiserver") else None
+    try:
+        lines = node.tree.text(named, 4 * 1024 * 1024).splitlines()
+    except Unreadable:
+        return Origin(named)
+    keys = ("server:", '"server":') if named == kubeconfig else ("KUBERNETES_SERVICE_HOST",)
+    numbers = [n for n, line in enumerate(lines, 1) if line.strip(" -\t").removeprefix("export ").startswith(keys)]
+    return Origin(named, next((n for n in numbers if found.host in lines[n - 1]), numbers[0] if numbers else 0))
+
+
+# -- what it says -----------------------------------------------------------------------------------------------------
+
+
+def ask(node: Node) -> Answers:
+    """Asks the API server all that is to be known of it."""
+    located = locate(node)
+    if located.endpoint is None:
+        return Answers(located)
+    try:
+        client = _client(node, located.kubeconfig)
+    except ConfigError as error:
+        client, without = None, error.message
+    else:
+        without = ""
+    try:
+        api = ApiServer(located.endpoint, _DEADLINE, _MAX_ANSWER, client=client)
+        skew = _reach(api)
+    except ProviderError as error:
+        return Answers(located, error)
+    answers = Answers(located, skew=skew)
+    if client is None:
+        return answers._replace(refused=shown(node, without), rights_unasked=shown(node, without))
+    return _as_node(node, api, answers)
+
+
+def _client(node: Node, kubeconfig: str) -> ClientCertificate:
+    found = endpoint.find_client_certificate(local_settings(node, kubeconfig))
+    if found.embedded:
+        return found
+    return ClientCertificate(_real(node, found.certificate), _real(node, found.key), embedded=False)
+
+
+def client_certificate_error(node: Node, located: Located) -> ConfigError | None:
+    """Why the plugin would find no client certificate; None where it does."""
+    try:
+        _client(node, located.kubeconfig)
+    except ConfigError as error:
+        return error
+    return None
+
+
+def _reach(api: ApiServer) -> float | None:
+    """Asks for the version, which everybody may; any answer will do. Seconds by which the server's clock is ahead."""
+    try:
+        api.get("/version")
+    except ClusterError as error:
+        if not error.status:
+            raise
+    now = time.time()
+    try:
+        return email.utils.parsedate_to_datetime(api.date).timestamp() - now if api.date else None
+    except ValueError:
+        return None
+
+
+def _as_node(node: Node, api: ApiServer, answers: Answers) -> Answers:
+    """What needs the node's own name and rights."""
+    try:
+        name = _name(node, api)
+    except ClusterError as error:
+        return answers._replace(identity_refused=str(error), refused=error.message, rights_unasked=error.message)
+    answers = answers._replace(node=name)
+    if name:
+        answers = _node_object(api, answers)
+    audience = audience_of(node)
+    if not audience:
+        why = "the entry has no audience"
+        return answers._replace(refused=why, rights_unasked=why)
+    accounts, unasked = _accounts(node, api, name)
+    try:
+        answers = answers._replace(
+            has_audience=_may_for(api, AUDIENCE_VERB, audience, accounts),
+            has_accounts=_may_for(api, "get", "serviceaccounts", accounts),
+        )
+    except ClusterError as error:
+        answers = answers._replace(refused=error.message)
+    return _with_rights(node, api, answers._replace(rights_unasked=unasked), audience, accounts)
+
+
+def _may_for(api: ApiServer, verb: str, resource: str, accounts: list[Account]) -> bool:
+    """Whether the node may do something with service accounts: in all namespaces, else with each of those here."""
+    if _may(api, {"verb": verb, "group": "", "resource": resource}):
+        return True
+    each = [
+        {"verb": verb, "group": "", "resource": resource, "namespace": account.namespace, "name": account.name}
+        for account in accounts[:MOST_ACCOUNTS]
+    ]
+    return bool(each) and all(_may(api, attributes) for attributes in each)
+
+
+def audience_of(node: Node) -> str:
+    """The configured audience, "" where there is none."""
+    attributes = node.entry.token_attributes if node.entry else None
+    value = attributes.get("serviceAccountTokenAudience") if attributes else None
+    return value if isinstance(value, str) else ""
+
+
+def _name(node: Node, api: ApiServer) -> str:
+    """The node's name, as the API server knows it; ClusterError where it does not accept the certificate."""
+    review = {"kind": "SelfSubjectReview", "apiVersion": "authentication.k8s.io/v1"}
+    try:
+        answer = api.create(_SUBJECT_REVIEWS, review)
+    except ClusterError as error:
+        if error.status == 401:
+            raise
+        flag = node.kubelet.flag("hostname-override") if node.kubelet else None
+        return flag.value if flag and serviceaccount.is_subdomain(flag.value) else _host_name(node)
+    user = as_mapping(as_mapping(answer.get("status")).get("userInfo")).get("username")
+    name = user.removeprefix(_USER) if isinstance(user, str) and user.startswith(_USER) else ""
+    return name if serviceaccount.is_subdomain(name) else ""
+
+
+def _host_name(node: Node) -> str:
+    try:
+        name = node.tree.text("/etc/hostname").strip().lower()
+    except Unreadable:
+        return ""
+    return name if serviceaccount.is_subdomain(name) else ""
+
+
+def _node_object(api: ApiServer, answers: Answers) -> Answers:
+    try:
+        found = api.get(f"/api/v1/nodes/{answers.node}")
+    except ClusterError:
+        return answers
+    info = as_mapping(as_mapping(found.get("status")).get("nodeInfo"))
+    runtime, version = info.get("containerRuntimeVersion"), info.get("kubeletVersion")
+    parsed = parse_version(version, f"node {answers.node}") if isinstance(version, str) else None
+    return answers._replace(runtime=runtime if isinstance(runtime, str) else "", version=parsed)
+
+
+def _may(api: ApiServer, attributes: dict[str, str], token: str = "") -> bool:
+    review = {
+        "kind": "SelfSubjectAccessReview",
+        "apiVersion": "authorization.k8s.io/v1",
+        "spec": {"resourceAttributes": attributes},
+    }
+    return as_mapping(api.create(_ACCESS_REVIEWS, review, token).get("status")).get("allowed") is True
+
+
+# -- the rights of service accounts -----------------------------------------------------------------------------------
+
+
+def _accounts(node: Node, api: ApiServer, name: str) -> tuple[list[Account], str]:
+    """The service accounts that matter here, and why there is none."""
+    if not name:
+        return [], "the node's name is not known"
+    try:
+        accounts = find_accounts(node, api.get(f"/api/v1/pods?fieldSelector=spec.nodeName%3D{name}"))
+    except ClusterError as error:
+        return [], f"the pods of this node cannot be listed: {error.message}"
+    return accounts, "" if accounts else "no pod on this node uses an image that has a mirror"
+
+
+def _with_rights(node: Node, api: ApiServer, answers: Answers, audience: str, accounts: list[Account]) -> Answers:
+    mode = node.settings.secrets_from if node.settings else ""
+    if not mode or mode == POD:
+        why = "the mode pod asks as the node, which needs no Role" if mode else "the plugin refuses its arguments"
+        return answers._replace(rights_unasked=why)
+    if answers.has_audience is False:
+        return answers._replace(rights_unasked="the node may not get tokens of the audience")
+    if answers.rights_unasked:
+        return answers
+    assert answers.located.endpoint is not None
+    # Without the client certificate: with it the API server would answer for the node, whatever the token says.
+    as_account = ApiServer(answers.located.endpoint, _DEADLINE, _MAX_ANSWER)
+    rights: list[Right] = []
+    for account in accounts[:MOST_ACCOUNTS]:
+        try:
+            token = _token(api, account, audience)
+        except ClusterError as error:
+            rights.append(Right(account, "get a token", None, error.message))
+            continue
+        try:
+            rights += _rights(mode, api, as_account, account, token)
+        except ClusterError as error:
+            if error.status == 401:
+                return answers._replace(audience_refused=error.message, rights_unasked="its tokens are not accepted")
+            rights.append(Right(account, "ask what it may", None, error.message))
+    return answers._replace(rights=tuple(rights), accounts=max(0, len(accounts) - MOST_ACCOUNTS))
+
+
+def find_accounts(node: Node, pods: dict[str, Any]) -> list[Account]:
+    """The service accounts of pods whose images the plugin has something to do for, each once.
+
+    Those whose pods cannot pull come first, those of the cluster itself last.
+    """
+    config, chosen = node.registries.config, node.settings
+    items = pods.get("items")
+    if config is None or chosen is None or not isinstance(items, list):
+        return []
+    found: dict[tuple[str, str], Account] = {}
+    wanted: dict[str, bool] = {}
+    for pod in map(as_mapping, items):
+        metadata, spec = as_mapping(pod.get("metadata")), as_mapping(pod.get("spec"))
+        names = [metadata.get("namespace"), spec.get("serviceAccountName"), metadata.get("name"), metadata.get("uid")]
+        if not all(isinstance(name, str) and serviceaccount.is_subdomain(name) for name in names):
+            continue
+        namespace, account, name, uid = (str(part) for part in names)
+        # A static pod has no service account of its own, and its tokens would be refused.
+        if "kubernetes.io/config.mirror" in as_mapping(metadata.get("annotations")):
+            continue
+        for image in _images(spec):
+            if image not in wanted:
+                wanted[image] = _has_mirror(node, image)
+            if wanted[image]:
+                made = Account(namespace, account, name, uid, image, _fails(pod))
+                found[namespace, account] = max(found.get((namespace, account), made), made, key=lambda a: a.fails)
+    return sorted(found.values(), key=lambda a: (not a.fails, a.is_system, a.namespace, a.name))
+
+
+def _fails(pod: dict[str, Any]) -> bool:
+    """Whether the kubelet says of a container that its image cannot be pulled."""
+    status = as_mapping(pod.get("status"))
+    kinds = [status.get(kind) for kind in ("initContainerStatuses", "containerStatuses")]
+    states = [as_mapping(as_mapping(one).get("state")) for kind in kinds if isinstance(kind, list) for one in kind]
+    return any(as_mapping(s.get("waiting")).get("reason") in ("ErrImagePull", "ImagePullBackOff") for s in states)
+
+
+def _images(spec: dict[str, Any]) -> list[str]:
+    kinds = [spec.get(kind) for kind in ("initContainers", "containers")]
+    containers = [as_mapping(item) for kind in kinds if isinstance(kind, list) for item in kind]
+    return [image for container in containers if isinstance(image := container.get("image"), str)]
+
+
+def _has_mirror(node: Node, text: str) -> bool:
+    """Whether the plugin would ask for secrets for an image."""
+    assert node.registries.config is not None and node.settings is not None
+    try:
+        image = reference.parse(text)
+        image = reference.Reference(image.domain, image.path)
+        sources, _ = provider.find_sources(node.registries.config, image)
+    except (ProviderError, reference.ReferenceSyntaxError):
+        return False
+    allowed = node.settings.mirror_registry
+    return any(
+        not source.blocked
+        and not source.short_name
+        and (bool(allowed) or source.name != image.name)
+        and (not allowed or any(f"{source.name}/".startswith(f"{place}/") for place in allowed))
+        for source in sources
+    )
+
+
+def _token(api: ApiServer, account: Account, audience: str) -> str:
+    """A token as the kubelet gets it for a pull of that pod."""
+    request = {
+        "kind": "TokenRequest",
+        "apiVersion": "authentication.k8s.io/v1",
+        "spec": {
+            "audiences": [audience],
+            "expirationSeconds": _TOKEN_LIFETIME,
+            "boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": account.pod, "uid": account.uid},
+        },
+    }
+    answer = api.create(f"/api/v1/namespaces/{account.namespace}/serviceaccounts/{account.name}/token", request)
+    token = as_mapping(answer.get("status")).get("token")
+    try:
+        # It becomes part of a header: nothing but a token may.
+        serviceaccount.loads(token if isinstance(token, str) else "")
+    except RequestError:
+        raise ClusterError("the API server's answer holds no token") from None
+    return str(token)
+
+
+def _rights(mode: str, api: ApiServer, as_account: ApiServer, account: Account, token: str) -> list[Right]:
+    base = {"group": "", "namespace": account.namespace}
+    if mode == NAMESPACE:
+        allowed = _may(as_account, {**base, "verb": "list", "resource": "secrets"}, token)
+        return [Right(account, "list secrets", allowed, "")]
+    assert mode == SERVICE_ACCOUNT
+    own = {**base, "verb": "get", "resource": "serviceaccounts", "name": account.name}
+    rights = [Right(account, f"get serviceaccounts/{account.name}", _may(as_account, own, token), "")]
+    held = api.get(f"/api/v1/namespaces/{account.namespace}/serviceaccounts/{account.name}").get("imagePullSecrets")
+    names = [as_mapping(item).get("name") for item in held] if isinstance(held, list) else []
+    for name in names:
+        if isinstance(name, str) and serviceaccount.is_subdomain(name):
+            one = {**base, "verb": "get", "resource": "secrets", "name": name}
+            rights.append(Right(account, f"get secrets/{name}", _may(as_account, one, token), ""))
+    return rights
+
+
+# -- the API server's own audience ------------------------------------------------------------------------------------
+
+
+def own_audiences(node: Node) -> tuple[tuple[str, ...], str]:
+    """The audiences of a pod's default token on this node, and the file; the API server made it for itself.
+
+    Only the claims are read, and of them only the audience is told.
+    """
+    if node.given.config:
+        return (), ""
+    flag = node.kubelet.flag("root-dir") if node.kubelet else None
+    root = flag.value if flag else node.settings.kubelet_root_dir if node.settings else "/var/lib/kubelet"
+    for path in _token_files(node, posixpath.join(root, "pods"))[:_MOST_TOKENS]:
+        try:
+            account = serviceaccount.loads(node.tree.text(path).strip())
+        except (Unreadable, RequestError):
+            continue
+        if account.audiences:
+            return account.audiences, path
+    return (), ""
+
+
+def _token_files(node: Node, pods: str) -> list[str]:
+    """Those of kube-api-access volumes, which have the API server's own audience."""
+    found = []
+    try:
+        for pod in node.tree.names(pods):
+            volumes = f"{pods}/{pod}/volumes/kubernetes.io~projected"
+            if node.tree.is_directory(volumes):
+                found += [f"{volumes}/{v}/token" for v in node.tree.names(volumes) if v.startswith("kube-api-access-")]
+    except Unreadable:
+        pass
+    return [path for path in found if node.tree.exists(path)]

@@ -1,0 +1,94 @@
+"""The corrected CredentialProviderConfig: what is ours as it ought to be, all else as it was."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..errors import ProviderError
+from ..manifests import matchimages
+from ..manifests.merge import merge
+from ..manifests.providerconfig import Wanted
+from .node import Node
+from .providerconfig import NAME, is_name
+from .tree import Unreadable
+
+CORRECTED = "see the corrected file"
+"""How a remedy refers to it."""
+
+CURRENT = (1, 34)
+"""The version of Kubernetes that a file is made for where nobody says: the first that needs no feature gate."""
+
+
+class Corrected(NamedTuple):
+    """A file as it ought to be.
+
+    Attributes:
+        file: its path on the node.
+        content: the whole of it.
+        changes: what differs, one sentence each.
+        assumed: what had to be assumed, one sentence each.
+    """
+
+    file: str
+    content: str
+    changes: tuple[str, ...]
+    assumed: tuple[str, ...]
+
+
+def correct(node: Node, audience: str, without: list[str]) -> Corrected | str:
+    """The file with our entry put right.
+
+    Args:
+        audience: the API server's own, "" where that is not known.
+        without: patterns of matchImages that are to go.
+
+    Returns:
+        The file, or why there is none.
+    """
+    if node.config is None:
+        return "there is no CredentialProviderConfig to correct"
+    files = [document.file for document in node.config.documents]
+    file = node.entry.document.file if node.entry else files[0] if files else node.config.path
+    config, allowed = node.registries.config, node.settings.mirror_registry if node.settings else ()
+    patterns = matchimages.match_images(config, allowed).patterns if config else ()
+    if not patterns and node.entry:
+        patterns = tuple(text for text, _ in node.entry.patterns if text not in without)
+    wanted = Wanted(node.minor or CURRENT, patterns, audience)
+    try:
+        text, renamed = _with_our_name(node, node.tree.read(file).decode())
+        merged = merge(text, wanted, name=file, without=without)
+    except Unreadable as error:
+        return str(error)
+    except UnicodeDecodeError:
+        return f"{file} is not UTF-8 text"
+    except ProviderError as error:
+        return str(error)
+    return Corrected(file, merged.text, (*renamed, *merged.changes), tuple(_assumed(node, audience)))
+
+
+def _with_our_name(node: Node, text: str) -> tuple[str, tuple[str, ...]]:
+    """The text with the name of our entry as the kubelet takes it, and what that changed.
+
+    manifests knows our entry by its name alone.
+    """
+    entry = node.entry
+    if entry is None or is_name(entry.name) or NAME not in entry.name:
+        return text, ()
+    lines = text.splitlines(keepends=True)
+    number = entry.origin("name").line - 1
+    lines[number] = lines[number].replace(entry.name, NAME)
+    return "".join(lines), (f"name: {entry.name} became {NAME}",)
+
+
+def _assumed(node: Node, audience: str) -> list[str]:
+    assumed = []
+    if node.minor is None:
+        dotted = ".".join(map(str, CURRENT))
+        assumed.append(f"Kubernetes {dotted} or newer; for 1.33, whose kubelet refuses cacheType: --kubernetes 1.33")
+    attributes = node.entry.token_attributes if node.entry else None
+    if not audience and not (attributes and attributes.get("serviceAccountTokenAudience")):
+        assumed.append(
+            "kubeadm's audience; OpenShift and many others have https://kubernetes.default.svc: kubectl create token "
+            "default shows it as aud"
+        )
+    return assumed

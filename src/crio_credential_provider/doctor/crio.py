@@ -1,0 +1,148 @@
+"""CRI-O of a node: where it looks for auth files and registries.conf, and its version.
+
+Reads what CRI-O reads, in its order: crio.conf, then every file below crio.conf.d whatever its name, then its
+environment and its command line, of a running process or of its unit.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from typing import Any, NamedTuple
+
+from .commandline import Flag, Origin, find_flags, find_processes, find_unit, last
+from .kubelet import Version, ask_version, packaged_version, parse_version
+from .located import toml_line
+from .tree import Tree, Unreadable
+
+DEFAULT_AUTH_DIR = "/etc/crio/auth"
+
+_CONFIG, _CONFIG_DIR = "/etc/crio/crio.conf", "/etc/crio/crio.conf.d"
+_UNITS = ("crio.service", "cri-o.service")
+_VERSION_FILES = ("/run/crio/version", "/var/run/crio/version", "/var/lib/crio/version")
+_TABLE = "crio.image"
+
+AUTH_DIR_FLAG, REGISTRIES_CONF, REGISTRIES_CONF_DIR = "namespaced-auth-dir", "registries-conf", "registries-conf-dir"
+_SHORT = {"c": "config", "d": "config-dir"}
+_FLAGS = frozenset((AUTH_DIR_FLAG, REGISTRIES_CONF, REGISTRIES_CONF_DIR, "config", "config-dir", *_SHORT))
+_VARIABLES = {
+    AUTH_DIR_FLAG: "CONTAINER_NAMESPACED_AUTH_DIR",
+    REGISTRIES_CONF: "CONTAINER_REGISTRIES_CONF",
+    REGISTRIES_CONF_DIR: "CONTAINER_REGISTRIES_CONF_DIR",
+    "config": "CONTAINER_CONFIG",
+    "config-dir": "CONTAINER_CONFIG_DIR",
+}
+
+
+class Setting(NamedTuple):
+    """A value, and where it is set; without an origin it is the default."""
+
+    value: str
+    origin: Origin | None
+
+
+class Crio(NamedTuple):
+    """A CRI-O that runs, or that a node is set up for.
+
+    Attributes:
+        auth_dir: its namespaced_auth_dir.
+        registries_conf, registries_conf_dir: what it was started with, "" for its default search.
+        version: None where nobody says.
+        environment: what its unit sets; the proxies are among it.
+        problems: files that could not be read or parsed.
+    """
+
+    auth_dir: Setting
+    registries_conf: Setting
+    registries_conf_dir: Setting
+    version: Version | None
+    environment: dict[str, str]
+    problems: tuple[Unreadable, ...]
+
+
+def find_crio(tree: Tree, ticks: int, *, live: bool) -> Crio | None:
+    """CRI-O of a node; None where there is neither a process nor a unit nor a file of it."""
+    process = next(iter(find_processes(tree, ("crio",), ticks)), None) if live else None
+    unit = next((unit for name in _UNITS if (unit := find_unit(tree, name))), None)
+    if process is None and unit is None and not any(map(tree.exists, (_CONFIG, _CONFIG_DIR, *_VERSION_FILES))):
+        return None
+    words = process.words[1:] if process else unit.words[1:] if unit else []
+    configured = find_flags(unit.words[1:], _FLAGS) if unit else []
+    given = [_long(flag) for flag in find_flags(words, _FLAGS)]
+    environment = unit.environment if unit else {}
+    problems = list(unit.problems) if unit else []
+
+    def option(name: str, default: str) -> Setting:
+        flag = last(given, name)
+        if flag:
+            written = last(map(_long, configured), name)
+            return Setting(flag.value, written.origin if written and written.value == flag.value else flag.origin)
+        variable = environment.get(_VARIABLES[name], "")
+        return Setting(variable, unit.start if unit else None) if variable else Setting(default, None)
+
+    files = _files(tree, option("config", _CONFIG).value, option("config-dir", _CONFIG_DIR).value)
+    auth_dir = _auth_dir(tree, files, problems)
+    program = process.program if process else unit.words[0].text if unit and unit.words else ""
+    return Crio(
+        option(AUTH_DIR_FLAG, "") if option(AUTH_DIR_FLAG, "").value else auth_dir,
+        option(REGISTRIES_CONF, ""),
+        option(REGISTRIES_CONF_DIR, ""),
+        _version(tree, program, live=live),
+        environment,
+        tuple(problems),
+    )
+
+
+def _long(flag: Flag) -> Flag:
+    return flag._replace(name=_SHORT.get(flag.name, flag.name))
+
+
+def _files(tree: Tree, config: str, directory: str) -> list[str]:
+    """In the order in which they are read; a later one wins."""
+    found = [config] if config and tree.exists(config) else []
+    left = [(directory, 0)]
+    while left:
+        place, depth = left.pop()
+        try:
+            names = tree.names(place)
+        except Unreadable:
+            continue
+        paths = [posixpath.join(place, name) for name in names]
+        # CRI-O does not follow links to directories; a tree is deep enough at 8.
+        left += [(path, depth + 1) for path in reversed(paths) if depth < 8 and tree.is_directory(path)]
+        found += [path for path in paths if not tree.is_directory(path)]
+    return found[:1] + sorted(found[1:], key=lambda path: path.split("/")) if config in found else sorted(found)
+
+
+def _auth_dir(tree: Tree, files: list[str], problems: list[Unreadable]) -> Setting:
+    import tomli
+
+    found = Setting(DEFAULT_AUTH_DIR, None)
+    for file in files:
+        try:
+            text = tree.text(file)
+            image: Any = tomli.loads(text).get("crio", {})
+            value = image.get("image", {}).get("namespaced_auth_dir")
+        except Unreadable as error:
+            problems.append(error)
+            continue
+        except (ValueError, RecursionError, AttributeError):
+            problems.append(Unreadable(file, "it is not valid TOML"))
+            continue
+        if isinstance(value, str):
+            line = toml_line(text, _TABLE, "namespaced_auth_dir")
+            found = Setting(value or DEFAULT_AUTH_DIR, Origin(file, line))
+    return found
+
+
+def _version(tree: Tree, program: str, *, live: bool) -> Version | None:
+    """Of the program that runs, where it may be asked; else what CRI-O left at its last start; else the package's."""
+    if live and (asked := ask_version(tree, program)):
+        return asked
+    for file in _VERSION_FILES:
+        try:
+            version = parse_version(tree.text(file), file)
+        except Unreadable:
+            continue
+        if version:
+            return version
+    return packaged_version(tree, "cri-o", "cri-o-1.34", "cri-o-1.35", "cri-o-1.36", "cri-o-1.37")

@@ -1,0 +1,235 @@
+"""The facts about a node, gathered once: what runs, what is configured, and where each of it was found.
+
+Asks no server and judges nothing; what is not there or cannot be read is a fact as well.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from typing import NamedTuple
+
+from .. import registries, settings
+from ..errors import ConfigError, ProviderError, UsageError
+from ..registries import Configuration
+from ..settings import Settings
+from . import crio, kubelet, providerconfig
+from .commandline import Origin
+from .crio import Crio
+from .kubelet import BIN_DIR, PROVIDER_CONFIG, Kubelet, Version
+from .providerconfig import NAME, Provider, ProviderConfig
+from .tree import Tree, Unreadable
+
+_MAX_REGISTRIES = 16 * 1024 * 1024
+_HOME = "/root"
+"""The home of a service, where registries.conf is looked for as well."""
+
+
+class Given(NamedTuple):
+    """What a person asks for.
+
+    Attributes:
+        root: "" for this machine.
+        live: whether processes, the API server and mirrors are asked.
+        config: a CredentialProviderConfig that alone is examined; "" for the node's.
+        registries_conf: "" for the one that the plugin reads.
+        kubernetes: version; None for the node's own.
+    """
+
+    root: str = ""
+    live: bool = True
+    config: str = ""
+    registries_conf: str = ""
+    kubernetes: tuple[int, int] | None = None
+
+
+class RegistriesConf(NamedTuple):
+    """registries.conf with its drop-ins.
+
+    Attributes:
+        main: the path of the main file.
+        texts: path -> content, in the order in which they are read.
+        config: merged; None where it is refused or cannot be read.
+        refused: why.
+        unreadable: a file that this process may not read.
+    """
+
+    main: str
+    texts: dict[str, str]
+    config: Configuration | None
+    refused: ConfigError | None
+    unreadable: Unreadable | None
+
+
+class Node(NamedTuple):
+    """The facts.
+
+    Attributes:
+        given: what was asked for.
+        tree: the files.
+        kubelet, crio: None where there is none, or only a file is examined.
+        version: of Kubernetes.
+        config: None where no path is known, or nothing can be read there; then ``config_error`` says why.
+        entry: of this plugin.
+        settings: as the plugin takes them; None where it refuses them, for which ``refused`` says why.
+        registries: the plugin's.
+    """
+
+    given: Given
+    tree: Tree
+    kubelet: Kubelet | None
+    crio: Crio | None
+    version: Version | None
+    config: ProviderConfig | None
+    config_error: Unreadable | None
+    entry: Provider | None
+    settings: Settings | None
+    refused: UsageError | None
+    registries: RegistriesConf
+
+    @property
+    def config_path(self) -> str:
+        """As the kubelet is told it, "" where it is not."""
+        flag = self.kubelet.flag(PROVIDER_CONFIG) if self.kubelet else None
+        return self.given.config or (flag.value if flag else "")
+
+    @property
+    def bin_dir(self) -> str:
+        flag = self.kubelet.flag(BIN_DIR) if self.kubelet else None
+        return flag.value if flag else ""
+
+    @property
+    def minor(self) -> tuple[int, int] | None:
+        return self.version.minor if self.version else None
+
+
+def gather(given: Given) -> Node:
+    """Gathers the facts about this machine, an unpacked image, or one file."""
+    tree = Tree(given.root)
+    ticks = os.sysconf("SC_CLK_TCK")
+    alone = bool(given.config)
+    found = None if alone else kubelet.find_kubelet(tree, ticks, live=given.live)
+    version = _version(tree, given, found)
+    flag = found.flag(PROVIDER_CONFIG) if found else None
+    config, config_error = _config(tree, given.config or (flag.value if flag else ""), version)
+    bin_flag = found.flag(BIN_DIR) if found else None
+    entry = _own_entry(tree, config, bin_flag.value if bin_flag else "")
+    chosen, refused = _settings(entry)
+    return Node(
+        given,
+        tree,
+        found,
+        None if alone else crio.find_crio(tree, ticks, live=given.live),
+        version,
+        config,
+        config_error,
+        entry,
+        chosen,
+        refused,
+        _registries(tree, given.registries_conf, chosen or settings.loads([], {})),
+    )
+
+
+def with_content(node: Node, file: str, content: str) -> Node:
+    """The same node with another content in a file of its CredentialProviderConfig."""
+    config = providerconfig.load(node.tree, node.config_path, node.minor, {file: content.encode()})
+    entry = _own_entry(node.tree, config, node.bin_dir)
+    chosen, refused = _settings(entry)
+    return node._replace(config=config, entry=entry, settings=chosen, refused=refused)
+
+
+def _version(tree: Tree, given: Given, found: Kubelet | None) -> Version | None:
+    if given.kubernetes:
+        return Version((*given.kubernetes, 0), "--kubernetes")
+    if found and given.live and (asked := kubelet.ask_version(tree, found.program)):
+        return asked
+    return kubelet.packaged_version(tree, "kubelet") if found else None
+
+
+def _config(tree: Tree, path: str, version: Version | None) -> tuple[ProviderConfig | None, Unreadable | None]:
+    if not path:
+        return None, None
+    try:
+        return providerconfig.load(tree, path, version.minor if version else None), None
+    except Unreadable as error:
+        return None, error
+
+
+def _own_entry(tree: Tree, config: ProviderConfig | None, bin_dir: str) -> Provider | None:
+    """The entry of this plugin: by its name, else by the program behind it."""
+    providers = config.providers if config else ()
+    for provider in providers:
+        if provider.name == NAME:
+            return provider
+    for provider in providers:
+        if NAME in provider.name or (bin_dir and _is_ours(tree, posixpath.join(bin_dir, provider.name))):
+            return provider
+    return None
+
+
+def _is_ours(tree: Tree, path: str) -> bool:
+    """Whether a path leads to a file of this program, by its name."""
+    try:
+        return tree.exists(path) and NAME in tree.target(path)
+    except OSError:
+        return False
+
+
+def _settings(entry: Provider | None) -> tuple[Settings | None, UsageError | None]:
+    """What the plugin itself makes of its arguments and variables."""
+    if entry is None:
+        return None, None
+    try:
+        return settings.loads([text for text, _ in entry.arguments], entry.environment), None
+    except UsageError as error:
+        return None, error
+
+
+def _registries(tree: Tree, given: str, chosen: Settings) -> RegistriesConf:
+    """As the plugin reads it: ``registries.search_files`` below a root that no link leads out of."""
+    main, drop_ins = search_files(tree, given or chosen.registries_conf, chosen.registries_conf_dir)
+    contents: list[tuple[str, bytes]] = []
+    unreadable = None
+    for path in (main, *drop_ins):
+        try:
+            contents.append((path, tree.read(path, _MAX_REGISTRIES)))
+        except Unreadable as error:
+            # CRI-O takes a file that is not there for an empty one, unless it was named.
+            if not error.missing or (path == main and (given or chosen.registries_conf)):
+                unreadable = error
+    texts = {path: data.decode("utf-8", "replace") for path, data in contents}
+    if unreadable:
+        return RegistriesConf(main, texts, None, None, unreadable)
+    try:
+        return RegistriesConf(main, texts, registries.loads(contents, main), None, None)
+    except ConfigError as error:
+        return RegistriesConf(main, texts, None, error, None)
+
+
+def search_files(tree: Tree, main: str, drop_in_directory: str) -> tuple[str, list[str]]:
+    """The main file and the drop-ins, found as ``registries.search_files`` finds them."""
+    home_main = posixpath.join(_HOME, ".config/containers/registries.conf")
+    directories = [drop_in_directory] if drop_in_directory else [registries.DROP_IN_DIRECTORY]
+    if not main and tree.exists(home_main):
+        main = home_main
+        directories = [drop_in_directory] if drop_in_directory else []
+    if not drop_in_directory:
+        directories.append(f"{home_main}.d")
+    found = []
+    for directory in directories:
+        try:
+            # A directory that is itself a link counts as empty.
+            names = [] if os.path.islink(tree.root + directory) else tree.names(directory)
+        except Unreadable:
+            continue
+        paths = [posixpath.join(directory, name) for name in names if name.endswith(".conf")]
+        found += [path for path in paths if not tree.is_directory(path)]
+    return main or registries.MAIN_FILE, found
+
+
+def line_of_registries(conf: RegistriesConf, error: ProviderError) -> Origin:
+    """The file and, where it can be told, the line that a refusal is about."""
+    from .refusedline import find_line
+
+    file = next((path for path in conf.texts if error.message.startswith(f"{path}:")), conf.main)
+    return Origin(file, find_line(conf.texts.get(file, ""), error.message))

@@ -1,0 +1,164 @@
+"""A whole examination: facts gathered, servers asked, checks run, and what they come to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+from ..errors import ProviderError
+from ..registryclient import Verdict, probe_registry
+from . import cluster, node
+from .catalogue import CATALOGUE, SEVERITIES
+from .checks import CHECKS
+from .checks import cluster as cluster_checks
+from .checks.config import bare_pattern, check_config, check_entry, check_match_images, mirror_patterns
+from .checks.registries import MOST_PROBED, check_mirrors, find_mirrors
+from .cluster import Answers
+from .correction import CORRECTED, Corrected, correct
+from .finding import Examined, Finding, Result, Unexamined
+from .kubelet import parse_version
+from .node import Given, Node
+from .tree import Unreadable
+
+_PROBES_AT_ONCE = 8
+_PROBE_DEADLINE = 5.0
+"""Seconds for a mirror to answer."""
+
+
+class Report(NamedTuple):
+    """What an examination came to.
+
+    Attributes:
+        subject: what was examined, for people.
+        findings: the worst first, then in the order of the catalogue.
+        examined: what was looked at.
+        not_examined: what was not, and why.
+        corrected: the CredentialProviderConfig as it ought to be; None where nothing in it is wrong.
+        uncorrected: why there is none although something is wrong, else "".
+    """
+
+    subject: str
+    findings: tuple[Finding, ...]
+    examined: tuple[str, ...]
+    not_examined: tuple[Unexamined, ...]
+    corrected: Corrected | None
+    uncorrected: str
+
+    def count(self, severity: str) -> int:
+        return sum(finding.severity == severity for finding in self.findings)
+
+    @property
+    def is_well(self) -> bool:
+        """Whether there is nothing but notes."""
+        return not any(finding.severity in ("error", "warning") for finding in self.findings)
+
+
+def examine(given: Given) -> Report:
+    """Examines this machine, an image, or one file."""
+    facts = node.gather(given)
+    results: list[Result] = []
+    own, token_file = cluster.own_audiences(facts)
+    answers = None
+    if given.live and not given.config:
+        answers = cluster.ask(facts)
+        facts = _with_versions(facts, answers)
+    for check in CHECKS:
+        results += check(facts)
+    results += check_mirrors(facts, _probe(facts) if given.live else {})
+    if not given.config:
+        located = answers.located if answers else cluster.locate(facts)
+        results += cluster_checks.check_endpoint(facts, located)
+        results += _of_cluster(facts, answers or Answers(located), own, token_file, live=answers is not None)
+    return _report(facts, answers, results, own[0] if own else "")
+
+
+def _with_versions(facts: Node, answers: Answers) -> Node:
+    """Versions that the node's object tells, where the node itself does not."""
+    if facts.version is None and answers.version is not None:
+        facts = facts._replace(version=answers.version)
+    crio = facts.crio
+    if crio is not None and crio.version is None and answers.runtime.startswith("cri-o://"):
+        told = parse_version(answers.runtime.removeprefix("cri-o://"), f"node {answers.node}")
+        facts = facts._replace(crio=crio._replace(version=told))
+    return facts
+
+
+def _of_cluster(
+    facts: Node, answers: Answers, own: tuple[str, ...], token_file: str, *, live: bool
+) -> Iterable[Result]:
+    if live:
+        yield from cluster_checks.check_reachable(facts, answers)
+    yield from cluster_checks.check_audience(facts, answers, own, token_file)
+    if live:
+        yield from cluster_checks.check_node_rights(facts, answers, own)
+        yield from cluster_checks.check_account_rights(facts, answers)
+        yield from cluster_checks.check_runtime_version(facts, answers)
+
+
+def _probe(facts: Node) -> dict[tuple[str, bool], Verdict | str]:
+    """Asks each mirror whether a registry is there; shows no credential."""
+    if facts.given.config:
+        return {}
+    places = list(dict.fromkeys((mirror.host, mirror.insecure) for mirror in find_mirrors(facts) if not mirror.primary))
+    places = places[:MOST_PROBED]
+
+    environment = facts.crio.environment if facts.crio else {}
+
+    def ask(place: tuple[str, bool]) -> Verdict | str:
+        host, insecure = place
+        try:
+            return probe_registry(
+                host, insecure=insecure, root=facts.tree.root, deadline=_PROBE_DEADLINE, environment=environment
+            )
+        except ProviderError as error:
+            return str(error)
+
+    if not places:
+        return {}
+    with ThreadPoolExecutor(_PROBES_AT_ONCE) as pool:
+        return dict(zip(places, pool.map(ask, places), strict=True))
+
+
+def _report(facts: Node, answers: Answers | None, results: list[Result], audience: str) -> Report:
+    order = list(CATALOGUE)
+    findings = [result for result in results if isinstance(result, Finding)]
+    findings.sort(key=lambda finding: (SEVERITIES.index(finding.severity), order.index(finding.code)))
+    corrected: Corrected | None = None
+    uncorrected = ""
+    if any(CORRECTED in finding.remedy for finding in findings):
+        dead = [text for text, _ in facts.entry.patterns if bare_pattern(text) != text] if facts.entry else []
+        outcome = correct(facts, audience, [*dead, *(text for text, _, _ in mirror_patterns(facts))])
+        corrected = outcome if isinstance(outcome, Corrected) else None
+        uncorrected = outcome if isinstance(outcome, str) else _what_stays(facts, outcome)
+        corrected = None if uncorrected else corrected
+    return Report(
+        _subject(facts, answers),
+        tuple(findings),
+        tuple(dict.fromkeys(result.what for result in results if isinstance(result, Examined))),
+        tuple(dict.fromkeys(result for result in results if isinstance(result, Unexamined))),
+        corrected,
+        uncorrected,
+    )
+
+
+def _what_stays(facts: Node, corrected: Corrected) -> str:
+    """Why a corrected file would not do, "" where it would: it is examined like any other."""
+    try:
+        after = node.with_content(facts, corrected.file, corrected.content)
+    except Unreadable as error:
+        return str(error)
+    results = (*check_config(after), *check_entry(after), *check_match_images(after))
+    stays = [found for found in results if isinstance(found, Finding) and CORRECTED in found.remedy]
+    if not stays:
+        return ""
+    places = "; ".join(f"{item.file}:{item.line}: {item.text}" for found in stays for item in found.evidence[:1])
+    return f"what is wrong has to be mended by hand first ({places})"
+
+
+def _subject(facts: Node, answers: Answers | None) -> str:
+    if facts.given.config:
+        return facts.given.config
+    if not facts.given.live:
+        return f"the image {facts.given.root}"
+    return f"node {answers.node}" if answers and answers.node else "this node"

@@ -1,0 +1,11 @@
+"""What a cluster needs for this plugin, as files: derived, printed, merged into what is there.
+
+``matchimages``     registries.conf -> the matchImages of a CredentialProviderConfig; how the kubelet matches them
+``providerconfig``  our entry of a CredentialProviderConfig, for a version of Kubernetes; an old one brought up to date
+``merge``           that entry put into an existing CredentialProviderConfig, of which all else stays as it is
+``layout``          objects with comments as YAML in the project's style
+``objects``         what goes to the API server
+``nodefiles``       what lies on a node, and the same as a MachineConfig of OpenShift or as Butane
+
+All of it computes: texts and objects in, texts and objects out. ``cli.manifests`` reads and writes files.
+"""

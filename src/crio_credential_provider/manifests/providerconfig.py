@@ -1,0 +1,296 @@
+"""Our entry of a CredentialProviderConfig: a new one for a version of Kubernetes, or an old one brought up to date.
+
+Follows the kubelet's types kubelet.config.k8s.io/v1 and its validation (pkg/credentialprovider/plugin/config.go), which
+decode strictly: an unknown key keeps the kubelet from starting. Knows no YAML.
+
+>>> wanted = Wanted(kubernetes=(1, 33), match_images=("docker.io",))
+>>> new_entry(wanted)["tokenAttributes"]
+{'serviceAccountTokenAudience': 'https://kubernetes.default.svc.cluster.local', 'requireServiceAccount': True}
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
+
+from .. import settings
+from ..errors import ConfigError, UsageError
+from ..settings import FLAGS_BY_NAME
+from . import matchimages
+
+NAME = "crio-credential-provider"
+API_VERSION = "kubelet.config.k8s.io/v1"
+KIND = "CredentialProviderConfig"
+PROTOCOL = "credentialprovider.kubelet.k8s.io/v1"
+
+KUBEADM_AUDIENCE = "https://kubernetes.default.svc.cluster.local"
+OPENSHIFT_AUDIENCE = "https://kubernetes.default.svc"
+
+FIRST = (1, 33)
+"""The first version whose kubelet can hand over a token, behind a feature gate that is off."""
+CACHE_TYPE_SINCE = (1, 34)
+"""From here on the gate is on and ``cacheType`` required; before, the kubelet refuses the key as unknown."""
+DIRECTORY_SINCE = (1, 34)
+"""From here on ``--image-credential-provider-config`` may name a directory."""
+FEATURE_GATE = "KubeletServiceAccountTokenForCredentialProviders"
+
+ROOT_KEYS = ("apiVersion", "kind", "providers")
+ENTRY_KEYS = ("name", "matchImages", "defaultCacheDuration", "apiVersion", "args", "env", "tokenAttributes")
+TOKEN_KEYS = (
+    "serviceAccountTokenAudience",
+    "cacheType",
+    "requireServiceAccount",
+    "requiredServiceAccountAnnotationKeys",
+    "optionalServiceAccountAnnotationKeys",
+)
+
+_ZERO = re.compile(r"[+-]?0+(\.0*)?(ns|us|µs|ms|s|m|h)|0")
+
+
+class Wanted(NamedTuple):
+    """What the entry is to say. What is not given keeps the value that it has, or gets the default.
+
+    Attributes:
+        kubernetes: major and minor version.
+        match_images: patterns that must be covered; others that can match stay.
+        audience: of the tokens; "" for what is there, else kubeadm's.
+        args: the plugin's arguments; a flag given here replaces what is there for it, the others stay.
+    """
+
+    kubernetes: tuple[int, int]
+    match_images: tuple[str, ...]
+    audience: str = ""
+    args: tuple[str, ...] = ()
+
+
+def parse_version(text: str) -> tuple[int, int]:
+    """``1.34``, ``v1.34.2`` or ``1.33+`` -> major and minor.
+
+    Raises:
+        UsageError: no version, or one before 1.33.
+    """
+    found = re.fullmatch(r"v?(\d{1,3})\.(\d{1,3})(?:\+|(?:\.\d.*)?)", text.strip(), re.ASCII)
+    if not found:
+        raise UsageError(f"--kubernetes: {text!r} is not a version such as 1.34")
+    version = int(found[1]), int(found[2])
+    if version < FIRST:
+        raise UsageError(
+            f"--kubernetes: the kubelet of {text} hands no tokens to credential providers",
+            "1.33 can, with a feature gate; from 1.34 on it does by itself",
+        )
+    return version
+
+
+# -- a new entry ------------------------------------------------------------------------------------------------------
+
+
+def new_entry(wanted: Wanted) -> dict[str, Any]:
+    """The entry in the order in which it is written.
+
+    Raises:
+        UsageError: the arguments are ones that the plugin refuses.
+        ConfigError: there is nothing to match.
+    """
+    if not wanted.match_images:
+        raise ConfigError(
+            "there is no image to match: no table of registries.conf sends one to a mirror or another location",
+            "name registries with --match-image, or another file with --registries-conf",
+        )
+    args = list(wanted.args)
+    if not any(flag == "secrets-from" for flag, _ in split_args(args)):
+        args.insert(0, f"--secrets-from={FLAGS_BY_NAME['secrets-from'].default}")
+    settings.loads(args, {})
+    return {
+        "name": NAME,
+        "apiVersion": PROTOCOL,
+        "matchImages": list(wanted.match_images),
+        "defaultCacheDuration": "0s",
+        "args": args,
+        "tokenAttributes": _token_attributes({}, wanted, []),
+    }
+
+
+# -- an old entry -----------------------------------------------------------------------------------------------------
+
+
+def update_entry(
+    entry: dict[str, Any], wanted: Wanted, without: Collection[str] = ()
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """An entry as it ought to be.
+
+    Args:
+        entry: as it is; not changed.
+        wanted: what it is to say.
+        without: patterns to take out of matchImages, whatever they match.
+
+    Returns:
+        The entry with its keys in their order, new ones last; and what was changed, one sentence each.
+
+    Raises:
+        UsageError, ConfigError: as ``new_entry``.
+    """
+    changes: list[str] = []
+    made = {key: value for key, value in entry.items() if key in ENTRY_KEYS}
+    changes += [f"removed {key}: the kubelet knows no such key and would not start" for key in entry if key not in made]
+    _set(made, "apiVersion", PROTOCOL, changes)
+    _set(made, "matchImages", _match_images(entry.get("matchImages"), wanted, without, changes), [])
+    if not (isinstance(made.get("defaultCacheDuration"), str) and _ZERO.fullmatch(made["defaultCacheDuration"])):
+        _set(made, "defaultCacheDuration", "0s", changes)
+    args = _args(entry.get("args"), wanted, changes)
+    if args:
+        made["args"] = args
+    else:
+        made.pop("args", None)
+    if "env" in made and not _is_environment(made["env"]):
+        changes.append("removed env: it is no list of name and value")
+        del made["env"]
+    had = entry.get("tokenAttributes")
+    if not isinstance(had, dict):
+        changes.append("added tokenAttributes: without them the kubelet hands over no token")
+        made["tokenAttributes"] = _token_attributes({}, wanted, [])
+    else:
+        made["tokenAttributes"] = _token_attributes(had, wanted, changes)
+    return made, tuple(changes)
+
+
+def _set(made: dict[str, Any], key: str, value: Any, changes: list[str]) -> None:
+    if key not in made:
+        changes.append(f"added {key}: {value}")
+    elif made[key] != value or type(made[key]) is not type(value):
+        changes.append(f"{key}: {_shown(made[key])} became {value}")
+    made[key] = value
+
+
+def _shown(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
+
+
+def _match_images(had: Any, wanted: Wanted, without: Collection[str], changes: list[str]) -> list[str]:
+    """Those that are there and can match, then those that are missing."""
+    kept: list[str] = []
+    for pattern in had if isinstance(had, list) else []:
+        if not isinstance(pattern, str):
+            changes.append(f"matchImages: removed {_shown(pattern)}, which is no text")
+        elif pattern in without:
+            changes.append(f"matchImages: removed {pattern}")
+        elif dead := matchimages.why_dead(pattern):
+            changes.append(f"matchImages: removed {pattern}, which matches nothing: {dead}")
+        else:
+            kept.append(pattern)
+    for pattern in wanted.match_images:
+        if not any(matchimages.covers(other, pattern) for other in kept):
+            kept.append(pattern)
+            changes.append(f"matchImages: added {pattern}")
+    if not kept:
+        raise ConfigError(
+            "no pattern of matchImages would be left that can match an image",
+            "name registries with --match-image, or another file with --registries-conf",
+        )
+    return kept
+
+
+def _is_environment(env: Any) -> bool:
+    return isinstance(env, list) and all(
+        isinstance(one, dict)
+        and one.keys() <= {"name", "value"}
+        and all(isinstance(text, str) for text in one.values())
+        for one in env
+    )
+
+
+def _token_attributes(had: dict[str, Any], wanted: Wanted, changes: list[str]) -> dict[str, Any]:
+    made = {key: value for key, value in had.items() if key in TOKEN_KEYS}
+    changes += [
+        f"removed tokenAttributes.{key}: the kubelet knows no such key and would not start"
+        for key in had
+        if key not in made
+    ]
+    there = made.get("serviceAccountTokenAudience")
+    audience = wanted.audience or (there if isinstance(there, str) else "") or KUBEADM_AUDIENCE
+    _set(made, "serviceAccountTokenAudience", audience, changes)
+    if wanted.kubernetes >= CACHE_TYPE_SINCE:
+        _set(made, "cacheType", "Token", changes)
+    elif "cacheType" in made:
+        del made["cacheType"]
+        changes.append("removed tokenAttributes.cacheType: a kubelet of 1.33 knows no such key and would not start")
+    required = made.get("requireServiceAccount")
+    if not isinstance(required, bool) or (not required and made.get("requiredServiceAccountAnnotationKeys")):
+        _set(made, "requireServiceAccount", True, changes)
+    return made
+
+
+# -- arguments of the plugin ------------------------------------------------------------------------------------------
+
+
+def split_args(args: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Arguments by flag: its name without dashes ("" for what is no flag of the plugin's), and its one or two words."""
+    found: list[tuple[str, list[str]]] = []
+    rest = list(reversed(args))
+    while rest:
+        word = rest.pop()
+        name, equals, _ = word.removeprefix("--").partition("=")
+        flag = FLAGS_BY_NAME.get(name) if word.startswith("--") else None
+        words = [word]
+        if flag is not None and flag.metavar and not equals and rest:
+            words.append(rest.pop())
+        found.append((name if flag is not None else "", words))
+    return found
+
+
+def _args(had: Any, wanted: Wanted, changes: list[str]) -> list[str]:
+    """What is there and does no harm, with the wanted flags in the places of the old ones, or last."""
+    texts = [text for text in had if isinstance(text, str)] if isinstance(had, list) else []
+    if had is not None and (not isinstance(had, list) or len(texts) < len(had)):
+        changes.append("args: removed what is no text")
+    new: dict[str, list[str]] = {}
+    for flag, words in split_args(wanted.args):
+        new.setdefault(flag, []).extend(words)
+    made: list[str] = []
+    placed: set[str] = set()
+    old: dict[str, list[str]] = {}
+    for flag, words in split_args(texts):
+        if flag in new:
+            old.setdefault(flag, []).extend(words)
+            made += [] if flag in placed else new[flag]
+            placed.add(flag)
+        elif fault := _fault(words):
+            changes.append(f"args: removed {' '.join(words)}, which the plugin refuses: {fault}")
+        else:
+            made += words
+    for flag, words in new.items():
+        made += [] if flag in placed else words
+        if _values(old.get(flag, [])) != _values(words):
+            changes.append(
+                f"args: {' '.join(old[flag])} became {' '.join(words)}"
+                if flag in old
+                else f"args: added {' '.join(words)}"
+            )
+    settings.loads(made, {})
+    return made
+
+
+def _fault(words: list[str]) -> str:
+    try:
+        settings.loads(words, {})
+    except UsageError as error:
+        return error.message
+    return ""
+
+
+def _values(words: list[str]) -> list[str]:
+    """The same for ``--flag value`` and ``--flag=value``."""
+    return [part for word in words for part in word.split("=", 1)]
+
+
+# -- the whole file ---------------------------------------------------------------------------------------------------
+
+
+def check_version(api_version: Any, where: str) -> None:
+    """Whether a file says that it is one of this type; ConfigError where not."""
+    group, _, version = str(api_version).partition("/")
+    if group != API_VERSION.partition("/")[0] or version not in ("v1", "v1beta1", "v1alpha1"):
+        raise ConfigError(
+            f"{where}: apiVersion is {_shown(api_version)}, not {API_VERSION}", f"is this the kubelet's {KIND}?"
+        )
