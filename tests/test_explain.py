@@ -545,6 +545,7 @@ def test_the_file_may_say_whose_secrets_count(place: Place) -> None:
     assert (done.report["secrets"]["looked"], done.source(SOURCE)["credential"]["secret"]) == (["c", "a"], "c")
     assert done.report["notes"] == []
     done = place.alpha("--secrets", path, "--secrets-from=service-account")
+    assert done.report["notes"] == ["nobody was asked: that the service account may read these secrets is assumed"]
     assert done.source(SOURCE)["credential"]["secret"] == "b"
     assert done.report["secrets"]["skipped"] == [
         {"secret": "gone", "reason": "named in imagePullSecrets, but does not exist"}
@@ -800,11 +801,11 @@ def test_a_persons_paths_start_where_he_is(place: Place, monkeypatch: pytest.Mon
 def test_names_cannot_move_the_cursor(place: Place) -> None:
     """Keys come from tenants, tables from files that others may have written."""
     place.node.write(place.node.registries_conf_dir / "x.conf", '[[registry]]\nlocation = "docker.io/\\u001b[2J"\n')
-    keys = {f"{MIRROR}/\x1b]0;title\x07": {"auth": basic("user", CANARY)}, f"{MIRROR}\u202e": {}, **entry("docker.io")}
+    keys = {**entry(f"{MIRROR}/\x1b]0;\ntitle\x07"), f"{MIRROR}\u202e": {}, **entry("docker.io")}
     place.cluster.add_secret("team-beta", "creds", {"auths": keys})
     done = place.run("nginx:1.27", "-n", "team-beta", "--pod=web")
     assert done.status == 3
-    assert "\\x1b]0;title\\x07" in done.flat
+    assert "\\x1b]0;\\ntitle\\x07" in done.flat
     assert place.beta().status == 3
 
 
@@ -927,6 +928,18 @@ def test_standard_input_may_be_the_request_or_the_secrets(place: Place) -> None:
     for arguments, stdin, status in runs:
         done = subprocess.run([*base, *arguments], input=stdin, capture_output=True, env=environment(), check=False)
         assert (done.returncode, done.stderr) == (status, b"")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"),
+    [("ascii", b"h\\xfcb\\u65e5"), ("latin-1", b"h\xfcb\\u65e5"), ("utf-8", b"h\xc3\xbcb\xe6\x97\xa5")],
+)
+def test_an_encoding_that_lacks_a_letter(place: Place, encoding: str, shown: bytes) -> None:
+    place.cluster.add_secret("team-alpha", "creds", {"auths": entry(f"{MIRROR}/h\u00fcb\u65e5")})
+    variables = environment(PYTHONIOENCODING=encoding)
+    done = subprocess.run(command(place), capture_output=True, env=variables, check=False)
+    assert (done.returncode, done.stderr) == (3, b"")
+    assert shown in done.stdout
 
 
 def test_the_help_has_examples_and_exit_statuses() -> None:
