@@ -207,7 +207,7 @@ def _ask_all(explained: Explanation, reference: str, root: str) -> dict[str, Ver
         except ConfigError as error:
             failed.append(error)
 
-    wanted = [source for source in explained.sources if source.is_open and not explained.pull_error]
+    wanted = [source for source in explained.sources if source.is_open and not explained.asked.error]
     threads = [threading.Thread(target=ask, args=(source,), daemon=True) for source in wanted]
     for thread in threads:
         thread.start()
@@ -301,10 +301,10 @@ def _conclusion(
 ) -> tuple[str, str]:
     """What the pull comes to, and what to do about it first."""
     ambiguous = ""
-    if len(explained.candidates) > 1:
+    if len(explained.asked.candidates) > 1:
         ambiguous = ". CRI-O refuses a short name with several search registries, unless crio.conf allows it"
-    if explained.pull_error:
-        return f"The pull fails, whatever the registries answer: {explained.pull_error}", ""
+    if explained.asked.error:
+        return f"The pull fails, whatever the registries answer: {explained.asked.error}", ""
     if serving is not None:
         name = serving.source.source.name
         separator = "@" if ":" in reference else ":"

@@ -332,7 +332,7 @@ _CRIO = {
         "CRI-O's namespaced_auth_dir (a hidden option of [crio.image]) and the plugin's --auth-dir are two "
         "settings for "
         "one directory. CRI-O reads every file of crio.conf.d; the last one wins.",
-        'The plugin\'s journal says "Wrote auth file to <its directory>"; CRI-O\'s debug log says '
+        "The plugin's journal says \"Wrote auth file to <its directory>\"; CRI-O's debug log says "
         '"Looking for namespaced auth JSON file in: <the other>".',
         "Set both to the same directory, and restart CRI-O if its setting changed.",
     ),
