@@ -105,7 +105,7 @@ def _why_key_path(key: str, host: str, its: str, path: str) -> str:
     if key.partition("/")[0].rpartition("@")[0] or ("://" in key and "@" in key):
         return f"a key names no user: write {host}"
     if key.endswith("/"):
-        return f"no key with a slash at its end is ever found: write {key.rstrip('/')}"
+        return f"a path with a slash at its end is never found: write {key.rstrip('/')}"
     if its.partition("/")[0] in ("v1", "v2"):
         return f"without https:// its {its} is taken for the path of a repository: write {host}"
     if path.startswith(its):
