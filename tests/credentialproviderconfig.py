@@ -8,6 +8,7 @@ versions. ``faults`` returns all that such a kubelet would not start with.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 Fault = str
@@ -96,7 +97,7 @@ def _token(attributes: Any, minor: int) -> list[Fault]:
     return found
 
 
-def _typed(where: str, value: Any, keys: dict[str, type]) -> list[Fault]:
+def _typed(where: str, value: Any, keys: Mapping[str, type]) -> list[Fault]:
     """Decoding is strict: no other keys, no other types."""
     if not isinstance(value, dict):
         return [f"{where} is no mapping"]
