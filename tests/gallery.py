@@ -139,8 +139,8 @@ def _load(directory: Path, descriptions: set[str], name: str) -> Fault:
             raise ValueError(f"{name}: severity {written['severity']!r}, offline {written['offline']!r}")
         members = {member: written[member] for member in ("finding", "severity", "file", "line") if member in written}
         expected = (Expected(**members, says=tuple(written.get("says", ()))),)
-    elif set(written) != {"node", "why"}:
-        raise ValueError(f"{name}: a variant has node and why")
+    elif set(written) - {"offline"} != {"node", "why"}:
+        raise ValueError(f"{name}: a variant has node and why, perhaps offline")
     if written["node"] not in KINDS:
         raise ValueError(f"{name}: node {written['node']!r}")
     return Fault(name, written["node"], expected, written["why"], written.get("offline", "nothing"), (directory,))
@@ -188,6 +188,7 @@ _PLACEHOLDER = re.compile(r"\{\{(.+?)\}\}")
 _PROGRAMS = {
     "kubelet": ("/usr/bin/kubelet", "Kubernetes v{version}"),
     "crio": ("/usr/bin/crio", "crio version {version}\n   GitCommit:      1f3d5c7\n   GoVersion:      go1.24.9"),
+    "containerd": ("/usr/bin/containerd", "containerd github.com/containerd/containerd/v2 v{version} c4bdb1a"),
     "k3s": ("/usr/local/bin/k3s", "k3s version v{version} (50fa2d70)\ngo version go1.24.9"),
 }
 RAN = ".ran"
@@ -275,8 +276,8 @@ NOBODY = "dns"
 class World:
     """Certificate authorities, made once, and the network of one node at a time.
 
-    The system's bundle holds ``mirrors``; ``private`` is trusted where a node's certs.d has it; nobody trusts
-    ``stranger``.
+    ``mirrors`` stands in the nodes' system bundles as the {{corporate CA}}; ``private`` is trusted where certs.d has
+    it; nobody trusts ``stranger``.
     """
 
     def __init__(self) -> None:
@@ -305,15 +306,13 @@ class World:
         _lay_files(fault, root, node, functools.partial(self._fill, node, secrets))
         _lay_metadata(root, node)
         _lay_processes(root, node)
-        bundle = directory / "ca-bundle.crt"
-        bundle.write_text(self.mirrors.certificate_pem)
         with contextlib.ExitStack() as stack:
             server = Cluster(cluster, node, secrets)
             addresses = {cluster["address"]: self._start(stack, cluster.get("failure"), cluster["address"], server)}
             for mirror, behaviour in _merged(fault, "mirrors.json", None).items():
                 addresses[_with_port(mirror)] = self._start(stack, behaviour, mirror, None)
-            stack.enter_context(mock.patch.object(socket, "getaddrinfo", _resolver(addresses)))
-            stack.enter_context(mock.patch.dict(os.environ, {"SSL_CERT_FILE": str(bundle), "HOME": "/root"}))
+            stack.enter_context(mock.patch.object(socket, "getaddrinfo", _resolver(addresses, stack.enter_context(refused_port()))))
+            stack.enter_context(mock.patch.dict(os.environ, {"HOME": "/root"}))
             yield Laid(root, fault, secrets, server.asked)
 
     def _fill(self, node: Object, secrets: list[str], what: str) -> str:
@@ -323,6 +322,7 @@ class World:
         certificates = {
             "cluster CA": self.cluster.certificate_pem,
             "cluster CA, base64": base64.b64encode(self.cluster.certificate_pem.encode()).decode(),
+            "corporate CA": self.mirrors.certificate_pem,
             "private CA": self.private.certificate_pem,
             "stranger's CA": self.stranger.certificate_pem,
             "stranger's CA, base64": base64.b64encode(self.stranger.certificate_pem.encode()).decode(),
@@ -385,18 +385,19 @@ def _with_port(address: str) -> str:
     return address if re.search(r":[0-9]+$", address) else f"{address}:443"
 
 
-def _resolver(addresses: Mapping[str, int | None]) -> Callable[..., Any]:
-    """A getaddrinfo for which the node's network is all there is."""
+def _resolver(addresses: Mapping[str, int | None], closed: int) -> Callable[..., Any]:
+    """A getaddrinfo for which the node's network is all there is; on the node itself all other ports are ``closed``."""
     real = socket.getaddrinfo
     ports = {_split(address): port for address, port in addresses.items()}
     local = {port for port in ports.values() if port is not None}
 
     def getaddrinfo(host: Any, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0) -> Any:
         name = host.decode() if isinstance(host, bytes) else str(host)
-        if name in ("127.0.0.1", "::1", "localhost") and port in local:
-            return real("127.0.0.1", port, socket.AF_INET, type, proto, socket.AI_NUMERICHOST)
-        found = ports.get((name, int(port or 0)))
+        is_here = name in ("127.0.0.1", "::1", "localhost")
         is_name = not re.fullmatch(r"[0-9.]+|.*:.*", name)
+        found = ports.get((name, int(port or 0)), closed if is_here else None)
+        if is_here and port in local:
+            found = int(port)
         if found is None or (is_name and flags & socket.AI_NUMERICHOST):
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return real("127.0.0.1", found, socket.AF_INET, type, proto, socket.AI_NUMERICHOST)
@@ -454,9 +455,10 @@ class Cluster:
         self._written = written
         self._node: str = node["name"]
         versions = node["versions"]
+        containerd = versions.get("containerd")
         self._node_info = {
             "kubeletVersion": f"v{versions.get('kubelet') or versions['k3s']}",
-            "containerRuntimeVersion": f"cri-o://{versions['crio']}",
+            "containerRuntimeVersion": f"containerd://{containerd}" if containerd else f"cri-o://{versions['crio']}",
         }
         self._tokens: dict[str, tuple[str, list[str]]] = {}
         self._secrets = secrets

@@ -10,7 +10,8 @@ from __future__ import annotations
 import difflib
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from .commandline import Origin
@@ -107,12 +108,15 @@ class ProviderConfig(NamedTuple):
         return Origin(self.documents[0].file, self.documents[0].line("providers"))
 
 
-def load(tree: Tree, path: str, version: tuple[int, int] | None) -> ProviderConfig:
+def load(
+    tree: Tree, path: str, version: tuple[int, int] | None, instead: Mapping[str, bytes] = MappingProxyType({})
+) -> ProviderConfig:
     """Reads a file, or the files of a directory in byte order.
 
     Args:
         path: on the node.
         version: of Kubernetes, major and minor; None where that is not known.
+        instead: contents of files that are to be taken for what they hold.
 
     Raises:
         Unreadable: nothing is there, or it may not be read.
@@ -132,7 +136,8 @@ def load(tree: Tree, path: str, version: tuple[int, int] | None) -> ProviderConf
     documents = []
     for file in files:
         try:
-            documents.append(loads_yaml(tree.read(file, MAX_YAML), file))
+            data = instead[file] if file in instead else tree.read(file, MAX_YAML)
+            documents.append(loads_yaml(data, file))
         except Syntax as error:
             refusals.append(Refusal(Origin(file, error.line), f"it cannot be parsed: {error.reason}"))
     return _examine(path, documents, refusals, version, is_directory=is_directory)
@@ -176,6 +181,11 @@ def _texts(value: Any) -> Iterator[tuple[int, str]]:
     for position, item in enumerate(value if isinstance(value, list) else []):
         if isinstance(item, str):
             yield position, item
+
+
+def is_name(text: str) -> bool:
+    """Whether the kubelet takes a text for a provider's name."""
+    return bool(text) and "/" not in text and " " not in text and text not in (".", "..")
 
 
 _DURATION = re.compile(r"[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+$")
@@ -299,7 +309,7 @@ class _Checker:
         name = value.get("name")
         if not isinstance(name, str) or not name:
             self._refuse((*path, "name"), "the provider's name is missing")
-        elif "/" in name or " " in name or name in (".", ".."):
+        elif not is_name(name):
             self._refuse((*path, "name"), f"the name {name!r} is none: no slash, no space, no dot alone")
 
     def _list(self, value: dict[str, Any], path: tuple[str | int, ...], key: str, *, required: bool) -> None:
@@ -337,7 +347,8 @@ class _Checker:
             return
         attributes = value["tokenAttributes"] = self._known(value["tokenAttributes"], path, _TOKEN_ATTRIBUTES)
         if value.get("apiVersion") in _API_VERSIONS[1:]:
-            self._refuse(path, f"tokenAttributes needs apiVersion {API_VERSION}")
+            have = value["apiVersion"]
+            self._refuse((*path[:-1], "apiVersion"), f"tokenAttributes needs apiVersion {API_VERSION}, not {have}")
         audience = attributes.get("serviceAccountTokenAudience")
         if not isinstance(audience, str) or not audience:
             self._refuse(path, "serviceAccountTokenAudience is missing, which is required")
@@ -368,18 +379,30 @@ class _Checker:
             self._refuse((*path, _TOKEN_ATTRIBUTES[3]), "requireServiceAccount must be true with required annotations")
 
 
-_PATTERN = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[^:/?#]*)(?::(?P<port>[^/?#]*))?(?P<path>/[^?#]*)?$")
+_HOST = re.compile(r"(?:[A-Za-z0-9!$&'()*+,;=:\[\]<>\"._~-]|%[0-9A-Fa-f]{2}|[^\x00-\x7f])*$")
+_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+
+
+def effective_pattern(pattern: str) -> str:
+    """What the kubelet looks at of a pattern: a query and a fragment are cut off, as of a URL."""
+    return pattern.partition("#")[0].partition("?")[0]
 
 
 def pattern_fault(pattern: str) -> str:
-    """Why the kubelet refuses a pattern of matchImages; "" where it takes it (ParseSchemelessURL)."""
-    if "://" in pattern:
-        return "it must have no scheme"
-    match = _PATTERN.match(pattern)
-    if not match or not match["host"]:
-        return "it must be HOST[:PORT][/PATH]"
-    if match["port"] and not match["port"].isdigit():
+    """Why the kubelet refuses a pattern of matchImages; "" where it takes it.
+
+    It puts https:// before it and parses that as Go parses URLs (ParseSchemelessURL): much that can match nothing is
+    taken, ``https://docker.io`` for one, whose host is then ``https:``.
+    """
+    if any(character < " " or character == "\x7f" for character in pattern):
+        return "it has a control character in it"
+    authority, _, path = effective_pattern(pattern).partition("/")
+    host = authority.rpartition("@")[2]
+    if host.startswith("[") and "]" not in host:
+        return "its host has a bracket without its end"
+    port = host.rpartition("]" if host.startswith("[") else ":")[2] if ":" in host else ""
+    if not re.fullmatch(r":?[0-9]*", port):
         return "its port is no number"
-    if any(character.isspace() or not character.isprintable() for character in pattern):
-        return "it has a space in it"
-    return ""
+    if not _HOST.match(host):
+        return "its host has a character that no host has"
+    return "it has a % without two digits" if _ESCAPE.search(path) else ""

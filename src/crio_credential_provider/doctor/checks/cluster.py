@@ -101,8 +101,10 @@ def _failure(node: Node, located: Located, failure: ProviderError) -> Results:
         yield Unexamined("the API server", f"{evidence.text}: run doctor as root")
     elif isinstance(failure, ConfigError):
         key = "certificate-authority" if "CA certificates" in failure.message else "client-certificate"
-        origin = Origin(located.kubeconfig, _line_of(node, located.kubeconfig, key))
-        yield find("kubeconfig-broken", at(origin, evidence.text), remedy=hint)
+        line, written = _line_of(node, located.kubeconfig, key)
+        text = f"{written}: {evidence.text}" if written else evidence.text
+        remedy = "put the file there that the kubeconfig names, or correct the kubeconfig; the kubelet needs it as well"
+        yield find("kubeconfig-broken", at(Origin(located.kubeconfig, line), text), remedy=remedy)
     elif re.search(r"cannot be trusted|does not speak TLS|speaks no TLS|TLS with", failure.message):
         yield find("apiserver-certificate", evidence, remedy=hint)
     elif _is_loopback(node, located):
@@ -111,9 +113,11 @@ def _failure(node: Node, located: Located, failure: ProviderError) -> Results:
         yield find("apiserver-unreachable", evidence, remedy=hint)
 
 
-def _line_of(node: Node, file: str, key: str) -> int:
+def _line_of(node: Node, file: str, key: str) -> tuple[int, str]:
+    """The line of a file that is named by a key of a kubeconfig, and its text; never that of an embedded one."""
     text = node.tree.text(file, 4 * 1024 * 1024) if file and node.tree.exists(file) else ""
-    return next((n for n, line in enumerate(text.splitlines(), 1) if line.strip(" -").startswith(key)), 0)
+    found = ((n, line.strip(" -")) for n, line in enumerate(text.splitlines(), 1))
+    return next(((n, line) for n, line in found if line.startswith(f"{key}:")), (0, ""))
 
 
 def _clock(answers: Answers) -> Results:

@@ -6,11 +6,12 @@ import re
 
 from ... import settings
 from ...manifests import matchimages
+from ...manifests.providerconfig import FIRST
 from ..commandline import Origin
 from ..correction import CORRECTED
 from ..finding import Evidence, Examined, Results, Unexamined, at, find
 from ..node import Node
-from ..providerconfig import CACHE_TYPE_SINCE, NAME, Provider, duration
+from ..providerconfig import CACHE_TYPE_SINCE, Provider, duration, effective_pattern, pattern_fault
 
 _GLOBS = frozenset("*?[")
 _MOST_TOLD = 10
@@ -87,7 +88,7 @@ def _cache_type(node: Node, entry: Provider, cache_type: object) -> Results:
         if minor is not None and minor >= CACHE_TYPE_SINCE:
             evidence = at(origin, f"no cacheType, and the kubelet is of {minor[0]}.{minor[1]}")
             yield find("cache-type-missing", evidence, remedy=f"cacheType: Token   ({CORRECTED})")
-    elif minor is not None and minor < CACHE_TYPE_SINCE:
+    elif minor is not None and FIRST <= minor < CACHE_TYPE_SINCE:
         evidence = at(origin, f"cacheType: {cache_type}, and the kubelet is of {minor[0]}.{minor[1]}")
         yield find("cache-type-unknown", evidence, remedy=f"remove the line   ({CORRECTED})")
     elif cache_type == "ServiceAccount":
@@ -113,7 +114,7 @@ def _origin_of_argument(entry: Provider, message: str) -> Origin:
             return origin
     for position, pair in enumerate(entry.value.get("env") or ()):
         if isinstance(pair, dict) and str(pair.get("name")) in message:
-            return entry.origin("env", position)
+            return entry.origin("env", position, "value")
     return entry.origin("args")
 
 
@@ -159,7 +160,8 @@ def mirror_patterns(node: Node) -> list[tuple[str, Origin, str]]:
     found = []
     for text, origin in entry.patterns:
         host = bare_pattern(text).partition("/")[0]
-        location = next((place for place in mirror_locations(node) if _same_host(place, host)), "")
+        bare = bare_pattern(effective_pattern(text))
+        location = next((place for place in mirror_locations(node) if matchimages.overlap(bare, place)), "")
         # Pods may name a mirror themselves: then --mirror-registry says so, beside patterns for what it mirrors.
         named = serves and any(matchimages.overlap(host, place.partition("/")[0]) for place in allowed)
         if location and not named and not any(_meets(bare_pattern(text), need) for need in wanted):
@@ -167,12 +169,9 @@ def mirror_patterns(node: Node) -> list[tuple[str, Origin, str]]:
     return found
 
 
-def _same_host(location: str, host: str) -> bool:
-    return matchimages.overlap(host, location.partition("/")[0])
-
-
 def _meets(pattern: str, need: str) -> bool:
     """Whether a pattern matches images that another one, made of a table's prefix, matches."""
+    pattern = effective_pattern(pattern)
     return _GLOBS.isdisjoint(pattern.partition("/")[2]) and matchimages.overlap(pattern, need)
 
 
@@ -185,24 +184,27 @@ def mirror_locations(node: Node) -> list[str]:
 def _against_registries(node: Node, entry: Provider) -> Results:
     config = node.registries.config
     assert config is not None
+    stand_ins: set[str] = set()
     for text, origin, location in mirror_patterns(node):
-        evidence = at(origin, f"{text!r} names the mirror {location}")
-        prefixes = [p for p, t in config.tables.items() if any(mirror[0] == location for mirror in t[4])]
-        named = f"name what it mirrors, {', '.join(sorted(prefixes)[:3])}, not the mirror"
-        yield find("match-images-mirror", evidence, remedy=f"{named}   ({CORRECTED})")
+        prefixes = _mirrored(node, entry, text)
+        named = ", ".join(prefixes[:3])
+        evidence = at(origin, f"{text!r} names the mirror {location}; pods name {named}")
+        yield find("match-images-mirror", evidence, remedy=f"- {prefixes[0]}   ({CORRECTED})")
+        # One that is a glob in a path as well is no slip of one name for another.
+        stand_ins.update(prefixes if bare_pattern(text) == text else ())
     allowed = node.settings.mirror_registry if node.settings else ()
     derived = matchimages.match_images(config, allowed)
-    missing = [
-        (pattern, reason)
+    same = [provider for provider in node.config.providers if provider.name == entry.name] if node.config else []
+    patterns = [text for provider in same for text, _ in provider.patterns]
+    told = [
+        f"nothing matches {pattern} ({reason})"
         for pattern, reason in zip(derived.patterns, derived.reasons, strict=True)
-        # A glob in its path is a finding of its own, and says which registry was meant.
-        if not any(matchimages.overlap(_intended(text), pattern) for text, _ in entry.patterns)
+        if pattern not in stand_ins and not any(_is_meant(text, pattern) for text in patterns)
     ]
-    if missing:
-        told = [f"nothing matches {pattern} ({reason})" for pattern, reason in missing]
+    if told:
         first = at(entry.origin("matchImages"), told[0])
         others = [Evidence("", 0, text) for text in told[1:_MOST_TOLD]]
-        lines = "\n".join(f"- {pattern}" for pattern, _ in missing)
+        lines = "\n".join(f"- {text.split()[2]}" for text in told)
         yield find("match-images-incomplete", first, *others, remedy=f"add to matchImages ({CORRECTED}):\n{lines}")
     elif not derived.patterns and not allowed:
         text = f"no table of {node.registries.main} and its drop-ins has a mirror or another location"
@@ -211,13 +213,28 @@ def _against_registries(node: Node, entry: Provider) -> Results:
         yield Examined(f"matchImages against registries.conf: {', '.join(derived.patterns) or 'nothing to match'}")
 
 
-def _intended(pattern: str) -> str:
-    return bare_pattern(pattern)
+def _mirrored(node: Node, entry: Provider, pattern: str) -> list[str]:
+    """The registries whose mirrors a pattern names: those that nothing else matches, where there are such."""
+    config = node.registries.config
+    assert config is not None
+    bare = bare_pattern(effective_pattern(pattern))
+    found = sorted(p for p, t in config.tables.items() if any(matchimages.overlap(bare, m[0]) for m in t[4]))
+    return [p for p in found if not any(_meets(text, p) for text, _ in entry.patterns)] or found
+
+
+def _is_meant(pattern: str, need: str) -> bool:
+    """Whether a pattern matches, or would but for a fault of its own that is told: a glob in its path, or a port that
+    is no number."""
+    pattern = bare_pattern(effective_pattern(pattern))
+    if pattern_fault(pattern):
+        pattern, need = pattern.partition("/")[0].partition(":")[0], need.partition("/")[0].partition(":")[0]
+    return matchimages.overlap(pattern, need)
 
 
 def _overlaps(node: Node, entry: Provider) -> Results:
     for other in node.config.providers if node.config else ():
-        if other.position == entry.position:
+        # Two of one name are told by the kubelet's refusal.
+        if other.name == entry.name:
             continue
         for theirs, place in other.patterns:
             mine = next(((text, at_) for text, at_ in entry.patterns if matchimages.overlap(text, theirs)), None)
@@ -228,8 +245,3 @@ def _overlaps(node: Node, entry: Provider) -> Results:
             remedy = "narrow one of the two, unless it is meant so"
             yield find("match-images-overlap", *evidence, remedy=remedy)
             break
-
-
-def is_ours(provider: Provider) -> bool:
-    """Whether an entry bears this plugin's own name, by which manifests finds it."""
-    return provider.name == NAME

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import time
 
 from ...manifests.providerconfig import FEATURE_GATE
@@ -84,7 +85,7 @@ def _stale(node: Node, kubelet: Kubelet, config: Flag) -> Results:
         file, changed = newer[0]
         text = f"changed {_when(changed)}, {kubelet.name} started {_when(kubelet.started)}"
         yield find("kubelet-needs-restart", at(file, text), remedy=_restart(kubelet))
-    elif written and written.value != config.value:
+    elif written and posixpath.normpath(written.value) != posixpath.normpath(config.value):
         text = f"--{PROVIDER_CONFIG}={written.value}, while the running {kubelet.name} has {config.value}"
         yield find("kubelet-needs-restart", at(written.origin, text), remedy=_restart(kubelet))
 

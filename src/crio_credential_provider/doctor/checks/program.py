@@ -8,7 +8,7 @@ import stat
 
 from ..finding import Evidence, Examined, Results, Unexamined, at, find
 from ..node import Node
-from ..providerconfig import NAME
+from ..providerconfig import NAME, Provider, is_name
 from ..tree import Unreadable
 
 _OTHERS_CAN_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -21,24 +21,29 @@ def check_program(node: Node) -> Results:
         what = "the plugin's program"
         yield Unexamined(what, "a file alone was given" if node.given.config else "nothing says where it lies")
         return
-    path = posixpath.join(node.bin_dir, node.entry.name)
-    found = node.tree.stat(path)
-    if found is None or stat.S_ISDIR(found.st_mode):
-        yield from _missing(node, path)
-    elif not found.st_mode & _ANY_EXECUTE:
-        evidence = at(path, f"its mode is {stat.S_IMODE(found.st_mode):04o}")
-        yield find("plugin-not-executable", evidence, remedy=f"chmod 0755 {shlex.quote(path)}")
-    else:
-        yield Examined(f"the plugin's program {path}")
-        yield from _writable(node, path)
+    # The kubelet looks for the programs of all providers, and does not start without one of them.
+    for provider in node.config.providers if node.config else ():
+        if not is_name(provider.name):
+            continue
+        path = posixpath.join(node.bin_dir, provider.name)
+        found = node.tree.stat(path)
+        if found is None or stat.S_ISDIR(found.st_mode):
+            yield from _missing(node, provider, path)
+        elif not found.st_mode & _ANY_EXECUTE:
+            evidence = at(path, f"its mode is {stat.S_IMODE(found.st_mode):04o}")
+            yield find("plugin-not-executable", evidence, remedy=f"chmod 0755 {shlex.quote(path)}")
+        elif provider is node.entry:
+            yield Examined(f"the plugin's program {path}")
+        if found is not None and provider is node.entry:
+            yield from _writable(node, path)
 
 
-def _missing(node: Node, path: str) -> Results:
+def _missing(node: Node, provider: Provider, path: str) -> Results:
     names, listed = _names(node)
     entries = {provider.name for provider in node.config.providers} if node.config else set()
-    other = next((name for name in names if NAME in name and name not in entries), "")
-    configured = node.entry.origin("name") if node.entry else ""
-    wanted = at(configured, f"the provider's name: the kubelet runs {path}")
+    is_ours = provider is node.entry
+    other = next((name for name in names if is_ours and NAME in name and name not in entries), "")
+    wanted = at(provider.origin("name"), f"the provider's name: the kubelet runs {path}")
     if other:
         lies = posixpath.join(node.bin_dir, other)
         evidence = at(lies, f"no provider is called {other!r}")
@@ -47,7 +52,8 @@ def _missing(node: Node, path: str) -> Results:
         return
     dangling = _link(node, path)
     reason = f"it is a link to {dangling}, which is not there" if dangling else listed
-    remedy = f"install the program as {path} (README, Install on a node), then: systemctl restart kubelet"
+    how = "README, Install on a node" if is_ours else f"of the provider {provider.name!r}, or remove its entry"
+    remedy = f"install the program as {path} ({how}), then: systemctl restart kubelet"
     yield find("plugin-missing", at(path, reason), wanted, remedy=remedy)
 
 
