@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from conftest import NodeMaker
 from crio_credential_provider.cli import explain
@@ -452,7 +454,7 @@ def test_what_is_known_without_the_cluster_is_told(place: Place, case: str, word
     elif case == "unknown pod":
         arguments[-1] = "--pod=other"
     elif case == "server away":
-        arguments += ["--apiserver=https://127.0.0.1:1", "--deadline=100ms"]
+        arguments += ["--apiserver=https://127.0.0.1:1", "--deadline=1s"]
     else:
         place.node.kubeconfig.unlink()
     done = place.json(*arguments)
@@ -558,7 +560,10 @@ def test_the_file_may_say_whose_secrets_count(place: Place) -> None:
     [
         ("kind: [", "neither JSON nor YAML"),
         ("kind: ConfigMap\nmetadata: {name: x}\n", "holds no Secret"),
-        ("[" * 5000, "neither JSON nor YAML"),
+        ("[" * 100_000, "nested deeper than 64 at line 1"),
+        ("- " * 100_000, "nested deeper than 64 at line 1"),
+        ("{a: " * 100_000, "nested deeper than 64 at line 1"),
+        ('{"kind":"List","items":[' * 300 + "]}" * 300, "holds no Secret"),
         (f"{CANARY}: [{CANARY}\n", "neither JSON nor YAML"),
         ("\0", "neither JSON nor YAML"),
         ("a: &a [x]\nb: [*a, *a]\n", "holds no Secret"),
@@ -568,6 +573,31 @@ def test_a_file_that_is_none(place: Place, text: str, words: str) -> None:
     done = place.alpha("--secrets", place.write_objects(text))
     assert (done.status, done.out) == (2, "")
     assert words in done.err and "Traceback" not in done.err
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.sampled_from(["Secret", "Pod", "List"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["kind", "items", "metadata", "name", "namespace", "type", "data", "stringData", "spec", "x"]
+            ),
+            inner,
+            max_size=5,
+        )
+    ),
+    max_leaves=25,
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(document=_JSON, mode=st.sampled_from(["namespace", "pod", "service-account"]))
+def test_any_file_gives_an_explanation_or_is_refused(place: Place, document: Any, mode: str) -> None:
+    path = place.write_objects(json.dumps({"kind": "List", "items": [document, {"kind": "Pod", "metadata": document}]}))
+    done = place.alpha("--secrets", path, f"--secrets-from={mode}")
+    assert done.status in (0, 2, 3)
+    assert done.status == 2 or done.report["verdict"]["text"]
 
 
 def test_a_file_of_junk_secrets(place: Place) -> None:
@@ -669,6 +699,41 @@ def test_a_directory_of_credential_provider_configs(place: Place) -> None:
     place.node.write("configs/sub.yaml/z.yaml", "not read: [")
     done = place.alpha("--config", str(place.node.root / "configs"))
     assert done.report["authFile"]["path"].startswith("/run/y/")
+
+
+UNIT = "[Service]\nExecStart=/usr/bin/kubelet --image-credential-provider-config=/etc/kubernetes/providers.yaml\n"
+
+
+def test_the_file_that_the_kubelet_names_counts(place: Place) -> None:
+    place.node.write("etc/systemd/system/kubelet.service", UNIT)
+    path = place.node.write("etc/kubernetes/providers.yaml", provider_config(["--auth-dir=/run/auth"]))
+    done = place.alpha()
+    assert (done.status, done.report["authFile"]["path"].startswith("/run/auth/")) == (0, True)
+    assert done.report["notes"][0] == f"the arguments of the plugin are those of {path}, which the kubelet names"
+    # What a person names goes before it.
+    other = place.node.write("other.yaml", provider_config(["--auth-dir=/run/other"]))
+    assert place.alpha("--config", str(other)).report["authFile"]["path"].startswith("/run/other/")
+    place.node.write("etc/kubernetes/providers.yaml", provider_config(["--none"]))
+    done = place.alpha()
+    assert (done.status, done.report["plugin"]["exitStatus"]) == (3, 2)
+    assert done.report["notes"] == [f"the arguments are those of {path}"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("providers: [", "is not valid YAML"), ("kind: X", "is no CredentialProviderConfig")]
+)
+def test_a_file_of_the_kubelet_that_cannot_be_used_is_told(place: Place, text: str, words: str) -> None:
+    place.node.write("etc/systemd/system/kubelet.service", UNIT)
+    place.node.write("etc/kubernetes/providers.yaml", text)
+    done = place.alpha()
+    assert done.status == 0
+    assert done.report["notes"][0].startswith("the kubelet's CredentialProviderConfig does not count, the plugin's")
+    assert words in done.report["notes"][0]
+
+
+def test_a_renamed_entry_is_found(place: Place) -> None:
+    path = place.node.write("config.yaml", provider_config(["--auth-dir=/run/auth"], name="crio-credential-provider-2"))
+    assert place.alpha("--config", str(path)).report["authFile"]["path"].startswith("/run/auth/")
 
 
 def test_arguments_that_the_plugin_refuses(place: Place) -> None:
@@ -859,8 +924,8 @@ def test_standard_input_may_be_the_request_or_the_secrets(place: Place) -> None:
         (["--request", "-"], recorded_request("request-static-pod"), 3),
         (["nginx", "-n", "team-alpha", "--secrets", "-"], json.dumps(secret("a", entry(MIRROR))).encode(), 0),
     )
-    for arguments, given, status in runs:
-        done = subprocess.run([*base, *arguments], input=given, capture_output=True, env=environment(), check=False)
+    for arguments, stdin, status in runs:
+        done = subprocess.run([*base, *arguments], input=stdin, capture_output=True, env=environment(), check=False)
         assert (done.returncode, done.stderr) == (status, b"")
 
 

@@ -103,7 +103,7 @@ def _explain(given: argparse.Namespace) -> Explanation:
         chosen = pull.find_settings(given)
         asked = pull.find(given, chosen)
     except (RefusedArguments, RequestError) as error:
-        notes = [f"the arguments are those of {given.config}"] if isinstance(error, RefusedArguments) else []
+        notes = [f"the arguments are those of {error.path}"] if isinstance(error, RefusedArguments) else []
         return explanation.failed(error, chosen, given.image or "", notes)
     image = asked.image if asked.typed else None
     explained = explanation.explain(asked.request, chosen, asked.connect, image, asked.typed, asked.notes)

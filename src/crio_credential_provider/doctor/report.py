@@ -103,10 +103,14 @@ def _probe(facts: Node) -> dict[tuple[str, bool], Verdict | str]:
     places = list(dict.fromkeys((mirror.host, mirror.insecure) for mirror in find_mirrors(facts) if not mirror.primary))
     places = places[:MOST_PROBED]
 
+    environment = facts.crio.environment if facts.crio else {}
+
     def ask(place: tuple[str, bool]) -> Verdict | str:
         host, insecure = place
         try:
-            return probe_registry(host, insecure=insecure, root=facts.tree.root, deadline=_PROBE_DEADLINE)
+            return probe_registry(
+                host, insecure=insecure, root=facts.tree.root, deadline=_PROBE_DEADLINE, environment=environment
+            )
         except ProviderError as error:
             return str(error)
 

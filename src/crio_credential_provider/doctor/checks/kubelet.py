@@ -134,7 +134,12 @@ def check_runtime(node: Node) -> Results:
     """Whether the kubelet talks to CRI-O at all."""
     if node.kubelet is None:
         return
-    endpoint = runtime_endpoint(node.tree, node.kubelet)
-    if endpoint and "crio" not in endpoint and any(name in endpoint for name in ("containerd", "docker")):
-        evidence = at(node.kubelet.start, f"the kubelet's container runtime endpoint is {endpoint}")
+    endpoint, origin = runtime_endpoint(node.tree, node.kubelet)
+    if is_other_runtime(endpoint):
+        evidence = at(origin, f"the kubelet's container runtime endpoint is {endpoint}")
         yield find("runtime-not-crio", evidence, remedy="use this plugin on nodes with CRI-O only")
+
+
+def is_other_runtime(endpoint: str) -> bool:
+    """Whether a socket is that of a runtime which is known not to be CRI-O."""
+    return "crio" not in endpoint and any(name in endpoint for name in ("containerd", "docker"))

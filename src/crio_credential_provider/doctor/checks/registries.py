@@ -9,7 +9,7 @@ from ... import registries
 from ...registryclient import CONNECT, DNS, TLS, Verdict
 from ..commandline import Origin
 from ..finding import Examined, Results, Unexamined, at, find
-from ..located import toml_line
+from ..located import toml_line, toml_value_line
 from ..node import Node, line_of_registries
 
 MOST_PROBED = 20
@@ -49,7 +49,8 @@ def find_mirrors(node: Node) -> list[Mirror]:
         if location and location != prefix:
             places.append((location, insecure, "registry"))
         for place, bare, table in places:
-            line = toml_line(node.registries.texts.get(file, ""), table, "location", place)
+            text = node.registries.texts.get(file, "")
+            line = toml_line(text, table, "location", place) or toml_value_line(text, "location", place)
             mirror = Mirror(place, bare, prefix, table == "registry", Origin(file, line))
             found.setdefault((place, bare), mirror)
     return list(found.values())
