@@ -197,11 +197,13 @@ def _open(
             _tunnel(plain, proxy, url, deadline)
         plain.settimeout(_remaining(deadline))
         return context.wrap_socket(plain, server_hostname=url.host), url.target
-    except TimeoutError:
+    except BaseException as error:
         plain.close()
-        raise Silent from None
-    except BaseException:
-        plain.close()
+        if isinstance(error, TimeoutError):
+            raise Silent from None
+        # What ssl says of a certificate is a ValueError as well.
+        if isinstance(error, ValueError) and not isinstance(error, ssl.SSLError):
+            raise OSError(0, "it is no host name") from None
         raise
 
 
