@@ -29,7 +29,7 @@ from crio_credential_provider.manifests import layout, nodefiles
 from crio_credential_provider.manifests.nodefiles import DISTRIBUTIONS
 from crio_credential_provider.settings import SECRETS_FROM
 from crio_credential_provider.settings import loads as settings_of
-from manifests_documents import COMMANDS, ROOT, printed
+from manifests_documents import COMMANDS, PAGE, ROOT, page, printed
 from real_programs import need
 
 VERSIONS = ("1.33", "1.34", "1.35", "1.36", "1.37")
@@ -88,6 +88,11 @@ def node(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_files_of_the_repository_are_what_the_command_prints(name: str) -> None:
     assert (ROOT / name).read_text() == printed(COMMANDS[name]), "run: python tests/manifests_documents.py"
+
+
+def test_the_screens_of_the_page_are_what_running_gives() -> None:
+    assert PAGE.read_text().count("$ crio-credential-provider manifests") > 5
+    assert PAGE.read_text() == page(), "run: python tests/manifests_documents.py"
 
 
 def test_no_manifest_of_the_documents_is_made_by_hand() -> None:

@@ -580,5 +580,5 @@ def _merge(request: _Request) -> int:
         told = merged._asdict()
         write_json({**told, "overlaps": [overlap._asdict() for overlap in merged.overlaps]})
     else:
-        sys.stdout.write(merged.text)
+        write_line(merged.text.removesuffix("\n"))
     return OK
