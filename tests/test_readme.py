@@ -86,9 +86,10 @@ def test_every_variable_that_is_named_exists(document: str) -> None:
 def test_every_flag_that_the_text_names_exists() -> None:
     # `--flag` or `--flag=value` in code type, outside commands of other programs.
     ours = {f"--{name}" for name in FLAGS_BY_NAME} | {"--version", "--version-json", "--help"}
-    others = {"--docker-server", "--authorization-mode", "--feature-gates", "--flag", "--in-use"}
+    of_commands = {"--in-use", "--output"}
+    others = {"--docker-server", "--authorization-mode", "--feature-gates", "--flag"}
     for name in re.findall(r"`(--[\w-]+)[^`]*`", README):
-        assert name in ours | others, name
+        assert name in ours | of_commands | others, name
 
 
 # -- commands ---------------------------------------------------------------------------------------------------------
@@ -112,7 +113,8 @@ def test_commands_of_the_program_are_ones_it_takes() -> None:
     for word, *rest in found:
         if word in COMMANDS:
             parser = import_module(f"crio_credential_provider.cli.{word}").parser()
-            parser.parse_args([text for text in rest if text != "[--help]"])
+            if rest != ["[--help]"]:
+                parser.parse_args(rest)
         else:
             assert word in ("--version", "--version-json", "--help") or loads([word, *rest], {})
 

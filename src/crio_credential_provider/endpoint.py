@@ -24,8 +24,8 @@ KUBECONFIGS = (
     "/etc/kubernetes/kubelet.conf",
     "/var/lib/rancher/k3s/agent/kubelet.kubeconfig",
 )
-"""Where kubelets keep theirs: OpenShift and many others, kubeadm, k3s. OpenShift's kubelet.conf is another kind of file,
-a KubeletConfiguration, so that kubeadm's place comes second."""
+"""Where kubelets keep theirs: OpenShift and many others, kubeadm, k3s. OpenShift's kubelet.conf is another kind of
+file, a KubeletConfiguration, so that kubeadm's place comes second."""
 
 CERTIFICATE_AUTHORITIES = (
     "/etc/kubernetes/pki/ca.crt",
