@@ -544,7 +544,7 @@ def test_a_file_that_cannot_be_merged_into(run: Any, tmp_path: Path, content: An
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["bogus"], "'bogus' is none of config"),
+        (["bogus"], "invalid choice: 'bogus' (choose from"),
         (["config", "--match-image", "mirror.corp/*"], "literally"),
         (["config", "--match-image", "docker.io", "--kubernetes", "1.32"], "hands no tokens"),
         (["config", "--match-image", "docker.io", "--kubernetes", "latest"], "not a version"),
@@ -559,6 +559,7 @@ def test_a_file_that_cannot_be_merged_into(run: Any, tmp_path: Path, content: An
         (["kustomize"], "--directory"),
         (["rbac", "--merge", "x"], "--merge"),
         (["rbac", "--force"], "--directory"),
+        (["config", "--merge", "x", "--in-place", "--directory", "d"], "exclude each other"),
         (["config", "--in-place"], "--merge"),
         (["pull-secrets"], "which namespace"),
         (["pull-secrets", "-n", "Team"], "no name of an object"),
