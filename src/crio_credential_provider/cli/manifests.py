@@ -41,9 +41,10 @@ Standard output takes objects of the API server, or one file of a node; for more
 objects come as NAME.yaml, files of a node below node/ with their paths. A file that is there with other
 content is left alone unless --force is given.
 
---merge FILE prints FILE with our provider in it. All else stays as it is; what is ours is brought up to
-date, and what is not given keeps its value. What was changed, and which other providers match the same
-images, is told on standard error. A second merge changes nothing. --in-place writes it back.
+--merge FILE (KIND is config then, if none is given) prints FILE with our provider in it. All else
+stays as it is; what is ours is brought up to date, and what is not given keeps its value. What was
+changed, and which other providers match the same images, is told on standard error. A second merge
+changes nothing. --in-place writes it back.
 
 Examples:
   crio-credential-provider manifests                              the kinds
@@ -107,6 +108,8 @@ def run(arguments: list[str]) -> int:
         The exit status.
     """
     given = parser().parse_args(arguments)
+    if given.merge is not None and not given.kinds:
+        given.kinds = ["config"]
     try:
         if not given.kinds:
             return _list_kinds(given)
