@@ -283,6 +283,17 @@ ODD_LAYOUTS = {
     "tabs for blanks": RECIPE.replace(": ", ":\t"),
     "empty values": "kind: CredentialProviderConfig\napiVersion: kubelet.config.k8s.io/v1\nproviders:\n- name: "
     "crio-credential-provider\n  args:\n  tokenAttributes: # none\n  matchImages:\n  env: []\n",
+    "no providers in JSON": '{"kind":"CredentialProviderConfig","apiVersion":'
+    '"kubelet.config.k8s.io/v1","providers":null}',
+    "no providers in JSON over lines": '{\n\t"kind": "CredentialProviderConfig",\n\t"apiVersion": '
+    '"kubelet.config.k8s.io/v1",\n\t"providers": null\n}\n',
+    "no providers in flow": "{kind: CredentialProviderConfig, apiVersion: kubelet.config.k8s.io/v1, "
+    "providers: ~} # why\n",
+    "other types": RECIPE.partition("  matchImages")[0] + "  matchImages: text\n  args: |\n    --a\n"
+    "  tokenAttributes: []\n  defaultCacheDuration: >-\n    10m\n  env:\n    A: b\n",
+    "many that go": RECIPE.partition("- name")[0] + "- {a: 1, name: crio-credential-provider, b: 2, c: 3, "
+    "args: ['--x', --y]}\n",
+    "an anchor for itself": RECIPE.replace("name: ", "name: &n ") + "  env:\n  - {name: A, value: *n}\n",
     "explicit keys": "? kind\n: CredentialProviderConfig\n? apiVersion\n: kubelet.config.k8s.io/v1\n",
     "tags": RECIPE.replace('"10m"', '!!str "10m"'),
     "merged keys": OTHERS.replace("  - name:   ", "  - &base\n    name:   ").replace(
@@ -333,10 +344,20 @@ def test_overlaps_are_told_and_nothing_is_done_about_them() -> None:
     assert merged(OTHERS).overlaps == ()
 
 
+def test_a_layout_that_nobody_can_edit_is_refused() -> None:
+    text = RECIPE.partition("- name")[0] + "- &b\n  name: x\n  cache: 1\n- <<: *b\n  name: crio-credential-provider\n"
+    with pytest.raises(ConfigError, match="cannot be edited without risk"):
+        merge(text, WANTED)
+
+
 def test_faults_of_others_are_told_and_left() -> None:
     text = OTHERS.replace("    env:", "    cache: 1\n    tokenAttributes: {cacheType: Token}\n    env:") + "more: 1\n"
     result = merged(text, WANTED._replace(kubernetes=(1, 33)))
     assert len(result.notes) == 3
+    twice = merge(OTHERS.replace("    # deeper", "  - name: ecr-credential-provider\n    # deeper"), WANTED)
+    assert twice.notes == (
+        "the provider ecr-credential-provider stands twice, and the kubelet does not start with that",
+    )
     assert all("does not start" in note for note in result.notes)
 
 

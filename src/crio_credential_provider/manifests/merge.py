@@ -705,7 +705,7 @@ def _by_roundtrip(source: _Source, target: dict[str, Any]) -> str:
                 _assign(root["providers"][place], provider)
         out = io.StringIO()
         tool.dump(root, out)
-    except YAMLError:
+    except (YAMLError, KeyError):
         raise _Odd from None
     text = out.getvalue()
     return text.replace("\n", _newline(source.text))
