@@ -195,7 +195,7 @@ def test_wherever_the_plugin_has_something_to_do_the_kubelet_runs_it(text: str, 
     run = 0
     for image in map(reference.parse, IMAGES):
         sources, _ = provider.find_sources(config, image)
-        wanted = any(provider._is_wanted(source, image, settings_of(args, {})) for source in sources)
+        wanted = any(provider.is_wanted(source, image, settings_of(args, {})) for source in sources)
         if wanted and image.domain != "m.corp":
             run += 1
             assert any(matches(pattern, image.name) for pattern in patterns), image.name
