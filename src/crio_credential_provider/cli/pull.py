@@ -117,8 +117,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config",
         metavar="FILE",
-        help="CredentialProviderConfig, or a directory of them: args and env of the plugin's entry count (default: what "
-        "the node's kubelet names)",
+        help="CredentialProviderConfig, or a directory of them, for args and env of the plugin's entry (default: the "
+        "one that the node's kubelet names)",
     )
     group = parser.add_argument_group("flags of the plugin, which go before those of --config")
     for name in FLAGS:
