@@ -12,6 +12,7 @@ import re
 import struct
 import subprocess
 import termios
+import time
 from collections.abc import Iterator, Mapping
 from fcntl import ioctl
 from pathlib import Path
@@ -188,6 +189,7 @@ def test_a_pull_that_gets_its_credential(place: Place) -> None:
     assert report["account"] == {"namespace": "team-alpha", "serviceAccount": "default", "pod": "web"}
     assert report["registries"]["match"]["prefix"] == "docker.io"
     assert report["registries"]["match"]["line"] == 3
+    assert (report["registries"]["others"], report["registries"]["othersLeft"]) == ([], 0)
     assert [(source["name"], source["asked"]) for source in report["sources"]] == [
         (SOURCE, True),
         (NGINX, True),
@@ -309,6 +311,36 @@ def test_a_drop_in_that_replaces_a_table_is_told(place: Place) -> None:
     assert [(os.path.basename(table["file"]), table["line"]) for table in match["replaces"]] == [("registries.conf", 3)]
 
 
+def test_near_tables_are_told_with_their_places(place: Place) -> None:
+    text = "".join(
+        f'[[registry]]\nprefix = "{prefix}"\nlocation = "elsewhere.corp"\n'
+        for prefix in ("docker.io/lib", "quay.io", "index.docker.io")
+    )
+    place.node.write(place.node.registries_conf_dir / "x.conf", text)
+    place.node.write(place.node.registries_conf_dir / "y.conf", '[[registry]]\nlocation = "docker.io/library"\n')
+    found = place.alpha().report["registries"]
+    assert (found["match"]["prefix"], found["othersLeft"]) == ("docker.io/library", 1)
+    told = [
+        (other["prefix"], os.path.basename(other["file"]), other["line"], other["why"]) for other in found["others"]
+    ]
+    assert told == [
+        ("docker.io", "registries.conf", 3, "it matches, but is shorter than docker.io/library"),
+        ("docker.io/lib", "x.conf", 1, "it ends within a component of the name"),
+        ("index.docker.io", "x.conf", 7, "images of Docker Hub are named docker.io, not index.docker.io"),
+    ]
+
+
+def test_nothing_is_kept(place: Place) -> None:
+    """Not even the parsed form of files that changed long ago, which the plugin keeps."""
+    for path in (place.node.registries_conf, place.node.kubeconfig):
+        os.utime(path, (1, 1))
+    time.sleep(2.1)
+    assert place.alpha().status == 0
+    assert not place.node.cache_dir.exists()
+    assert place.node.run(request(NGINX)).status == 0
+    assert place.node.cache_dir.exists(), "the plugin would have"
+
+
 def test_everything_blocked(place: Place) -> None:
     place.node.write_registries_conf('[[registry]]\nlocation = "quay.io"\nblocked = true\n')
     done = place.json("quay.io/team/app", "-n", "team-alpha", "--pod=web")
@@ -334,8 +366,9 @@ def test_a_mirror_that_makes_no_reference_fails_the_pull(place: Place) -> None:
 
 def test_auth_files_that_crio_does_not_read(place: Place) -> None:
     place.node.write_registries_conf(f'credential-helpers = ["other"]\n{CONF}')
+    place.node.write("var/lib/kubelet/config.json", json.dumps({"auths": entry(MIRROR)}))
     done = place.alpha()
-    assert done.status == 3
+    assert (done.status, done.source(SOURCE)["credential"]) == (3, None)
     assert "CRI-O reads no auth file" in done.report["verdict"]["text"]
     assert any("reads no auth file at all" in step for step in done.report["then"])
 
@@ -676,16 +709,18 @@ def provider_config(
 
 
 def test_arguments_of_the_credential_provider_config_count(place: Place) -> None:
-    path = str(
-        place.node.write("config.yaml", provider_config(["--mirror-registry=other.corp", "--auth-dir", "/run/auth"]))
-    )
+    text = provider_config(["--mirror-registry=other.corp", "--auth-dir", "/run/auth"])
+    path = str(place.node.write("config.yaml", text))
     done = place.alpha("--config", path)
     assert done.status == 0
     assert "at or below --mirror-registry other.corp" in done.report["plugin"]["reason"]
-    # A person's own flags go before them.
+    # A person's own flags go before them, and are not added to them.
     done = place.alpha("--config", path, f"--mirror-registry={MIRROR}")
     assert done.report["authFile"]["path"].startswith("/run/auth/team-alpha-")
     assert done.status == 0
+    place.node.write("config.yaml", text.replace("other.corp", MIRROR))
+    assert place.alpha("--config", path).report["authFile"] is not None
+    assert place.alpha("--config", path, "--mirror-registry=other.corp").report["authFile"] is None
 
 
 def test_variables_of_the_credential_provider_config_count(place: Place) -> None:
@@ -815,6 +850,31 @@ def test_a_password_in_a_key_never_shows(place: Place) -> None:
     assert (done.status, done.source(SOURCE)["others"][0]["key"]) == (3, f"https://***@{MIRROR}/v2/")
     assert f"a key names no user: write {MIRROR}" in done.report["verdict"]["text"]
     assert place.run("nginx:1.27", "-n", "team-beta", "--pod=web").status == 3
+
+
+def test_near_misses_are_told_nearest_first(place: Place) -> None:
+    auths = {**entry("mirror.corp"), **entry("docker.io"), **entry("quay.io"), **entry(f"{MIRROR}/hub2")}
+    place.cluster.add_secret("team-beta", "creds", {"auths": auths})
+    source = place.beta().source(SOURCE)
+    assert [other["key"] for other in source["others"]] == [f"{MIRROR}/hub2", "docker.io", "mirror.corp"]
+    assert source["othersLeft"] == 1
+
+
+def test_why_the_others_lost(place: Place) -> None:
+    keys = ("*.corp:5000", f"https://{MIRROR}/v1/", MIRROR, f"{MIRROR}/hub")
+    for name in ("b", "c"):
+        auths = {key: value for key in keys for value in entry(key).values()}
+        place.cluster.add_secret("team-beta", name, {"auths": auths})
+    source = place.beta().source(SOURCE)
+    assert source["credential"] == {"from": "secret", "secret": "b", "key": f"{MIRROR}/hub"}
+    assert [(other["secret"], other["key"], other["why"]) for other in source["others"]] == [
+        ("c", f"{MIRROR}/hub", "the same key, and secret b comes before it"),
+        ("b", MIRROR, f"it is less specific than {MIRROR}/hub"),
+        ("c", MIRROR, f"it is less specific than {MIRROR}/hub"),
+        ("b", keys[1], "one written as a URL or by another name of the host counts after a key as it stands"),
+        ("c", keys[1], "one written as a URL or by another name of the host counts after a key as it stands"),
+    ]
+    assert source["othersLeft"] == 2
 
 
 def test_entries_without_a_credential_are_told(place: Place) -> None:

@@ -109,7 +109,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--secrets",
         metavar="FILE",
-        help="objects of the cluster (kubectl get secrets -o yaml) instead of the API server; -: stdin",
+        help="objects of the cluster (kubectl get secrets,pods -o yaml) instead of the API server; -: stdin",
     )
     parser.add_argument(
         "--token-file", metavar="FILE", help="service account token to ask with (kubectl create token), not a new one"
@@ -117,7 +117,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config",
         metavar="FILE",
-        help="the kubelet's CredentialProviderConfig, or a directory of them: args and env of the plugin's entry count",
+        help="CredentialProviderConfig, or a directory of them, for args and env of the plugin's entry (default: the "
+        "one that the node's kubelet names)",
     )
     group = parser.add_argument_group("flags of the plugin, which go before those of --config")
     for name in FLAGS:
