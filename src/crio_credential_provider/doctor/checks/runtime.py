@@ -120,7 +120,10 @@ def _default(flag: str) -> str:
 
 def check_auth_dir(node: Node) -> Results:
     """Owner, mode, file system, left-over files."""
-    if node.given.config or node.settings is None:
+    if node.given.config:
+        return
+    if node.settings is None:
+        yield Unexamined("the auth directory and the global auth file", _why_no_settings(node))
         return
     directory = node.settings.auth_dir
     found = node.tree.stat(directory)
