@@ -202,9 +202,8 @@ def _server_line(node: Node, kubeconfig: str, found: Endpoint) -> Origin | None:
 # -- what it says -----------------------------------------------------------------------------------------------------
 
 
-def ask(node: Node) -> Answers:
+def ask(node: Node, located: Located) -> Answers:
     """Asks the API server all that is to be known of it."""
-    located = locate(node)
     if located.endpoint is None:
         return Answers(located)
     try:

@@ -20,8 +20,8 @@ _MOST_TOLD = 10
 def check_config(node: Node) -> Results:
     """The file itself."""
     if not node.config_path:
-        if node.kubelet is not None:
-            yield Unexamined("the CredentialProviderConfig", "the kubelet is told of none")
+        why = "no kubelet was found" if node.kubelet is None else "the kubelet is told of none"
+        yield Unexamined("the CredentialProviderConfig, and matchImages in it", why)
         return
     if node.config is None:
         yield from _unreadable(node)

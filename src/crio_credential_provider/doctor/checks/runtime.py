@@ -120,7 +120,10 @@ def _default(flag: str) -> str:
 
 def check_auth_dir(node: Node) -> Results:
     """Owner, mode, file system, left-over files."""
-    if node.given.config or node.settings is None:
+    if node.given.config:
+        return
+    if node.settings is None:
+        yield Unexamined("the auth directory and the global auth file", _why_no_settings(node))
         return
     directory = node.settings.auth_dir
     found = node.tree.stat(directory)
@@ -192,10 +195,11 @@ def _file_system(node: Node, directory: str) -> Results:
 def _stale_files(node: Node, settings: Settings) -> Results:
     directory = settings.auth_dir
     try:
+        node.tree.names(directory)
         intents = PullIntents(node.tree.real(settings.kubelet_root_dir))
         stale = handoff.find_stale(node.tree.real(directory), settings.stale_after, intents)
-    except OSError as error:
-        yield Unexamined(f"left-over files in {directory}", error.strerror or str(error))
+    except (OSError, Unreadable) as error:
+        yield Unexamined(f"left-over files in {directory}", str(error))
         return
     if stale:
         oldest = max(stale, key=lambda file: file.age)
