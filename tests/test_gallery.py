@@ -294,6 +294,28 @@ def test_what_is_no_file_is_told(what: str, offline: bool, world: World, tmp_pat
         assert status in (0, 1, 3) and text and "Traceback" not in text, path
 
 
+NAMES = ("\x1b]0;owned\x07web", "../../../../secrets/x", "a b", "x" * 100_000, "", "..", "%2e%2e", "line\nbreak")
+
+
+@pytest.mark.parametrize("name", NAMES, ids=range(len(NAMES)))
+def test_names_of_the_cluster_lead_nowhere(name: str, world: World, tmp_path: Path) -> None:
+    """Neither into another path of the API server (the stand-in fails for paths that doctor has no business with), nor
+    onto the terminal."""
+    overlay = tmp_path / "overlay"
+    overlay.mkdir()
+    pods: Object = {
+        "team-alpha/a": {"serviceAccount": name, "image": "nginx:1", "imagePullSecrets": [name]},
+        f"team-alpha/{name}": {"serviceAccount": "web", "image": "nginx:1"},
+        f"{name}/b": {"serviceAccount": "web", "image": f"docker.io/{name}"},
+    }
+    (overlay / "cluster.json").write_text(json.dumps({"pods": pods}))
+    with world.node(load_node("kubeadm")._replace(overlays=(overlay,)), tmp_path) as laid, in_time(name[:20]):
+        status, _, text = run(laid, (), offline=False)
+        assert status in (0, 3) and "\x1b" not in text and "\x07" not in text
+        assert len(text) < 50_000
+        assert all(path.isprintable() and " " not in path for _, path in laid.asked)
+
+
 @contextlib.contextmanager
 def in_time(what: str) -> Iterator[None]:
     """Fails what takes longer than any look at one node may."""
