@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from crio_credential_provider.doctor import catalogue
 
+from crio_credential_provider.doctor import catalogue
 from gallery import (
     GALLERY,
     KINDS,
