@@ -161,7 +161,7 @@ def test_the_winner_and_the_losers_are_told() -> None:
         "broken its entry 'h/a' has an auth that is not base64",
     ]
     assert [(unserved.source.name, unserved.reason) for unserved in selection.unserved] == [
-        ("other/a", "neither a secret nor the global auth file has a credential for it")
+        ("other/a", "no secret has a credential for it, and the global auth file has none")
     ]
     assert selection.from_namespace
 

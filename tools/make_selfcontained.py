@@ -48,7 +48,7 @@ MAX_SIZE = 16 * 1024 * 1024
 # nothing is missing here is tested by pulls in a tree without the archive; what is too much costs its size alone.
 HOT = ("encodings", "encodings.aliases", "encodings.utf_8", "importlib")
 # Of our package all but these is hot.
-COLD = ("cli", "demo", "help", "version")
+COLD = ("cli", "demo", "doctor", "explanation", "help", "manifests", "registryclient", "version")
 
 # The marker that crio_credential_provider.native looks for. Frozen into the interpreter that it names.
 PINNED = '''"""This interpreter was built into the bundle together with the program."""

@@ -52,7 +52,7 @@ LATE = (
 LEFT_OUT = frozenset(
     (
         *("bz2", "_bz2", "lzma", "_lzma"),  # tarfile, shutil: compressions that nothing here uses
-        *("logging", "_typing", "typing_extensions"),
+        *("_typing", "typing_extensions"),
         *("importlib._bootstrap", "importlib._bootstrap_external"),  # the interpreter has them under other names
         "_uuid",  # would bring libuuid; uuid.uuid4 does without
         "unicodedata",  # 1.1 MB; of what is here only encodings.idna wants it (packaging/bundle/idna.py)

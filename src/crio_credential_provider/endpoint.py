@@ -129,6 +129,26 @@ def find_client_certificate(settings: Settings) -> ClientCertificate:
     return ClientCertificate(certificate, key, embedded=True)
 
 
+def load_user(settings: Settings) -> tuple[str, dict[str, str]]:
+    """The kubeconfig's path, and the user of its current context: what tools ask with, be it a certificate or a token.
+
+    Returns:
+        ("", {}) without a kubeconfig. Members that are texts only; those that name files hold absolute paths, and
+        ``exec`` or ``auth-provider`` is there, empty, where the user has it.
+
+    Raises:
+        ConfigError: the kubeconfig cannot be read or used.
+    """
+    path = _find_kubeconfig(settings)
+    if not path:
+        return "", {}
+    user = _current(_parse(path), path)[1]
+    found = {name: value if isinstance(value, str) else "" for name, value in user.items()}
+    for name in ("client-certificate", "client-key", "tokenFile"):
+        found[name] = _absolute(found.get(name, ""), path, settings.root)
+    return path, found
+
+
 def _find_kubeconfig(settings: Settings) -> str:
     """The path of ``--kubeconfig``, else of the kubelet's own, else ""."""
     if settings.kubeconfig:

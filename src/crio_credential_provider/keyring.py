@@ -276,7 +276,8 @@ def select(
             unserved.append(Unserved(source, "CRI-O will not ask it: it is blocked in registries.conf"))
             continue
         chosen: Choice | str = ""
-        candidates = keyring.candidates(source.name) if may_use_secrets(source) else iter(())
+        may_use = may_use_secrets(source)
+        candidates = keyring.candidates(source.name) if may_use else iter(())
         for candidate in candidates:
             if candidate.credential is not None:
                 lost = tuple(islice(candidates, _MOST_TOLD))
@@ -284,7 +285,8 @@ def select(
                 break
             flawed[Skipped(candidate.secret, f"its entry {candidate.key!r} {candidate.flaw}")] = None
         if not chosen:
-            chosen = _from_global(source, global_config, helpers)
+            why = "no secret has a credential for it" if may_use else "--mirror-registry keeps the secrets from it"
+            chosen = _from_global(source, global_config, helpers, why)
         if isinstance(chosen, Choice):
             choices.append(chosen)
         else:
@@ -296,16 +298,19 @@ def select(
     return Selection(tuple(choices), tuple(unserved), helpers, tuple(flawed))
 
 
-def _from_global(source: PullSource, config: DockerConfig, helpers: dict[str, str]) -> Choice | str:
-    """The node's credential for a source, or why there is none; notes the helper that is responsible instead."""
+def _from_global(source: PullSource, config: DockerConfig, helpers: dict[str, str], why: str) -> Choice | str:
+    """The node's credential for a source, or why there is none; notes the helper that is responsible instead.
+
+    ``why`` says why it is none of the namespace's.
+    """
     host = dockerconfig.host_of(source.name)
     if host in config.cred_helpers:
         helpers[host] = config.cred_helpers[host]
-        return "no secret has a credential for it; the node's credential helper is responsible"
+        return f"{why}; the node's credential helper is responsible"
     try:
         found = dockerconfig.find_credential(config, source.name)
     except ConfigError as error:
-        return f"no secret has a credential for it, and in the global auth file {error.message}"
+        return f"{why}, and in the global auth file {error.message}"
     if found is None:
-        return "neither a secret nor the global auth file has a credential for it"
+        return f"{why}, and the global auth file has none"
     return Choice(source, found.credential, "", found.key)

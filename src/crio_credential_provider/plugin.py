@@ -269,7 +269,7 @@ def decisions(resolution: Resolution | None) -> list[str]:
         for source in resolution.sources
     ]
     if resolution.secrets:
-        lines.append(f"pull secrets: {', '.join(resolution.secrets)}")
+        lines.append(f"pull secrets: {', '.join(secret.name for secret in resolution.secrets)}")
     lines += [f"secret {skipped.secret} is not used: {skipped.reason}" for skipped in resolution.skipped]
     if resolution.selection is not None:
         for choice in resolution.selection.choices:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from .dockerconfig import DockerConfig
     from .keyring import Selection
-    from .pullsecrets import Cluster, Skipped
+    from .pullsecrets import Cluster, PullSecret, Skipped
 
 _WHOSE = {
     "namespace": "namespace {account.namespace}",
@@ -37,24 +37,37 @@ class Resolution(Record):
     Attributes:
         image: the repository asked for, normalised: it names the auth file.
         account: who asks; None without a token.
+        config: registries.conf with its drop-ins; None before it was read.
         sources: every place that CRI-O may ask, in its order.
         selection: the credential of each; None where none was looked for.
-        secrets: names of the pull secrets that were looked through.
+        secrets: the pull secrets that were looked through.
         skipped: secrets and entries that were not used, and why.
         warnings: what is not as it should be, though the run can go on.
         auth_file: content for CRI-O; None where there is nothing to write.
         reason: why there is nothing to write; "" where there is.
     """
 
-    __slots__ = ("account", "auth_file", "image", "reason", "secrets", "selection", "skipped", "sources", "warnings")
+    __slots__ = (
+        "account",
+        "auth_file",
+        "config",
+        "image",
+        "reason",
+        "secrets",
+        "selection",
+        "skipped",
+        "sources",
+        "warnings",
+    )
     _secret = ("auth_file",)
 
     def __init__(self, image: Reference, account: ServiceAccount | None) -> None:
         self.image = image
         self.account = account
+        self.config: registries.Configuration | None = None
         self.sources: tuple[PullSource, ...] = ()
         self.selection: Selection | None = None
-        self.secrets: tuple[str, ...] = ()
+        self.secrets: tuple[PullSecret, ...] = ()
         self.skipped: tuple[Skipped, ...] = ()
         self.warnings: tuple[str, ...] = ()
         self.auth_file: bytes | None = None
@@ -74,11 +87,23 @@ def resolve(request: Request, settings: Settings, connect: Callable[[], Cluster]
         ConfigError: the configuration is one that CRI-O refuses, or cannot be read.
         ClusterError: the API server is away or says no.
     """
+    resolution = begin(request)
+    complete(resolution, request, settings, connect)
+    return resolution
+
+
+def begin(request: Request) -> Resolution:
+    """What the request itself says. RequestError as ``resolve``."""
     account = serviceaccount.loads(request.token) if request.token else None
-    resolution = Resolution(_image(request), account)
-    config = _registries(settings)
+    return Resolution(_image(request), account)
+
+
+def complete(resolution: Resolution, request: Request, settings: Settings, connect: Callable[[], Cluster]) -> None:
+    """The rest of ``resolve``, step by step into a resolution, which holds what was known when an error ended it."""
+    account = resolution.account
+    resolution.config = config = _registries(settings)
     resolution.sources, resolution.warnings = find_sources(config, resolution.image)
-    wanted = [source for source in resolution.sources if _is_wanted(source, resolution.image, settings)]
+    wanted = [source for source in resolution.sources if is_wanted(source, resolution.image, settings)]
     if not wanted:
         resolution.reason = _why_not_wanted(resolution, settings)
     elif registries.AUTH_FILE_HELPER not in config.credential_helpers:
@@ -92,7 +117,6 @@ def resolve(request: Request, settings: Settings, connect: Callable[[], Cluster]
         )
     else:
         _ask_cluster(resolution, request.token, account, settings, connect, wanted)
-    return resolution
 
 
 def _image(request: Request) -> Reference:
@@ -132,18 +156,18 @@ def find_sources(config: registries.Configuration, image: Reference) -> tuple[tu
     return tuple(ordered), tuple(warnings)
 
 
-def _may_use_secrets(source: PullSource, settings: Settings) -> bool:
+def may_use_secrets(source: PullSource, settings: Settings) -> bool:
     """Whether a source may get a credential of the namespace, by ``--mirror-registry``."""
     return not settings.mirror_registry or any(
         source.name == allowed or source.name.startswith(f"{allowed}/") for allowed in settings.mirror_registry
     )
 
 
-def _is_wanted(source: PullSource, image: Reference, settings: Settings) -> bool:
+def is_wanted(source: PullSource, image: Reference, settings: Settings) -> bool:
     """Whether a source is a reason to ask for secrets: a mirror or another place than the image's own name, or one
     that the operator named."""
     elsewhere = bool(settings.mirror_registry) or source.name != image.name
-    return elsewhere and not source.blocked and _may_use_secrets(source, settings)
+    return elsewhere and not source.blocked and may_use_secrets(source, settings)
 
 
 def _why_not_wanted(resolution: Resolution, settings: Settings) -> str:
@@ -174,11 +198,11 @@ def _ask_cluster(
             resolution.reason = f"no table sends this image elsewhere; had the pod used a short name: {error}"
             return
         raise
-    global_config, warnings = _global_config(settings.global_auth_file)
+    node_config, warnings = global_config(settings.global_auth_file)
     resolution.warnings += warnings
-    resolution.secrets = tuple(secret.name for secret in found.secrets)
+    resolution.secrets = found.secrets
     selection = keyring.select(
-        resolution.sources, found.secrets, global_config, lambda source: _may_use_secrets(source, settings)
+        resolution.sources, found.secrets, node_config, lambda source: may_use_secrets(source, settings)
     )
     resolution.selection = selection
     resolution.skipped = found.skipped + selection.flawed
@@ -192,7 +216,7 @@ def _ask_cluster(
         )
 
 
-def _global_config(path: str) -> tuple[DockerConfig, tuple[str, ...]]:
+def global_config(path: str) -> tuple[DockerConfig, tuple[str, ...]]:
     """The node's auth file. A broken one is told, and does not take the namespace's own credentials with it."""
     from . import dockerconfig
 

@@ -700,7 +700,7 @@ def find_registry(config: Configuration, name: str) -> Registry | None:
     Args:
         name: the repository without tag and digest; matched as it stands.
     """
-    found = [prefix for prefix in _possible_prefixes(name) if prefix in config.tables]
+    found = [prefix for prefix in possible_prefixes(name) if prefix in config.tables]
     if not found:
         return None
     best = min(found, key=lambda prefix: (-len(_bytes(prefix)), _bytes(prefix)))
@@ -712,7 +712,7 @@ def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-def _possible_prefixes(name: str) -> Iterator[str]:
+def possible_prefixes(name: str) -> Iterator[str]:
     """Every non-empty prefix, wildcards included, that matches the name."""
     ends = [i for i, character in enumerate(name) if character in _BOUNDARIES]
     ends.append(len(name))
@@ -876,12 +876,17 @@ def short_name_candidates(config: Configuration, image: Reference) -> Iterator[t
     for spelling in spellings:
         if reference.is_registry_host(spelling.partition("/")[0]) and "/" in spelling:
             continue
-        alias = config.aliases.get(spelling, "")
-        for text in [alias] if alias else [f"{host}/{spelling}" for host in config.unqualified_search_registries]:
-            try:
-                candidate = reference.parse(text)
-            except ReferenceSyntaxError:
-                continue
+        for candidate in resolve_short_name(config, spelling):
             if candidate.name not in seen:
                 seen.add(candidate.name)
                 yield spelling, candidate
+
+
+def resolve_short_name(config: Configuration, spelling: str) -> Iterator[Reference]:
+    """What CRI-O takes a short name for, without tag and digest: its alias, else one for each search registry."""
+    alias = config.aliases.get(spelling, "")
+    for text in [alias] if alias else [f"{host}/{spelling}" for host in config.unqualified_search_registries]:
+        try:
+            yield reference.parse(text)
+        except ReferenceSyntaxError:
+            continue

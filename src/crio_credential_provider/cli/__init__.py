@@ -8,6 +8,17 @@ from __future__ import annotations
 
 from importlib import import_module
 
+SUMMARIES = {
+    "completion": "print what completes command lines in a shell",
+    "demo": "play the whole job on an embedded cluster and registry",
+    "doctor": "examine a node, and say what is wrong and what to do",
+    "explain": "tell what a pull will do, step by step",
+    "gc": "remove auth files that nobody comes for",
+    "manifests": "print what a cluster needs: configuration, RBAC, files of a node",
+    "verify": "ask every place of a pull for the image, with its credential",
+}
+"""What each command is for, in one line."""
+
 
 def run(arguments: list[str]) -> int:
     """Runs a command.

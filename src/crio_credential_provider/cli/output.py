@@ -59,7 +59,8 @@ def write(*parts: RenderableType) -> None:
     for part in parts:
         console.print(part)
     assert isinstance(console.file, io.StringIO)
-    write_line(console.file.getvalue().removesuffix("\n"))
+    # rich fills each line of a table up to its width.
+    write_line("\n".join(line.rstrip() for line in console.file.getvalue().removesuffix("\n").split("\n")))
 
 
 def _console() -> Console:

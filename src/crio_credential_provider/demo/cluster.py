@@ -1,6 +1,6 @@
 """A stand-in for kube-apiserver that answers what the plugin and its tools ask, byte for byte as a real one does.
 
-It knows secrets, pods, service accounts, events and access reviews; bound tokens and node certificates; RBAC and the
+It knows secrets, pods, service accounts and their tokens, events and access reviews; node certificates; RBAC and the
 Node authorizer; and it can be told to refuse, stall, cut, reset and lie (`ApiServer.fault`, module `faults`).
 The real answers it is held against are in ``tests/recordings/apiserver``. It keeps no etcd, watches nothing, runs no
 controller, knows no namespace objects, and verifies no token signature: it accepts exactly the tokens that it minted.
@@ -99,6 +99,7 @@ _PRIORITY_LEVELS = {
     "catch-all": "catch-all",
 }
 _CORE_PATH = re.compile(r"/api/v1/namespaces/([^/]+)/(secrets|pods|serviceaccounts|events)(?:/([^/]+))?")
+_TOKEN_PATH = re.compile(r"/api/v1/namespaces/([^/]+)/serviceaccounts/([^/]+)/token")
 _REVIEW_GROUP = "authorization.k8s.io"
 _REVIEW_PATH = f"/apis/{_REVIEW_GROUP}/v1/selfsubjectaccessreviews"
 _VERBS = {"GET": "get", "HEAD": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
@@ -470,6 +471,9 @@ class ApiServer:
             if verb != "create":
                 raise _method_not_allowed()
             return 201, self._review(user, request)
+        token_of = _TOKEN_PATH.fullmatch(path)
+        if token_of is not None and verb == "create":
+            return 201, self._create_token(user, token_of[1], token_of[2], request)
         matched = _CORE_PATH.fullmatch(path)
         if matched is None:
             if user.name == ANONYMOUS:
@@ -497,7 +501,8 @@ class ApiServer:
         verdict = self.authorize(user, asked)
         if verdict.allowed:
             return
-        full = f"{asked.resource}.{asked.group}" if asked.group else asked.resource
+        resource = asked.resource.partition("/")[0]
+        full = f"{resource}.{asked.group}" if asked.group else resource
         shown = f'{full} "{asked.name}"' if asked.name else full
         scope = f'in the namespace "{asked.namespace}"' if asked.namespace else "at the cluster scope"
         message = (
@@ -507,7 +512,7 @@ class ApiServer:
         details = {"name": asked.name} if asked.name else {}
         details |= {"group": asked.group} if asked.group else {}
         reason = f": {verdict.reason}" if verdict.reason else ""
-        raise StatusError(403, "Forbidden", message + reason, details | {"kind": asked.resource})
+        raise StatusError(403, "Forbidden", message + reason, details | {"kind": resource})
 
     def authorize(self, user: User, asked: Attributes) -> Verdict:
         """The verdict of the authorizers in kubeadm's order: Node, then RBAC."""
@@ -522,6 +527,8 @@ class ApiServer:
 
     def _authorize_node(self, node: str, asked: Attributes) -> Verdict:
         """node_authorizer.go: by the graph of the pods that are bound to the node."""
+        if asked.resource == "serviceaccounts/token" and asked.verb == "create":
+            asked = asked._replace(resource="serviceaccounts", verb="get")
         if asked.group or asked.resource not in ("secrets", "pods", "serviceaccounts"):
             return Verdict((asked.group, asked.resource, asked.verb) == ("", "events", "create"))
         if asked.verb not in (("get", "list", "watch") if asked.resource == "secrets" else ("get",)):
@@ -593,6 +600,31 @@ class ApiServer:
         event["involvedObject"] = objects.ordered(event["involvedObject"], objects.REFERENCE_FIELDS)
         self.events.append(event)
         return event
+
+    def _create_token(self, user: User, namespace: str, name: str, request: Request) -> Object:
+        """A TokenRequest. A node gets one only for a service account of its pods, bound to such a pod."""
+        self._check(user, Attributes("create", "serviceaccounts/token", namespace, name))
+        self._get("serviceaccounts", namespace, name)
+        spec = objects.loads(request.body).get("spec", {})
+        bound = spec.get("boundObjectRef") or {}
+        if user.node and bound.get("kind") != "Pod":
+            # plugin/pkg/admission/noderestriction: tokens of a node are bound to its pods.
+            message = f'serviceaccounts "{name}" is forbidden: node requested token not bound to a pod'
+            raise StatusError(403, "Forbidden", message, {"name": name, "kind": "serviceaccounts"})
+        pod = bound.get("name")
+        if pod is not None and self._get("pods", namespace, pod)["metadata"]["uid"] != bound.get("uid"):
+            message = f'Operation cannot be fulfilled on pods "{pod}": the UID in the bound object reference differs'
+            raise StatusError(409, "Conflict", message, {"name": pod, "kind": "pods"})
+        audiences = spec.get("audiences") or [self.audiences[0]]
+        seconds = spec.get("expirationSeconds") or 3600
+        token = self.mint_token(namespace, name, pod, audiences[0], seconds)
+        return {
+            "kind": "TokenRequest",
+            "apiVersion": "authentication.k8s.io/v1",
+            "metadata": {"name": name, "namespace": namespace, "creationTimestamp": objects.timestamp()},
+            "spec": {"audiences": audiences, "expirationSeconds": seconds, "boundObjectRef": bound or None},
+            "status": {"token": token, "expirationTimestamp": objects.timestamp(seconds)},
+        }
 
     def _review(self, user: User, request: Request) -> Object:
         spec = objects.loads(request.body).get("spec", {})

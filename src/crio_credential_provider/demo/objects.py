@@ -69,9 +69,10 @@ def compact(document: Mapping[str, Any]) -> bytes:
     return json.dumps(document, separators=(",", ":")).encode()
 
 
-def timestamp() -> str:
-    """Now, as metav1.Time is spelled."""
-    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def timestamp(seconds: int = 0) -> str:
+    """So many seconds from now, as metav1.Time is spelled."""
+    then = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds)
+    return then.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def loads(body: bytes) -> Object:

@@ -22,7 +22,7 @@ from .kubelet import Version, as_mapping, parse_version
 from .node import Node
 from .tree import Unreadable
 
-MOST_ACCOUNTS = 5
+MOST_ACCOUNTS = 10
 """Service accounts for which a token is asked."""
 _MOST_TOKENS = 3
 _DEADLINE = 15.0
@@ -61,7 +61,8 @@ class Account(NamedTuple):
 
     Attributes:
         pod, uid: the pod that a token is bound to.
-        image: normalised.
+        image: as the pod names it.
+        fails: whether an image of the pod cannot be pulled at the moment.
     """
 
     namespace: str
@@ -69,6 +70,12 @@ class Account(NamedTuple):
     pod: str
     uid: str
     image: str
+    fails: bool
+
+    @property
+    def is_system(self) -> bool:
+        """Whether it belongs to the cluster itself and not to somebody who keeps pull secrets."""
+        return self.namespace.startswith(("kube-", "openshift-"))
 
 
 class Right(NamedTuple):
@@ -260,14 +267,26 @@ def _as_node(node: Node, api: ApiServer, answers: Answers) -> Answers:
     if not audience:
         why = "the entry has no audience"
         return answers._replace(refused=why, rights_unasked=why)
+    accounts, unasked = _accounts(node, api, name)
     try:
         answers = answers._replace(
-            has_audience=_may(api, {"verb": AUDIENCE_VERB, "group": "", "resource": audience}),
-            has_accounts=_may(api, {"verb": "get", "group": "", "resource": "serviceaccounts"}),
+            has_audience=_may_for(api, AUDIENCE_VERB, audience, accounts),
+            has_accounts=_may_for(api, "get", "serviceaccounts", accounts),
         )
     except ClusterError as error:
         answers = answers._replace(refused=error.message)
-    return _with_rights(node, api, answers, audience)
+    return _with_rights(node, api, answers._replace(rights_unasked=unasked), audience, accounts)
+
+
+def _may_for(api: ApiServer, verb: str, resource: str, accounts: list[Account]) -> bool:
+    """Whether the node may do something with service accounts: in all namespaces, else with each of those here."""
+    if _may(api, {"verb": verb, "group": "", "resource": resource}):
+        return True
+    each = [
+        {"verb": verb, "group": "", "resource": resource, "namespace": account.namespace, "name": account.name}
+        for account in accounts[:MOST_ACCOUNTS]
+    ]
+    return bool(each) and all(_may(api, attributes) for attributes in each)
 
 
 def audience_of(node: Node) -> str:
@@ -323,21 +342,26 @@ def _may(api: ApiServer, attributes: dict[str, str], token: str = "") -> bool:
 # -- the rights of service accounts -----------------------------------------------------------------------------------
 
 
-def _with_rights(node: Node, api: ApiServer, answers: Answers, audience: str) -> Answers:
+def _accounts(node: Node, api: ApiServer, name: str) -> tuple[list[Account], str]:
+    """The service accounts that matter here, and why there is none."""
+    if not name:
+        return [], "the node's name is not known"
+    try:
+        accounts = find_accounts(node, api.get(f"/api/v1/pods?fieldSelector=spec.nodeName%3D{name}"))
+    except ClusterError as error:
+        return [], f"the pods of this node cannot be listed: {error.message}"
+    return accounts, "" if accounts else "no pod on this node uses an image that has a mirror"
+
+
+def _with_rights(node: Node, api: ApiServer, answers: Answers, audience: str, accounts: list[Account]) -> Answers:
     mode = node.settings.secrets_from if node.settings else ""
-    if mode == POD or not mode:
+    if not mode or mode == POD:
         why = "the mode pod asks as the node, which needs no Role" if mode else "the plugin refuses its arguments"
         return answers._replace(rights_unasked=why)
-    if not answers.node:
-        return answers._replace(rights_unasked="the node's name is not known")
     if answers.has_audience is False:
         return answers._replace(rights_unasked="the node may not get tokens of the audience")
-    try:
-        accounts = find_accounts(node, api.get(f"/api/v1/pods?fieldSelector=spec.nodeName%3D{answers.node}"))
-    except ClusterError as error:
-        return answers._replace(rights_unasked=f"the pods of this node cannot be listed: {error.message}")
-    if not accounts:
-        return answers._replace(rights_unasked="no pod on this node uses an image that has a mirror")
+    if answers.rights_unasked:
+        return answers
     assert answers.located.endpoint is not None
     # Without the client certificate: with it the API server would answer for the node, whatever the token says.
     as_account = ApiServer(answers.located.endpoint, _DEADLINE, _MAX_ANSWER)
@@ -358,7 +382,10 @@ def _with_rights(node: Node, api: ApiServer, answers: Answers, audience: str) ->
 
 
 def find_accounts(node: Node, pods: dict[str, Any]) -> list[Account]:
-    """The service accounts of a list of pods whose images the plugin has something to do for, each once, in order."""
+    """The service accounts of pods whose images the plugin has something to do for, each once.
+
+    Those whose pods cannot pull come first, those of the cluster itself last.
+    """
     config, chosen = node.registries.config, node.settings
     items = pods.get("items")
     if config is None or chosen is None or not isinstance(items, list):
@@ -378,8 +405,17 @@ def find_accounts(node: Node, pods: dict[str, Any]) -> list[Account]:
             if image not in wanted:
                 wanted[image] = _has_mirror(node, image)
             if wanted[image]:
-                found.setdefault((namespace, account), Account(namespace, account, name, uid, image))
-    return [found[key] for key in sorted(found)]
+                made = Account(namespace, account, name, uid, image, _fails(pod))
+                found[namespace, account] = max(found.get((namespace, account), made), made, key=lambda a: a.fails)
+    return sorted(found.values(), key=lambda a: (not a.fails, a.is_system, a.namespace, a.name))
+
+
+def _fails(pod: dict[str, Any]) -> bool:
+    """Whether the kubelet says of a container that its image cannot be pulled."""
+    status = as_mapping(pod.get("status"))
+    kinds = [status.get(kind) for kind in ("initContainerStatuses", "containerStatuses")]
+    states = [as_mapping(as_mapping(one).get("state")) for kind in kinds if isinstance(kind, list) for one in kind]
+    return any(as_mapping(s.get("waiting")).get("reason") in ("ErrImagePull", "ImagePullBackOff") for s in states)
 
 
 def _images(spec: dict[str, Any]) -> list[str]:
@@ -397,7 +433,14 @@ def _has_mirror(node: Node, text: str) -> bool:
         sources, _ = provider.find_sources(node.registries.config, image)
     except (ProviderError, reference.ReferenceSyntaxError):
         return False
-    return any(not source.blocked and not source.primary and not source.short_name for source in sources)
+    allowed = node.settings.mirror_registry
+    return any(
+        not source.blocked
+        and not source.short_name
+        and (bool(allowed) or source.name != image.name)
+        and (not allowed or any(f"{source.name}/".startswith(f"{place}/") for place in allowed))
+        for source in sources
+    )
 
 
 def _token(api: ApiServer, account: Account, audience: str) -> str:

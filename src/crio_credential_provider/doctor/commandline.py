@@ -287,6 +287,9 @@ def find_processes(tree: Tree, names: Iterable[str], ticks: int) -> list[Process
             arguments = tuple(tree.text(f"/proc/{name}/cmdline").rstrip("\0").split("\0"))
         except Unreadable:
             continue
+        if len(arguments) == 1:
+            # k3s and RKE2 write what they do over their command line.
+            arguments = tuple(arguments[0].split()) or arguments
         if posixpath.basename(arguments[0]) in wanted:
             found.append(Process(int(name), arguments, _started(tree, name, ticks), _program(tree, name, arguments[0])))
     return sorted(found, key=lambda process: (process.started, process.pid))

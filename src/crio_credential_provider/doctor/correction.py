@@ -9,6 +9,7 @@ from ..manifests import matchimages
 from ..manifests.merge import merge
 from ..manifests.providerconfig import Wanted
 from .node import Node
+from .providerconfig import NAME, is_name
 from .tree import Unreadable
 
 CORRECTED = "see the corrected file"
@@ -48,18 +49,35 @@ def correct(node: Node, audience: str, without: list[str]) -> Corrected | str:
         return "there is no CredentialProviderConfig to correct"
     files = [document.file for document in node.config.documents]
     file = node.entry.document.file if node.entry else files[0] if files else node.config.path
-    config = node.registries.config
-    patterns = matchimages.match_images(config).patterns if config else ()
-    if node.settings and config:
-        patterns = matchimages.match_images(config, node.settings.mirror_registry).patterns
+    config, allowed = node.registries.config, node.settings.mirror_registry if node.settings else ()
+    patterns = matchimages.match_images(config, allowed).patterns if config else ()
+    if not patterns and node.entry:
+        patterns = tuple(text for text, _ in node.entry.patterns if text not in without)
     wanted = Wanted(node.minor or CURRENT, patterns, audience)
     try:
-        merged = merge(node.tree.text(file), wanted, name=file, without=without)
+        text, renamed = _with_our_name(node, node.tree.read(file).decode())
+        merged = merge(text, wanted, name=file, without=without)
     except Unreadable as error:
         return str(error)
+    except UnicodeDecodeError:
+        return f"{file} is not UTF-8 text"
     except ProviderError as error:
         return str(error)
-    return Corrected(file, merged.text, merged.changes, tuple(_assumed(node, audience)))
+    return Corrected(file, merged.text, (*renamed, *merged.changes), tuple(_assumed(node, audience)))
+
+
+def _with_our_name(node: Node, text: str) -> tuple[str, tuple[str, ...]]:
+    """The text with the name of our entry as the kubelet takes it, and what that changed.
+
+    manifests knows our entry by its name alone.
+    """
+    entry = node.entry
+    if entry is None or is_name(entry.name) or NAME not in entry.name:
+        return text, ()
+    lines = text.splitlines(keepends=True)
+    number = entry.origin("name").line - 1
+    lines[number] = lines[number].replace(entry.name, NAME)
+    return "".join(lines), (f"name: {entry.name} became {NAME}",)
 
 
 def _assumed(node: Node, audience: str) -> list[str]:

@@ -47,6 +47,7 @@ class Crio(NamedTuple):
         auth_dir: its namespaced_auth_dir.
         registries_conf, registries_conf_dir: what it was started with, "" for its default search.
         version: None where nobody says.
+        environment: what its unit sets; the proxies are among it.
         problems: files that could not be read or parsed.
     """
 
@@ -54,6 +55,7 @@ class Crio(NamedTuple):
     registries_conf: Setting
     registries_conf_dir: Setting
     version: Version | None
+    environment: dict[str, str]
     problems: tuple[Unreadable, ...]
 
 
@@ -85,6 +87,7 @@ def find_crio(tree: Tree, ticks: int, *, live: bool) -> Crio | None:
         option(REGISTRIES_CONF, ""),
         option(REGISTRIES_CONF_DIR, ""),
         _version(tree, program, live=live),
+        environment,
         tuple(problems),
     )
 

@@ -272,13 +272,16 @@ def _configurations(tree: Tree, kubelet: Kubelet, problems: list[Unreadable]) ->
     return [document for file in files if (document := _load(tree, file, problems))]
 
 
-def runtime_endpoint(tree: Tree, kubelet: Kubelet) -> str:
-    """The socket of the container runtime, "" where nobody says."""
+def runtime_endpoint(tree: Tree, kubelet: Kubelet) -> tuple[str, Origin]:
+    """The socket of the container runtime, "" where nobody says; and where it is named."""
     flag = kubelet.flag("container-runtime-endpoint")
-    found = flag.value if flag else ""
-    for document in [] if found else _configurations(tree, kubelet, []):
-        value = document.value.get("containerRuntimeEndpoint") if isinstance(document.value, dict) else None
-        found = value if isinstance(value, str) else found
+    if flag:
+        return flag.value, flag.origin
+    found = "", kubelet.start
+    for document in _configurations(tree, kubelet, []):
+        value = as_mapping(document.value).get("containerRuntimeEndpoint")
+        if isinstance(value, str):
+            found = value, Origin(document.file, document.line("containerRuntimeEndpoint"))
     return found
 
 

@@ -174,6 +174,13 @@ def toml_line(text: str, table: str, key: str, value: str = "") -> int:
     return found
 
 
+def toml_value_line(text: str, key: str, value: str) -> int:
+    """The first line that sets a key to a text, in whatever table or form; 0 where none does."""
+    name, wanted = re.escape(key), re.escape(value)
+    setting = re.compile(rf"""(?:^|[\s{{,])["']?{name}["']?\s*=\s*(["']){wanted}/*\1""", re.IGNORECASE)
+    return next((number for number, line in enumerate(text.splitlines(), 1) if setting.search(line)), 0)
+
+
 def toml_header_line(text: str, table: str, number: int) -> int:
     """The line of the table's header that comes as ``number``, from 1; 0 where there are fewer."""
     for at, line in enumerate(text.splitlines(), 1):

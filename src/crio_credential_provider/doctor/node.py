@@ -130,6 +130,14 @@ def gather(given: Given) -> Node:
     )
 
 
+def with_content(node: Node, file: str, content: str) -> Node:
+    """The same node with another content in a file of its CredentialProviderConfig."""
+    config = providerconfig.load(node.tree, node.config_path, node.minor, {file: content.encode()})
+    entry = _own_entry(node.tree, config, node.bin_dir)
+    chosen, refused = _settings(entry)
+    return node._replace(config=config, entry=entry, settings=chosen, refused=refused)
+
+
 def _version(tree: Tree, given: Given, found: Kubelet | None) -> Version | None:
     if given.kubernetes:
         return Version((*given.kubernetes, 0), "--kubernetes")

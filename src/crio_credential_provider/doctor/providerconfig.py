@@ -10,7 +10,8 @@ from __future__ import annotations
 import difflib
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from .commandline import Origin
@@ -90,14 +91,14 @@ class ProviderConfig(NamedTuple):
         documents: the files that could be parsed.
         providers: of all files, in the kubelet's order.
         refusals: why the kubelet would not take it.
-        is_directory: whether the path is one.
+        is_whole: whether all its files could be parsed.
     """
 
     path: str
     documents: tuple[Document, ...]
     providers: tuple[Provider, ...]
     refusals: tuple[Refusal, ...]
-    is_directory: bool
+    is_whole: bool
 
     @property
     def origin(self) -> Origin:
@@ -107,20 +108,22 @@ class ProviderConfig(NamedTuple):
         return Origin(self.documents[0].file, self.documents[0].line("providers"))
 
 
-def load(tree: Tree, path: str, version: tuple[int, int] | None) -> ProviderConfig:
+def load(
+    tree: Tree, path: str, version: tuple[int, int] | None, instead: Mapping[str, bytes] = MappingProxyType({})
+) -> ProviderConfig:
     """Reads a file, or the files of a directory in byte order.
 
     Args:
         path: on the node.
         version: of Kubernetes, major and minor; None where that is not known.
+        instead: contents of files that are to be taken for what they hold.
 
     Raises:
         Unreadable: nothing is there, or it may not be read.
     """
     refusals: list[Refusal] = []
     files = [path]
-    is_directory = tree.is_directory(path)
-    if is_directory:
+    if tree.is_directory(path):
         files = [posixpath.join(path, name) for name in tree.names(path) if name.endswith(SUFFIXES)]
         files = [file for file in files if not tree.is_directory(file)]
         if not files:
@@ -132,10 +135,11 @@ def load(tree: Tree, path: str, version: tuple[int, int] | None) -> ProviderConf
     documents = []
     for file in files:
         try:
-            documents.append(loads_yaml(tree.read(file, MAX_YAML), file))
+            data = instead[file] if file in instead else tree.read(file, MAX_YAML)
+            documents.append(loads_yaml(data, file))
         except Syntax as error:
             refusals.append(Refusal(Origin(file, error.line), f"it cannot be parsed: {error.reason}"))
-    return _examine(path, documents, refusals, version, is_directory=is_directory)
+    return _examine(path, documents, refusals, version, is_whole=len(documents) == len(files))
 
 
 def _dotted(version: tuple[int, int]) -> str:
@@ -148,7 +152,7 @@ def _examine(
     refusals: list[Refusal],
     version: tuple[int, int] | None,
     *,
-    is_directory: bool,
+    is_whole: bool,
 ) -> ProviderConfig:
     providers: list[Provider] = []
     for document in documents:
@@ -161,7 +165,7 @@ def _examine(
             refusals.append(Refusal(provider.origin("name"), f"two providers have the name {provider.name!r}"))
         seen.add(provider.name)
     refusals.sort(key=lambda refusal: (refusal.origin.file, refusal.origin.line))
-    return ProviderConfig(path, tuple(documents), tuple(providers), tuple(refusals), is_directory)
+    return ProviderConfig(path, tuple(documents), tuple(providers), tuple(refusals), is_whole)
 
 
 # -- values -----------------------------------------------------------------------------------------------------------
@@ -343,7 +347,7 @@ class _Checker:
         attributes = value["tokenAttributes"] = self._known(value["tokenAttributes"], path, _TOKEN_ATTRIBUTES)
         if value.get("apiVersion") in _API_VERSIONS[1:]:
             have = value["apiVersion"]
-            self._refuse((*path[:-1], "apiVersion"), f"tokenAttributes needs apiVersion {API_VERSION}, not {have}")
+            self._refuse(path, f"tokenAttributes needs the provider's apiVersion to be {API_VERSION}, not {have}")
         audience = attributes.get("serviceAccountTokenAudience")
         if not isinstance(audience, str) or not audience:
             self._refuse(path, "serviceAccountTokenAudience is missing, which is required")

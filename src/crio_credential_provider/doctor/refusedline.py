@@ -12,7 +12,7 @@ _KEYS = (
 _TABLE = re.compile(r"\s*\[\[\s*registry\s*\]\]")
 _MIRROR = re.compile(r"\s*\[\[\s*registry\s*\.\s*mirror\s*\]\]")
 _HEADER = re.compile(r"\s*\[")
-_SETTING = re.compile(r"""\s*["']?([\w-]+)["']?\s*=\s*(.*)""")
+_SETTING = re.compile(r"""(?:^|[\s{,])["']?([\w-]+)["']?\s*=\s*([^,}]*)""")
 
 
 def find_line(text: str, message: str) -> int:
@@ -63,12 +63,16 @@ def _line_of_key(lines: list[str], where: range, message: str) -> int:
     """The line that sets the key of which the message speaks: to the value that it quotes, or of the wrong type."""
     keys = [key for key in _KEYS if re.search(rf"(?<![\w-]){re.escape(key)}(?![\w-])", _complaint(message))]
     values = re.findall(r"'([^']*)'", _complaint(message))
-    found = [(at + 1, match[2]) for at in where if (match := _SETTING.match(lines[at])) and match[1].lower() in keys]
+    settings = [(at + 1, match) for at in where for match in _SETTING.finditer(lines[at])]
+    found = [(at, match[2]) for at, match in settings if match[1].lower() in keys]
     if "must be true or false" in message:
         found = [(at, value) for at, value in found if not re.match(r"(true|false)\b", value)] or found
     elif "must be a string" in message:
         found = [(at, value) for at, value in found if value[:1] not in ('"', "'")] or found
     quoted = [at for at, value in found if any(text in value for text in values)]
+    if values and not quoted:
+        # Another form of the table, such as one within a line.
+        return _line_of_value(lines, where, message) or (found[0][0] if found else 0)
     return quoted[0] if quoted else found[0][0] if found else 0
 
 

@@ -12,13 +12,14 @@ from . import cluster, node
 from .catalogue import CATALOGUE, SEVERITIES
 from .checks import CHECKS
 from .checks import cluster as cluster_checks
-from .checks.config import bare_pattern, mirror_patterns
+from .checks.config import bare_pattern, check_config, check_entry, check_match_images, mirror_patterns
 from .checks.registries import MOST_PROBED, check_mirrors, find_mirrors
 from .cluster import Answers
 from .correction import CORRECTED, Corrected, correct
 from .finding import Examined, Finding, Result, Unexamined
 from .kubelet import parse_version
 from .node import Given, Node
+from .tree import Unreadable
 
 _PROBES_AT_ONCE = 8
 _PROBE_DEADLINE = 5.0
@@ -99,12 +100,17 @@ def _probe(facts: Node) -> dict[tuple[str, bool], Verdict | str]:
     """Asks each mirror whether a registry is there; shows no credential."""
     if facts.given.config:
         return {}
-    places = list(dict.fromkeys((mirror.host, mirror.insecure) for mirror in find_mirrors(facts)))[:MOST_PROBED]
+    places = list(dict.fromkeys((mirror.host, mirror.insecure) for mirror in find_mirrors(facts) if not mirror.primary))
+    places = places[:MOST_PROBED]
+
+    environment = facts.crio.environment if facts.crio else {}
 
     def ask(place: tuple[str, bool]) -> Verdict | str:
         host, insecure = place
         try:
-            return probe_registry(host, insecure=insecure, root=facts.tree.root, deadline=_PROBE_DEADLINE)
+            return probe_registry(
+                host, insecure=insecure, root=facts.tree.root, deadline=_PROBE_DEADLINE, environment=environment
+            )
         except ProviderError as error:
             return str(error)
 
@@ -124,7 +130,8 @@ def _report(facts: Node, answers: Answers | None, results: list[Result], audienc
         dead = [text for text, _ in facts.entry.patterns if bare_pattern(text) != text] if facts.entry else []
         outcome = correct(facts, audience, [*dead, *(text for text, _, _ in mirror_patterns(facts))])
         corrected = outcome if isinstance(outcome, Corrected) else None
-        uncorrected = outcome if isinstance(outcome, str) else ""
+        uncorrected = outcome if isinstance(outcome, str) else _what_stays(facts, outcome)
+        corrected = None if uncorrected else corrected
     return Report(
         _subject(facts, answers),
         tuple(findings),
@@ -133,6 +140,20 @@ def _report(facts: Node, answers: Answers | None, results: list[Result], audienc
         corrected,
         uncorrected,
     )
+
+
+def _what_stays(facts: Node, corrected: Corrected) -> str:
+    """Why a corrected file would not do, "" where it would: it is examined like any other."""
+    try:
+        after = node.with_content(facts, corrected.file, corrected.content)
+    except Unreadable as error:
+        return str(error)
+    results = (*check_config(after), *check_entry(after), *check_match_images(after))
+    stays = [found for found in results if isinstance(found, Finding) and CORRECTED in found.remedy]
+    if not stays:
+        return ""
+    places = "; ".join(f"{item.file}:{item.line}: {item.text}" for found in stays for item in found.evidence[:1])
+    return f"what is wrong has to be mended by hand first ({places})"
 
 
 def _subject(facts: Node, answers: Answers | None) -> str:

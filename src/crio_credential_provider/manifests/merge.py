@@ -65,8 +65,8 @@ def merge(
 
     Raises:
         ConfigError: the text is no CredentialProviderConfig, or one that the kubelet cannot read either; names the
-            line where there is one.
-        UsageError: the entry would be one that the plugin refuses, or would match nothing.
+            line where there is one. Or the entry would match nothing.
+        UsageError: the entry would be one that the plugin refuses.
     """
     source = _read(text, name)
     if source.data is None:
@@ -108,12 +108,38 @@ def _target(data: dict[str, Any], wanted: Wanted, without: Collection[str]) -> t
 
 
 class _Source(NamedTuple):
-    """A file as it is: its text, whether that is JSON, the parser's tree, the value (None for no document)."""
+    """A file as it is.
+
+    Attributes:
+        is_json: whether the text is JSON.
+        root: the parser's tree.
+        data: the value; None for no document.
+        aliases: where each alias begins, and what it stands for.
+    """
 
     text: str
     is_json: bool
     root: yaml.Node | None
     data: Any
+    aliases: dict[int, yaml.Node]
+
+
+class _Loader(yaml.SafeLoader):
+    """Notes where aliases are: the tree only has what they stand for."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.aliases: dict[int, yaml.Node] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        place = None
+        if self.check_event(yaml.AliasEvent):
+            event: yaml.AliasEvent = self.peek_event()  # type: ignore[no-untyped-call]
+            place = None if event.start_mark is None else event.start_mark.index
+        node = super().compose_node(parent, index)
+        if place is not None and node is not None:
+            self.aliases[place] = node
+        return node
 
 
 def _read(text: str, name: str) -> _Source:
@@ -124,7 +150,7 @@ def _read(text: str, name: str) -> _Source:
     is_json = _is_json(text)
     try:
         # JSON may be indented by tabs, and holds none in its strings; YAML may not.
-        loader = yaml.SafeLoader(text.replace("\t", " ") if is_json else text)
+        loader = _Loader(text.replace("\t", " ") if is_json else text)
         try:
             root = loader.get_single_node()
             if root is not None:
@@ -136,7 +162,7 @@ def _read(text: str, name: str) -> _Source:
         raise ConfigError(f"{name} is nested too deeply", "the kubelet cannot read it either") from None
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{name}{_line_of(error)}: {_reason(error)}", _hint(error)) from None
-    return _Source(text, is_json, root, data)
+    return _Source(text, is_json, root, data, loader.aliases)
 
 
 def _is_json(text: str) -> bool:
@@ -295,8 +321,7 @@ def _newline(text: str) -> str:
 
 
 def _rewrite(source: _Source, target: dict[str, Any], name: str) -> str:
-    ways = (_by_roundtrip,) if _shares(source) else (_by_edits, _by_roundtrip)
-    for way in ways:
+    for way in (_by_edits, _by_json if source.is_json else _by_roundtrip):
         try:
             text = way(source, target)
             if _read(text, name).data == target:
@@ -313,17 +338,46 @@ class _Odd(Exception):
     """A layout that the edits do not know."""
 
 
-def _shares(source: _Source) -> bool:
-    """Whether anchors, aliases or tags stand in the file: a value is then not where it is used."""
-    special = (yaml.AnchorToken, yaml.AliasToken, yaml.TagToken)
-    return not source.is_json and any(isinstance(token, special) for token in yaml.scan(source.text, yaml.SafeLoader))
-
-
 def _by_edits(source: _Source, target: dict[str, Any]) -> str:
+    source = _without_aliases(source)
     editor = _Editor(source)
     assert source.root is not None
     editor.change(source.root, source.data, target)
     return editor.result()
+
+
+def _without_aliases(source: _Source) -> _Source:
+    """The same with aliases written out in our entry: what changes there is not to change elsewhere.
+
+    Raises:
+        _Odd: our entry has anchors, tags, or merges another mapping.
+    """
+    node = _our_node(source)
+    if source.is_json or node is None:
+        return source
+    editor = _Editor(source)
+    ours = range(node.start_mark.index, editor.end(node))
+    for token in yaml.scan(source.text, yaml.SafeLoader):
+        special = isinstance(token, yaml.AnchorToken | yaml.TagToken | yaml.AliasToken)
+        place = token.start_mark.index
+        if not special or place not in ours:
+            continue
+        if not isinstance(token, yaml.AliasToken) or source.text[:place].rstrip().endswith("<<:"):
+            raise _Odd
+        value = yaml.SafeLoader("").construct_object(source.aliases[place], deep=True)
+        editor.replace(place, token.end_mark.index, layout.flow_scalar(value))
+    return _read(editor.result(), "") if editor.edits else source
+
+
+def _our_node(source: _Source) -> yaml.Node | None:
+    assert isinstance(source.root, yaml.MappingNode)
+    for key, value in source.root.value:
+        if key.value == "providers" and isinstance(value, yaml.SequenceNode):
+            for node, provider in zip(value.value, source.data["providers"], strict=True):
+                if provider.get("name") == NAME:
+                    found: yaml.Node = node
+                    return found
+    return None
 
 
 class _Editor:
@@ -338,8 +392,8 @@ class _Editor:
 
     def result(self) -> str:
         parts, done = [], 0
-        # Sorted by place; of several at one place the first made comes first.
-        for start, end, new in sorted(self.edits, key=lambda edit: edit[0]):
+        # By place, what is only put in before what replaces; else in the order in which they were made.
+        for start, end, new in sorted(self.edits, key=lambda edit: edit[:2]):
             if start < done:
                 raise _Odd
             parts += [self.text[done:start], new]
@@ -355,7 +409,7 @@ class _Editor:
             return
         if isinstance(node, yaml.MappingNode) and isinstance(new, dict):
             self.change_mapping(node, old, new)
-        elif isinstance(node, yaml.SequenceNode) and isinstance(new, list) and (node.value or self.is_json):
+        elif isinstance(node, yaml.SequenceNode) and isinstance(new, list):
             self.change_sequence(node, old, new)
         elif isinstance(new, dict | list) or not isinstance(node, yaml.ScalarNode) or node.style in ("|", ">"):
             raise _Odd
@@ -365,7 +419,7 @@ class _Editor:
             self.replace(start, end, space + self.scalar(new))
 
     def scalar(self, value: Any) -> str:
-        return json.dumps(value) if self.is_json else layout._flow_scalar(value)
+        return json.dumps(value) if self.is_json else layout.flow_scalar(value)
 
     # Mappings.
 
@@ -373,13 +427,17 @@ class _Editor:
         nodes = {key.value: (key, value) for key, value in node.value}
         if nodes.keys() != old.keys():
             raise _Odd
-        for place, (key, (key_node, value)) in enumerate(nodes.items()):
+        if node.flow_style and not nodes.keys() & new.keys():
+            self.replace(node.start_mark.index, node.end_mark.index, self.value(new, node))
+            return
+        for key, (key_node, value) in nodes.items():
             if key not in new:
-                self.delete_key(node, place)
-            elif self.is_new_block(node, value, new[key], old[key]):
+                continue
+            if self.is_new_block(node, value, new[key], old[key]):
                 self.replace_by_block(node, key_node, value, new[key])
             else:
                 self.change(value, old[key], new[key])
+        self.delete(node, [place for place, key in enumerate(nodes) if key not in new])
         added = {key: value for key, value in new.items() if key not in old}
         if added and node.flow_style:
             self.insert_flow(node, [f"{self.scalar(key)}: {self.value(value, node)}" for key, value in added.items()])
@@ -400,54 +458,85 @@ class _Editor:
         column = " " * node.start_mark.column
         self.insert_after(end, layout.block(new, column + (self.dash if isinstance(new, list) else "  "), self.dash))
 
-    def delete_key(self, node: yaml.MappingNode, place: int) -> None:
-        key, value = node.value[place]
-        if node.flow_style:
-            self.delete_flow([(k.start_mark.index, self.end(v)) for k, v in node.value], place)
-            return
-        start = key.start_mark.index
-        if self.text[self.line_start(start) : start].strip():
-            # On the line of a dash: the next key takes its place.
-            if place + 1 == len(node.value):
-                raise _Odd
-            self.replace(start, node.value[place + 1][0].start_mark.index, "")
-        else:
-            self.replace(self.line_start(start), self.line_end(self.end(value)), "")
-
     # Lists.
 
     def change_sequence(self, node: yaml.SequenceNode, old: list[Any], new: list[Any]) -> None:
         before, after = ([json.dumps(item, default=str) for item in items] for items in (old, new))
         matcher = difflib.SequenceMatcher(None, before, after, autojunk=False)
+        gone: list[int] = []
         for what, i1, i2, j1, j2 in matcher.get_opcodes():
             if what == "equal":
                 continue
             common = min(i2 - i1, j2 - j1)
             for k in range(common):
                 self.change(node.value[i1 + k], old[i1 + k], new[j1 + k])
-            for place in range(i1 + common, i2):
-                self.delete_item(node, place)
+            gone += range(i1 + common, i2)
             if j2 > j1 + common:
                 self.insert_items(node, i1 + common, new[j1 + common : j2])
-
-    def delete_item(self, node: yaml.SequenceNode, place: int) -> None:
-        if node.flow_style:
-            self.delete_flow([(item.start_mark.index, self.end(item)) for item in node.value], place)
-            return
-        item = node.value[place]
-        start = self.line_start(item.start_mark.index)
-        if self.text[start : item.start_mark.index].strip() != "-":
-            raise _Odd
-        self.replace(start, self.line_end(self.end(item)), "")
+        self.delete(node, gone)
 
     def insert_items(self, node: yaml.SequenceNode, place: int, items: list[Any]) -> None:
-        if place < len(node.value):
-            # What is there keeps its place, and new items come last.
+        """Before the item that stands at a place, or after the last."""
+        if place < len(node.value) or not (node.flow_style or node.value):
+            # All that this program adds comes last.
             raise _Odd
         if node.flow_style:
             self.insert_flow(node, [self.value(item, node) for item in items])
         else:
             self.insert_lines(node, layout.block(items, " " * node.start_mark.column, self.dash))
+
+    # Either.
+
+    def delete(self, node: yaml.CollectionNode, places: list[int]) -> None:
+        """Keys or items, neighbours together."""
+        if not places:
+            return
+        spans = [(self.first(part).start_mark.index, self.end(self.last(part))) for part in node.value]
+        if node.flow_style and len(places) == len(spans):
+            raise _Odd
+        for place in places:
+            if place - 1 in places:
+                continue
+            after = next(i for i in range(place, len(spans) + 1) if i not in places)
+            if not node.flow_style:
+                self.delete_lines(spans, place, after, isinstance(node, yaml.SequenceNode))
+            elif after < len(spans):
+                self.replace(spans[place][0], spans[after][0], "")
+            else:
+                self.replace(spans[place - 1][1], spans[-1][1], "")
+
+    def delete_lines(self, spans: list[tuple[int, int]], place: int, after: int, items: bool) -> None:
+        start = self.line_start(spans[place][0])
+        before = self.text[start : spans[place][0]].strip()
+        if before == ("-" if items else ""):
+            self.delete_whole_lines(spans[place:after])
+        elif before == "-" and after < len(spans):
+            # Keys that begin on the line of a dash: the next one takes their place, unless comments are in between.
+            following = spans[after][0]
+            if self.text[spans[place][0] : following].count("#"):
+                self.replace(*spans[place], "")
+                self.delete_whole_lines(spans[place + 1 : after])
+            else:
+                self.replace(spans[place][0], following, "")
+        else:
+            raise _Odd
+
+    def delete_whole_lines(self, spans: list[tuple[int, int]]) -> None:
+        """All but the comments among them."""
+        for span in spans:
+            start, end = self.line_start(span[0]), self.line_end(span[1])
+            lines = self.text[start:end].splitlines(keepends=True)
+            self.replace(start, end, "".join(line for line in lines if line.lstrip().startswith("#")))
+
+    @staticmethod
+    def first(part: Any) -> yaml.Node:
+        found: yaml.Node = part[0] if isinstance(part, tuple) else part
+        return found
+
+    @staticmethod
+    def last(part: Any) -> yaml.Node:
+        found: yaml.Node = part[1] if isinstance(part, tuple) else part
+        return found
 
     # Block style.
 
@@ -475,7 +564,7 @@ class _Editor:
 
     def value(self, value: Any, node: yaml.CollectionNode) -> str:
         if not self.is_json:
-            return layout._flow_scalar(value)
+            return layout.flow_scalar(value)
         if not self.is_spread(node):
             return json.dumps(value)
         unit = self.indent_unit()
@@ -486,13 +575,12 @@ class _Editor:
         """Whether the items of a flow collection have lines of their own."""
         if not node.value:
             return self.is_json and "\n" in self.text.strip()
-        last = node.value[-1]
-        start = (last[0] if isinstance(last, tuple) else last).start_mark
+        start = self.first(node.value[-1]).start_mark
         return not self.text[self.line_start(start.index) : start.index].strip()
 
     def lead(self, last: Any, node: yaml.CollectionNode) -> str:
         """What the line of an item, or of the collection where it has none, begins with."""
-        mark = (last[0] if isinstance(last, tuple) else last).start_mark if last is not None else node.start_mark
+        mark = (self.first(last) if last is not None else node).start_mark
         line = self.text[self.line_start(mark.index) : mark.index]
         return line[: len(line) - len(line.lstrip(" \t"))]
 
@@ -511,26 +599,26 @@ class _Editor:
             return
         last = node.value[-1]
         between = f",{self.newline}{self.lead(last, node)}" if spread else ", "
-        self.replace(*2 * (self.end(last[1] if isinstance(last, tuple) else last),), between + between.join(new))
-
-    def delete_flow(self, spans: list[tuple[int, int]], place: int) -> None:
-        if place + 1 < len(spans):
-            self.replace(spans[place][0], spans[place + 1][0], "")
-        elif place:
-            self.replace(spans[place - 1][1], spans[place][1], "")
-        else:
-            self.replace(*spans[place], "")
+        place = self.end(self.last(last))
+        self.replace(place, place, between + between.join(new))
 
     # Places.
 
     def end(self, node: yaml.Node) -> int:
-        """Where a value's content ends; the parser has a block end where the next thing begins."""
-        if isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
-            last = node.value[-1]
-            return self.end(last[1] if isinstance(last, tuple) else last)
+        """Where a value's content ends: for a block, whose end is where the next thing begins, its last line."""
+        end = int(node.end_mark.index)
         if isinstance(node, yaml.ScalarNode) and node.style in ("|", ">"):
-            return len(self.text[: node.end_mark.index].rstrip())
-        return int(node.end_mark.index)
+            return len(self.text[:end].rstrip())
+        if not isinstance(node, yaml.CollectionNode) or node.flow_style or not node.value:
+            return end
+        end = self.line_start(end) if self.text[self.line_start(end) : end].strip(" -") == "" else end
+        while end > node.start_mark.index:
+            start = self.line_start(end - 1)
+            line = self.text[start:end].strip()
+            if line and not line.startswith("#"):
+                return start + len(self.text[start:end].rstrip())
+            end = start
+        raise _Odd
 
     def line_start(self, place: int) -> int:
         return self.text.rfind("\n", 0, place) + 1
@@ -550,6 +638,14 @@ def _dash(root: yaml.Node | None) -> str:
     return "  "
 
 
+def _by_json(source: _Source, target: dict[str, Any]) -> str:
+    """The whole file anew, with its indentation."""
+    editor = _Editor(source)
+    indent = editor.indent_unit() if "\n" in source.text.strip() else None
+    text = json.dumps(target, indent=indent) + source.text[len(source.text.rstrip()) :]
+    return text.replace("\n", editor.newline) if indent else text
+
+
 def _by_roundtrip(source: _Source, target: dict[str, Any]) -> str:
     """The whole file through ruamel.yaml, which keeps comments, order, quotes and anchors."""
     from ruamel.yaml import YAML
@@ -567,7 +663,7 @@ def _by_roundtrip(source: _Source, target: dict[str, Any]) -> str:
             root["providers"] = []
         for place, provider in enumerate(target["providers"]):
             if place == len(root["providers"]):
-                root["providers"].append(provider)
+                root["providers"].append(_quoted(provider))
             elif provider.get("name") == NAME:
                 _assign(root["providers"][place], provider)
         out = io.StringIO()
@@ -584,4 +680,16 @@ def _assign(entry: Any, wanted: dict[str, Any]) -> None:
         del entry[key]
     for key, value in wanted.items():
         if key not in entry or entry[key] != value:
-            entry[key] = value
+            entry[key] = _quoted(value)
+
+
+def _quoted(value: Any) -> Any:
+    """With quotes about what YAML 1.1 takes for something else: ruamel.yaml writes 1.2."""
+    from ruamel.yaml.scalarstring import DoubleQuotedScalarString
+
+    if isinstance(value, dict):
+        return {key: _quoted(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_quoted(inner) for inner in value]
+    is_quoted = isinstance(value, str) and layout.scalar(value) != value
+    return DoubleQuotedScalarString(value) if is_quoted else value

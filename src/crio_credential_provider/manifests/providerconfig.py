@@ -89,10 +89,11 @@ def new_entry(wanted: Wanted) -> dict[str, Any]:
     """The entry in the order in which it is written.
 
     Raises:
-        UsageError: the arguments are ones that the plugin refuses, or there is nothing to match.
+        UsageError: the arguments are ones that the plugin refuses.
+        ConfigError: there is nothing to match.
     """
     if not wanted.match_images:
-        raise UsageError(
+        raise ConfigError(
             "there is no image to match: no table of registries.conf sends one to a mirror or another location",
             "name registries with --match-image, or another file with --registries-conf",
         )
@@ -127,7 +128,7 @@ def update_entry(
         The entry with its keys in their order, new ones last; and what was changed, one sentence each.
 
     Raises:
-        UsageError: as ``new_entry``.
+        UsageError, ConfigError: as ``new_entry``.
     """
     changes: list[str] = []
     made = {key: value for key, value in entry.items() if key in ENTRY_KEYS}
@@ -183,7 +184,7 @@ def _match_images(had: Any, wanted: Wanted, without: Collection[str], changes: l
             kept.append(pattern)
             changes.append(f"matchImages: added {pattern}")
     if not kept:
-        raise UsageError(
+        raise ConfigError(
             "no pattern of matchImages would be left that can match an image",
             "name registries with --match-image, or another file with --registries-conf",
         )

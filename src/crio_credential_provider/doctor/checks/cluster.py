@@ -7,11 +7,22 @@ import re
 
 from ...errors import ConfigError, ProviderError
 from ...settings import NAMESPACE, POD
-from ..cluster import AUDIENCE_VERB, MOST_ACCOUNTS, Answers, Located, Right, audience_of, client_certificate_error
+from ..cluster import (
+    AUDIENCE_VERB,
+    MOST_ACCOUNTS,
+    Account,
+    Answers,
+    Located,
+    Right,
+    audience_of,
+    client_certificate_error,
+)
 from ..commandline import Origin
 from ..correction import CORRECTED
 from ..finding import Evidence, Examined, Results, Unexamined, at, find, seen
+from ..kubelet import runtime_endpoint
 from ..node import Node
+from .kubelet import is_other_runtime
 
 _SKEW_TOLD, _SKEW_BAD = 60.0, 300.0
 """Seconds. A date header counts whole ones, and an answer takes its time."""
@@ -101,8 +112,10 @@ def _failure(node: Node, located: Located, failure: ProviderError) -> Results:
         yield Unexamined("the API server", f"{evidence.text}: run doctor as root")
     elif isinstance(failure, ConfigError):
         key = "certificate-authority" if "CA certificates" in failure.message else "client-certificate"
-        origin = Origin(located.kubeconfig, _line_of(node, located.kubeconfig, key))
-        yield find("kubeconfig-broken", at(origin, evidence.text), remedy=hint)
+        line, written = _line_of(node, located.kubeconfig, key)
+        text = f"{written}: {evidence.text}" if written else evidence.text
+        remedy = "put the file there that the kubeconfig names, or correct the kubeconfig; the kubelet needs it as well"
+        yield find("kubeconfig-broken", at(Origin(located.kubeconfig, line), text), remedy=remedy)
     elif re.search(r"cannot be trusted|does not speak TLS|speaks no TLS|TLS with", failure.message):
         yield find("apiserver-certificate", evidence, remedy=hint)
     elif _is_loopback(node, located):
@@ -111,9 +124,11 @@ def _failure(node: Node, located: Located, failure: ProviderError) -> Results:
         yield find("apiserver-unreachable", evidence, remedy=hint)
 
 
-def _line_of(node: Node, file: str, key: str) -> int:
+def _line_of(node: Node, file: str, key: str) -> tuple[int, str]:
+    """The line of a file that is named by a key of a kubeconfig, and its text; never that of an embedded one."""
     text = node.tree.text(file, 4 * 1024 * 1024) if file and node.tree.exists(file) else ""
-    return next((n for n, line in enumerate(text.splitlines(), 1) if line.strip(" -").startswith(key)), 0)
+    found = ((n, line.strip(" -")) for n, line in enumerate(text.splitlines(), 1))
+    return next(((n, line) for n, line in found if line.startswith(f"{key}:")), (0, ""))
 
 
 def _clock(answers: Answers) -> Results:
@@ -201,21 +216,36 @@ def check_account_rights(node: Node, answers: Answers) -> Results:
         if right.allowed is None:
             yield Unexamined(f"{what}: {_name(right)}", f"{right.wanted}: {right.reason}")
     denied = [right for right in answers.rights if right.allowed is False]
-    asked = {_name(right) for right in answers.rights if right.allowed is not None}
-    refused = {_name(right) for right in denied}
+    asked = {right.account for right in answers.rights if right.allowed is not None}
+    refused = {right.account for right in denied}
     if answers.accounts:
         yield Unexamined(f"{what}: {answers.accounts} more", f"{MOST_ACCOUNTS} are asked for")
     if denied:
-        evidence = [seen(f"asked as {_name(r)}: {r.wanted} in namespace {r.account.namespace}: denied") for r in denied]
+        evidence = [seen(_denied(right)) for right in denied]
         remedy = "\n".join(dict.fromkeys(_grant(node, right) for right in denied))
-        severity = "error" if refused == asked else "warning"
+        tenants = {account for account in refused if not account.is_system}
+        all_of_them = tenants == {account for account in asked if not account.is_system}
+        # What belongs to the cluster itself seldom has pull secrets of its own.
+        severity = ("error" if all_of_them else "warning") if tenants else "note"
         yield find("secrets-role-missing", *evidence, remedy=remedy, severity=severity)
     elif asked:
-        yield Examined(f"the rights of service accounts with pods here: {', '.join(sorted(asked))}")
+        yield Examined(
+            f"the rights of service accounts with pods here: {', '.join(sorted(_full(account) for account in asked))}"
+        )
+
+
+def _denied(right: Right) -> str:
+    account = right.account
+    fails = f"; the pod {account.pod} cannot pull {account.image}" if account.fails else ""
+    return f"asked as {_name(right)}: {right.wanted} in namespace {account.namespace}: denied{fails}"
+
+
+def _full(account: Account) -> str:
+    return f"{account.namespace}/{account.name}"
 
 
 def _name(right: Right) -> str:
-    return f"service account {right.account.namespace}/{right.account.name}"
+    return f"service account {_full(right.account)}"
 
 
 def _grant(node: Node, right: Right) -> str:
@@ -235,6 +265,7 @@ def _grant(node: Node, right: Right) -> str:
 
 def check_runtime_version(node: Node, answers: Answers) -> Results:
     """The runtime of the node's object, where nothing else told CRI-O's version or that it is another one."""
-    if answers.runtime and not answers.runtime.startswith("cri-o://"):
+    told = node.kubelet is not None and is_other_runtime(runtime_endpoint(node.tree, node.kubelet)[0])
+    if answers.runtime and not answers.runtime.startswith("cri-o://") and not told:
         evidence = seen(f"the node {answers.node} runs {answers.runtime}")
         yield find("runtime-not-crio", evidence, remedy="use this plugin on nodes with CRI-O only")

@@ -31,7 +31,8 @@ def check_config(node: Node) -> Results:
         yield find("config-refused", first, *others[:_MOST_TOLD], remedy=f"correct it: {CORRECTED}")
     else:
         yield Examined(f"the CredentialProviderConfig {node.config_path}")
-    if node.entry is None and node.config.documents:
+    # An entry may stand in what could not be parsed, and where there are no providers at all that is told.
+    if node.entry is None and node.config.providers and node.config.is_whole:
         names = ", ".join(repr(provider.name) for provider in node.config.providers) or "none"
         evidence = at(node.config.origin, f"its providers: {names}")
         yield find("provider-missing", evidence, remedy=f"add the entry: {CORRECTED}")
@@ -140,13 +141,9 @@ def check_match_images(node: Node) -> Results:
 
 def bare_pattern(pattern: str) -> str:
     """A pattern without the part of its path that holds a glob."""
-    host, _, path = pattern.partition("/")
-    kept = []
-    for part in path.split("/"):
-        if not _GLOBS.isdisjoint(part):
-            break
-        kept.append(part)
-    return "/".join((host, *kept))
+    host, *path = pattern.split("/")
+    globs = [at for at, part in enumerate(path) if not _GLOBS.isdisjoint(part)]
+    return "/".join((host, *path[: globs[0]])) if globs else pattern
 
 
 def mirror_patterns(node: Node) -> list[tuple[str, Origin, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import time
 
 from ...manifests.providerconfig import FEATURE_GATE
@@ -84,7 +85,7 @@ def _stale(node: Node, kubelet: Kubelet, config: Flag) -> Results:
         file, changed = newer[0]
         text = f"changed {_when(changed)}, {kubelet.name} started {_when(kubelet.started)}"
         yield find("kubelet-needs-restart", at(file, text), remedy=_restart(kubelet))
-    elif written and written.value != config.value:
+    elif written and posixpath.normpath(written.value) != posixpath.normpath(config.value):
         text = f"--{PROVIDER_CONFIG}={written.value}, while the running {kubelet.name} has {config.value}"
         yield find("kubelet-needs-restart", at(written.origin, text), remedy=_restart(kubelet))
 
@@ -133,7 +134,12 @@ def check_runtime(node: Node) -> Results:
     """Whether the kubelet talks to CRI-O at all."""
     if node.kubelet is None:
         return
-    endpoint = runtime_endpoint(node.tree, node.kubelet)
-    if endpoint and "crio" not in endpoint and any(name in endpoint for name in ("containerd", "docker")):
-        evidence = at(node.kubelet.start, f"the kubelet's container runtime endpoint is {endpoint}")
+    endpoint, origin = runtime_endpoint(node.tree, node.kubelet)
+    if is_other_runtime(endpoint):
+        evidence = at(origin, f"the kubelet's container runtime endpoint is {endpoint}")
         yield find("runtime-not-crio", evidence, remedy="use this plugin on nodes with CRI-O only")
+
+
+def is_other_runtime(endpoint: str) -> bool:
+    """Whether a socket is that of a runtime which is known not to be CRI-O."""
+    return "crio" not in endpoint and any(name in endpoint for name in ("containerd", "docker"))

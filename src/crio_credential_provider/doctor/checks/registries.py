@@ -9,7 +9,7 @@ from ... import registries
 from ...registryclient import CONNECT, DNS, TLS, Verdict
 from ..commandline import Origin
 from ..finding import Examined, Results, Unexamined, at, find
-from ..located import toml_line
+from ..located import toml_line, toml_value_line
 from ..node import Node, line_of_registries
 
 MOST_PROBED = 20
@@ -23,12 +23,14 @@ class Mirror(NamedTuple):
         location: as configured.
         insecure: TLS not verified, or plain HTTP.
         prefix: of the table.
+        primary: whether it is the location of the registry itself, which may be out of reach on purpose.
         origin: the line of its location.
     """
 
     location: str
     insecure: bool
     prefix: str
+    primary: bool
     origin: Origin
 
     @property
@@ -47,8 +49,10 @@ def find_mirrors(node: Node) -> list[Mirror]:
         if location and location != prefix:
             places.append((location, insecure, "registry"))
         for place, bare, table in places:
-            line = toml_line(node.registries.texts.get(file, ""), table, "location", place)
-            found.setdefault((place, bare), Mirror(place, bare, prefix, Origin(file, line)))
+            text = node.registries.texts.get(file, "")
+            line = toml_line(text, table, "location", place) or toml_value_line(text, "location", place)
+            mirror = Mirror(place, bare, prefix, table == "registry", Origin(file, line))
+            found.setdefault((place, bare), mirror)
     return list(found.values())
 
 
@@ -114,7 +118,7 @@ def _insecure_line(text: str, near: int) -> int:
 
 def check_mirrors(node: Node, verdicts: dict[tuple[str, bool], Verdict | str]) -> Results:
     """What the mirrors answered. ``verdicts``: by host and insecure; a text where nothing could be asked."""
-    mirrors = find_mirrors(node)
+    mirrors = [mirror for mirror in find_mirrors(node) if not mirror.primary]
     if not mirrors or node.given.config:
         return
     if not node.given.live:
@@ -134,7 +138,7 @@ def check_mirrors(node: Node, verdicts: dict[tuple[str, bool], Verdict | str]) -
 
 
 def _judge(mirror: Mirror, verdict: Verdict) -> Results:
-    evidence = at(mirror.origin, verdict.evidence)
+    evidence = at(mirror.origin, f"the mirror {mirror.location}: {verdict.evidence}")
     if verdict.outcome in (DNS, CONNECT):
         yield find("mirror-unreachable", evidence, remedy=verdict.remedy)
     elif verdict.outcome == TLS and verdict.cause == "not-tls":

@@ -11,7 +11,7 @@ from ... import dockerconfig, handoff
 from ...errors import ConfigError
 from ...pullintents import PullIntents
 from ...settings import Settings
-from ..crio import Crio, Setting
+from ..crio import Crio
 from ..finding import Evidence, Examined, Results, Unexamined, at, find, seen
 from ..node import Node
 from ..tree import Tree, Unreadable
@@ -51,13 +51,19 @@ def _why_no_settings(node: Node) -> str:
     return "the plugin refuses its arguments" if node.refused else "there is no entry of the plugin"
 
 
-def _told(setting: Setting) -> str:
-    return setting.value or "its default search"
+def _is_same(tree: Tree, one: str, other: str) -> bool:
+    """Whether two paths lead to one place: /var/run is a link to /run."""
+    if posixpath.normpath(one) == posixpath.normpath(other):
+        return True
+    try:
+        return tree.target(one) == tree.target(other)
+    except OSError:
+        return False
 
 
 def _auth_dirs(node: Node, crio: Crio, settings: Settings) -> Results:
     theirs, ours = crio.auth_dir, settings.auth_dir
-    if posixpath.normpath(theirs.value) == posixpath.normpath(ours):
+    if _is_same(node.tree, theirs.value, ours):
         return
     mine = _argument(node, "--auth-dir")
     text = f"CRI-O's namespaced_auth_dir is {theirs.value}" + ("" if theirs.origin else ", its default")
@@ -91,7 +97,8 @@ def _registries(node: Node, crio: Crio, settings: Settings) -> Results:
         ("--registries-conf-dir", crio.registries_conf_dir, settings.registries_conf_dir),
     )
     for flag, theirs, ours in pairs:
-        if theirs.value == ours or {theirs.value, ours} <= {"", _default(flag)}:
+        default = _default(flag)
+        if _is_same(node.tree, theirs.value or default, ours or default):
             continue
         mine = _argument(node, flag)
         evidence = [at(theirs.origin, f"CRI-O's {flag} is {theirs.value}")] if theirs.origin else []

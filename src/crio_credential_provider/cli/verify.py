@@ -1,0 +1,476 @@
+"""``crio-credential-provider verify``: asks every place of a pull for the image, with the credential that it will get.
+
+What is asked, in which order and with which credential is ``explanation``'s (and so the plugin's) decision; what a
+registry answers is ``registryclient``'s verdict. Knows the command line, and what both mean together: whose mistake it
+is that a pull fails.
+
+JSON is one object: ``verdict`` (``succeeds``, ``source``, ``text``, ``remedy``), ``image``, ``reference``,
+``namespace``, ``sources``, ``pluginError`` and ``notes``. Each source has ``name``, ``outcome`` (one of
+``registryclient.OUTCOMES``, or ``blocked``, ``left-out``, ``unknown``), ``cause``, ``evidence``, ``remedy``,
+``needed``, ``insecure``, ``credential`` (``from``, ``secret``, ``key``), ``scheme``, ``digest``, ``credentialSentTo``
+and ``exchanges``; members that do not apply are null.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .. import explanation, keyring, provider, registryclient
+from ..errors import ConfigError, ProviderError, UsageError
+from ..explanation import NODE_HELPER, SECRET, Explanation, NotAsked, Source, shown_key
+from ..registryclient import Verdict
+from . import pull
+from .output import (
+    FAULT,
+    OK,
+    UNWELL,
+    USAGE_FAULT,
+    add_output,
+    complain,
+    make_parser,
+    printable,
+    write,
+    write_json,
+)
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from ..dockerconfig import Credential
+
+BLOCKED, LEFT_OUT, UNKNOWN = "blocked", "left-out", "unknown"
+"""Outcomes of sources that were not asked, or whose answer says nothing about the pull."""
+
+_PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
+
+_DESCRIPTION = """\
+Asks each place that CRI-O would ask for an image whether it hands out the manifest, in CRI-O's order
+and with the credential that the plugin would leave for it, and says what is wrong where it does not:
+DNS, connection, TLS, credential (none, refused, not allowed), image, rate limit, no registry at all.
+TLS is verified as by CRI-O, with the system's CAs and those of certs.d; proxies are those of the
+running CRI-O, else of the environment.
+
+Run it on a node, as root: elsewhere names, routes, CAs and registries.conf are others. Reads alone,
+and asks for headers only; layers are not asked for. Places behind the first one that serves are asked
+as well, so that the state of all is known. A credential is shown to the registry that it is for, and to
+the token service that this one names, and to nobody else.
+"""
+_EPILOG = """\
+Examples:
+  crio-credential-provider verify nginx:1.27 -n team-alpha --pod web        on the pod's node, as root
+  crio-credential-provider verify nginx:1.27 -n team-alpha --kubeconfig /etc/kubernetes/admin.conf
+  crio-credential-provider verify nginx:1.27 -n team-alpha --secrets secrets.yaml
+  crio-credential-provider verify nginx:1.27 -n team-alpha --pod web --output json | jq '.sources[]'
+
+Exit status:
+  0  the pull would succeed: a place has the image and hands it out
+  3  it would not: no place does, or CRI-O fails the pull itself
+  1  not found out, told on stderr: the cluster, or a file that CRI-O reads, could not be read
+  2  wrong usage
+"""
+
+
+class Checked(NamedTuple):
+    """A source with what came of it.
+
+    Attributes:
+        source: with its credential's origin.
+        outcome: as in the module's docstring.
+        evidence, remedy: for people; "" where there is nothing to add.
+        verdict: the registry's; None where it was not asked.
+        needed: whether the pull comes here: no source before it serves.
+    """
+
+    source: Source
+    outcome: str
+    evidence: str
+    remedy: str
+    verdict: Verdict | None
+    needed: bool
+
+
+class Report(NamedTuple):
+    """All sources, and what the pull comes to.
+
+    `serving` is the source that CRI-O will take the image from; `succeeds` is None where that cannot be known.
+    """
+
+    explained: Explanation
+    reference: str
+    namespace: str
+    checked: tuple[Checked, ...]
+    serving: Checked | None
+    succeeds: bool | None
+    text: str
+    remedy: str
+    notes: tuple[str, ...]
+
+
+def run(arguments: list[str]) -> int:
+    """Serves the command.
+
+    Args:
+        arguments: the command line after the word ``verify``.
+
+    Returns:
+        The exit status.
+    """
+    given = parser().parse_args(arguments)
+    try:
+        report = _verify(given)
+        if given.output == "json":
+            write_json(as_json(report))
+        else:
+            _write_text(report)
+    except UsageError as error:
+        complain("verify", str(error))
+        return USAGE_FAULT
+    except ProviderError as error:
+        complain("verify", str(error))
+        return FAULT
+    except BrokenPipeError:
+        return FAULT
+    except OSError as error:
+        complain("verify", f"standard output cannot be written to: {error.strerror}")
+        return FAULT
+    if report.succeeds is None:
+        complain("verify", report.text)
+    return {True: OK, False: UNWELL, None: FAULT}[report.succeeds]
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = make_parser("verify", _DESCRIPTION, _EPILOG)
+    pull.add_arguments(made)
+    add_output(made)
+    return made
+
+
+# -- asking -----------------------------------------------------------------------------------------------------------
+
+
+def _verify(given: argparse.Namespace) -> Report:
+    """Explains the pull, asks its sources, and puts both together.
+
+    Raises:
+        ProviderError: it cannot be known what the pull would ask for, or with what.
+    """
+    chosen = pull.find_settings(given)
+    asked = pull.find(given, chosen)
+    explained = explanation.explain(asked.request, chosen, asked.connect, asked.image, asked.typed, asked.notes)
+    if isinstance(explained.error, NotAsked):
+        raise explained.error
+    if explained.resolution is None or explained.resolution.config is None:
+        assert explained.error is not None
+        raise explained.error
+    reference = asked.image.digest or asked.image.tag or "latest"
+    verdicts = _ask_all(explained, reference, chosen.root)
+    checked: list[Checked] = []
+    serving: Checked | None = None
+    namespace = explained.resolution.account.namespace if explained.resolution.account else ""
+    for source in explained.sources:
+        found = _check(source, verdicts.get(source.source.name), serving is None, namespace)
+        checked.append(found)
+        if serving is None and found.outcome == registryclient.OK:
+            serving = found
+    succeeds = _succeeds(checked)
+    text, remedy = _conclusion(explained, checked, serving, reference)
+    notes = [*explained.notes, *explained.resolution.warnings]
+    if not asked.typed and not asked.image.tag:
+        notes.append("a recorded request tells neither tag nor digest: latest was asked for")
+    return Report(explained, reference, namespace, tuple(checked), serving, succeeds, text, remedy, tuple(notes))
+
+
+def _ask_all(explained: Explanation, reference: str, root: str) -> dict[str, Verdict]:
+    """The verdict of every source that is to be asked, all at the same time: a dead one takes its whole deadline."""
+    credentials = _credentials(explained)
+    environment = _crio_environment() if not root else os.environ
+    found: dict[str, Verdict] = {}
+    failed: list[ConfigError] = []
+
+    def ask(source: Source) -> None:
+        name = source.source.name
+        host, _, path = name.partition("/")
+        insecure = source.source.insecure
+        try:
+            if source.origin == NODE_HELPER:
+                found[name] = registryclient.probe_registry(host, insecure=insecure, root=root, environment=environment)
+                return
+            credential = credentials.get(name) if source.origin else None
+            found[name] = registryclient.probe_manifest(
+                host, path, reference, credential, insecure=insecure, root=root, environment=environment
+            )
+        except ConfigError as error:
+            failed.append(error)
+
+    wanted = [source for source in explained.sources if source.is_open and not explained.asked.error]
+    threads = [threading.Thread(target=ask, args=(source,), daemon=True) for source in wanted]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failed:
+        raise failed[0]
+    return found
+
+
+def _credentials(explained: Explanation) -> dict[str, Credential]:
+    """Name of a source -> what CRI-O shows there: of the auth file, else of the node's own."""
+    resolution = explained.resolution
+    assert resolution is not None
+    selection = resolution.selection
+    if selection is None:
+        config, _ = provider.global_config(explained.settings.global_auth_file)
+        selection = keyring.select(resolution.sources, (), config, lambda source: True)
+    return {choice.source.name: choice.credential for choice in selection.choices}
+
+
+def _crio_environment(processes: str = "/proc") -> Mapping[str, str]:
+    """The proxies of the running CRI-O, whose unit often sets them; of this process where there is none to be seen."""
+    for name in os.listdir(processes) if os.path.isdir(processes) else ():
+        try:
+            with open(f"{processes}/{name}/comm", "rb") as file:
+                if file.read(32) != b"crio\n":
+                    continue
+            with open(f"{processes}/{name}/environ", "rb") as file:
+                entries = os.fsdecode(file.read(1 << 20)).split("\0")
+        except OSError:
+            continue
+        variables = dict(entry.split("=", 1) for entry in entries if "=" in entry)
+        return {key: text for key, text in variables.items() if key.upper() in _PROXIES}
+    return os.environ
+
+
+# -- what it means ----------------------------------------------------------------------------------------------------
+
+
+def _check(source: Source, verdict: Verdict | None, needed: bool, namespace: str) -> Checked:
+    if source.asked is False:
+        return Checked(source, LEFT_OUT, source.why_not, "", None, False)
+    if source.source.blocked:
+        return Checked(source, BLOCKED, "CRI-O does not ask it: it is blocked in registries.conf", "", None, False)
+    if verdict is None:
+        return Checked(source, LEFT_OUT, "CRI-O fails this pull before it asks", "", None, False)
+    if verdict.outcome == registryclient.OK and source.origin == NODE_HELPER:
+        evidence = "a registry answers; CRI-O asks the node's credential helper for a credential, which is not run here"
+        return Checked(source, UNKNOWN, evidence, "", verdict, needed)
+    return Checked(source, verdict.outcome, verdict.evidence, _remedy(source, verdict, namespace), verdict, needed)
+
+
+def _remedy(source: Source, verdict: Verdict, namespace: str) -> str:
+    """What to do, and in which secret: the registry's verdict knows of none."""
+    holder = _holder(source)
+    host = source.source.name.partition("/")[0]
+    if verdict.cause == "refused" and verdict.outcome == registryclient.UNAUTHORIZED:
+        return f"{holder}: was it rotated or mistyped? Write the current credential there"
+    if verdict.cause == "not-allowed" and holder:
+        return f"{holder}: may its user pull this repository, and is there one of that name?"
+    if verdict.cause == "no-credential":
+        where = f" of namespace {namespace}" if namespace else ""
+        return f"{_why_none(source)}; give a pull secret{where} a key for {host}"
+    return verdict.remedy
+
+
+def _why_none(source: Source) -> str:
+    """Why a source gets no credential: the entry that somebody most likely meant for it, else the core's reason."""
+    if source.others:
+        other = source.others[0]
+        return f"secret {other.secret} has the key {shown_key(other.key)}, but {other.why}"
+    return source.reason or "no credential was looked for"
+
+
+def _holder(source: Source) -> str:
+    """Where a source's credential stands."""
+    if source.origin == SECRET:
+        return f"secret {source.secret}, key {shown_key(source.key)}"
+    return f"the node's auth file, key {shown_key(source.key)}" if source.key else ""
+
+
+def _succeeds(checked: Sequence[Checked]) -> bool | None:
+    if any(found.outcome == registryclient.OK for found in checked):
+        return True
+    return None if any(found.outcome == UNKNOWN for found in checked) else False
+
+
+def _conclusion(
+    explained: Explanation, checked: Sequence[Checked], serving: Checked | None, reference: str
+) -> tuple[str, str]:
+    """What the pull comes to, and what to do about it first."""
+    ambiguous = ""
+    if len(explained.asked.candidates) > 1:
+        ambiguous = ". CRI-O refuses a short name with several search registries, unless crio.conf allows it"
+    if explained.asked.error:
+        return f"The pull fails, whatever the registries answer: {explained.asked.error}", ""
+    if serving is not None:
+        name = serving.source.source.name
+        separator = "@" if ":" in reference else ":"
+        failed = [found for found in checked if found.needed and found is not serving]
+        late = f", after {_count(len(failed))} before it failed" if failed else ""
+        return f"The pull would succeed: {name}{separator}{reference} is there{late}{ambiguous}", ""
+    asked = [found for found in checked if found.verdict is not None]
+    if not asked:
+        return "The pull fails: CRI-O asks nobody for this image", ""
+    unknown = next((found for found in asked if found.outcome == UNKNOWN), None)
+    if unknown is not None:
+        return f"Whether the pull would succeed is not known: {unknown.source.source.name}: {unknown.evidence}", ""
+    first = asked[0]
+    if explained.error is not None and first.outcome in (registryclient.UNAUTHORIZED, registryclient.FORBIDDEN):
+        return f"The pull would fail, as the plugin does: {explained.error.message}", explained.error.hint
+    text = f"The pull would fail. {first.source.source.name}: {_summary(first)}{ambiguous}"
+    return text, first.remedy
+
+
+_SUMMARIES = {
+    registryclient.DNS: "its name cannot be resolved",
+    registryclient.CONNECT: "it does not answer",
+    registryclient.TLS: "it is not trusted",
+    registryclient.UNAUTHORIZED: "it wants another credential",
+    registryclient.FORBIDDEN: "it forbids this pull",
+    registryclient.NOT_FOUND: "it has no such image",
+    registryclient.RATE_LIMITED: "it limits requests for now",
+    registryclient.SERVER_ERROR: "it is in trouble",
+    registryclient.NOT_A_REGISTRY: "no registry is there",
+    "no-credential": "it wants a credential, and there is none",
+    "refused": "it refuses the credential",
+    "not-tls": "it does not speak TLS",
+    "certs.d": "its certs.d cannot be used",
+}
+"""In a few words, by outcome or, where that says more, by cause."""
+
+
+def _summary(found: Checked) -> str:
+    verdict = found.verdict
+    if verdict is None:
+        return found.outcome.replace("-", " ")
+    cause = "" if verdict.outcome == registryclient.CONNECT else verdict.cause
+    return _SUMMARIES.get(cause) or _SUMMARIES.get(found.outcome, found.outcome)
+
+
+def _count(number: int) -> str:
+    return "one place" if number == 1 else f"{number} places"
+
+
+# -- JSON -------------------------------------------------------------------------------------------------------------
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """The whole report for programs."""
+    explained = report.explained
+    serving = report.serving
+    return {
+        "verdict": {
+            "succeeds": report.succeeds,
+            "source": serving.source.source.name if serving else None,
+            "text": report.text,
+            "remedy": report.remedy or None,
+        },
+        "image": str(explained.image),
+        "reference": report.reference,
+        "namespace": report.namespace or None,
+        "pluginError": str(explained.error) if explained.error is not None else None,
+        "sources": [_checked_json(found) for found in report.checked],
+        "notes": list(report.notes),
+    }
+
+
+def _checked_json(found: Checked) -> dict[str, Any]:
+    source, verdict = found.source, found.verdict
+    credential = {"from": source.origin, "secret": source.secret or None, "key": shown_key(source.key) or None}
+    return {
+        "name": source.source.name,
+        "outcome": found.outcome,
+        "cause": (verdict.cause if verdict else "") or None,
+        "evidence": found.evidence or None,
+        "remedy": found.remedy or None,
+        "needed": found.needed,
+        "insecure": source.source.insecure,
+        "credential": credential if source.origin else None,
+        "scheme": (verdict.scheme if verdict else "") or None,
+        "digest": (verdict.digest if verdict else "") or None,
+        "credentialSentTo": list(verdict.credential_sent_to) if verdict else [],
+        "exchanges": list(verdict.exchanges) if verdict else [],
+    }
+
+
+# -- text -------------------------------------------------------------------------------------------------------------
+
+
+def _write_text(report: Report) -> None:
+    """The conclusion, a table of all sources, and what is to be said of each."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    def text(words: str, style: str = "") -> Text:
+        return Text(printable(words), style=style, overflow="fold")
+
+    parts: list[RenderableType] = [text(_sentence(report.text), _STYLES[report.succeeds])]
+    if report.remedy:
+        parts.append(text(f"To do: {report.remedy}"))
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in ("", "Source", "Credential", "Verdict"):
+        table.add_column(heading, overflow="fold")
+    details = Table.grid(padding=(0, 2, 0, 0))
+    details.add_column(no_wrap=True)
+    details.add_column(overflow="fold")
+    for number, found in enumerate(report.checked, 1):
+        style = "green" if found.outcome == registryclient.OK else "" if found.verdict is None else "red"
+        name, credential = text(found.source.source.name), text(_shown_credential(found))
+        table.add_row(str(number), name, credential, text(_shown(found), style))
+        if lines := [text(_sentence(line)) for line in _details(found)]:
+            details.add_row(str(number), Group(*lines))
+    parts += [Text(""), table] if report.checked else []
+    parts += [Text(""), details] if details.row_count else []
+    notes = list(report.notes)
+    if report.explained.error is not None:
+        error = str(report.explained.error)
+        notes.insert(0, f"the plugin fails for this pull, so that CRI-O reads the node's own auth file: {error}")
+    parts += [Text(""), *(text(_sentence(note)) for note in notes)] if notes else []
+    write(*parts)
+
+
+_STYLES = {True: "bold green", False: "bold red", None: "bold yellow"}
+
+
+def _sentence(text: str) -> str:
+    """With a capital, unless it begins with a name or an address, and a full stop."""
+    start = text[:1].upper() if text.partition(" ")[0].isalpha() else text[:1]
+    return f"{start}{text[1:]}{'' if text.endswith(('.', '?')) else '.'}"
+
+
+def _shown_credential(found: Checked) -> str:
+    source = found.source
+    if found.outcome in (LEFT_OUT, BLOCKED):
+        return "-"
+    if source.origin == NODE_HELPER:
+        return "the node's credential helper"
+    return _holder(source).replace(", ", "\n", 1) or "none"
+
+
+def _shown(found: Checked) -> str:
+    """In a few words, with what it means for the pull."""
+    if found.verdict is None or found.outcome in (registryclient.OK, UNKNOWN):
+        words = found.outcome.replace("-", " ")
+    else:
+        words = f"{found.outcome}: {_summary(found)}"
+    return words if found.needed or found.verdict is None else f"{words}\nnot needed"
+
+
+def _details(found: Checked) -> Iterator[str]:
+    """What was answered, what to do about it, and who was shown the credential where that is not plain."""
+    verdict = found.verdict
+    if found.outcome != registryclient.OK:
+        yield found.evidence
+        if found.remedy and found.needed:
+            yield f"to do: {found.remedy}"
+    elif verdict is not None and verdict.scheme == "http":
+        yield f"it {verdict.evidence}, over plain HTTP"
+    if verdict is not None:
+        host = found.source.source.name.partition("/")[0]
+        others = [name for name in verdict.credential_sent_to if name != host]
+        if others:
+            yield f"the credential was shown to {', '.join(others)}"

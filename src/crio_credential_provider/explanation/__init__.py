@@ -1,0 +1,131 @@
+"""What a pull will do, step by step, each step with its reason: the plugin's own decision, told to a person.
+
+Calls what the plugin calls (``provider``) and adds what the core had no reason to keep: which files were read, which
+tables and keys only almost fit, what CRI-O will do with the outcome. Decides nothing a second time. Never holds a
+credential: secrets appear by their names and keys.
+
+    explained = explain(request, settings, connect, reference.parse("nginx:1.27"), "nginx:1.27")
+    print(explained.verdict.text)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from .. import provider
+from ..errors import ProviderError
+from ..provider import Resolution
+from ..reference import Reference
+from ..settings import Settings
+from . import outcome, sources, tables
+from .records import (
+    NO_TABLES,
+    NODE,
+    NODE_HELPER,
+    NOTHING_ASKED,
+    SECRET,
+    UNDECIDED,
+    UNKNOWN,
+    UNWELL,
+    WELL,
+    Explanation,
+    NotAsked,
+    OtherKey,
+    Source,
+    Table,
+    Tables,
+    is_short_name,
+    shown_key,
+)
+
+if TYPE_CHECKING:
+    from ..credentialprovider import Request
+    from ..pullsecrets import Cluster
+
+__all__ = [
+    "NODE",
+    "NODE_HELPER",
+    "SECRET",
+    "UNDECIDED",
+    "UNKNOWN",
+    "UNWELL",
+    "WELL",
+    "Explanation",
+    "NotAsked",
+    "OtherKey",
+    "Source",
+    "Table",
+    "Tables",
+    "explain",
+    "failed",
+    "is_short_name",
+    "shown_key",
+]
+
+
+def explain(
+    request: Request,
+    settings: Settings,
+    connect: Callable[[], Cluster],
+    image: Reference | None = None,
+    typed: str = "",
+    notes: Iterable[str] = (),
+) -> Explanation:
+    """Explains a pull.
+
+    Args:
+        request, settings, connect: as for ``provider.resolve``; ``connect`` may raise ``NotAsked`` as well.
+        image: with tag and digest; None where only the request is known, and both kinds of references are told of.
+        typed: the image as the pod spells it, from which CRI-O sees whether it is a short name.
+        notes: taken over.
+    """
+    resolution: Resolution | None = None
+    error: ProviderError | None = None
+    try:
+        resolution = provider.begin(request)
+        provider.complete(resolution, request, settings, connect)
+    except ProviderError as raised:
+        error = raised
+        if resolution is None:
+            return failed(error, settings, typed, notes)
+    asked = sources.find_asked(resolution.config, image, typed) if resolution.config and image else NOTHING_ASKED
+    found = tuple(sources.find_sources(resolution, settings, error, asked, image, typed))
+    auth_file = outcome.auth_file(resolution, settings)
+    configured = tables.find_tables(resolution, settings)
+    return Explanation(
+        typed=typed,
+        image=image or resolution.image,
+        resolution=resolution,
+        settings=settings,
+        error=error,
+        tables=configured,
+        asked=asked,
+        sources=found,
+        auth_file=auth_file,
+        answer=outcome.answer(resolution, request, settings) if error is None else None,
+        exit_status=outcome.exit_status(error),
+        steps=() if isinstance(error, NotAsked) else tuple(outcome.steps(resolution, found, auth_file, asked.error)),
+        verdict=outcome.verdict(resolution, error, found, asked, settings),
+        notes=(*notes, *tables.notes_on_home(configured.files)),
+    )
+
+
+def failed(error: ProviderError, settings: Settings, typed: str = "", notes: Iterable[str] = ()) -> Explanation:
+    """A pull of which nothing is known but that the plugin stops at once."""
+    return Explanation(
+        typed=typed,
+        image=None,
+        resolution=None,
+        settings=settings,
+        error=error,
+        tables=NO_TABLES,
+        asked=NOTHING_ASKED,
+        sources=(),
+        auth_file=None,
+        answer=None,
+        exit_status=outcome.exit_status(error),
+        steps=(),
+        verdict=outcome.verdict_of_error(error),
+        notes=tuple(notes),
+    )

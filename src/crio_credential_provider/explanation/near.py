@@ -1,0 +1,124 @@
+"""Near misses: tables that almost match an image, keys that almost serve a source, and what keeps them from it.
+
+Says why the core passed something over; whether it did is the core's word alone (``registries.possible_prefixes``,
+``keyring.Keyring``). Pure.
+
+>>> why_table("docker.io/lib", "docker.io/library/nginx")
+(1, 'it ends within a component of the name')
+"""
+
+from __future__ import annotations
+
+from difflib import SequenceMatcher
+
+from .. import dockerconfig, keyring
+
+_HUB = ("docker.io", "index.docker.io", "registry-1.docker.io", "hub.docker.com", "registry.hub.docker.com")
+_ALIKE = 0.85
+"""Share of letters in common from which a host is taken for a misspelling; one letter of seven or more."""
+
+Near = tuple[int, str]
+"""How near, 0 nearest, and what keeps it from counting."""
+
+
+def why_table(prefix: str, name: str) -> Near | None:
+    """Why a table does not match a repository; None for one that has nothing to do with it.
+
+    Args:
+        prefix: of a table that does not match.
+        name: the repository, normalised.
+    """
+    host, _, path = name.partition("/")
+    its_host, _, its_path = prefix.partition("/")
+    if "*" in prefix:
+        return _why_wildcard(prefix, host)
+    if name.startswith(prefix):
+        return 1, "it ends within a component of the name"
+    if its_host == host:
+        return 2, _why_path(its_path, path)
+    if name.lower().startswith(prefix.lower()):
+        return 1, "capital letters count"
+    if host == "docker.io" and its_host in _HUB:
+        return 3, f"images of Docker Hub are named docker.io, not {its_host}"
+    if its_host.partition(":")[0] == host.partition(":")[0]:
+        return 4, f"the port counts: the image's registry is {host}"
+    return None
+
+
+def _why_wildcard(prefix: str, host: str) -> Near | None:
+    domain = prefix[2:]
+    if not prefix.startswith("*."):
+        resembles = keyring.matches_host(prefix.partition("/")[0], host)
+        return (4, "only *. at the beginning is a wildcard") if resembles else None
+    if host.partition(":")[0] == domain:
+        return 2, f"a wildcard matches hosts below {domain}, not {domain} itself"
+    if f".{domain}" in host:
+        return 4, f"a wildcard takes the first .{domain} in a host, which must be its end"
+    return None
+
+
+def _why_path(its: str, path: str) -> str:
+    """Why a path of the same host does not cover another, for tables and keys alike."""
+    if f"library/{its}" == path:
+        return f"the full path of this image is {path}"
+    if ":" in its.rpartition("/")[2] or "@" in its:
+        return "it names a tag or digest, and repositories are looked up without"
+    if its.startswith(f"{path}/"):
+        return f"it is for what lies below {path}"
+    return f"{path} does not begin with {its}"
+
+
+def why_key(key: str, repository: str, image_host: str) -> Near | None:
+    """Why an entry of a pull secret does not serve a pull source; None for one that has nothing to do with it.
+
+    Args:
+        key: of an entry that does not count for the repository.
+        repository: the source's full name.
+        image_host: the registry that the pod names.
+    """
+    host, _, path = repository.partition("/")
+    its_host, its_path = split_key(key)
+    if its_host == host:
+        return 0, _why_key_path(key, host, its_path, path)
+    if its_host.strip() == host:
+        return 0, "it has blanks around it"
+    if its_host.lower() == host:
+        return 0, f"hosts are compared letter by letter: write {host}"
+    if dockerconfig.normalized_host(its_host) == dockerconfig.normalized_host(image_host):
+        return 1, f"{its_host} is the registry that the pod names; {host} needs a key of its own"
+    if "*" in its_host:
+        return _why_glob(its_host, its_path, host, path)
+    if its_host.partition(":")[0] == host.partition(":")[0]:
+        return 2, f"the port counts: write {host}"
+    if SequenceMatcher(None, its_host, host).ratio() >= _ALIKE:
+        return 4, f"{its_host} is spelled like {host}, but not the same"
+    return None
+
+
+def split_key(key: str) -> tuple[str, str]:
+    """Host and path of a key, without a scheme and without what stands before an @ in the host."""
+    host, _, path = key.removeprefix("http://").removeprefix("https://").partition("/")
+    return host.rpartition("@")[2], path
+
+
+def _why_key_path(key: str, host: str, its: str, path: str) -> str:
+    if key.partition("/")[0].rpartition("@")[0] or ("://" in key and "@" in key):
+        return f"a key names no user: write {host}"
+    if key.endswith("/"):
+        return f"a path with a slash at its end is never found: write {key.rstrip('/')}"
+    if its.partition("/")[0] in ("v1", "v2"):
+        return f"without https:// its {its} is taken for the path of a repository: write {host}"
+    if path.startswith(its):
+        return "it ends within a component of the path"
+    return _why_path(its, path)
+
+
+def _why_glob(its_host: str, its_path: str, host: str, path: str) -> Near | None:
+    if keyring.matches_host(its_host, host):
+        return 0, _why_path(its_path, path)
+    pattern = its_host.partition(":")[0]
+    if keyring.matches_host(pattern, host.partition(":")[0]):
+        return 2, f"the port counts: {host} is not matched"
+    if host.partition(":")[0].endswith(pattern.lstrip("*")) and pattern.startswith("*"):
+        return 3, "a * stands for one label of a host"
+    return None

@@ -1,0 +1,179 @@
+"""What comes of a decision: the auth file, the answer to the kubelet, what CRI-O does with them, and the verdict."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from .. import authfile, credentialprovider, registries
+from ..errors import ProviderError
+from ..provider import Resolution
+from ..settings import POD, SERVICE_ACCOUNT, Settings
+from .records import (
+    NODE,
+    NODE_HELPER,
+    SECRET,
+    UNKNOWN,
+    UNWELL,
+    WELL,
+    Asked,
+    AuthFile,
+    NotAsked,
+    Source,
+    Verdict,
+    shown_key,
+)
+
+if TYPE_CHECKING:
+    from ..credentialprovider import Request
+
+
+def auth_file(resolution: Resolution, settings: Settings) -> AuthFile | None:
+    """The file that the plugin leaves for CRI-O."""
+    if resolution.auth_file is None or resolution.account is None:
+        return None
+    document = json.loads(resolution.auth_file)
+    path = os.path.join(settings.auth_dir, authfile.file_name(resolution.account.namespace, resolution.image.name))
+    return AuthFile(path, tuple(document["auths"]), document.get("credHelpers", {}))
+
+
+def answer(resolution: Resolution, request: Request, settings: Settings) -> dict[str, Any]:
+    """What the plugin writes to the kubelet, pull record included."""
+    recorded = resolution.auth_file is not None and not settings.no_pull_record
+    answer: dict[str, Any] = json.loads(credentialprovider.dumps(request.image if recorded else None))
+    return answer
+
+
+def steps(
+    resolution: Resolution, sources: Iterable[Source], auth_file: AuthFile | None, pull_error: str
+) -> Iterator[str]:
+    """What CRI-O does after the plugin's answer, or its failure (docs/contracts.md, 2)."""
+    config = resolution.config
+    if config is None:
+        return
+    if pull_error:
+        yield f"CRI-O fails this pull: {pull_error}"
+        return
+    if auth_file is not None:
+        yield "CRI-O takes the auth file for this one pull, and then reads no other, not even the node's own"
+    elif registries.AUTH_FILE_HELPER in config.credential_helpers:
+        yield "CRI-O finds no auth file of this pull and reads the node's own, its global_auth_file"
+    else:
+        yield f"credential-helpers lacks {registries.AUTH_FILE_HELPER}: CRI-O reads no auth file at all"
+    open_sources = [source for source in sources if source.is_open]
+    host = resolution.image.domain
+    if any(source.source.name.partition("/")[0] == host for source in open_sources):
+        yield (
+            f"where one of the pod's imagePullSecrets has a key for {host}, the kubelet hands that credential over: "
+            f"CRI-O shows it at {host}, ahead of any file"
+        )
+    for number, source in enumerate(open_sources):
+        when = "if that refuses, has no such image or does not answer," if number else "first"
+        yield f"{when} it asks {source.source.name}{_which_kinds(source)} {_shown_at(source)}"
+    blocked = [source for source in sources if source.asked is not False and source.source.blocked]
+    if blocked:
+        yield f"it does not ask {_names(blocked)}: blocked in registries.conf"
+
+
+def _which_kinds(source: Source) -> str:
+    if source.asked is None and len(source.source.kinds) == 1:
+        return f" (for pulls by {source.source.kinds[0]})"
+    return ""
+
+
+def _shown_at(source: Source) -> str:
+    if source.origin == SECRET:
+        return f"with the credential of secret {source.secret}"
+    if source.origin == NODE:
+        return "with the node's own credential"
+    return "through the node's credential helper" if source.origin == NODE_HELPER else "without a credential"
+
+
+# -- verdict ----------------------------------------------------------------------------------------------------------
+
+
+def exit_status(error: ProviderError | None) -> int | None:
+    """The plugin's own; None where it is not known."""
+    if error is None:
+        return 0
+    return None if isinstance(error, NotAsked) else 2 if error.fault == "usage" else 1
+
+
+def verdict_of_error(error: ProviderError) -> Verdict:
+    if isinstance(error, NotAsked):
+        return Verdict(UNKNOWN, f"Not decided: {error.message}", error.hint)
+    status = exit_status(error)
+    return Verdict(
+        UNWELL,
+        f"The plugin fails (exit status {status}): {error.message}. The kubelet goes on pulling without credentials",
+        error.hint,
+    )
+
+
+def verdict(
+    resolution: Resolution,
+    error: ProviderError | None,
+    sources: tuple[Source, ...],
+    asked: Asked,
+    settings: Settings,
+) -> Verdict:
+    """Well where a place that wants a credential of the namespace gets one, or there is no such place."""
+    if error is not None:
+        return verdict_of_error(error)
+    if asked.error:
+        return Verdict(UNWELL, f"CRI-O fails this pull, whatever the secrets hold: {asked.error}")
+    usual = [source for source in sources if source.asked or (source.asked is None and not source.source.short_name)]
+    if usual and not any(source.is_open for source in usual):
+        return Verdict(UNWELL, "CRI-O asks nobody: every place for this image is blocked in registries.conf")
+    wanted = [source for source in usual if source.is_wanted]
+    if not wanted:
+        return Verdict(WELL, _why_none_needed(resolution, sources))
+    served = [source for source in wanted if source.origin]
+    ambiguous = "" if len(asked.candidates) < 2 else f". CRI-O refuses such a short name, unless {_CHOOSES}"
+    if not served:
+        text = f"{_names(wanted)} without a credential: {resolution.reason or _first_reason(wanted)}{_nearest(wanted)}"
+        return Verdict(UNWELL, f"CRI-O asks {text}{ambiguous}", _remedy(resolution, wanted[0], settings))
+    first = served[0]
+    late = "" if first is wanted[0] else f"; {wanted[0].source.name}, which CRI-O asks before it, gets none"
+    return Verdict(WELL, f"CRI-O asks {first.source.name} {_shown_at(first)}{late}{ambiguous}")
+
+
+_CHOOSES = 'short_name_mode is "disabled" in crio.conf: registries.conf has more than one search registry'
+
+
+def _names(sources: list[Source]) -> str:
+    names = [source.source.name for source in sources]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _first_reason(wanted: list[Source]) -> str:
+    return next((source.reason for source in wanted if source.reason), "none was looked for")
+
+
+def _nearest(wanted: list[Source]) -> str:
+    """The nearest miss: the mistake that somebody most likely made."""
+    others = wanted[0].others
+    return f". Secret {others[0].secret} has the key {shown_key(others[0].key)}: {others[0].why}" if others else ""
+
+
+def _remedy(resolution: Resolution, source: Source, settings: Settings) -> str:
+    """A secret that would do, where secrets were looked for."""
+    account = resolution.account
+    if account is None or resolution.selection is None:
+        return ""
+    host = source.source.name.partition("/")[0]
+    holders = {POD: "the pod", SERVICE_ACCOUNT: f"service account {account.name}"}
+    named = holders.get(settings.secrets_from)
+    where = f", named in the imagePullSecrets of {named}" if named else ""
+    return (
+        f"give the namespace a pull secret with a key for {host}{where}: kubectl -n {account.namespace} create secret "
+        f"docker-registry NAME --docker-server={host} --docker-username=USER --docker-password=PASSWORD"
+    )
+
+
+def _why_none_needed(resolution: Resolution, sources: tuple[Source, ...]) -> str:
+    if any(source.is_wanted for source in sources):
+        return "This pull asks no mirror: those that registries.conf has for the image are for other pulls"
+    return f"The plugin has nothing to do: {resolution.reason}" if resolution.reason else "No mirror is asked"

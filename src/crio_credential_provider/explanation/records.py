@@ -1,0 +1,197 @@
+"""What an explanation is made of. No credential is part of any of it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from .. import reference
+from ..errors import ProviderError
+from ..provider import Resolution
+from ..reference import Reference
+from ..registries import PullSource, Registry
+from ..settings import Settings
+
+MOST_TOLD = 5
+"""Near misses and losers that are told at one place; the rest is counted."""
+
+WELL, UNWELL, UNKNOWN = "well", "unwell", "unknown"
+
+SECRET, NODE, NODE_HELPER, NOBODY = "secret", "node", "node-helper", ""
+"""Where a source's credential is from: a secret of the namespace, the node's auth file, a helper program, nowhere."""
+
+
+UNDECIDED = "not decided"
+"""The reason of a source of which nothing is known, since the cluster was not asked."""
+
+
+class NotAsked(ProviderError):
+    """Raised by ``connect``: the cluster could not be asked as the plugin would ask it. No pull fails of it."""
+
+    fault = "not-asked"
+
+
+class File(NamedTuple):
+    """A file of the configuration; `state` is ``read``, ``missing`` or why it cannot be used."""
+
+    path: str
+    state: str
+    prefixes: frozenset[str]
+
+
+class Table(NamedTuple):
+    """A ``[[registry]]``. `line` is 0 where the file is not written in the usual form."""
+
+    prefix: str
+    file: str
+    line: int
+
+
+class Match(NamedTuple):
+    """The table that matches; `replaces` are the same prefix's tables in earlier files, which count for nothing."""
+
+    table: Table
+    registry: Registry
+    replaces: tuple[Table, ...]
+
+
+class OtherTable(NamedTuple):
+    """A table that does not apply, though it nearly does, and why."""
+
+    table: Table
+    why: str
+
+
+class OtherKey(NamedTuple):
+    """An entry of a pull secret that is not what a source gets, and why."""
+
+    secret: str
+    key: str
+    why: str
+
+
+class Source(NamedTuple):
+    """A pull source and what CRI-O shows there.
+
+    Attributes:
+        source: as the core has it; its name is the key of the look-up.
+        asked: whether this very pull asks it; None where tag and digest are not known.
+        why_not: why it is not asked.
+        is_wanted: whether it is a reason to look for secrets of the namespace.
+        origin: ``secret``, ``node``, ``node-helper`` or "".
+        secret, key: where the credential stands.
+        reason: why there is none.
+        others, others_left: entries of secrets that lost or nearly fit, and how many more there are.
+    """
+
+    source: PullSource
+    asked: bool | None
+    why_not: str
+    is_wanted: bool
+    origin: str
+    secret: str
+    key: str
+    reason: str
+    others: tuple[OtherKey, ...]
+    others_left: int
+
+    @property
+    def is_open(self) -> bool:
+        """Whether CRI-O may come here with this pull."""
+        return self.asked is not False and not self.source.blocked
+
+
+class AuthFile(NamedTuple):
+    """The file for CRI-O, without what is secret in it."""
+
+    path: str
+    keys: tuple[str, ...]
+    cred_helpers: dict[str, str]
+
+
+class Verdict(NamedTuple):
+    """`status` is ``well``, ``unwell`` or ``unknown``; `remedy` is "" where there is none to give."""
+
+    status: str
+    text: str
+    remedy: str = ""
+
+
+class Tables(NamedTuple):
+    """What registries.conf says of the image.
+
+    Attributes:
+        files: of the configuration, in the order they are read.
+        match: None where no table does.
+        others, others_left: near misses, and how many more tables there are.
+    """
+
+    files: tuple[File, ...]
+    match: Match | None
+    others: tuple[OtherTable, ...]
+    others_left: int
+
+
+class Asked(NamedTuple):
+    """What CRI-O makes of the pod's own spelling.
+
+    Attributes:
+        candidates: what it takes the name for; several for a short name.
+        sources: asked in turn; None where the spelling is not known.
+        error: why it will fail this pull, "" where it will not.
+    """
+
+    candidates: tuple[Reference, ...]
+    sources: tuple[PullSource, ...] | None
+    error: str
+
+
+NO_TABLES = Tables((), None, (), 0)
+NOTHING_ASKED = Asked((), None, "")
+
+
+class Explanation(NamedTuple):
+    """The whole account of a pull.
+
+    Attributes:
+        typed: the image as the pod spells it, "" where only a request is known.
+        image: normalised, with tag and digest where known; None where the request is none.
+        resolution: the plugin's decision, as far as it came where `error` is not None; None where the request is none.
+        settings: of the plugin.
+        error: what the plugin would stop at, or ``NotAsked``.
+        tables, asked: see there.
+        sources: in CRI-O's order, then those that this pull does not ask.
+        auth_file: None where none is written.
+        answer: to the kubelet; None where there is none.
+        exit_status: of the plugin; None where it is not known.
+        steps: what CRI-O will do, in order.
+        notes: what the person should know of how this was found.
+    """
+
+    typed: str
+    image: Reference | None
+    resolution: Resolution | None
+    settings: Settings
+    error: ProviderError | None
+    tables: Tables
+    asked: Asked
+    sources: tuple[Source, ...]
+    auth_file: AuthFile | None
+    answer: dict[str, Any] | None
+    exit_status: int | None
+    steps: tuple[str, ...]
+    verdict: Verdict
+    notes: tuple[str, ...]
+
+
+def is_short_name(typed: str) -> bool:
+    """Whether CRI-O completes a name by its aliases and search registries, instead of taking it as Docker Hub's."""
+    first, slash, _ = typed.partition("/")
+    return not slash or not reference.is_registry_host(first)
+
+
+def shown_key(key: str) -> str:
+    """A key of a docker config without the user and password that somebody may have put into it."""
+    scheme, separator, rest = key.rpartition("://")
+    host, slash, path = rest.partition("/")
+    user, at, host = host.rpartition("@")
+    return f"{scheme}{separator}{'***' if user else ''}{at}{host}{slash}{path}"

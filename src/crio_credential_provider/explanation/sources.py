@@ -1,0 +1,177 @@
+"""The places that a pull asks, the credential of each, and the entries that lost or nearly fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .. import keyring, provider, reference, registries
+from ..errors import ConfigError, ProviderError
+from ..keyring import Candidate, Choice, Selection
+from ..provider import Resolution
+from ..reference import Reference
+from ..registries import DIGEST, TAG, Configuration, PullSource
+from ..settings import Settings
+from . import near
+from .records import (
+    MOST_TOLD,
+    NOBODY,
+    NODE,
+    NODE_HELPER,
+    SECRET,
+    UNDECIDED,
+    Asked,
+    NotAsked,
+    OtherKey,
+    Source,
+    is_short_name,
+)
+
+
+def find_asked(config: Configuration, image: Reference, typed: str) -> Asked:
+    """What CRI-O takes the pod's spelling for, and the places that it asks in turn."""
+    candidates: tuple[Reference, ...] = (image,)
+    if typed and is_short_name(typed):
+        spelling = reference.parse_literal(typed).name
+        resolved = registries.resolve_short_name(config, spelling)
+        candidates = tuple(Reference(found.domain, found.path, image.tag, image.digest) for found in resolved)
+        if not candidates:
+            missing = "neither an alias for it nor unqualified-search-registries"
+            return Asked((), (), f"{spelling} is a short name, and registries.conf has {missing}")
+    found: dict[str, PullSource] = {}
+    errors = []
+    for candidate in candidates:
+        try:
+            for source in registries.pull_sources(config, candidate):
+                found.setdefault(source.name, source)
+        except ConfigError as error:
+            errors.append(error.message)
+    return Asked(candidates, tuple(found.values()), errors[0] if len(errors) == len(candidates) else "")
+
+
+def _why_not_asked(source: PullSource, image: Reference, typed: str) -> str:
+    if source.short_name and not is_short_name(typed):
+        return f"CRI-O comes here for the short name {source.short_name} alone"
+    kind = DIGEST if image.digest else TAG
+    if kind not in source.kinds:
+        return f"it serves pulls by {' and '.join(source.kinds)} alone, and this is one by {kind}"
+    return "the pod's short name leads elsewhere"
+
+
+# -- sources and their credentials ------------------------------------------------------------------------------------
+
+
+def find_sources(
+    resolution: Resolution,
+    settings: Settings,
+    error: ProviderError | None,
+    asked: Asked,
+    image: Reference | None,
+    typed: str,
+) -> Iterator[Source]:
+    """Those that this pull asks, in order, then the others; all where that is not known."""
+    accounts = _Accounts(resolution, settings, error)
+    if asked.sources is None or image is None:
+        for source in resolution.sources:
+            yield accounts.of(source, None, "")
+        return
+    known = {source.name: source for source in resolution.sources}
+    for source in asked.sources:
+        # For the whole repository, where the core knows it: what it serves is told as well.
+        yield accounts.of(known.get(source.name, source), True, "")
+    names = {source.name for source in asked.sources}
+    for source in resolution.sources:
+        if source.name not in names:
+            why = "CRI-O fails this pull before it asks anybody" if asked.error else ""
+            yield accounts.of(source, False, why or _why_not_asked(source, image, typed))
+
+
+class _Accounts:
+    """Looks up what was decided for a source, and what nearly was."""
+
+    def __init__(self, resolution: Resolution, settings: Settings, error: ProviderError | None) -> None:
+        self._resolution = resolution
+        self._settings = settings
+        self._keyring = keyring.Keyring(resolution.secrets)
+        self._keys = [(secret.name, key) for secret in resolution.secrets for key in secret.config.auths]
+        self._undecided = isinstance(error, NotAsked)
+        nothing = Selection((), (), {}, ())
+        self._selection = resolution.selection or (nothing if self._undecided else self._of_node())
+
+    def _of_node(self) -> Selection:
+        """What CRI-O finds in the node's own auth file, where no secret was looked for."""
+        resolution = self._resolution
+        readable = resolution.config is not None and registries.AUTH_FILE_HELPER in resolution.config.credential_helpers
+        sources = resolution.sources if readable else ()
+        config, _ = provider.global_config(self._settings.global_auth_file)
+        return keyring.select(sources, (), config, lambda source: True)
+
+    def of(self, source: PullSource, asked: bool | None, why_not: str) -> Source:
+        """A source with its credential, or the reason why it has none."""
+        resolution, settings, name = self._resolution, self._settings, source.name
+        wanted = provider.is_wanted(source, resolution.image, settings)
+        choice = next((choice for choice in self._selection.choices if choice.source.name == name), None)
+        host = name.partition("/")[0]
+        if choice is None:
+            origin = NODE_HELPER if host in self._selection.cred_helpers and not source.blocked else NOBODY
+            others, left = self._nearly(source, wanted)
+            return Source(source, asked, why_not, wanted, origin, "", "", self._reason(source), others, left)
+        origin = SECRET if choice.secret else NODE
+        others, left = self._lost(choice) if choice.secret else self._nearly(source, wanted)
+        return Source(source, asked, why_not, wanted, origin, choice.secret, choice.key, "", others, left)
+
+    def _reason(self, source: PullSource) -> str:
+        """The core's own words; "" where it looked for none."""
+        if self._undecided and not source.blocked:
+            return UNDECIDED
+        if self._resolution.selection is None:
+            return "CRI-O will not ask it: it is blocked in registries.conf" if source.blocked else ""
+        unserved = self._resolution.selection.unserved
+        return next((entry.reason for entry in unserved if entry.source.name == source.name), "")
+
+    def _lost(self, choice: Choice) -> tuple[tuple[OtherKey, ...], int]:
+        others = [
+            candidate
+            for candidate in self._keyring.candidates(choice.source.name)
+            if (candidate.secret, candidate.key) != (choice.secret, choice.key)
+        ]
+        told = [OtherKey(other.secret, other.key, _why_lost(choice, other)) for other in others[:MOST_TOLD]]
+        return tuple(told), len(others) - len(told)
+
+    def _nearly(self, source: PullSource, wanted: bool) -> tuple[tuple[OtherKey, ...], int]:
+        """Entries without a credential, then near misses, nearest first; the rest of the entries is counted."""
+        if not wanted or self._resolution.selection is None:
+            return (), 0
+        flawed = [OtherKey(c.secret, c.key, f"it {c.flaw}") for c in self._keyring.candidates(source.name) if c.flaw]
+        known = {(other.secret, other.key) for other in flawed}
+        found: list[tuple[int, OtherKey]] = []
+        for secret, key in self._keys:
+            why = None
+            if (secret, key) not in known:
+                why = near.why_key(key, source.name, self._resolution.image.domain)
+            if why is not None:
+                found.append((why[0], OtherKey(secret, key, why[1])))
+        found.sort(key=lambda pair: pair[0])
+        told = [*flawed, *(other for _, other in found)][:MOST_TOLD]
+        return tuple(told), len(self._keys) - len(told)
+
+
+def _why_lost(choice: Choice, other: Candidate) -> str:
+    """Why an entry that serves a source as well is not taken."""
+    if other.flaw:
+        return f"it {other.flaw}"
+    if other.key == choice.key:
+        return f"the same key, and secret {choice.secret} comes before it"
+    order = ("a key as it stands", "one written as a URL or by another name of the host", "a glob")
+    its, taken = (_kind(key, choice.source.name) for key in (other.key, choice.key))
+    if its == taken == 0:
+        return f"it is less specific than {choice.key}"
+    if its == taken:
+        return f"{order[its]}: {choice.key} fits better, or is of an earlier secret"
+    return f"{order[its]} counts after {order[taken]}"
+
+
+def _kind(key: str, repository: str) -> int:
+    """0 a key as it stands, 1 one written as a URL or by another name of the host, 2 a glob."""
+    if repository == key or repository.startswith(f"{key}/"):
+        return 0
+    return 2 if "*" in near.split_key(key)[0] else 1

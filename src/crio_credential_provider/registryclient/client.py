@@ -1,0 +1,516 @@
+"""The conversation with one registry: ping, challenge, token, manifest, and what each failure of it means."""
+
+from __future__ import annotations
+
+import base64
+import errno
+import http.client
+import ssl
+import time
+import urllib.parse
+from typing import TYPE_CHECKING
+
+from .. import __version__
+from . import wire
+from .trust import CERTIFICATE_DIRECTORIES, Trust
+from .verdict import (
+    CONNECT,
+    DNS,
+    FORBIDDEN,
+    NOT_A_REGISTRY,
+    NOT_FOUND,
+    RATE_LIMITED,
+    SERVER_ERROR,
+    TLS,
+    UNAUTHORIZED,
+    Fault,
+)
+from .wire import Answer, Challenge, Silent, TooMuch, Url, challenges_of, parse_url
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ..dockerconfig import Credential
+
+MANIFEST_TYPES = (
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+    "application/vnd.docker.distribution.manifest.v1+prettyjws",
+    "application/vnd.docker.distribution.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+    "application/vnd.oci.image.index.v1+json",
+)
+"""What CRI-O accepts, in its order."""
+
+_DOCKER_HUB, _DOCKER_HUB_SERVER = "docker.io", "registry-1.docker.io"
+_MAX_REDIRECTS = 10
+
+_MAX_TOLD = 200
+"""Characters of a registry's own words."""
+
+_PIECE = 8
+"""Characters of a secret that may not stand together in a text."""
+
+
+class Client:
+    """Everything for one verdict.
+
+    Attributes:
+        name: the registry as images call it.
+        scheme: by which it answered; "" before it did.
+        exchanges, credential_sent_to: as in ``Verdict``.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        credential: Credential | None,
+        insecure: bool,
+        root: str,
+        seconds: float,
+        environment: Mapping[str, str],
+    ) -> None:
+        self.name = name
+        self.scheme = ""
+        self.exchanges: list[str] = []
+        self.credential_sent_to: list[str] = []
+        self._server = _DOCKER_HUB_SERVER if name == _DOCKER_HUB else name
+        self._credential = credential
+        self._insecure = insecure
+        self._root = root
+        self._environment = environment
+        self._seconds = seconds
+        self._deadline = time.monotonic() + seconds
+        self._secrets = _secrets(credential)
+        self._ours: set[str] = set()
+        self._trust: Trust | None = None
+
+    # -- questions ---------------------------------------------------------------------------------------------------
+
+    def ask_registry(self) -> tuple[str, str]:
+        """Whether there is one; the evidence."""
+        answer = self._ping()
+        if answer.status == 200:
+            return "a registry answers, and wants no credential for GET /v2/", ""
+        schemes = ", ".join(challenge.scheme for challenge in challenges_of(answer))
+        return f"a registry answers, and wants a credential ({self._told(schemes) or 'it does not say which'})", ""
+
+    def ask_manifest(self, path: str, reference: str) -> tuple[str, str]:
+        """The manifest's headers, with the credential; where they are refused, the whole, as CRI-O does."""
+        challenges = challenges_of(self._ping())
+        url = self._url(self.scheme, f"/v2/{path}/manifests/{reference}")
+        scopes = [f"repository:{path}:pull"]
+        authorization = self._authorize(challenges, scopes)
+        answer = self._ask("HEAD", url, authorization)
+        wider = _missing_scope(answer)
+        if wider:
+            authorization = self._authorize(challenges, [*scopes, wider])
+            answer = self._ask("HEAD", url, authorization)
+        if answer.status != 429 and not (answer.status == 200 and answer.media_type in MANIFEST_TYPES):
+            answer = self._ask("GET", url, authorization)
+            document = answer.json()
+            if answer.status == 200 and not (isinstance(document, dict) and "schemaVersion" in document):
+                raise _no_registry(f"{self._shown(answer.url)} answers 200 with something else than a manifest")
+        if answer.status != 200:
+            raise self._refused(answer, challenges, authorization)
+        separator = "@" if ":" in reference else ":"
+        return f"has {path}{separator}{reference}", self._told(answer.headers.get("Docker-Content-Digest"))
+
+    # -- the way there -----------------------------------------------------------------------------------------------
+
+    def _ping(self) -> Answer:
+        """``GET /v2/`` without a credential: over TLS, then without it where the source is insecure."""
+        if not self._insecure:
+            return self._ping_by("https")
+        deadline = self._deadline
+        try:
+            # A port that says nothing must leave time for the other one.
+            self._deadline -= self._seconds / 2
+            return self._ping_by("https")
+        except Fault as fault:
+            over_tls = fault
+        finally:
+            self._deadline = deadline
+        try:
+            return self._ping_by("http")
+        except Fault as plain:
+            further = plain if _STAGES.get(plain.outcome, 3) >= _STAGES.get(over_tls.outcome, 3) else over_tls
+            evidence = dict.fromkeys((over_tls.evidence, plain.evidence))
+            raise Fault(further.outcome, "; ".join(evidence), further.remedy, further.cause) from None
+
+    def _ping_by(self, scheme: str) -> Answer:
+        answer = self._ask("GET", self._url(scheme, "/v2/"))
+        if answer.status not in (200, 401):
+            raise self._no_ping(answer)
+        if answer.media_type == "text/html" and not challenges_of(answer):
+            raise _no_registry(f"{self._shown(answer.url)} answers {answer.status} with a web page")
+        self.scheme = scheme
+        return answer
+
+    def _url(self, scheme: str, target: str) -> Url:
+        url = parse_url(f"{scheme}://{self._server}{target}")
+        if url is None:
+            raise Fault(DNS, f"{self._server!r} is no host", "mend the location in registries.conf")
+        self._ours |= {url.origin, url.shown}
+        return url
+
+    def _authorize(self, challenges: Sequence[Challenge], scopes: list[str]) -> str:
+        """The Authorization header for the first challenge that CRI-O understands; "" without one."""
+        for challenge in challenges:
+            if challenge.scheme == "basic":
+                if self._credential is not None:
+                    self.credential_sent_to.append(self._server)
+                # Without a credential CRI-O shows an empty one.
+                return _basic(self._credential)
+            if challenge.scheme == "bearer":
+                return f"Bearer {self._token(challenge, scopes)}"
+        return ""
+
+    def _token(self, challenge: Challenge, scopes: list[str]) -> str:
+        """A token of the service that the registry names."""
+        service = parse_url(challenge.parameters.get("realm", ""))
+        if service is None:
+            raise _no_registry("its challenge names no token service")
+        answer = self._ask_token_service(service, challenge.parameters.get("service", ""), scopes)
+        if answer.status != 200:
+            raise self._no_token(answer, service)
+        document = answer.json()
+        names = ("token", "access_token")
+        found = [document.get(name) for name in names] if isinstance(document, dict) else []
+        token = next((text for text in found if isinstance(text, str) and text), "")
+        if not token or not token.isascii() or not token.isprintable():
+            shown = self._shown(service)
+            raise _no_registry(f"its token service {shown} answers 200 without a usable token", "token-service")
+        self._secrets.update(_windows(token))
+        return token
+
+    def _ask_token_service(self, service: Url, name: str, scopes: list[str]) -> Answer:
+        path, _, query = service.target.partition("?")
+        wanted = [(key, value) for key, value in urllib.parse.parse_qsl(query, keep_blank_values=True)]
+        wanted += [("service", name)] if name else []
+        wanted += [("scope", scope) for scope in scopes]
+        credential = self._credential
+        if credential is None:
+            return self._ask("GET", service._replace(target=f"{path}?{urllib.parse.urlencode(wanted)}"))
+        if service.scheme == "http" and not self._insecure:
+            raise Fault(
+                TLS,
+                f"its token service {self._shown(service)} is plain HTTP: the credential was not sent (CRI-O sends it)",
+                "let the registry name a token service that speaks TLS",
+                "token-service-without-tls",
+            )
+        if credential.identity_token:
+            self.credential_sent_to.append(service.authority)
+            wanted += [("grant_type", "refresh_token"), ("refresh_token", credential.identity_token)]
+            form = urllib.parse.urlencode([*wanted, ("client_id", "containers/image")])
+            return self._ask("POST", service, content=form.encode("ascii"))
+        account = [("account", credential.username)] if credential.username else []
+        target = f"{path}?{urllib.parse.urlencode([*account, *wanted])}"
+        if not (credential.username and credential.password):
+            return self._ask("GET", service._replace(target=target))
+        self.credential_sent_to.append(service.authority)
+        return self._ask("GET", service._replace(target=target), _basic(credential))
+
+    # -- one request -------------------------------------------------------------------------------------------------
+
+    def _ask(self, method: str, url: Url, authorization: str = "", content: bytes = b"") -> Answer:
+        """Asks, and follows redirects as CRI-O does; the Authorization header stays with the host it was made for."""
+        origin = url.origin
+        for _ in range(_MAX_REDIRECTS):
+            answer = self._exchange(method, url, authorization if url.origin == origin else "", content)
+            self.exchanges.append(f"{method} {self._shown(url)}: {answer.status}")
+            location = answer.headers.get("Location")
+            if answer.status not in (301, 302, 303, 307, 308) or not location or content:
+                return answer
+            following = parse_url(location, url)
+            if following is None:
+                raise _no_registry(f"{self._shown(url)} redirects to something that is no URL")
+            url = following
+        raise _no_registry(f"{self._shown(url)} redirects more than {_MAX_REDIRECTS} times")
+
+    def _exchange(self, method: str, url: Url, authorization: str, content: bytes) -> Answer:
+        headers = {"Host": url.authority, "User-Agent": _USER_AGENT, "Docker-Distribution-API-Version": "registry/2.0"}
+        if "/manifests/" in url.target:
+            headers["Accept"] = ", ".join(MANIFEST_TYPES)
+        if authorization:
+            headers["Authorization"] = authorization
+        if content:
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
+        context = self._trusted().context
+        try:
+            return wire.exchange(method, url, headers, content, context, self._environment, self._deadline)
+        except Fault as fault:
+            where = self._shown(url._replace(target=""))
+            evidence = fault.evidence if where == url.origin else f"{where}, where it redirects, cannot be reached"
+            remedy = fault.remedy if where == url.origin else "the registry's administrator knows where it redirects"
+            raise Fault(fault.outcome, evidence, remedy, fault.cause) from None
+        except OSError as error:
+            raise self._unreachable(url, error) from None
+        except http.client.HTTPException:
+            raise _no_registry(f"{self._shown(url)} does not speak HTTP") from None
+        except TooMuch:
+            raise _no_registry(f"{self._shown(url)} answers without an end") from None
+
+    def _trusted(self) -> Trust:
+        if self._trust is None:
+            self._trust = Trust(self.name, self._insecure, self._root)
+        return self._trust
+
+    # -- words -------------------------------------------------------------------------------------------------------
+
+    def _told(self, text: str | None) -> str:
+        """What a registry said, for people: short, printable, without a piece of the credential; else ""."""
+        text = (text or "").strip()
+        username = self._credential.username.decode(errors="replace") if self._credential else ""
+        names_user = bool(username) and username.lower() in text.lower()
+        return "" if len(text) > _MAX_TOLD or not text.isprintable() or names_user or self._quotes(text) else text
+
+    def _quotes(self, text: str) -> bool:
+        """Whether a text holds a piece of a password or token, as it is or percent-encoded."""
+        texts = (text.lower(), urllib.parse.unquote_plus(text).lower())
+        return any(piece in spelling for piece in self._secrets for spelling in texts)
+
+    def _shown(self, url: Url) -> str:
+        """A URL without its query. What the registry sent us to must not repeat the credential; our own may seem to."""
+        is_ours = url.shown in self._ours
+        return url.shown if is_ours or not self._quotes(url.shown) else f"{url.scheme}://(not shown)"
+
+    def _words(self, answer: Answer) -> str:
+        """`` (CODE: message)`` of the errors that the distribution API and token services answer with."""
+        document = answer.json()
+        if not isinstance(document, dict):
+            return ""
+        errors = document.get("errors")
+        first = errors[0] if isinstance(errors, list) and errors and isinstance(errors[0], dict) else document
+        parts = [first.get(name) for name in ("code", "message", "details", "error_description")]
+        text = self._told(": ".join(part for part in parts if isinstance(part, str) and part))
+        return f" ({text})" if text else ""
+
+    # -- what went wrong ---------------------------------------------------------------------------------------------
+
+    def _refused(self, answer: Answer, challenges: Sequence[Challenge], authorization: str) -> Fault:
+        """The manifest is not handed out."""
+        where, words = self._shown(answer.url), self._words(answer)
+        if answer.status in (401, 403) and answer.url.origin != self._url(self.scheme, "/").origin:
+            also = (
+                "; CRI-O shows it, as the name is the same" if answer.url.host == self._server.partition(":")[0] else ""
+            )
+            evidence = (
+                f"{where} answers {answer.status}{words}; {self._server} redirects there, where no credential was shown"
+            )
+            remedy = "the registry's administrator knows why it redirects there"
+            outcome = UNAUTHORIZED if answer.status == 401 else FORBIDDEN
+            return Fault(outcome, f"{evidence}{also}", remedy, "redirected")
+        if answer.status == 401:
+            return self._unauthorized(f"{where} answers 401", words, challenges, authorization)
+        if answer.status == 403:
+            who = "with the credential" if self._credential else "without a credential"
+            remedy = "the registry's administrator grants the credential's user the right to pull this repository"
+            if self._credential is None:
+                remedy = "a pull secret of the namespace needs a credential for this host"
+            return Fault(FORBIDDEN, f"{where} answers 403 {who}{words}", remedy, self._cause("not-allowed"))
+        if answer.status == 404:
+            unknown = "repository" if "NAME_UNKNOWN" in words else "manifest" if "MANIFEST_UNKNOWN" in words else ""
+            remedy = "is the name right there? Some registries answer 404 to who may not see a repository"
+            return Fault(NOT_FOUND, f"{where} answers 404{words}", remedy, unknown)
+        return self._unwilling(answer, where)
+
+    def _unauthorized(self, what: str, words: str, challenges: Sequence[Challenge], authorization: str) -> Fault:
+        if not authorization:
+            schemes = self._told(", ".join(challenge.scheme for challenge in challenges))
+            if schemes:
+                evidence = f"{what}, and wants {schemes}, which CRI-O does not know{words}"
+                return Fault(UNAUTHORIZED, evidence, "let it offer Basic or Bearer", "unknown-challenge")
+            evidence = f"{what}, though GET /v2/ asks for no credential, so that CRI-O shows none{words}"
+            return Fault(UNAUTHORIZED, evidence, "let the registry answer 401 to GET /v2/ as well", "not-asked")
+        if self._credential is None:
+            remedy = "a pull secret of the namespace needs a credential for this host"
+            return Fault(UNAUTHORIZED, f"{what} without a credential{words}", remedy, "no-credential")
+        if authorization.startswith("Bearer"):
+            evidence = f"{what} to the token that its token service gave for the credential{words}"
+            remedy = "may the credential's user pull this repository, and is there one of that name?"
+            return Fault(UNAUTHORIZED, evidence, remedy, "not-allowed")
+        return Fault(UNAUTHORIZED, f"{what}: it refuses the credential{words}", _ROTATED, "refused")
+
+    def _no_token(self, answer: Answer, service: Url) -> Fault:
+        where, words = f"its token service {self._shown(service)}", self._words(answer)
+        refused = answer.status in (401, 403) or (answer.status == 400 and bool(self._credential))
+        if refused and self._credential is None:
+            evidence = f"{where} answers {answer.status} without a credential{words}"
+            remedy = "a pull secret of the namespace needs a credential for this host"
+            return Fault(UNAUTHORIZED, evidence, remedy, "no-credential")
+        if refused:
+            evidence = f"{where} answers {answer.status}: it refuses the credential{words}"
+            return Fault(UNAUTHORIZED, evidence, _ROTATED, "refused")
+        if answer.status == 404:
+            evidence = f"{where} answers 404{words}"
+            return Fault(NOT_A_REGISTRY, evidence, "let the registry name its token service's address", "token-service")
+        return self._unwilling(answer, where)
+
+    def _no_ping(self, answer: Answer) -> Fault:
+        """``GET /v2/`` is answered neither 200 nor 401, with which CRI-O gives up."""
+        where, words = self._shown(answer.url), self._words(answer)
+        if answer.status == 403:
+            evidence = f"{where} answers 403{words}, with which CRI-O gives up before it shows a credential"
+            remedy = "let the registry (or the proxy before it) answer 200 or 401 to GET /v2/"
+            return Fault(FORBIDDEN, evidence, remedy, "ping")
+        if answer.status in (429, *range(500, 600)):
+            return self._unwilling(answer, where)
+        return _no_registry(f"{where} answers {answer.status}{words}")
+
+    def _unwilling(self, answer: Answer, where: str) -> Fault:
+        """It would not answer now, or answers what means nothing."""
+        words = self._words(answer)
+        if answer.status == 429:
+            told = [f"{name}: {self._told(answer.headers.get(name))}" for name in _LIMITS if answer.headers.get(name)]
+            evidence = f"{where} answers 429{words}{''.join(f', {text}' for text in told)}"
+            remedy = "wait, or show a credential with a higher limit; CRI-O tries 5 times within some minutes"
+            return Fault(RATE_LIMITED, evidence, remedy)
+        if answer.status >= 500:
+            remedy = "the registry's administrator finds the reason in its log"
+            return Fault(SERVER_ERROR, f"{where} answers {answer.status}{words}", remedy)
+        remedy = "the registry's administrator knows what this status means there"
+        return Fault(SERVER_ERROR, f"{where} answers {answer.status}{words}", remedy, "unexpected-status")
+
+    def _cause(self, with_credential: str) -> str:
+        return with_credential if self._credential else "no-credential"
+
+    def _unreachable(self, url: Url, error: OSError) -> Fault:
+        """No answer: the connection or TLS failed."""
+        where = self._shown(url._replace(target=""))
+        if isinstance(error, ssl.SSLError):
+            return self._no_tls(url, where, error)
+        if isinstance(error, Silent):
+            evidence = f"{where} takes the connection and does not answer within {self._seconds:g} s"
+            return Fault(CONNECT, evidence, "its log may tell why; CRI-O waits longer", "silent")
+        if isinstance(error, TimeoutError) or error.errno == errno.ETIMEDOUT:
+            evidence = f"{where} does not answer within {self._seconds:g} s"
+            return Fault(
+                CONNECT, evidence, f"is it up, and does a firewall drop packets from this node? {_PROXY}", "timeout"
+            )
+        if isinstance(error, ConnectionRefusedError):
+            return Fault(CONNECT, f"{where} refuses connections", "is it up, and is the port right?", "refused")
+        if isinstance(error, (ConnectionResetError, BrokenPipeError)):
+            remedy = "its log may tell why: does it want a client certificate, or is something between that ends it?"
+            return Fault(CONNECT, f"{where} closes the connection without an answer", remedy, "closed")
+        reason = error.strerror or type(error).__name__
+        return Fault(
+            CONNECT, f"{where} cannot be reached: {reason}", f"is there a route from this node? {_PROXY}", "unreachable"
+        )
+
+    def _no_tls(self, url: Url, where: str, error: ssl.SSLError) -> Fault:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return self._not_trusted(url, where, error)
+        if error.reason in _NOT_TLS:
+            return self._plain(url, where)
+        if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
+            remedy = "its log may tell why: does it want a client certificate, or is something between that ends it?"
+            return Fault(TLS, f"{where} closes the connection during TLS", remedy, "closed")
+        if error.reason in _WANTS_CERTIFICATE:
+            directory = self._trusted().directory
+            found = f"; {directory} holds none that it takes" if directory else ""
+            remedy = f"put client.cert and client.key into {CERTIFICATE_DIRECTORIES[0]}/{self.name}/"
+            return Fault(TLS, f"{where} ends TLS: it wants a client certificate{found}", remedy, "client-certificate")
+        if error.reason in _OLD:
+            return Fault(TLS, f"{where} speaks no TLS 1.2 or newer", "CRI-O wants TLS 1.2: update it", "too-old")
+        reason = error.reason or "for no reason that is told"
+        return Fault(TLS, f"TLS with {where} failed: {reason}", "the registry's log may tell why", "other")
+
+    def _plain(self, url: Url, where: str) -> Fault:
+        """Something that is not TLS answered; whether it is a registry is asked without TLS."""
+        evidence, remedy = f"{where} does not speak TLS", "is the port right?"
+        if not self._insecure and not self.scheme:
+            try:
+                self._ping_by("http")
+                evidence += "; over plain HTTP a registry answers there"
+                remedy = "let it speak TLS; insecure = true for its location in registries.conf allows plain HTTP"
+            except Fault:
+                pass
+            self.scheme = ""
+        return Fault(TLS, evidence, remedy, "not-tls")
+
+    def _not_trusted(self, url: Url, where: str, error: ssl.SSLCertVerificationError) -> Fault:
+        trust, flaws = self._trusted(), ""
+        match error.verify_code:
+            case 9:
+                evidence, cause = "is not valid yet", "not-yet-valid"
+                remedy = "check the clocks of this node and of the registry"
+            case 10:
+                evidence, cause, remedy = "has expired", "expired", "renew it; or is this node's clock wrong?"
+            case 62 | 64:
+                evidence, cause = f"is not for the name {url.host}", "wrong-name"
+                remedy = "use one of the names in it, or have it issued for this one (as subject alternative name)"
+            case _:
+                evidence = f"was not issued by a CA that this node trusts ({error.verify_message})"
+                cause, remedy = "unknown-ca", self._remedy_of_trust()
+                others = [f"{path} is for another name or port" for path in trust.near_misses(self.name)]
+                flaws = "".join(f"; {flaw}" for flaw in (*trust.flaws, *others))
+        return Fault(TLS, f"{where}: its certificate {evidence}{flaws}", remedy, cause)
+
+    def _remedy_of_trust(self) -> str:
+        directory = self._trusted().directory or f"{CERTIFICATE_DIRECTORIES[0]}/{self.name}"
+        system = "or into the system's CAs and restart CRI-O"
+        return f"put its CA into {directory}/ca.crt, which CRI-O reads at each pull, {system}"
+
+
+_USER_AGENT = f"crio-credential-provider/{__version__} (verify)"
+_LIMITS = ("Retry-After", "RateLimit-Limit", "RateLimit-Remaining")
+_ROTATED = "was it rotated or mistyped? Write the current one into the pull secret"
+_PROXY = "If CRI-O uses a proxy, set HTTPS_PROXY here as its unit does"
+
+# How far a question came; an answer of any status is further than all.
+_STAGES = {DNS: 0, CONNECT: 1, TLS: 2}
+
+# OpenSSL's names for what a plain HTTP server answers to a handshake.
+_NOT_TLS = frozenset(("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "PACKET_LENGTH_TOO_LONG"))
+_OLD = frozenset(("TLSV1_ALERT_PROTOCOL_VERSION", "UNSUPPORTED_PROTOCOL"))
+_WANTS_CERTIFICATE = frozenset(
+    (
+        "TLSV13_ALERT_CERTIFICATE_REQUIRED",
+        "SSLV3_ALERT_BAD_CERTIFICATE",
+        "SSLV3_ALERT_HANDSHAKE_FAILURE",
+        "TLSV1_ALERT_UNKNOWN_CA",
+        "SSLV3_ALERT_CERTIFICATE_UNKNOWN",
+    )
+)
+
+
+def _no_registry(evidence: str, cause: str = "") -> Fault:
+    remedy = "does the location in registries.conf name the registry, with the right port?"
+    return Fault(NOT_A_REGISTRY, evidence, remedy, cause)
+
+
+def _missing_scope(answer: Answer) -> str:
+    """The scope that the registry finds missing in a token, "" where it does not say so."""
+    for challenge in challenges_of(answer) if answer.status == 401 else ():
+        scope = challenge.parameters.get("scope", "")
+        if (
+            challenge.scheme == "bearer"
+            and challenge.parameters.get("error") == "insufficient_scope"
+            and scope.count(":") == 2
+        ):
+            return scope
+    return ""
+
+
+def _basic(credential: Credential | None) -> str:
+    return f"Basic {base64.b64encode(_userpass(credential)).decode()}"
+
+
+def _userpass(credential: Credential | None) -> bytes:
+    return credential.username + b":" + credential.password if credential else b":"
+
+
+def _secrets(credential: Credential | None) -> set[str]:
+    """The pieces of what must not be told."""
+    if credential is None:
+        return set()
+    password = credential.password.decode(errors="replace")
+    encoded = base64.b64encode(_userpass(credential)).decode().rstrip("=")
+    return {piece for text in (password, credential.identity_token, encoded) for piece in _windows(text)}
+
+
+def _windows(secret: str) -> set[str]:
+    """Every part of a secret that is long enough to give it away, in lower case."""
+    secret = secret.lower()
+    return {secret[start : start + _PIECE] for start in range(max(1, len(secret) - _PIECE + 1))} if secret else set()

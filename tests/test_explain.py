@@ -1,0 +1,876 @@
+"""``explain``: what a person is told, where the decision comes from, and what never shows."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import json
+import os
+import pty
+import re
+import struct
+import subprocess
+import termios
+from collections.abc import Iterator, Mapping
+from fcntl import ioctl
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import NodeMaker
+from crio_credential_provider.cli import explain
+from crio_credential_provider.demo.certificates import Authority
+from crio_credential_provider.demo.cluster import ApiServer, Grant
+from node import MODULE, NGINX, NGINX_HASH, SOURCES, Node, basic, bound_claims, jwt, recorded_request, request
+
+MIRROR = "mirror.corp:5000"
+SOURCE = f"{MIRROR}/hub/library/nginx"
+CANARY = "c4nary-Pa55word"
+CONF = f"""\
+unqualified-search-registries = ["docker.io"]
+
+[[registry]]
+prefix = "docker.io"
+location = "docker.io"
+
+[[registry.mirror]]
+location = "{MIRROR}/hub"
+
+[[registry.mirror]]
+location = "digests.corp/hub"
+pull-from-mirror = "digest-only"
+"""
+CURRENT = "/var/lib/kubelet/pki/kubelet-client-current.pem"
+
+
+class Done:
+    """One run of the command."""
+
+    def __init__(self, status: int, out: str, err: str) -> None:
+        self.status = status
+        self.out = out
+        self.err = err
+
+    @property
+    def report(self) -> Any:
+        return json.loads(self.out)
+
+    @property
+    def flat(self) -> str:
+        """The text without its line breaks, which depend on the width."""
+        return re.sub(r"\s+", " ", self.out)
+
+    def source(self, name: str) -> Any:
+        return next(source for source in self.report["sources"] if source["name"] == name)
+
+
+class Place:
+    """A node, its kubelet's kubeconfig, and a cluster with two teams: alpha has a credential for the mirror."""
+
+    def __init__(self, node: Node, cluster: ApiServer) -> None:
+        self.node = node
+        self.cluster = cluster
+        node.write_registries_conf(CONF)
+        node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
+        identity = cluster.node_identity("node1")
+        node.write(CURRENT, identity.certificate_pem + identity.key_pem)
+        for team, key in (("alpha", MIRROR), ("beta", "docker.io")):
+            namespace = f"team-{team}"
+            cluster.add_secret(namespace, "creds", {"auths": {key: {"auth": basic("user", CANARY)}}})
+            cluster.add_service_account(namespace, "default", ["creds"])
+            cluster.add_pod(namespace, "web", "node1")
+            cluster.allow(namespace, "default")
+
+    def run(self, *arguments: str) -> Done:
+        """In this process."""
+        out, err = io.StringIO(), io.StringIO()
+        before = self.files()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                status = explain.run([*arguments, "--root", str(self.node.root)])
+            except SystemExit as stop:
+                status = int(stop.code or 0)
+        assert self.files() == before, "it only looks"
+        done = Done(status, out.getvalue(), err.getvalue())
+        assert_clean(done.out + done.err)
+        return done
+
+    def json(self, *arguments: str) -> Done:
+        return self.run(*arguments, "--output=json")
+
+    def alpha(self, *arguments: str) -> Done:
+        return self.json("nginx:1.27", "-n", "team-alpha", "--pod=web", *arguments)
+
+    def beta(self, *arguments: str) -> Done:
+        return self.json("nginx:1.27", "-n", "team-beta", "--pod=web", *arguments)
+
+    def files(self) -> list[tuple[str, float]]:
+        return sorted((str(p), p.stat().st_mtime) for p in self.node.root.rglob("*") if p.is_file())
+
+    def write_user(self, members: Mapping[str, str]) -> Path:
+        """A person's kubeconfig."""
+        path = self.node.root / "admin.conf"
+        path.write_text(
+            json.dumps(
+                {
+                    "kind": "Config",
+                    "clusters": [{"name": "c", "cluster": {"server": self.cluster.url, "certificate-authority": "ca"}}],
+                    "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+                    "current-context": "x",
+                    "users": [{"name": "u", "user": dict(members)}],
+                }
+            )
+        )
+        (self.node.root / "ca").write_text(self.cluster.authority.certificate_pem)
+        return path
+
+    def write_admin(self, authority: Authority) -> Path:
+        identity = authority.issue("admin", organization="system:masters", client=True)
+        self.node.write("admin.pem", identity.certificate_pem + identity.key_pem)
+        return self.write_user({"client-certificate": "admin.pem", "client-key": "admin.pem"})
+
+    def write_objects(self, text: str) -> str:
+        return str(self.node.write("objects.yaml", text))
+
+
+def assert_clean(text: str) -> None:
+    """Neither a secret's content, nor a token, nor a control character."""
+    assert CANARY not in text
+    assert basic("user", CANARY) not in text
+    assert not re.search(r"[A-Za-z0-9_-]{20,}\.[A-Za-z0-9_-]{20,}\.", text), "a token"
+    assert all(character.isprintable() or character == "\n" for character in text)
+
+
+@pytest.fixture
+def place(make_node: NodeMaker, cluster: ApiServer) -> Place:
+    return Place(make_node(*MODULE, journald=False), cluster)
+
+
+def secret(name: str, auths: Mapping[str, Any], namespace: str = "team-alpha", **members: Any) -> dict[str, Any]:
+    content = json.dumps({"auths": auths})
+    return {
+        "kind": "Secret",
+        "apiVersion": "v1",
+        "type": "kubernetes.io/dockerconfigjson",
+        "metadata": {"name": name, "namespace": namespace},
+        "data": {".dockerconfigjson": base64.b64encode(content.encode()).decode()},
+        **members,
+    }
+
+
+def entry(key: str) -> dict[str, Any]:
+    return {key: {"auth": basic("user", CANARY)}}
+
+
+# -- on the node ------------------------------------------------------------------------------------------------------
+
+
+def test_a_pull_that_gets_its_credential(place: Place) -> None:
+    done = place.alpha()
+    assert (done.status, done.err) == (0, "")
+    report = done.report
+    assert report["verdict"] == {
+        "status": "well",
+        "text": f"CRI-O asks {SOURCE} with the credential of secret creds",
+        "remedy": None,
+    }
+    assert report["image"] == {
+        "typed": "nginx:1.27",
+        "repository": NGINX,
+        "tag": "1.27",
+        "digest": None,
+        "pulledAs": [f"{NGINX}:1.27"],
+    }
+    assert report["account"] == {"namespace": "team-alpha", "serviceAccount": "default", "pod": "web"}
+    assert report["registries"]["match"]["prefix"] == "docker.io"
+    assert report["registries"]["match"]["line"] == 3
+    assert [(source["name"], source["asked"]) for source in report["sources"]] == [
+        (SOURCE, True),
+        (NGINX, True),
+        ("digests.corp/hub/library/nginx", False),
+    ]
+    path = f"{place.node.auth_dir}/team-alpha-{NGINX_HASH}.json"
+    assert report["authFile"] == {"path": path, "keys": [SOURCE], "credHelpers": {}}
+    assert report["answer"]["auth"] == {NGINX: {"username": "", "password": ""}}
+
+
+def test_the_text_tells_the_verdict_first_and_every_step(place: Place) -> None:
+    done = place.run("nginx:1.27", "-n", "team-alpha", "--pod=web")
+    assert (done.status, done.err) == (0, "")
+    assert done.out.startswith(f"CRI-O asks {SOURCE} with the credential of secret creds.\n")
+    for words in (
+        f"Image {NGINX}:1.27 is what the kubelet makes of nginx:1.27",
+        "Pod team-alpha/web",
+        "registries.conf: 1 table",
+        "Table docker.io,",
+        f"1. {SOURCE} (mirror) credential: secret creds, key {MIRROR}",
+        f"2. {NGINX} (the registry's own location, last) no credential",
+        "- digests.corp/hub/library/nginx (mirror, by digest only) not asked: it serves pulls by digest alone",
+        "found: creds",
+        f"key {SOURCE}",
+        f"pull record for {NGINX}",
+        f"First it asks {SOURCE} with the credential of secret creds.",
+        "the kubelet hands that credential over",
+    ):
+        assert words in done.flat, words
+    # Hanging indents and no blanks at the ends of lines.
+    assert not [line for line in done.out.splitlines() if line != line.rstrip()]
+    assert max(map(len, done.out.splitlines())) <= 100
+
+
+def test_a_digest_changes_who_is_asked(place: Place) -> None:
+    done = place.json(f"nginx@sha256:{'a' * 64}", "-n", "team-alpha", "--pod=web")
+    assert [source["asked"] for source in done.report["sources"]] == [True, True, True]
+    assert done.report["sources"][1]["name"] == "digests.corp/hub/library/nginx"
+
+
+def test_the_tenants_usual_mistake_is_named(place: Place) -> None:
+    """A secret for Docker Hub, where the mirror is asked."""
+    done = place.beta()
+    assert done.status == 3
+    text = done.report["verdict"]["text"]
+    assert text.startswith(f"CRI-O asks {SOURCE} without a credential: ")
+    why = f"docker.io is the registry that the pod names; {MIRROR} needs a key of its own"
+    assert f"Secret creds has the key docker.io: {why}" in text
+    assert f"create secret docker-registry NAME --docker-server={MIRROR} " in done.report["verdict"]["remedy"]
+    assert done.source(NGINX)["credential"] == {"from": "secret", "secret": "creds", "key": "docker.io"}
+
+
+def test_the_remedy_is_enough(place: Place) -> None:
+    place.cluster.add_secret("team-beta", "made", {"auths": {MIRROR: {"auth": basic("user", CANARY)}}})
+    assert place.beta().status == 0
+
+
+def test_an_image_without_a_mirror_asks_nobody(place: Place) -> None:
+    done = place.json("quay.io/team/app", "-n", "team-alpha", "--pod=web")
+    assert (done.status, done.report["verdict"]["status"]) == (0, "well")
+    assert (
+        done.report["plugin"]["reason"]
+        == "no table of registries.conf sends this image to a mirror or another location"
+    )
+    assert place.cluster.requests == []
+    assert done.report["account"]["serviceAccount"] is None
+
+
+def test_only_what_the_plugin_asks_for_is_asked(place: Place) -> None:
+    place.alpha()
+    assert [(asked.user, f"{asked.method} {asked.path.partition('?')[0]}") for asked in place.cluster.requests] == [
+        ("system:node:node1", "GET /api/v1/namespaces/team-alpha/pods/web"),
+        ("system:node:node1", "POST /api/v1/namespaces/team-alpha/serviceaccounts/default/token"),
+        ("system:serviceaccount:team-alpha:default", "GET /api/v1/namespaces/team-alpha/secrets"),
+    ]
+
+
+@pytest.mark.parametrize("mode", ["pod", "service-account"])
+def test_the_other_modes(place: Place, mode: str) -> None:
+    place.cluster.allow("team-alpha", "default", ["get"], "secrets")
+    place.cluster.allow("team-alpha", "default", ["get"], "serviceaccounts")
+    done = place.alpha(f"--secrets-from={mode}")
+    assert (done.status, done.source(SOURCE)["credential"]["secret"]) == (0, "creds")
+
+
+def test_a_refusal_of_the_cluster_is_the_plugins_own(place: Place) -> None:
+    place.cluster.revoke("team-alpha", "default")
+    done = place.alpha()
+    assert (done.status, done.err) == (3, "")
+    assert done.report["plugin"]["outcome"] == "fault-cluster"
+    assert done.report["verdict"]["text"].startswith("The plugin fails (exit status 1): the API server ")
+    assert "create role list-secrets-as-default" in done.report["verdict"]["remedy"]
+    # What is known without the cluster, and what CRI-O does all the same.
+    assert done.report["sources"][0]["name"] == SOURCE
+    assert any("reads the node's own" in step for step in done.report["then"])
+    # A command is not broken into lines.
+    text = place.run("nginx:1.27", "-n", "team-alpha", "--pod=web").out
+    assert done.report["verdict"]["remedy"] in text
+
+
+def test_a_broken_configuration_is_the_plugins_own_fault(place: Place) -> None:
+    place.node.write(place.node.registries_conf_dir / "10-bad.conf", "[[registry]\n")
+    done = place.alpha()
+    assert done.status == 3
+    assert done.report["plugin"]["outcome"] == "fault-config"
+    assert "10-bad.conf: not valid TOML" in done.report["verdict"]["text"]
+    states = {os.path.basename(file["path"]): file["state"] for file in done.report["registries"]["files"]}
+    assert states["registries.conf"] == "read"
+    assert states["10-bad.conf"].startswith("not valid TOML")
+    assert (done.report["sources"], done.report["then"], done.report["answer"]) == ([], [], None)
+
+
+def test_a_drop_in_that_replaces_a_table_is_told(place: Place) -> None:
+    place.node.write(place.node.registries_conf_dir / "50-hub.conf", '\n[[registry]]\nlocation = "docker.io"\n')
+    done = place.alpha()
+    assert done.status == 0
+    match = done.report["registries"]["match"]
+    assert (os.path.basename(match["file"]), match["line"], match["mirrors"]) == ("50-hub.conf", 2, [])
+    assert [(os.path.basename(table["file"]), table["line"]) for table in match["replaces"]] == [("registries.conf", 3)]
+
+
+def test_everything_blocked(place: Place) -> None:
+    place.node.write_registries_conf('[[registry]]\nlocation = "quay.io"\nblocked = true\n')
+    done = place.json("quay.io/team/app", "-n", "team-alpha", "--pod=web")
+    assert (done.status, done.report["sources"][0]["blocked"]) == (3, True)
+    assert "blocked" in done.report["verdict"]["text"]
+
+
+def test_a_mirror_that_makes_no_reference_fails_the_pull(place: Place) -> None:
+    place.node.write_registries_conf('[[registry]]\nlocation = "docker.io"\n[[registry.mirror]]\nlocation = "mirror"\n')
+    done = place.json("docker.io/nginx:1", "-n", "team-alpha", "--pod=web")
+    assert (done.status, done.report["plugin"]["outcome"]) == (3, "fault-config")
+    place.node.write_registries_conf(
+        '[[registry]]\nlocation = "docker.io"\n'
+        '[[registry.mirror]]\nlocation = "mirror"\npull-from-mirror = "digest-only"\n'
+        f'[[registry.mirror]]\nlocation = "{MIRROR}/hub"\n'
+    )
+    assert place.json("docker.io/nginx:1", "-n", "team-alpha", "--pod=web").status == 0
+    done = place.json(f"docker.io/nginx@sha256:{'a' * 64}", "-n", "team-alpha", "--pod=web")
+    assert (done.status, done.report["plugin"]["exitStatus"]) == (3, 0)
+    assert done.report["verdict"]["text"].startswith("CRI-O fails this pull, whatever the secrets hold: ")
+    assert {source["asked"] for source in done.report["sources"]} == {False}
+
+
+def test_auth_files_that_crio_does_not_read(place: Place) -> None:
+    place.node.write_registries_conf(f'credential-helpers = ["other"]\n{CONF}')
+    done = place.alpha()
+    assert done.status == 3
+    assert "CRI-O reads no auth file" in done.report["verdict"]["text"]
+    assert any("reads no auth file at all" in step for step in done.report["then"])
+
+
+def test_the_nodes_own_credential_counts(place: Place) -> None:
+    place.node.write("var/lib/kubelet/config.json", json.dumps({"auths": entry(f"{MIRROR}/hub")}))
+    done = place.beta()
+    assert done.status == 0
+    assert done.source(SOURCE)["credential"] == {"from": "node", "secret": None, "key": f"{MIRROR}/hub"}
+
+
+def test_a_second_mirror_that_has_the_credential(place: Place) -> None:
+    place.node.write_mirrors("docker.io", "first.corp/hub", f"{MIRROR}/hub")
+    done = place.json("docker.io/nginx", "-n", "team-alpha", "--pod=web")
+    assert done.status == 0
+    assert "first.corp/hub/library/nginx, which CRI-O asks before it, gets none" in done.report["verdict"]["text"]
+
+
+def test_mirror_registry_keeps_secrets_away_and_says_so(place: Place) -> None:
+    done = place.alpha(f"--mirror-registry={MIRROR}", "--mirror-registry=other.corp")
+    assert done.status == 0
+    reason = done.source(NGINX)["reason"]
+    assert reason == "--mirror-registry keeps the secrets from it, and the global auth file has none"
+
+
+# -- short names ------------------------------------------------------------------------------------------------------
+
+
+def test_an_alias_leads_elsewhere(place: Place) -> None:
+    place.node.write_registries_conf(f'{CONF}\n[aliases]\nnginx = "registry.corp/web/nginx"\n')
+    place.cluster.add_secret("team-alpha", "other", {"auths": entry("registry.corp")})
+    done = place.json("nginx:1.27", "-n", "team-alpha", "--pod=web")
+    assert done.report["image"]["pulledAs"] == ["registry.corp/web/nginx:1.27"]
+    assert [source["name"] for source in done.report["sources"] if source["asked"]] == ["registry.corp/web/nginx"]
+    assert done.source(SOURCE)["whyNot"] == "the pod's short name leads elsewhere"
+    spelled = place.json("docker.io/library/nginx:1.27", "-n", "team-alpha", "--pod=web")
+    assert spelled.source("registry.corp/web/nginx")["whyNot"] == "CRI-O comes here for the short name nginx alone"
+    assert spelled.source(SOURCE)["asked"] is True
+
+
+def test_a_short_name_that_crio_cannot_complete(place: Place) -> None:
+    place.node.write_registries_conf(CONF.partition("\n")[2])
+    done = place.alpha()
+    assert done.status == 3
+    assert "neither an alias for it nor unqualified-search-registries" in done.report["verdict"]["text"]
+    assert place.json("docker.io/nginx", "-n", "team-alpha", "--pod=web").status == 0
+
+
+def test_several_search_registries_are_told(place: Place) -> None:
+    place.node.write_registries_conf(CONF.replace('["docker.io"]', '["docker.io", "quay.io"]'))
+    done = place.alpha()
+    assert done.report["image"]["pulledAs"] == [f"{NGINX}:1.27", "quay.io/nginx:1.27"]
+    assert "CRI-O refuses such a short name, unless short_name_mode" in done.report["verdict"]["text"]
+
+
+# -- who asks ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_administrator_may_for_any_service_account(place: Place, authority: Authority) -> None:
+    admin = place.write_admin(authority)
+    done = place.json("nginx", "-n", "team-alpha", "--kubeconfig", str(admin))
+    assert (done.status, done.err) == (0, "")
+    assert any(str(admin) in note and "audience" in note for note in done.report["notes"])
+    assert place.json("nginx", "-n", "team-alpha", "--pod=web", "--kubeconfig", str(admin)).status == 0
+
+
+@pytest.mark.parametrize("member", ["token", "tokenFile"])
+def test_a_user_with_a_token(place: Place, member: str) -> None:
+    place.cluster.add_service_account("ops", "person")
+    for verb, resource in (("create", "serviceaccounts/token"), ("get", "pods")):
+        user = "system:serviceaccount:ops:person"
+        place.cluster.grants.append(Grant(user, None, frozenset([verb]), resource, None, "person"))
+    token = place.cluster.mint_token("ops", "person")
+    place.node.write("token", token + "\n")
+    admin = place.write_user({"token": token} if member == "token" else {"tokenFile": "token"})
+    assert place.json("nginx", "-n", "team-alpha", "--kubeconfig", str(admin)).status == 0
+    done = place.json("nginx", "-n", "team-alpha", "--pod=web", "--kubeconfig", str(admin), "--secrets-from=pod")
+    assert done.report["plugin"]["outcome"] == "fault-cluster"  # this person may not read secrets
+
+
+@pytest.mark.parametrize("member", ["exec", "auth-provider", "username"])
+def test_a_user_that_needs_more_is_told_what_to_do(place: Place, member: str) -> None:
+    admin = place.write_user({member: CANARY})
+    done = place.json("nginx", "-n", "team-alpha", "--kubeconfig", str(admin))
+    assert done.status == 1
+    assert "create token" in done.err and "--token-file" in done.err
+    assert done.report["verdict"]["status"] == "unknown"
+
+
+def test_a_token_from_a_file(place: Place) -> None:
+    token = place.cluster.mint_token("team-alpha", "default", "web")
+    path = str(place.node.write("token", token))
+    done = place.json("nginx", "--token-file", path)
+    assert (done.status, done.report["account"]["pod"]) == (0, "web")
+    for arguments in (["-n", "team-beta"], ["--pod", "other"], ["--service-account", "other"]):
+        done = place.json("nginx", "--token-file", path, *arguments)
+        assert (done.status, done.out) == (2, "")
+        assert "not for" in done.err
+    place.node.write("token", "none")
+    assert "no JWT" in place.json("nginx", "--token-file", path).err
+
+
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        ("without a pod", "name the pod with --pod"),
+        ("unknown pod", "only for pods that run on it"),
+        ("server away", "no answer from the API server"),
+        ("no kubeconfig", "--kubeconfig"),
+    ],
+)
+def test_what_is_known_without_the_cluster_is_told(place: Place, case: str, words: str) -> None:
+    arguments = ["nginx:1.27", "-n", "team-alpha", "--pod=web"]
+    if case == "without a pod":
+        arguments.pop()
+    elif case == "unknown pod":
+        arguments[-1] = "--pod=other"
+    elif case == "server away":
+        arguments += ["--apiserver=https://127.0.0.1:1", "--deadline=1s"]
+    else:
+        place.node.kubeconfig.unlink()
+    done = place.json(*arguments)
+    assert done.status == 1
+    assert words in done.err
+    report = done.report
+    assert (report["plugin"]["outcome"], report["plugin"]["exitStatus"]) == ("unknown", None)
+    assert report["verdict"]["text"].startswith("Not decided: ")
+    assert report["registries"]["match"]["prefix"] == "docker.io"
+    assert {source["reason"] for source in report["sources"]} == {"not decided"}
+    assert (report["authFile"], report["answer"], report["then"]) == (None, None, [])
+    text = place.run(*arguments)
+    assert text.status == 1 and "credential: not decided" in text.out
+
+
+# -- a file in place of the cluster -----------------------------------------------------------------------------------
+
+FORMS = {
+    "list": lambda items: json.dumps({"kind": "List", "apiVersion": "v1", "items": items}),
+    "secret list": lambda items: json.dumps(
+        {"kind": "SecretList", "items": [{k: v for k, v in i.items() if k != "kind"} for i in items]}
+    ),
+    "one": lambda items: json.dumps(items[0]),
+    "documents": lambda items: "---\n".join(f"# a comment\n{json.dumps(item, indent=1)}\n" for item in items),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_secrets_from_a_file(place: Place, form: str) -> None:
+    items = [secret("a", entry(MIRROR)), secret("b", entry("docker.io"))]
+    path = place.write_objects(FORMS[form](items))
+    done = place.alpha("--secrets", path)
+    assert (done.status, done.err) == (0, "")
+    assert done.source(SOURCE)["credential"]["secret"] == "a"
+    assert place.cluster.requests == []
+    assert done.report["account"] == {"namespace": "team-alpha", "serviceAccount": "default", "pod": "web"}
+
+
+def test_secrets_as_kubectl_writes_them_in_yaml(place: Place) -> None:
+    encoded = secret("x", entry(MIRROR))["data"][".dockerconfigjson"]
+    path = place.write_objects(
+        "apiVersion: v1\nitems:\n- apiVersion: v1\n  data:\n    .dockerconfigjson: " + encoded + "\n  kind: Secret\n"
+        "  metadata:\n    name: mirror-creds\n    namespace: team-alpha\n  type: kubernetes.io/dockerconfigjson\n"
+        'kind: List\nmetadata:\n  resourceVersion: ""\n'
+    )
+    done = place.alpha("--secrets", path)
+    assert (done.status, done.source(SOURCE)["credential"]["secret"]) == (0, "mirror-creds")
+
+
+def test_a_manifest_that_is_not_applied_yet(place: Place) -> None:
+    """stringData, and no namespace."""
+    path = place.write_objects(
+        "apiVersion: v1\nkind: Secret\nmetadata: {name: new}\ntype: kubernetes.io/dockerconfigjson\n"
+        f"stringData:\n  .dockerconfigjson: '{json.dumps({'auths': entry(MIRROR)})}'\n"
+    )
+    assert place.alpha("--secrets", path).status == 0
+
+
+def test_secrets_that_the_plugin_does_not_ask_for_are_told(place: Place) -> None:
+    items = [secret("opaque", entry(MIRROR), type="Opaque"), secret("foreign", entry(MIRROR), "team-beta")]
+    done = place.alpha("--secrets", place.write_objects(FORMS["list"](items)))
+    assert done.status == 3
+    assert done.report["secrets"]["looked"] == []
+    assert (
+        "secret opaque is of type Opaque: the plugin lists kubernetes.io/dockerconfigjson alone" in done.report["notes"]
+    )
+    done = place.json("nginx", "-n", "team-gamma", "--secrets", place.write_objects(FORMS["list"](items)))
+    assert any(
+        "has no secret of namespace team-gamma; it has some of team-alpha, team-beta" in n for n in done.report["notes"]
+    )
+
+
+def test_the_file_may_say_whose_secrets_count(place: Place) -> None:
+    items = [secret("a", entry(MIRROR)), secret("b", entry(MIRROR)), secret("c", entry(MIRROR))]
+    pod = {
+        "kind": "Pod",
+        "metadata": {"name": "web", "namespace": "team-alpha", "uid": "u"},
+        "spec": {"serviceAccountName": "builder", "imagePullSecrets": [{"name": "c"}, {"name": "a"}]},
+    }
+    account = {
+        "kind": "ServiceAccount",
+        "metadata": {"name": "builder", "namespace": "team-alpha"},
+        "imagePullSecrets": [{"name": "b"}, {"name": "gone"}],
+    }
+    path = place.write_objects(FORMS["list"]([*items, pod, account]))
+    done = place.alpha("--secrets", path, "--secrets-from=pod")
+    assert done.report["account"]["serviceAccount"] == "builder"
+    assert (done.report["secrets"]["looked"], done.source(SOURCE)["credential"]["secret"]) == (["c", "a"], "c")
+    assert done.report["notes"] == []
+    done = place.alpha("--secrets", path, "--secrets-from=service-account")
+    assert done.source(SOURCE)["credential"]["secret"] == "b"
+    assert done.report["secrets"]["skipped"] == [
+        {"secret": "gone", "reason": "named in imagePullSecrets, but does not exist"}
+    ]
+    # Without the pod: its service account's; without either: all.
+    done = place.json("nginx", "-n", "team-alpha", "--pod=other", "--secrets", path, "--secrets-from=pod")
+    assert "assumed to be all pull secrets of the file, by name" in done.report["notes"][0]
+    assert done.report["secrets"]["looked"] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("kind: [", "neither JSON nor YAML"),
+        ("kind: ConfigMap\nmetadata: {name: x}\n", "holds no Secret"),
+        ("[" * 100_000, "nested deeper than 64 at line 1"),
+        ("- " * 100_000, "nested deeper than 64 at line 1"),
+        ("{a: " * 100_000, "nested deeper than 64 at line 1"),
+        ('{"kind":"List","items":[' * 300 + "]}" * 300, "holds no Secret"),
+        (f"{CANARY}: [{CANARY}\n", "neither JSON nor YAML"),
+        ("\0", "neither JSON nor YAML"),
+        ("a: &a [x]\nb: [*a, *a]\n", "holds no Secret"),
+    ],
+)
+def test_a_file_that_is_none(place: Place, text: str, words: str) -> None:
+    done = place.alpha("--secrets", place.write_objects(text))
+    assert (done.status, done.out) == (2, "")
+    assert words in done.err and "Traceback" not in done.err
+
+
+def test_a_file_of_junk_secrets(place: Place) -> None:
+    items = [
+        secret("no-data", {}, data=None),
+        secret("bad-base64", {}, data={".dockerconfigjson": f"{CANARY}!"}),
+        secret("bad-json", {}, data={".dockerconfigjson": basic("x", CANARY)}),
+        secret("numbers", {}, data={".dockerconfigjson": 5}),
+        secret("listed", {}, data=[1]),
+        secret("no-type", {}, type=None),
+        {"kind": "Secret", "metadata": []},
+        {"kind": "Secret"},
+    ]
+    done = place.alpha("--secrets", place.write_objects(FORMS["list"](items)))
+    assert done.status == 3
+    assert {skipped["secret"] for skipped in done.report["secrets"]["skipped"]} == {
+        "no-data",
+        "bad-base64",
+        "bad-json",
+        "numbers",
+        "listed",
+    }
+
+
+# -- a recorded request -----------------------------------------------------------------------------------------------
+
+
+def test_a_static_pods_request(place: Place) -> None:
+    path = str(place.node.write("request.json", recorded_request("request-static-pod")))
+    done = place.json("--request", path)
+    assert done.status == 3
+    assert "carries no service account token" in done.report["verdict"]["text"]
+    assert {source["asked"] for source in done.report["sources"]} == {None}
+    assert "neither tag nor digest" in place.run("--request", path).flat
+    place.node.write("var/lib/kubelet/config.json", json.dumps({"auths": entry(MIRROR)}))
+    done = place.json("--request", path)
+    assert (done.status, done.report["plugin"]["exitStatus"]) == (0, 0)
+    assert "with the node's own credential" in done.report["verdict"]["text"]
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        (b"", "standard input is empty"),
+        (b"{", "not valid JSON"),
+        (b'{"kind":"Other"}', "has the kind 'Other'"),
+        (request("", "x"), "names no image"),
+        (request(NGINX, CANARY), "no JWT"),
+        (request("Upper/Case", jwt(bound_claims())), "image is none"),
+        (request(NGINX, jwt(bound_claims(namespace="../x"))), "no valid namespace"),
+    ],
+)
+def test_a_request_that_is_none_is_the_plugins_fault(place: Place, message: bytes, words: str) -> None:
+    path = str(place.node.write("request.json", message))
+    done = place.json("--request", path)
+    assert (done.status, done.err) == (3, "")
+    assert words in done.report["plugin"]["error"]
+    assert (done.report["plugin"]["outcome"], done.report["plugin"]["exitStatus"]) == ("fault-request", 1)
+    assert place.run("--request", path).out.startswith("The plugin fails (exit status 1): ")
+
+
+# -- the node's own configuration of the plugin -----------------------------------------------------------------------
+
+
+def provider_config(
+    arguments: list[str], env: Mapping[str, str] | None = None, name: str = "crio-credential-provider"
+) -> str:
+    other = {"name": "ecr-credential-provider", "args": ["get-credentials"]}
+    ours = {
+        "name": name,
+        "args": arguments,
+        "env": [{"name": key, "value": value} for key, value in (env or {}).items()],
+    }
+    return json.dumps({"kind": "CredentialProviderConfig", "providers": [other, ours]})
+
+
+def test_arguments_of_the_credential_provider_config_count(place: Place) -> None:
+    path = str(
+        place.node.write("config.yaml", provider_config(["--mirror-registry=other.corp", "--auth-dir", "/run/auth"]))
+    )
+    done = place.alpha("--config", path)
+    assert done.status == 0
+    assert "at or below --mirror-registry other.corp" in done.report["plugin"]["reason"]
+    # A person's own flags go before them.
+    done = place.alpha("--config", path, f"--mirror-registry={MIRROR}")
+    assert done.report["authFile"]["path"].startswith("/run/auth/team-alpha-")
+    assert done.status == 0
+
+
+def test_variables_of_the_credential_provider_config_count(place: Place) -> None:
+    env = {"CRIO_CREDENTIAL_PROVIDER_AUTH_DIR": "/run/of-env", "OTHER": "x"}
+    path = str(place.node.write("config.yaml", provider_config([], env)))
+    assert place.alpha("--config", path).report["authFile"]["path"].startswith("/run/of-env/")
+
+
+def test_a_directory_of_credential_provider_configs(place: Place) -> None:
+    place.node.write("configs/10-x.conf", "not read: [")
+    place.node.write("configs/20-y.yml", provider_config(["--auth-dir=/run/y"]))
+    place.node.write("configs/sub.yaml/z.yaml", "not read: [")
+    done = place.alpha("--config", str(place.node.root / "configs"))
+    assert done.report["authFile"]["path"].startswith("/run/y/")
+
+
+def test_arguments_that_the_plugin_refuses(place: Place) -> None:
+    path = str(place.node.write("config.yaml", provider_config(["--mirror-regsitry=mirror.corp"])))
+    done = place.alpha("--config", path)
+    assert (done.status, done.report["plugin"]["exitStatus"]) == (3, 2)
+    assert "--mirror-regsitry" in done.report["plugin"]["error"]
+    assert done.report["notes"] == [f"the arguments are those of {path}"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("providers: [", "not valid YAML"),
+        ("kind: Pod\n", "no CredentialProviderConfig"),
+        (provider_config([], name="other"), "it has ecr-credential-provider, other"),
+        (
+            '{"kind":"CredentialProviderConfig","providers":[{"name":"crio-credential-provider","args":"x"}]}',
+            "must be lists",
+        ),
+    ],
+)
+def test_a_credential_provider_config_that_cannot_be_used(place: Place, text: str, words: str) -> None:
+    done = place.alpha("--config", str(place.node.write("config.yaml", text)))
+    assert (done.status, done.out) == (2, "")
+    assert words in done.err
+
+
+# -- usage ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "IMAGE is missing"),
+        (["nginx"], "-n NAMESPACE is missing"),
+        (["Nginx", "-n", "x"], "InvalidImageName"),
+        (["nginx", "-n", "Not_A_Name"], "no name that Kubernetes allows"),
+        (["nginx", "-n", "x", "--pod", "a", "--service-account", "b"], "not allowed with"),
+        (["nginx", "-n", "x", "--secrets-from=pod"], "name it with --pod"),
+        (["nginx", "-n", "x", "--secrets", "/nowhere"], "cannot read /nowhere"),
+        (["nginx", "-n", "x", "--config", "/nowhere"], "cannot read /nowhere"),
+        (["nginx", "--request", "x"], "leave out IMAGE"),
+        (["--request", "-", "--secrets", "-"], "standard input"),
+        (["nginx", "-n", "x", "--deadline=never"], "--deadline: 'never' is not a duration"),
+        (["nginx", "-n", "x", "--output=xml"], "invalid choice"),
+    ],
+)
+def test_wrong_usage(place: Place, arguments: list[str], words: str) -> None:
+    done = place.run(*arguments)
+    assert (done.status, done.out) == (2, "")
+    assert words in done.err
+
+
+def test_a_persons_paths_start_where_he_is(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place.node.root)
+    done = place.alpha("--registries-conf", "etc/containers/registries.conf")
+    assert (done.status, done.report["registries"]["files"][0]["path"]) == (0, str(place.node.registries_conf))
+
+
+# -- what never shows -------------------------------------------------------------------------------------------------
+
+
+def test_names_cannot_move_the_cursor(place: Place) -> None:
+    """Keys come from tenants, tables from files that others may have written."""
+    place.node.write(place.node.registries_conf_dir / "x.conf", '[[registry]]\nlocation = "docker.io/\\u001b[2J"\n')
+    keys = {f"{MIRROR}/\x1b]0;title\x07": {"auth": basic("user", CANARY)}, f"{MIRROR}\u202e": {}, **entry("docker.io")}
+    place.cluster.add_secret("team-beta", "creds", {"auths": keys})
+    done = place.run("nginx:1.27", "-n", "team-beta", "--pod=web")
+    assert done.status == 3
+    assert "\\x1b]0;title\\x07" in done.flat
+    assert place.beta().status == 3
+
+
+def test_a_password_in_a_key_never_shows(place: Place) -> None:
+    place.cluster.add_secret("team-beta", "creds", {"auths": {f"https://user:{CANARY}@{MIRROR}/v2/": {}}})
+    done = place.beta()
+    assert (done.status, done.source(SOURCE)["others"][0]["key"]) == (3, f"https://***@{MIRROR}/v2/")
+    assert f"a key names no user: write {MIRROR}" in done.report["verdict"]["text"]
+    assert place.run("nginx:1.27", "-n", "team-beta", "--pod=web").status == 3
+
+
+def test_entries_without_a_credential_are_told(place: Place) -> None:
+    auths = {SOURCE: {}, f"{MIRROR}/hub": {"auth": "!"}, MIRROR: {"auth": basic("user", CANARY)}}
+    place.cluster.add_secret("team-beta", "creds", {"auths": auths})
+    others = [(other["key"], other["why"]) for other in place.beta().source(SOURCE)["others"]]
+    assert others == [(SOURCE, "it holds no credential"), (f"{MIRROR}/hub", "it has an auth that is not base64")]
+
+
+def test_many_secrets_are_told_of_in_few_lines(place: Place) -> None:
+    for number in range(40):
+        auths = {**entry(MIRROR), **entry(f"{MIRROR}/hub{number}")}
+        place.cluster.add_secret("team-alpha", f"s{number:02}", {"auths": auths})
+    source = place.alpha().source(SOURCE)
+    assert (source["credential"]["secret"], len(source["others"]), source["othersLeft"]) == ("creds", 5, 35)
+    assert source["others"][0] == {
+        "secret": "s00",
+        "key": MIRROR,
+        "why": "the same key, and secret creds comes before it",
+    }
+
+
+# -- terminals and pipes ----------------------------------------------------------------------------------------------
+
+
+def command(place: Place, *arguments: str) -> list[str]:
+    return [
+        *MODULE,
+        "explain",
+        "nginx:1.27",
+        "-n",
+        "team-alpha",
+        "--pod=web",
+        "--root",
+        str(place.node.root),
+        *arguments,
+    ]
+
+
+def environment(**more: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
+    return {
+        **kept,
+        "PYTHONPATH": str(SOURCES),
+        "PATH": os.environ["PATH"],
+        "TERM": "xterm-256color",
+        "HOME": "/root",
+        **more,
+    }
+
+
+def on_terminal(place: Place, columns: int, **more: str) -> str:
+    """What the command writes to a terminal of that width."""
+    leader, follower = pty.openpty()
+    ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    process = subprocess.Popen(command(place), stdout=follower, stderr=subprocess.PIPE, env=environment(**more))
+    os.close(follower)
+    data = b"".join(_read_all(leader))
+    assert process.wait(30) == 0
+    assert process.communicate()[1] == b""
+    return data.decode().replace("\r\n", "\n")
+
+
+def _read_all(descriptor: int) -> Iterator[bytes]:
+    with contextlib.suppress(OSError), open(descriptor, "rb", buffering=0) as file:
+        while block := file.read(65536):
+            yield block
+
+
+def test_a_terminal_of_40_columns(place: Place) -> None:
+    text = on_terminal(place, 40)
+    assert "\x1b[" in text
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    assert max(map(len, plain.splitlines())) <= 40
+    assert NGINX_HASH in re.sub(r"\s+", "", plain), "nothing is cut off"
+    assert_clean(plain)
+
+
+def test_no_color(place: Place) -> None:
+    assert "\x1b[3" not in on_terminal(place, 100, NO_COLOR="1")
+
+
+def test_a_pipe_gets_no_colour_and_may_close(place: Place) -> None:
+    done = subprocess.run(command(place), capture_output=True, text=True, env=environment(), check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\x1b" not in done.stdout
+    for arguments in ([], ["--output=json"]):
+        reader, writer = os.pipe()
+        os.close(reader)
+        done = subprocess.run(
+            command(place, *arguments), stdout=writer, stderr=subprocess.PIPE, text=True, env=environment(), check=False
+        )
+        os.close(writer)
+        assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_a_full_disk_is_told(place: Place) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            command(place), stdout=full, stderr=subprocess.PIPE, text=True, env=environment(), check=False
+        )
+    assert (done.returncode, "No space left" in done.stderr) == (1, True)
+
+
+def test_standard_input_may_be_the_request_or_the_secrets(place: Place) -> None:
+    base = [*MODULE, "explain", "--root", str(place.node.root), "--output=json"]
+    runs = (
+        (["--request", "-"], recorded_request("request-static-pod"), 3),
+        (["nginx", "-n", "team-alpha", "--secrets", "-"], json.dumps(secret("a", entry(MIRROR))).encode(), 0),
+    )
+    for arguments, given, status in runs:
+        done = subprocess.run([*base, *arguments], input=given, capture_output=True, env=environment(), check=False)
+        assert (done.returncode, done.stderr) == (status, b"")
+
+
+def test_the_help_has_examples_and_exit_statuses() -> None:
+    done = subprocess.run(
+        [*MODULE, "explain", "--help"], capture_output=True, text=True, env=environment(), check=False
+    )
+    assert done.returncode == 0
+    for words in ("Examples:", "Exit status:", "--secrets FILE", "--token-file FILE", "--config FILE", "-n NAMESPACE"):
+        assert words in done.stdout

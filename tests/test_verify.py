@@ -1,0 +1,471 @@
+"""``verify``: asks what the plugin decides, with what it would leave, and says whose mistake it is."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from crio_credential_provider import registryclient
+from crio_credential_provider.cli import verify
+from crio_credential_provider.demo.certificates import Authority
+from crio_credential_provider.demo.cluster import ApiServer
+from crio_credential_provider.demo.registry import MirrorRegistry
+from node import MODULE, SOURCES, Node, basic, request
+from servers import refused_port
+
+PASSWORD = "correct-horse-battery-staple"
+NGINX = "docker.io/library/nginx"
+SEARCH = 'unqualified-search-registries = ["docker.io"]\n'
+
+
+class Done(NamedTuple):
+    status: int
+    stdout: str
+    stderr: str
+
+    @property
+    def report(self) -> Any:
+        return json.loads(self.stdout)
+
+    @property
+    def outcomes(self) -> dict[str, str]:
+        return {source["name"]: source["outcome"] for source in self.report["sources"]}
+
+
+class Place(NamedTuple):
+    """A node, its cluster, and a mirror with users."""
+
+    node: Node
+    cluster: ApiServer
+    mirror: MirrorRegistry
+
+    def write_conf(self, *tables: str) -> None:
+        self.node.write_registries_conf("".join((SEARCH, *tables)))
+
+    def add_secret(self, name: str, **auths: tuple[str, str]) -> None:
+        entries = {key: {"auth": basic(*login)} for key, login in auths.items()}
+        self.cluster.add_secret("team-alpha", name, {"auths": entries})
+
+    def verify(self, *arguments: str, env: dict[str, str] | None = None) -> Done:
+        """As a person types it, on the node."""
+        command = [*MODULE, "verify", *arguments, "--root", str(self.node.root)]
+        environment = {"PATH": "/usr/bin:/bin", "HOME": "/root", "PYTHONPATH": str(SOURCES), **(env or {})}
+        environment |= {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False, timeout=60, cwd="/"
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        for text in (done.stdout, done.stderr):
+            for secret in (PASSWORD, base64.b64encode(f"alpha:{PASSWORD}".encode()).decode()):
+                assert secret not in text
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    def verify_json(self, *arguments: str, env: dict[str, str] | None = None) -> Done:
+        return self.verify(*arguments, "--output", "json", env=env)
+
+
+def table(prefix: str, *mirrors: str, location: str = "", more: str = "") -> str:
+    """A ``[[registry]]`` whose mirrors speak plain HTTP."""
+    text = f'[[registry]]\nprefix = "{prefix}"\nlocation = "{location or prefix}"\n{more}'
+    return text + "".join(f'[[registry.mirror]]\nlocation = "{mirror}"\ninsecure = true\n' for mirror in mirrors)
+
+
+@pytest.fixture
+def place(module_node: Node, cluster: ApiServer) -> Iterator[Place]:
+    node = module_node
+    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
+    client = cluster.node_identity("node1")
+    node.write("var/lib/kubelet/pki/kubelet-client-current.pem", client.certificate_pem + client.key_pem)
+    cluster.add_service_account("team-alpha", "default", ["mirror-creds"])
+    cluster.add_pod("team-alpha", "web", "node1")
+    cluster.allow("team-alpha", "default")
+    with MirrorRegistry({"alpha": (PASSWORD, ["hub"])}) as mirror:
+        mirror.add_image("hub/library/nginx", "1.27")
+        made = Place(node, cluster, mirror)
+        # The image's own registry is out of reach, so that it is left to what a name that nobody knows gives.
+        made.write_conf(table("docker.io", f"{mirror.host}/hub", location="hub.nowhere.invalid"))
+        yield made
+
+
+WEB = ("-n", "team-alpha", "--pod", "web")
+
+
+def test_a_pull_that_would_succeed(place: Place) -> None:
+    place.add_secret("mirror-creds", **{place.mirror.host: ("alpha", PASSWORD)})
+    done = place.verify("nginx:1.27", *WEB)
+    assert (done.status, done.stderr) == (0, "")
+    first = done.stdout.splitlines()[0]
+    assert first == f"The pull would succeed: {place.mirror.host}/hub/library/nginx:1.27 is there."
+    assert "secret mirror-creds" in done.stdout and f"key {place.mirror.host}" in done.stdout
+    assert ("HEAD", "alpha", 200) in [(p.method, p.user, p.status) for p in place.mirror.log]
+
+
+def test_the_report_for_programs(place: Place) -> None:
+    place.add_secret("mirror-creds", **{place.mirror.host: ("alpha", PASSWORD)})
+    done = place.verify_json("nginx:1.27", *WEB)
+    report = done.report
+    name = f"{place.mirror.host}/hub/library/nginx"
+    digest = place.mirror.add_image("hub/library/nginx", "1.27")
+    assert (done.status, report["verdict"]["succeeds"], report["verdict"]["source"]) == (0, True, name)
+    assert (report["image"], report["reference"], report["namespace"]) == (f"{NGINX}:1.27", "1.27", "team-alpha")
+    first, last = report["sources"]
+    assert first == {
+        "name": name,
+        "outcome": "ok",
+        "cause": None,
+        "evidence": "has hub/library/nginx:1.27",
+        "remedy": None,
+        "needed": True,
+        "insecure": True,
+        "credential": {"from": "secret", "secret": "mirror-creds", "key": place.mirror.host},
+        "scheme": "http",
+        "digest": digest,
+        "credentialSentTo": [place.mirror.host],
+        "exchanges": [
+            f"GET {place.mirror.url}/v2/: 401",
+            f"HEAD {place.mirror.url}/v2/hub/library/nginx/manifests/1.27: 200",
+        ],
+    }
+    assert (last["outcome"], last["needed"], last["credential"]) == ("dns", False, None)
+
+
+def test_the_credential_is_the_plugins(place: Place) -> None:
+    """What verify shows the mirror is what the plugin leaves for CRI-O."""
+    place.add_secret("a-general", **{place.mirror.host: ("alpha", "wrong")})
+    place.add_secret("z-deeper", **{f"{place.mirror.host}/hub": ("alpha", PASSWORD)})
+    done = place.verify_json("nginx:1.27", *WEB)
+    assert done.report["sources"][0]["credential"]["secret"] == "z-deeper"
+    token = place.cluster.mint_token("team-alpha", "default", "web")
+    assert place.node.run(request(NGINX, token)).status == 0
+    (file,) = place.node.auth_files().values()
+    assert file["auths"] == {f"{place.mirror.host}/hub/library/nginx": {"auth": basic("alpha", PASSWORD)}}
+    assert {p.user for p in place.mirror.log} == {None, "alpha"}
+    assert done.status == 0
+
+
+def test_a_credential_that_is_refused_names_its_secret(place: Place) -> None:
+    place.add_secret("mirror-creds", **{place.mirror.host: ("alpha", "of-last-year")})
+    done = place.verify_json("nginx:1.27", *WEB)
+    assert done.status == 3
+    source = done.report["sources"][0]
+    assert (source["outcome"], source["cause"]) == ("unauthorized", "refused")
+    assert "answers 401: it refuses the credential" in source["evidence"]
+    remedy = f"secret mirror-creds, key {place.mirror.host}: was it rotated or mistyped? Write the current"
+    assert source["remedy"].startswith(remedy)
+    assert done.report["verdict"]["remedy"] == source["remedy"]
+    text = " ".join(place.verify("nginx:1.27", *WEB).stdout.split())
+    assert text.startswith(f"The pull would fail. {source['name']}: it refuses the credential. To do: {remedy[:30]}")
+
+
+def test_no_credential_says_which_key_was_meant(place: Place) -> None:
+    place.add_secret("mirror-creds", **{"docker.io": ("alpha", PASSWORD)})
+    done = place.verify_json("nginx:1.27", *WEB)
+    source = done.report["sources"][0]
+    assert (done.status, source["outcome"], source["cause"]) == (3, "unauthorized", "no-credential")
+    assert source["credential"] is None and source["credentialSentTo"] == []
+    assert (
+        "secret mirror-creds has the key docker.io, but docker.io is the registry that the pod names"
+        in source["remedy"]
+    )
+    assert f"give a pull secret of namespace team-alpha a key for {place.mirror.host}" in source["remedy"]
+    assert {p.user for p in place.mirror.log} <= {None, ""}
+
+
+def test_no_secret_at_all(place: Place) -> None:
+    done = place.verify_json("nginx:1.27", *WEB)
+    assert "no secret has a credential for it" in done.report["sources"][0]["remedy"]
+    assert done.status == 3
+
+
+def test_an_image_that_is_not_there(place: Place) -> None:
+    place.add_secret("mirror-creds", **{place.mirror.host: ("alpha", PASSWORD)})
+    done = place.verify_json("nginx:9", *WEB)
+    assert (done.status, done.outcomes) == (
+        3,
+        {f"{place.mirror.host}/hub/library/nginx": "not-found", "hub.nowhere.invalid/library/nginx": "dns"},
+    )
+
+
+def test_a_repository_that_may_not_be_pulled(place: Place) -> None:
+    place.write_conf(table("docker.io", f"{place.mirror.host}/private", location="hub.nowhere.invalid"))
+    place.add_secret("mirror-creds", **{place.mirror.host: ("alpha", PASSWORD)})
+    source = place.verify_json("nginx:1.27", *WEB).report["sources"][0]
+    assert (source["outcome"], source["cause"]) == ("forbidden", "not-allowed")
+    assert source["remedy"].startswith(f"secret mirror-creds, key {place.mirror.host}: may its user pull")
+
+
+def test_the_latest_is_asked_for_without_a_tag(place: Place) -> None:
+    place.mirror.add_image("hub/library/nginx")
+    place.add_secret("mirror-creds", **{place.mirror.host: ("alpha", PASSWORD)})
+    done = place.verify_json("nginx", *WEB)
+    assert (done.status, done.report["reference"]) == (0, "latest")
+
+
+def test_by_digest(place: Place) -> None:
+    digest = place.mirror.add_image("hub/library/nginx", "1.27")
+    place.add_secret("mirror-creds", **{place.mirror.host: ("alpha", PASSWORD)})
+    # With both the tag counts for nothing.
+    done = place.verify_json(f"nginx:9@{digest}", *WEB)
+    assert (done.status, done.report["reference"]) == (0, digest)
+    assert f"{digest} is there" in done.report["verdict"]["text"]
+
+
+def test_what_cri_o_does_not_ask_is_left_out(place: Place) -> None:
+    host = place.mirror.host
+    conf = table("docker.io", f"{host}/hub", location="hub.nowhere.invalid")
+    conf += '[[registry.mirror]]\nlocation = "digests.corp"\npull-from-mirror = "digest-only"\n'
+    conf += '[[registry.mirror]]\nlocation = "blocked.corp/x"\n'
+    place.write_conf(conf, '[[registry]]\nprefix = "blocked.corp"\nlocation = "blocked.corp"\nblocked = true\n')
+    place.add_secret("mirror-creds", **{host: ("alpha", PASSWORD)})
+    done = place.verify_json("nginx:1.27", *WEB)
+    assert done.outcomes == {
+        f"{host}/hub/library/nginx": "ok",
+        "blocked.corp/x/library/nginx": "blocked",
+        "hub.nowhere.invalid/library/nginx": "dns",
+        "digests.corp/library/nginx": "left-out",
+    }
+    left = done.report["sources"][-1]
+    assert (left["evidence"], left["exchanges"]) == ("it serves pulls by digest alone, and this is one by tag", [])
+    text = place.verify("nginx:1.27", *WEB).stdout
+    assert "left out" in text and "blocked" in text and "not needed" in text
+
+
+def test_the_next_place_serves(place: Place) -> None:
+    with MirrorRegistry() as second, refused_port() as port:
+        second.add_image("library/nginx", "1.27")
+        place.write_conf(table("docker.io", f"127.0.0.1:{port}", second.host, location="hub.nowhere.invalid"))
+        place.add_secret("mirror-creds", **{f"127.0.0.1:{port}": ("alpha", PASSWORD)})
+        done = place.verify_json("nginx:1.27", *WEB)
+    assert done.status == 0
+    assert list(done.outcomes.values()) == ["connect", "ok", "dns"]
+    assert [source["needed"] for source in done.report["sources"]] == [True, True, False]
+    assert "after one place before it failed" in done.report["verdict"]["text"]
+
+
+def test_nothing_is_kept_or_written(place: Place) -> None:
+    place.add_secret("mirror-creds", **{place.mirror.host: ("alpha", PASSWORD)})
+    before = sorted(str(path) for path in place.node.root.rglob("*"))
+    assert place.verify("nginx:1.27", *WEB).status == 0
+    assert sorted(str(path) for path in place.node.root.rglob("*")) == before
+
+
+def test_tls_by_certs_d_below_the_root(place: Place, authority: Authority) -> None:
+    identity = authority.issue("m", ip_addresses=["127.0.0.1"])
+    with MirrorRegistry({"alpha": (PASSWORD, [""])}, identity=identity) as mirror:
+        mirror.add_image("library/nginx", "1.27")
+        conf = table("docker.io", mirror.host, location="hub.nowhere.invalid").replace("insecure = true\n", "")
+        place.write_conf(conf)
+        place.add_secret("mirror-creds", **{mirror.host: ("alpha", PASSWORD)})
+        source = place.verify_json("nginx:1.27", *WEB).report["sources"][0]
+        assert (source["outcome"], source["cause"]) == ("tls", "unknown-ca")
+        assert f"/etc/containers/certs.d/{mirror.host}/ca.crt" in source["remedy"]
+        assert source["credentialSentTo"] == []
+        place.node.write(f"etc/containers/certs.d/{mirror.host}/ca.crt", authority.certificate_pem)
+        assert place.verify("nginx:1.27", *WEB).status == 0
+
+
+# -- other ways to the secrets ----------------------------------------------------------------------------------------
+
+
+def secrets_file(place: Place, **auths: tuple[str, str]) -> str:
+    config = {"auths": {key: {"auth": basic(*login)} for key, login in auths.items()}}
+    data = base64.b64encode(json.dumps(config).encode()).decode()
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": "kubernetes.io/dockerconfigjson",
+        "metadata": {"name": "from-file", "namespace": "team-alpha"},
+        "data": {".dockerconfigjson": data},
+    }
+    return str(place.node.write("secrets.json", json.dumps(secret)))
+
+
+def test_offline_for_the_cluster(place: Place) -> None:
+    file = secrets_file(place, **{place.mirror.host: ("alpha", PASSWORD)})
+    done = place.verify_json("nginx:1.27", "-n", "team-alpha", "--secrets", file)
+    assert (done.status, done.report["sources"][0]["credential"]["secret"]) == (0, "from-file")
+    assert place.cluster.requests == []
+
+
+def test_a_recorded_request(place: Place) -> None:
+    place.mirror.add_image("hub/library/nginx")
+    place.add_secret("mirror-creds", **{place.mirror.host: ("alpha", PASSWORD)})
+    token = place.cluster.mint_token("team-alpha", "default", "web")
+    file = place.node.write("request.json", request(NGINX, token))
+    done = place.verify_json("--request", str(file))
+    assert (done.status, done.report["reference"]) == (0, "latest")
+    assert any("latest was asked for" in note for note in done.report["notes"])
+
+
+def test_the_node_s_own_credential(place: Place) -> None:
+    place.node.write(
+        "var/lib/kubelet/config.json", json.dumps({"auths": {place.mirror.host: {"auth": basic("alpha", PASSWORD)}}})
+    )
+    done = place.verify_json("nginx:1.27", *WEB)
+    source = done.report["sources"][0]
+    assert (done.status, source["outcome"]) == (0, "ok")
+    assert source["credential"] == {"from": "node", "secret": None, "key": place.mirror.host}
+
+
+def test_the_node_s_own_credential_where_no_mirror_is(place: Place) -> None:
+    """No table: the plugin does nothing, and CRI-O reads the node's file."""
+    host = place.mirror.host
+    place.write_conf(f'[[registry]]\nlocation = "{host}"\ninsecure = true\n')
+    place.node.write("var/lib/kubelet/config.json", json.dumps({"auths": {host: {"auth": basic("alpha", "old")}}}))
+    done = place.verify_json(f"{host}/hub/library/nginx:1.27", *WEB)
+    source = done.report["sources"][0]
+    assert (done.status, source["cause"]) == (3, "refused")
+    assert source["remedy"].startswith(f"the node's auth file, key {host}: was it rotated")
+
+
+def test_a_helper_program_of_the_node_is_not_run(place: Place) -> None:
+    place.node.write("var/lib/kubelet/config.json", json.dumps({"credHelpers": {place.mirror.host: "nowhere"}}))
+    place.add_secret("mirror-creds", **{"elsewhere.corp": ("alpha", PASSWORD), "hub.nowhere.invalid": ("a", "b")})
+    done = place.verify_json("nginx:1.27", *WEB)
+    source = done.report["sources"][0]
+    assert (done.status, source["outcome"], done.report["verdict"]["succeeds"]) == (1, "unknown", None)
+    assert "helper" in source["evidence"] and "helper" in done.stderr
+    assert {p.path for p in place.mirror.log} == {"/v2/"}
+
+
+# -- when something else is wrong -------------------------------------------------------------------------------------
+
+
+def test_the_plugin_fails_and_the_pull_goes_on_without(place: Place) -> None:
+    place.cluster.revoke("team-alpha", "default")
+    done = place.verify_json("nginx:1.27", *WEB)
+    assert done.status == 3
+    assert "may not list secrets" in done.report["pluginError"]
+    assert "may not list secrets" in done.report["verdict"]["text"]
+    assert "kubectl -n team-alpha create role" in done.report["verdict"]["remedy"]
+    assert done.report["sources"][0]["cause"] == "no-credential"
+    text = place.verify("nginx:1.27", *WEB).stdout
+    assert "plugin fails" in text and "the node's own auth file" in text
+
+
+def test_a_registries_conf_that_cri_o_refuses(place: Place) -> None:
+    place.write_conf("[[registry]]\nlocation = \n")
+    done = place.verify("nginx:1.27", *WEB)
+    assert (done.status, done.stdout) == (1, "")
+    assert "not valid TOML" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_short_name_that_cri_o_cannot_complete(place: Place) -> None:
+    place.node.write_registries_conf(table("docker.io", f"{place.mirror.host}/hub", location="hub.nowhere.invalid"))
+    done = place.verify_json("nginx:1.27", *WEB)
+    assert (done.status, done.report["verdict"]["succeeds"], place.mirror.log) == (3, False, [])
+    assert "nginx is a short name" in done.report["verdict"]["text"]
+    place.add_secret("mirror-creds", **{place.mirror.host: ("alpha", PASSWORD)})
+    assert place.verify(f"{NGINX}:1.27", *WEB).status == 0
+
+
+def test_the_cluster_is_away(place: Place) -> None:
+    with refused_port() as port:
+        done = place.verify("nginx:1.27", *WEB, "--apiserver", f"https://127.0.0.1:{port}", "--deadline", "1s")
+    assert (done.status, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert str(port) in done.stderr
+
+
+def test_a_source_that_cannot_be_written(place: Place) -> None:
+    place.write_conf(table("docker.io", "Mirror.corp/UPPER", location="hub.nowhere.invalid"))
+    done = place.verify("nginx:1.27", *WEB)
+    assert done.status in (1, 3) and "no valid reference" in done.stdout + done.stderr
+    assert place.mirror.log == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "IMAGE is missing"),
+        (("nginx",), "-n NAMESPACE is missing"),
+        (("UPPER", "-n", "a"), "must be lower case"),
+        (("nginx", "-n", "a", "--deadline", "never"), "duration"),
+        (("nginx", "-n", "a", "--secrets", "/nonexistent"), "cannot read"),
+        (("nginx", "-n", "a", "--nonsense"), "unrecognized arguments"),
+    ],
+)
+def test_wrong_usage(place: Place, arguments: tuple[str, ...], words: str) -> None:
+    done = place.verify(*arguments)
+    assert (done.status, done.stdout) == (2, "")
+    assert words in done.stderr
+
+
+def test_help_tells_examples_and_exit_statuses(place: Place) -> None:
+    done = place.verify("--help")
+    assert done.status == 0
+    assert "Examples:" in done.stdout and "Exit status:" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 110
+
+
+# -- on a terminal, and off it ----------------------------------------------------------------------------------------
+
+
+def test_names_of_tenants_do_not_move_the_cursor(place: Place) -> None:
+    key = f"\x1b[2J{place.mirror.host}"
+    file = secrets_file(place, **{place.mirror.host: ("alpha", "wrong"), key: ("a", "b"), "x\x07": ("a", "b")})
+    for output in ("text", "json"):
+        done = place.verify("nginx:1.27", "-n", "team-alpha", "--secrets", file, "--output", output)
+        assert "\x1b" not in done.stdout + done.stderr and "\x07" not in done.stdout
+
+
+def test_nobody_reads(place: Place) -> None:
+    file = secrets_file(place)
+    command = [*MODULE, "verify", "nginx:1.27", "-n", "team-alpha", "--secrets", file, "--root", str(place.node.root)]
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(SOURCES), "HOME": "/root"}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout and process.stderr
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(30) == 1
+
+
+def test_dead_places_are_waited_for_together(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(host: str, *rest: Any, **more: Any) -> registryclient.Verdict:
+        time.sleep(0.4)
+        return registryclient.Verdict("connect", "no answer", "wait", "timeout")
+
+    monkeypatch.setattr(registryclient, "probe_manifest", slow)
+    place.write_conf(table("docker.io", *(f"m{n}.corp" for n in range(8)), location="hub.nowhere.invalid"))
+    started = time.monotonic()
+    arguments = ["nginx", "-n", "team-alpha", "--secrets", secrets_file(place), "--root", str(place.node.root)]
+    assert verify.run([*arguments, "--output", "json"]) == 3
+    assert time.monotonic() - started < 2
+
+
+# -- proxies of CRI-O -------------------------------------------------------------------------------------------------
+
+
+def test_the_proxies_are_cri_o_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://of-this-shell:3128")
+    (tmp_path / "12").mkdir()
+    (tmp_path / "12/comm").write_text("bash\n")
+    (tmp_path / "self").mkdir()
+    assert verify._crio_environment(str(tmp_path)) is os.environ
+    (tmp_path / "34").mkdir()
+    (tmp_path / "34/comm").write_text("crio\n")
+    (tmp_path / "34/environ").write_bytes(b"HTTPS_PROXY=http://proxy.corp:3128\0no_proxy=.corp\0SECRET=x\0nonsense\0")
+    assert verify._crio_environment(str(tmp_path)) == {
+        "HTTPS_PROXY": "http://proxy.corp:3128",
+        "no_proxy": ".corp",
+    }
+
+
+def test_a_process_of_that_name_is_found(tmp_path: Path) -> None:
+    program = shutil.copy(shutil.which("sleep") or "/bin/sleep", tmp_path / "crio")
+    with subprocess.Popen([program, "30"], env={"HTTP_PROXY": "http://found.corp:1"}) as process:
+        try:
+            deadline = time.monotonic() + 5
+            while verify._crio_environment() != {"HTTP_PROXY": "http://found.corp:1"}:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        finally:
+            process.kill()

@@ -1,0 +1,184 @@
+#!/usr/bin/env python3
+"""Puts the screens of commands into the docs, by running the commands against simulated nodes.
+
+    python3 tools/screens.py docs/*.md             rewrites each screen
+    python3 tools/screens.py --check docs/*.md     says which are stale; exit status 1 if any is
+
+A screen stands in a document between ``<!-- screen NAME -->`` and ``<!-- end of screen -->``; NAME is one of SCREENS.
+The node's root directory and the API server's port are shown as they would be on a node. Lines break as they do where
+standard output is no terminal, with the root directory counted in: its length never changes.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
+
+from crio_credential_provider.demo.cluster import ApiServer
+
+SOURCES = Path(__file__).resolve().parent.parent / "src"
+_SCREEN = re.compile(r"(<!-- screen (\S+) -->\n).*?(<!-- end of screen -->\n)", re.DOTALL)
+_PROGRAM = "crio-credential-provider"
+
+
+class Screen(NamedTuple):
+    """A command and the node that it runs on; with the exit status that it must have."""
+
+    node: Callable[[], contextlib.AbstractContextManager[Node]]
+    arguments: tuple[str, ...]
+    status: int
+
+
+class Node(NamedTuple):
+    """A root directory, and what is replaced in what a command writes."""
+
+    root: Path
+    shown: dict[str, str]
+
+
+# -- nodes ------------------------------------------------------------------------------------------------------------
+
+_REGISTRIES_CONF = """\
+unqualified-search-registries = ["docker.io"]
+
+[[registry]]
+prefix = "docker.io"
+location = "docker.io"
+
+[[registry.mirror]]
+location = "mirror.corp:5000/hub"
+
+[[registry.mirror]]
+location = "digests.corp/hub"
+pull-from-mirror = "digest-only"
+
+[[registry]]
+prefix = "docker.io/lib"
+location = "lib.corp"
+
+[[registry]]
+location = "quay.io"
+"""
+
+
+@contextlib.contextmanager
+def kubelet_node() -> Iterator[Node]:
+    """A node with one mirror for Docker Hub; three teams, of which alpha has two pull secrets for the mirror, beta one
+    for Docker Hub alone, and gamma no Role."""
+    # Of the same length everywhere, since lines break by it.
+    with tempfile.TemporaryDirectory(prefix="node", dir="/tmp") as root, ApiServer() as cluster:
+        for team, keys in (("alpha", ["mirror.corp:5000"]), ("beta", ["https://index.docker.io/v1/"]), ("gamma", [])):
+            namespace = f"team-{team}"
+            for key in keys:
+                cluster.add_secret(namespace, "pull-creds", {"auths": {key: {"auth": _auth("robot")}}})
+            cluster.add_service_account(namespace, "default", ["pull-creds"])
+            cluster.add_pod(namespace, "web", "node1")
+        cluster.add_secret("team-alpha", "old-creds", {"auths": {"mirror.corp:5000/hub2": {"auth": _auth("old")}}})
+        cluster.add_secret("team-alpha", "spare", {"auths": {"mirror.corp:5000": {"auth": _auth("spare")}}})
+        for namespace in ("team-alpha", "team-beta"):
+            cluster.allow(namespace, "default")
+        _write_kubelet(Path(root), cluster)
+        yield Node(Path(root), {root: "", str(cluster.port): "6443"})
+
+
+def _write_kubelet(root: Path, cluster: ApiServer) -> None:
+    """What a kubelet and CRI-O have on a disk."""
+    authority = base64.b64encode(cluster.authority.certificate_pem.encode()).decode()
+    identity = cluster.node_identity("node1")
+    current = "var/lib/kubelet/pki/kubelet-client-current.pem"
+    files = {
+        "etc/containers/registries.conf": _REGISTRIES_CONF,
+        "etc/kubernetes/kubelet.conf": f"clusters: [{{name: c, cluster: {{server: '{cluster.url}', "
+        f"certificate-authority-data: {authority}}}}}]\ncontexts: [{{name: c, context: {{cluster: c, user: u}}}}]\n"
+        f"current-context: c\nusers: [{{name: u, user: {{client-certificate: /{current}, client-key: /{current}}}}}]\n",
+        current: identity.certificate_pem + identity.key_pem,
+    }
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def _auth(user: str) -> str:
+    return base64.b64encode(f"{user}:password".encode()).decode()
+
+
+# -- screens ----------------------------------------------------------------------------------------------------------
+
+
+def _explain(image: str, namespace: str, *more: str) -> tuple[str, ...]:
+    return ("explain", image, "-n", namespace, "--pod", "web", *more)
+
+
+SCREENS = {
+    "explain-well": Screen(kubelet_node, _explain("nginx:1.27", "team-alpha"), 0),
+    "explain-another-key": Screen(kubelet_node, _explain("nginx:1.27", "team-beta"), 3),
+    "explain-refused": Screen(kubelet_node, _explain("nginx:1.27", "team-gamma"), 3),
+    "explain-no-mirror": Screen(kubelet_node, _explain("quay.io/team/app:v1", "team-alpha"), 0),
+    "explain-not-decided": Screen(kubelet_node, ("explain", "nginx:1.27", "-n", "team-alpha"), 1),
+}
+
+
+def run(screen: Screen) -> str:
+    """The screen as a person would see it: the command line and what it writes.
+
+    Raises:
+        RuntimeError: another exit status than the table says.
+    """
+    with screen.node() as node:
+        environment = {"PATH": "/usr/bin:/bin", "HOME": "/root", "PYTHONPATH": str(SOURCES)}
+        done = subprocess.run(
+            [sys.executable, "-m", "crio_credential_provider", *screen.arguments, "--root", str(node.root)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
+            check=False,
+        )
+        text = done.stdout
+        for found, shown in node.shown.items():
+            text = text.replace(found, shown)
+    if done.returncode != screen.status:
+        raise RuntimeError(f"exit status {done.returncode}, not {screen.status}:\n{text}")
+    return f"$ {_PROGRAM} {' '.join(screen.arguments)}\n{text}"
+
+
+def rewrite(text: str) -> str:
+    """A document with every screen as it is now. KeyError for a screen that is none."""
+
+    def screen(found: re.Match[str]) -> str:
+        shown = run(SCREENS[found[2]])
+        return f"{found[1]}```console\n{shown}```\n{found[3]}"
+
+    return _SCREEN.sub(screen, text)
+
+
+def main(arguments: list[str]) -> int:
+    check = arguments[:1] == ["--check"]
+    stale = []
+    for name in arguments[check:]:
+        path = Path(name)
+        text = path.read_text(encoding="utf-8")
+        now = rewrite(text)
+        if now != text:
+            stale.append(name)
+            if not check:
+                path.write_text(now, encoding="utf-8")
+    for name in stale:
+        print(f"{name}: {'has stale screens: run tools/screens.py' if check else 'rewritten'}")
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    os.umask(0o022)
+    sys.exit(main(sys.argv[1:]))
