@@ -32,11 +32,15 @@ _PROGRAM = "crio-credential-provider"
 
 
 class Screen(NamedTuple):
-    """A command and the node that it runs on; with the exit status that it must have."""
+    """A command and the node that it runs on; with the exit status that it must have.
+
+    ``{root}`` in an argument is the node's root directory; with ``adds_root`` ``--root`` comes last and is not shown.
+    """
 
     node: Callable[[], contextlib.AbstractContextManager[Node]]
     arguments: tuple[str, ...]
     status: int
+    adds_root: bool = True
 
 
 class Node(NamedTuple):
@@ -109,6 +113,89 @@ def _write_kubelet(root: Path, cluster: ApiServer) -> None:
         path.write_text(text)
 
 
+_RECIPE = """\
+apiVersion: kubelet.config.k8s.io/v1
+kind: CredentialProviderConfig
+providers:
+- name: crio-credential-provider
+  matchImages:
+  - "mirror.internal.company.com/*"
+  defaultCacheDuration: "10m"
+  apiVersion: credentialprovider.kubelet.k8s.io/v1
+  args:
+  - --mirror-registry=mirror.internal.company.com
+"""
+_RECIPE_MIRROR = """\
+[[registry]]
+location = "docker.io"
+
+[[registry.mirror]]
+location = "mirror.internal.company.com"
+"""
+
+
+@contextlib.contextmanager
+def recipe() -> Iterator[Node]:
+    """A directory with a CredentialProviderConfig that looks right, and a registries.conf."""
+    with tempfile.TemporaryDirectory(prefix="node", dir="/tmp") as root:
+        Path(root, "provider.yaml").write_text(_RECIPE)
+        Path(root, "registries.conf").write_text(_RECIPE_MIRROR)
+        yield Node(Path(root), {f"{root}/": ""})
+
+
+@contextlib.contextmanager
+def image() -> Iterator[Node]:
+    """An unpacked image of a worker made by kubeadm, with CRI-O too old and a program that is called otherwise."""
+    with tempfile.TemporaryDirectory(prefix="node", dir="/tmp") as root:
+        for name, text in _IMAGE.items():
+            path = Path(root, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        plugins = Path(root, "usr/libexec/kubelet-image-credential-provider-plugins")
+        plugins.mkdir(parents=True)
+        Path(plugins, "crio-credential-provider-linux-amd64").touch(0o755)
+        yield Node(Path(root), {root: "/mnt/image"})
+
+
+_IMAGE = {
+    "usr/lib/systemd/system/kubelet.service": "[Service]\nExecStart=/usr/bin/kubelet\n",
+    "usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf": """\
+[Service]
+Environment="KUBELET_KUBECONFIG_ARGS=--kubeconfig=/etc/kubernetes/kubelet.conf"
+Environment="KUBELET_CONFIG_ARGS=--config=/var/lib/kubelet/config.yaml"
+EnvironmentFile=-/var/lib/kubelet/kubeadm-flags.env
+EnvironmentFile=-/etc/default/kubelet
+ExecStart=
+ExecStart=/usr/bin/kubelet $KUBELET_KUBECONFIG_ARGS $KUBELET_CONFIG_ARGS $KUBELET_KUBEADM_ARGS $KUBELET_EXTRA_ARGS
+""",
+    "etc/default/kubelet": 'KUBELET_EXTRA_ARGS="--image-credential-provider-config=/etc/kubernetes/providers.yaml '
+    '--image-credential-provider-bin-dir=/usr/libexec/kubelet-image-credential-provider-plugins"\n',
+    "etc/kubernetes/providers.yaml": """\
+apiVersion: kubelet.config.k8s.io/v1
+kind: CredentialProviderConfig
+providers:
+  - name: crio-credential-provider
+    apiVersion: credentialprovider.kubelet.k8s.io/v1
+    matchImages:
+      - docker.io
+    defaultCacheDuration: 0s
+    tokenAttributes:
+      serviceAccountTokenAudience: https://kubernetes.default.svc.cluster.local
+      cacheType: Token
+      requireServiceAccount: true
+""",
+    "etc/kubernetes/kubelet.conf": """\
+clusters: [{name: c, cluster: {server: https://api.corp.example:6443}}]
+contexts: [{name: c, context: {cluster: c, user: u}}]
+current-context: c
+users: [{name: u, user: {}}]
+""",
+    "var/lib/kubelet/config.yaml": "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n",
+    "var/lib/crio/version": '"1.34.2"',
+    "etc/containers/registries.conf": _REGISTRIES_CONF,
+}
+
+
 def _auth(user: str) -> str:
     return base64.b64encode(f"{user}:password".encode()).decode()
 
@@ -120,11 +207,18 @@ def _explain(image: str, namespace: str, *more: str) -> tuple[str, ...]:
     return ("explain", image, "-n", namespace, "--pod", "web", *more)
 
 
+def _doctor(node: Callable[[], contextlib.AbstractContextManager[Node]], *arguments: str, status: int = 3) -> Screen:
+    return Screen(node, ("doctor", *arguments), status, adds_root=False)
+
+
 SCREENS = {
     "explain-well": Screen(kubelet_node, _explain("nginx:1.27", "team-alpha"), 0),
     "explain-another-key": Screen(kubelet_node, _explain("nginx:1.27", "team-beta"), 3),
     "explain-refused": Screen(kubelet_node, _explain("nginx:1.27", "team-gamma"), 3),
     "explain-no-mirror": Screen(kubelet_node, _explain("quay.io/team/app:v1", "team-alpha"), 0),
+    "doctor-recipe": _doctor(recipe, "--config", "{root}/provider.yaml", "--registries-conf", "{root}/registries.conf"),
+    "doctor-image": _doctor(image, "--root", "{root}", "--kubernetes", "1.34"),
+    "doctor-explain": _doctor(recipe, "--explain", "match-images-mirror", status=0),
     "explain-not-decided": Screen(kubelet_node, ("explain", "nginx:1.27", "-n", "team-alpha"), 1),
 }
 
@@ -136,21 +230,24 @@ def run(screen: Screen) -> str:
         RuntimeError: another exit status than the table says.
     """
     with screen.node() as node:
+        arguments = [argument.replace("{root}", str(node.root)) for argument in screen.arguments]
+        if screen.adds_root:
+            arguments += ["--root", str(node.root)]
         environment = {"PATH": "/usr/bin:/bin", "HOME": "/root", "PYTHONPATH": str(SOURCES)}
         done = subprocess.run(
-            [sys.executable, "-m", "crio_credential_provider", *screen.arguments, "--root", str(node.root)],
+            [sys.executable, "-m", "crio_credential_provider", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             env=environment,
             check=False,
         )
-        text = done.stdout
+        text = f"$ {_PROGRAM} {' '.join(screen.arguments)}\n{done.stdout}".replace("{root}", str(node.root))
         for found, shown in node.shown.items():
             text = text.replace(found, shown)
     if done.returncode != screen.status:
         raise RuntimeError(f"exit status {done.returncode}, not {screen.status}:\n{text}")
-    return f"$ {_PROGRAM} {' '.join(screen.arguments)}\n{text}"
+    return text
 
 
 def rewrite(text: str) -> str:

@@ -88,7 +88,10 @@ def parser() -> argparse.ArgumentParser:
     )
     what.add_argument("--explain", metavar="CODE", default="", help="tell the story behind a finding")
     made.add_argument(
-        "--registries-conf", metavar="FILE", default="", help="registries.conf to examine instead of the plugin's"
+        "--registries-conf",
+        metavar="FILE",
+        default="",
+        help="registries.conf to go by instead of the plugin's, without drop-ins",
     )
     made.add_argument("--kubernetes", metavar="VERSION", default="", help="version of the kubelet, such as 1.34")
     add_output(made)
@@ -254,9 +257,11 @@ def _explain(code: str, output: str) -> int:
 def _story(code: str, entry: Entry) -> list[RenderableType]:
     from rich.text import Text
 
+    from ..doctor.catalogue import sentence
+
     head = Text(f"{code} ", "bold")
     head.append(f"({entry.severity})", _STYLES[entry.severity])
-    parts: list[RenderableType] = [head, _indented(f"{entry.title[0].upper()}{entry.title[1:]}.")]
+    parts: list[RenderableType] = [head, _indented(sentence(entry.title))]
     for title, text in (
         ("What follows", entry.consequence),
         ("What happens, and why nobody sees it", entry.story),

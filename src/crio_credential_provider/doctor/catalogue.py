@@ -35,6 +35,12 @@ class Entry(NamedTuple):
     remedy: str
 
 
+def sentence(text: str) -> str:
+    """The text as a sentence; a name such as matchImages stays as it is."""
+    word = text.split(" ", 1)[0]
+    return f"{text if word != word.lower() else text[0].upper() + text[1:]}."
+
+
 _KUBELET_DOWN = "The kubelet does not start (it ends with an error as soon as it reads this), and the node is NotReady."
 _REGISTER = (
     'The kubelet\'s log: "Failed to register CRI auth plugins", and the reason. No event: no kubelet, no events.'

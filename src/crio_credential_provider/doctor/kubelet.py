@@ -44,7 +44,7 @@ LOOKED_FOR = "a process named kubelet, k3s or rke2, and the units " + ", ".join(
 class Version(NamedTuple):
     """A version, and who said so."""
 
-    numbers: tuple[int, int, int]
+    numbers: tuple[int, ...]
     origin: str
 
     def __str__(self) -> str:
@@ -52,13 +52,13 @@ class Version(NamedTuple):
 
     @property
     def minor(self) -> tuple[int, int]:
-        return self.numbers[:2]
+        return self.numbers[0], self.numbers[1]
 
 
 def parse_version(text: str, origin: str) -> Version | None:
     """The first version in a text: ``Kubernetes v1.34.2``, ``1.34``."""
     match = _VERSION.search(text)
-    return Version((int(match[1]), int(match[2]), int(match[3] or 0)), origin) if match else None
+    return Version(tuple(int(number) for number in match.groups() if number), origin) if match else None
 
 
 class Kubelet(NamedTuple):

@@ -32,7 +32,7 @@ class Given(NamedTuple):
         root: "" for this machine.
         live: whether processes, the API server and mirrors are asked.
         config: a CredentialProviderConfig that alone is examined; "" for the node's.
-        registries_conf: "" for the one that the plugin reads.
+        registries_conf: examined alone, without drop-ins; "" for what the plugin reads.
         kubernetes: version; None for the node's own.
     """
 
@@ -140,7 +140,7 @@ def with_content(node: Node, file: str, content: str) -> Node:
 
 def _version(tree: Tree, given: Given, found: Kubelet | None) -> Version | None:
     if given.kubernetes:
-        return Version((*given.kubernetes, 0), "--kubernetes")
+        return Version(given.kubernetes, "--kubernetes")
     if found and given.live and (asked := kubelet.ask_version(tree, found.program)):
         return asked
     return kubelet.packaged_version(tree, "kubelet") if found else None
@@ -187,7 +187,7 @@ def _settings(entry: Provider | None) -> tuple[Settings | None, UsageError | Non
 
 def _registries(tree: Tree, given: str, chosen: Settings) -> RegistriesConf:
     """As the plugin reads it: ``registries.search_files`` below a root that no link leads out of."""
-    main, drop_ins = search_files(tree, given or chosen.registries_conf, chosen.registries_conf_dir)
+    main, drop_ins = (given, []) if given else search_files(tree, chosen.registries_conf, chosen.registries_conf_dir)
     contents: list[tuple[str, bytes]] = []
     unreadable = None
     for path in (main, *drop_ins):

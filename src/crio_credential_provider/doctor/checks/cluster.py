@@ -222,7 +222,7 @@ def check_account_rights(node: Node, answers: Answers) -> Results:
         yield Unexamined(f"{what}: {answers.accounts} more", f"{MOST_ACCOUNTS} are asked for")
     if denied:
         evidence = [seen(_denied(right)) for right in denied]
-        remedy = "\n".join(dict.fromkeys(_grant(node, right) for right in denied))
+        remedy = "\n".join(("as an administrator:", *dict.fromkeys(_grant(node, right) for right in denied)))
         tenants = {account for account in refused if not account.is_system}
         all_of_them = tenants == {account for account in asked if not account.is_system}
         # What belongs to the cluster itself seldom has pull secrets of its own.

@@ -129,7 +129,8 @@ def check_match_images(node: Node) -> Results:
         return
     for text, origin in entry.patterns:
         if not _GLOBS.isdisjoint(text.partition("/")[2]):
-            bare = bare_pattern(text)
+            mirrored = text in [pattern for pattern, _, _ in mirror_patterns(node)]
+            bare = _mirrored(node, entry, text)[0] if mirrored else bare_pattern(text)
             evidence = at(origin, f"{text!r}: in a path * is a letter like any other")
             yield find("match-images-glob-path", evidence, remedy=f"- {bare}   ({CORRECTED})")
     if node.registries.config is None:

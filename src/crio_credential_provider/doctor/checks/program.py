@@ -31,7 +31,7 @@ def check_program(node: Node) -> Results:
             yield from _missing(node, provider, path)
         elif not found.st_mode & _ANY_EXECUTE:
             evidence = at(path, f"its mode is {stat.S_IMODE(found.st_mode):04o}")
-            yield find("plugin-not-executable", evidence, remedy=f"chmod 0755 {shlex.quote(path)}")
+            yield find("plugin-not-executable", evidence, remedy=f"as root:\nchmod 0755 {shlex.quote(path)}")
         elif provider is node.entry:
             yield Examined(f"the plugin's program {path}")
         if found is not None and provider is node.entry:
@@ -47,7 +47,7 @@ def _missing(node: Node, provider: Provider, path: str) -> Results:
     if other:
         lies = posixpath.join(node.bin_dir, other)
         evidence = at(lies, f"no provider is called {other!r}")
-        remedy = f"ln -s {shlex.quote(other)} {shlex.quote(path)}"
+        remedy = f"as root:\nln -s {shlex.quote(other)} {shlex.quote(path)}"
         yield find("plugin-other-name", evidence, wanted, remedy=remedy)
         return
     dangling = _link(node, path)
@@ -91,7 +91,11 @@ def _writable(node: Node, path: str) -> Results:
             evidence.append(at(place, f"its mode is {stat.S_IMODE(found.st_mode):04o}"))
             commands.append(f"chmod go-w {shlex.quote(place)}")
     if evidence:
-        yield find("plugin-world-writable", *_each_once(evidence, node), remedy="\n".join(dict.fromkeys(commands)))
+        yield find(
+            "plugin-world-writable",
+            *_each_once(evidence, node),
+            remedy="\n".join(("as root:", *dict.fromkeys(commands))),
+        )
 
 
 def _each_once(evidence: list[Evidence], node: Node) -> list[Evidence]:

@@ -127,15 +127,15 @@ def check_auth_dir(node: Node) -> Results:
     quoted = shlex.quote(directory)
     if found is not None and not stat.S_ISDIR(found.st_mode):
         evidence = at(directory, "it is no directory")
-        yield find("auth-dir-mode", evidence, remedy=f"rm {quoted} && install -d -m 0700 {quoted}")
+        yield find("auth-dir-mode", evidence, remedy=f"as root:\nrm {quoted} && install -d -m 0700 {quoted}")
         return
     if found is not None:
         if found.st_uid != 0:
             evidence = at(directory, f"it belongs to user {found.st_uid}")
-            yield find("auth-dir-owner", evidence, remedy=f"chown root:root {quoted}")
+            yield find("auth-dir-owner", evidence, remedy=f"as root:\nchown root:root {quoted}")
         if found.st_mode & _OTHERS:
             evidence = at(directory, f"its mode is {stat.S_IMODE(found.st_mode):04o}")
-            yield find("auth-dir-mode", evidence, remedy=f"chmod 0700 {quoted}")
+            yield find("auth-dir-mode", evidence, remedy=f"as root:\nchmod 0700 {quoted}")
         yield Examined(f"the auth directory {directory}")
         yield from _stale_files(node, node.settings)
     else:
@@ -203,7 +203,7 @@ def _stale_files(node: Node, settings: Settings) -> Results:
         names = ", ".join(sorted(file.name for file in stale)[:_MOST_TOLD])
         evidence = at(directory, f"{number} that nobody comes for, the oldest of {oldest.age / 3600:.1f} h: {names}")
         more = "" if directory == "/etc/crio/auth" else f" --auth-dir={shlex.quote(directory)}"
-        yield find("auth-dir-stale-files", evidence, remedy=f"crio-credential-provider gc{more}")
+        yield find("auth-dir-stale-files", evidence, remedy=f"as root:\ncrio-credential-provider gc{more}")
 
 
 def check_global_auth_file(node: Node) -> Results:
