@@ -45,13 +45,15 @@ MAX_SIZE = 16 * 1024 * 1024
 """Bytes unpacked. Python 3.11 and 3.13 stay below 16,000,000; 3.12 carries 0.7 MB more of frozen modules in itself."""
 
 # Frozen: in memory with the interpreter, instead of searched for in the archive. What a pull runs of the standard
-# library, and what the second phase of Python's start needs (program.c). That nothing is missing here is tested by
-# pulls in a tree without the archive; what is too much costs its size alone.
+# library, what the second phase of Python's start needs (program.c), and the parser for a registries.conf that changed,
+# with all that it imports. That nothing is missing here is tested by pulls in a tree without the archive; what is too
+# much costs its size alone.
 HOT = (
     *("posixpath", "genericpath", "stat"),
     *("encodings", "encodings.aliases", "encodings.utf_8", "encodings.latin_1", "codecs", "io", "abc"),
     *("os", "_collections_abc"),
 )
+PARSER = "tomli"
 # Of our package all but these is hot.
 COLD = ("cli", "demo", "help", "version")
 
@@ -141,11 +143,17 @@ def install_wheels(wheel: Path, target: Path) -> None:
     subprocess.run([*pip, "--no-index", "--no-deps", "--no-compile", "--target", target, *wheels], check=True)
 
 
-def is_hot(name: str) -> bool:
-    package, _, rest = name.partition(".")
-    if package == PACKAGE:
-        return rest.partition(".")[0] not in COLD
-    return name in HOT
+def hot_modules(needed: Needed, search: Search) -> list[Module]:
+    """Those to freeze, of packages with all that is in them: a frozen package knows of no other place."""
+    of_parser = search.closure([PARSER]).modules
+
+    def is_hot(name: str) -> bool:
+        package, _, rest = name.partition(".")
+        if package == PACKAGE:
+            return rest.partition(".")[0] not in COLD
+        return name in HOT or name in of_parser or package in of_parser
+
+    return [module for module in needed.modules.values() if is_hot(module.name)]
 
 
 def bootstrap() -> list[Module]:
@@ -162,11 +170,10 @@ def bootstrap() -> list[Module]:
     ]
 
 
-def write_tables(needed: Needed, functions: dict[str, str], scratch: Path) -> None:
+def write_tables(hot: list[Module], needed: Needed, functions: dict[str, str], scratch: Path) -> None:
     """modules.h with the tables of built-in and frozen modules, and modules.S with the latter's code."""
     # The one of which the table also serves without its first row.
     early = read("os", (SOURCES / "early_os.py").read_bytes(), False)
-    hot = [module for module in needed.modules.values() if is_hot(module.name)]
     tables = {"bundle_bootstrap": bootstrap(), "bundle_early": [early, *hot]}
     code = {f"{table}_{i}": module.code for table, modules in tables.items() for i, module in enumerate(modules)}
     text = ""
@@ -275,6 +282,8 @@ def write_archive(modules: Iterable[Module], target: Path) -> None:
 def find_needed(libraries: Path, functions: dict[str, str]) -> Needed:
     roots = [f"{PACKAGE}.__main__", f"{PACKAGE}.demo.selftest", *commands(libraries)]
     files = {"encodings.idna": SOURCES / "idna.py", "install_on_node": INSTALLER}
+    if sys.version_info < (3, 12):
+        files["datetime"] = SOURCES / "datetime.py"
     needed = Search(libraries, frozenset(functions)).run(roots, files)
     modules = dict(needed.modules)
     modules[f"{PACKAGE}._pinned"] = read(f"{PACKAGE}._pinned", PINNED.encode(), False)
@@ -318,7 +327,8 @@ def make_tree(wheel: Path, tree: Path, scratch: Path) -> list[Part]:
 
     link_launcher(tree / "bin" / NAME)
     (tree / "bin/install-on-node").symlink_to(NAME)
-    write_tables(needed, functions, scratch)
+    hot = hot_modules(needed, Search(libraries, frozenset(functions)))
+    write_tables(hot, needed, functions, scratch)
     linked_in = find_linked_in(needed, tools)
     write_exports(needed.extensions.values(), linked_in.values(), scratch)
     link_program(tools, scratch, scratch / "program")
@@ -334,7 +344,7 @@ def make_tree(wheel: Path, tree: Path, scratch: Path) -> list[Part]:
         elf_files.copy(path, tree / "lib" / name)
     elf_files.copy(loader, tree / "lib" / NAME)
     (tree / "lib" / loader.name).symlink_to(NAME)  # libc needs it by its own name
-    write_archive((module for module in needed.modules.values() if not is_hot(module.name)), tree / "lib/python.zip")
+    write_archive((module for module in needed.modules.values() if module not in hot), tree / "lib/python.zip")
 
     parts = parts_of([loader, *shared.values(), *tools.archives], libraries)
     write_documents(tree, parts)

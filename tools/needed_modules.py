@@ -109,11 +109,15 @@ class Search:
         self._extensions: dict[str, Path] = {}
 
     def run(self, roots: Iterable[str], files: Mapping[str, Path]) -> Needed:
-        """Everything that these modules need, and these files, each a module of that name."""
+        """Everything that these modules need, with `LATE`, and these files, each a module of that name."""
         for name, path in files.items():
             self._seen.add(name)
             self._read(name, path, False)
-        for name in (*roots, *LATE):
+        return self.closure((*roots, *LATE))
+
+    def closure(self, roots: Iterable[str]) -> Needed:
+        """Everything that these modules import."""
+        for name in roots:
             self._add(name)
         return Needed(dict(sorted(self._modules.items())), frozenset(self._built_in), self._extensions)
 
