@@ -42,7 +42,7 @@ from needed_modules import PACKAGE, Module, Needed, Search, read
 SOURCES = ROOT / "packaging/bundle"
 INSTALLER = ROOT / "packaging/container/install_on_node.py"
 MAX_SIZE = 16 * 1024 * 1024
-"""Bytes unpacked. Python 3.11 and 3.13 stay below 16,000,000; 3.12 carries 0.7 MB more of frozen modules in itself."""
+"""Bytes unpacked."""
 
 # Frozen: in memory with the interpreter, instead of searched for in the archive. What a pull runs of the standard
 # library, what the second phase of Python's start needs (program.c), and the parser for a registries.conf that changed,
@@ -280,7 +280,7 @@ def write_archive(modules: Iterable[Module], target: Path) -> None:
 
 
 def find_needed(libraries: Path, functions: dict[str, str]) -> Needed:
-    roots = [f"{PACKAGE}.__main__", f"{PACKAGE}.demo.selftest", *commands(libraries)]
+    roots = [f"{PACKAGE}.__main__", f"{PACKAGE}.demo.selftest", *named_at_run_time(libraries)]
     files = {"encodings.idna": SOURCES / "idna.py", "install_on_node": INSTALLER}
     if sys.version_info < (3, 12):
         files["datetime"] = SOURCES / "datetime.py"
@@ -290,10 +290,14 @@ def find_needed(libraries: Path, functions: dict[str, str]) -> Needed:
     return needed._replace(modules=dict(sorted(modules.items())))
 
 
-def commands(libraries: Path) -> list[str]:
-    """The modules of the commands, which the program imports by a name made at run time."""
-    found = sorted((libraries / PACKAGE / "cli").glob("[!_]*.py"))
-    return [f"{PACKAGE}.cli.{path.stem}" for path in found]
+def named_at_run_time(libraries: Path) -> list[str]:
+    """Modules that are imported by a name made at run time: commands, and rich's widths of characters."""
+    found = [
+        path.relative_to(libraries).with_suffix("")
+        for pattern in (f"{PACKAGE}/cli/[!_]*.py", "rich/_unicode_data/unicode*.py")
+        for path in sorted(libraries.glob(pattern))
+    ]
+    return [".".join(path.parts) for path in found]
 
 
 def find_linked_in(needed: Needed, tools: Toolchain) -> dict[str, Path]:
