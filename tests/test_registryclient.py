@@ -225,7 +225,12 @@ STATUSES: dict[str, tuple[Answer, str, str, tuple[str, ...]]] = {
         ("200 with something else than a manifest",),
     ),
     "401 behind an open /v2/": (answering(401), "unauthorized", "not-asked", ("GET /v2/ asks for no credential",)),
-    "403 behind an open /v2/": (answering(403), "forbidden", "not-allowed", ("answers 403",)),
+    "403 behind an open /v2/": (
+        answering(403),
+        "forbidden",
+        "not-asked",
+        ("answers 403, though GET /v2/ asks for no",),
+    ),
 }
 
 
@@ -437,6 +442,14 @@ def test_an_identity_token_is_a_refresh_token(tokens: TokenRegistry) -> None:
     is_(ask(tokens.host, credential, insecure=True), "unauthorized", "refused", "the token has expired")
 
 
+def test_half_a_credential_is_not_shown_to_a_token_service(tokens: TokenRegistry) -> None:
+    """As with containers/image, which wants both for it."""
+    verdict = ask(tokens.host, Credential(b"alpha", b""), insecure=True)
+    is_(verdict, "unauthorized", "no-credential", "token service", "a user or a password alone")
+    assert (tokens.asked[0]["scheme"], tokens.asked[0]["account"]) == ("", ["alpha"])
+    assert verdict.credential_sent_to == ()
+
+
 def test_access_token_is_a_token_s_other_name(tokens: TokenRegistry) -> None:
     tokens.answer = answering(200, body=json.dumps({"access_token": TOKEN}).encode())
     is_(ask(tokens.host, insecure=True), "ok")
@@ -489,6 +502,7 @@ def test_a_token_service_that_is_away(tokens: TokenRegistry) -> None:
         tokens.realm = f"http://127.0.0.1:{port}/token"
         verdict = ask(tokens.host, insecure=True)
         is_(verdict, "connect", "refused", f"http://127.0.0.1:{port}")
+        assert verdict.credential_sent_to == ()
     tokens.realm = "http://auth.nowhere.invalid/token"
     is_(ask(tokens.host, insecure=True), "dns", "unknown", "auth.nowhere.invalid")
 
@@ -629,7 +643,8 @@ def test_a_registry_that_repeats_the_token_is_not_quoted(tokens: TokenRegistry) 
 )
 def test_only_short_printable_words_are_told(message: object) -> None:
     body = json.dumps({"errors": [{"code": "DENIED", "message": message}]}).encode()
-    with Simulated(of_manifest(answering(403, body=body))) as registry:
+    ping = answering(401, ("WWW-Authenticate", "Basic realm=x"))
+    with Simulated(of_manifest(answering(403, body=body), ping)) as registry:
         verdict = ask(registry.host, insecure=True)
         is_(verdict, "forbidden", "not-allowed")
         assert verdict.evidence.endswith(("403 with the credential", "(DENIED)")), verdict.evidence
@@ -834,7 +849,7 @@ def test_the_token_service_is_trusted_by_the_registry_s_directory(authority: Aut
         trust(tmp_path, tokens.host, authority)
         verdict = ask(tokens.host, root=tmp_path)
         is_(verdict, "tls", "unknown-ca", tokens.service.url)
-        assert tokens.asked == []
+        assert (tokens.asked, verdict.credential_sent_to) == ([], ())
 
 
 # -- no connection ----------------------------------------------------------------------------------------------------

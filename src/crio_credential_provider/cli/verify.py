@@ -268,6 +268,8 @@ def _remedy(source: Source, verdict: Verdict, namespace: str) -> str:
     host = source.source.name.partition("/")[0]
     if verdict.cause == "refused" and verdict.outcome == registryclient.UNAUTHORIZED:
         return f"{holder}: was it rotated or mistyped? Write the current credential there"
+    if verdict.cause == "no-credential" and holder:
+        return f"{holder}: {verdict.remedy}"
     if verdict.cause == "not-allowed" and holder:
         return f"{holder}: may its user pull this repository, and is there one of that name?"
     if verdict.cause == "no-credential":
