@@ -46,6 +46,7 @@ LATE = (
     "urllib.parse",
     "http.client",
     "zlib",  # zipimport
+    "concurrent.futures.thread",  # an attribute of its package
 )
 
 # Imported on load by modules that can do without, or only to warn or to debug.
@@ -57,7 +58,7 @@ LEFT_OUT = frozenset(
         "_uuid",  # would bring libuuid; uuid.uuid4 does without
         "unicodedata",  # 1.1 MB; of what is here only encodings.idna wants it (packaging/bundle/idna.py)
         *("_pydecimal", "statistics", "_statistics", "doctest", "unittest", "pydoc", "pdb", "readline"),
-        *("ctypes", "_ctypes", "sqlite3", "tkinter", "curses", "multiprocessing", "asyncio", "concurrent"),
+        *("ctypes", "_ctypes", "sqlite3", "tkinter", "curses", "multiprocessing", "asyncio"),
         *("nturl2path", "msvcrt", "winreg", "_winapi", "nt", "_wmi", "java", "vms_lib", "_scproxy"),
         *("yaml.cyaml", "yaml._yaml", "_yaml"),  # 0.5 MB, for files that are parsed when they changed
     )
