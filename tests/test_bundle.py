@@ -144,7 +144,7 @@ def test_every_library_that_anything_needs_is_inside(tree: Path) -> None:
         # One file tells where to look, relative to itself.
         assert re.findall(r"\((?:RPATH|RUNPATH)\).*\[(.+)\]", told) in ([], ["$ORIGIN"]), path
         seen += 1
-    assert seen >= 10
+    assert seen >= 8
     found = subprocess.run(
         [tree / "lib" / NAME, "--inhibit-cache", "--list", tree / "lib/program"],
         capture_output=True,

@@ -37,7 +37,7 @@ from bill_of_materials import Part, bill, parts_of, source_of
 from hatch_build import git, git_commit
 from make_bundle import DIST, NAME, build_wheel, made_from
 from make_venv import ROOT, WHEELS
-from needed_modules import PACKAGE, Module, Needed, Search, read
+from needed_modules import PACKAGE, Module, Needed, Search, load_order, read
 
 SOURCES = ROOT / "packaging/bundle"
 INSTALLER = ROOT / "packaging/container/install_on_node.py"
@@ -153,7 +153,9 @@ def hot_modules(needed: Needed, search: Search) -> list[Module]:
             return rest.partition(".")[0] not in COLD
         return name in HOT or name in of_parser or package in of_parser
 
-    return [module for module in needed.modules.values() if is_hot(module.name)]
+    hot = [module for module in needed.modules.values() if is_hot(module.name)]
+    # Searched from the top, name by name, four times for each module that is imported.
+    return sorted(hot, key=lambda module: not module.name.startswith(PACKAGE))
 
 
 def bootstrap() -> list[Module]:
@@ -186,6 +188,7 @@ def write_tables(hot: list[Module], needed: Needed, functions: dict[str, str], s
         + built_in_table(needed, functions)
         + "".join(f"extern const unsigned char {label}[];\n" for label in code)
         + "".join(frozen_table(name, modules) for name, modules in tables.items())
+        + preloaded_table(load_order(f"{PACKAGE}.plugin", needed.modules))
     )
 
 
@@ -209,6 +212,11 @@ def frozen_table(name: str, modules: list[Module]) -> str:
         size = f".size = {len(module.code)}, .is_package = {int(module.is_package)}"
         rows += f'    {{.name = "{module.name}", .code = {name}_{index}, {size}}},\n'
     return f"static const struct _frozen {name}[] = {{\n{rows}    {{0}},\n}};\n"
+
+
+def preloaded_table(names: list[str]) -> str:
+    rows = "".join(f'    "{name}",\n' for name in names)
+    return f"static const char *const bundle_preloaded[] = {{\n{rows}    NULL,\n}};\n"
 
 
 def write_exports(extensions: Iterable[Path], libraries: Iterable[Path], scratch: Path) -> None:

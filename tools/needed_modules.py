@@ -92,6 +92,23 @@ class Needed(NamedTuple):
     extensions: dict[str, Path]
 
 
+def load_order(name: str, modules: Mapping[str, Module]) -> list[str]:
+    """Those of our modules that are loaded with this one, and it, each after what it imports."""
+    order: list[str] = []
+    seen: set[str] = set()
+
+    def visit(name: str) -> None:
+        if name in modules and name.startswith(PACKAGE) and name not in seen:
+            seen.add(name)
+            module = modules[name]
+            for imported in imports(marshal.loads(module.code), name, module.is_package, False):
+                visit(imported)
+            order.append(name)
+
+    visit(name)
+    return order
+
+
 class Search:
     """Follows imports from a directory with our package and its dependencies.
 
@@ -158,7 +175,7 @@ class Search:
 
 def read(name: str, source: bytes, is_package: bool, path: str = "") -> Module:
     """Compiles a module; its code names the file relative to the archive, so that no build directory gets in."""
-    tree, features = without_features(without_script(without_docstrings(ast.parse(source))))
+    tree, features = without_features(without_conditions(without_docstrings(ast.parse(source))))
     if name.partition(".")[0] == PACKAGE:
         tree = without_annotations(tree)
     path = path or name.replace(".", "/") + ("/__init__.py" if is_package else ".py")
@@ -179,10 +196,16 @@ def without_docstrings(tree: ast.Module) -> ast.Module:
     return tree
 
 
-def without_script(tree: ast.Module) -> ast.Module:
-    """Without what runs when the module is the program: in rich it imports 0.6 MB for a show of colours."""
-    condition = ast.dump(ast.parse("__name__ == '__main__'", mode="eval").body)
-    tree.body = [node for node in tree.body if not (isinstance(node, ast.If) and ast.dump(node.test) == condition)]
+def without_conditions(tree: ast.Module) -> ast.Module:
+    """Without what is for type checkers, or for a module that is the program: rich's imports 0.6 MB for a show."""
+    false = {
+        ast.dump(ast.parse(condition, mode="eval").body)
+        for condition in ("__name__ == '__main__'", "TYPE_CHECKING", "typing.TYPE_CHECKING")
+    }
+    body: list[ast.stmt] = []
+    for node in tree.body:
+        body += node.orelse if isinstance(node, ast.If) and ast.dump(node.test) in false else [node]
+    tree.body = body
     return tree
 
 

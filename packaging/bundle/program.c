@@ -252,6 +252,21 @@ PyObject *PyInit__bundle(void)
     return PyModule_Create(&module);
 }
 
+/* Our modules that every pull imports, each before those that import it: half of what the import system does for a module
+ * is to find it, and to write down how it was found. */
+static int preload(void)
+{
+    for (const char *const *name = bundle_preloaded; *name; name++) {
+        const char *dot = strrchr(*name, '.');
+        PyObject *module = PyImport_AddModule(*name); /* borrowed, as the package */
+        PyObject *package = PyImport_AddModule(bundle_preloaded[0]);
+        if (!module || !package || PyModule_AddStringConstant(module, "__package__", bundle_preloaded[0]) < 0
+            || PyImport_ImportFrozenModule(*name) <= 0 || (dot && PyObject_SetAttrString(package, dot + 1, module) < 0))
+            return -1;
+    }
+    return 0;
+}
+
 /* What a pull uses of the second phase. */
 static int start_early(int argc, char **argv)
 {
@@ -272,7 +287,7 @@ static int start_early(int argc, char **argv)
     int failed = !arguments || !self || !finders || !open || !output || PySys_SetObject("argv", arguments) < 0
                  || PySys_SetObject("stdout", output) < 0 || PyList_Append(finders, self) < 0
                  || PyObject_SetAttrString(builtins, "open", open) < 0;
-    return failed ? -1 : 0; /* these objects live as long as the process */
+    return failed ? -1 : preload(); /* these objects live as long as the process */
 }
 
 /* What the file that was executed is called decides; the kubelet's entry has any other name. The self-test is run by the
