@@ -144,7 +144,7 @@ def test_every_library_that_anything_needs_is_inside(tree: Path) -> None:
         # One file tells where to look, relative to itself.
         assert re.findall(r"\((?:RPATH|RUNPATH)\).*\[(.+)\]", told) in ([], ["$ORIGIN"]), path
         seen += 1
-    assert seen > 10
+    assert seen >= 8
     found = subprocess.run(
         [tree / "lib" / NAME, "--inhibit-cache", "--list", tree / "lib/program"],
         capture_output=True,
@@ -351,11 +351,18 @@ def warm_node(make_node: NodeMaker, own_tree: Path, cluster: ApiServer, alpha: s
 def test_a_pull_needs_nothing_of_the_archive(warm_node: Node, own_tree: Path, alpha: str) -> None:
     """What it runs is in memory with the interpreter; what tools/make_selfcontained.py lists as hot is complete."""
     (own_tree / "lib/python.zip").unlink()
+    # Opened by the second phase of Python's start, which would wait for ever for somebody to write.
+    os.mkfifo(own_tree / "pyvenv.cfg")
     run = warm_node.run(request(token=alpha))
     assert (run.status, run.stderr) == (0, "")
     assert warm_node.auth_files()
     assert warm_node.run(request("quay.io/team/app", alpha)).status == 0
-    # The reverse, so that this cannot rot: a person's command does need it.
+    warm_node.write_mirrors("docker.io", "changed.corp/hub")
+    assert warm_node.run(request("docker.io/library/redis", alpha)).entry["SOURCES"].startswith("changed.corp/hub/")
+    # The reverse, so that this cannot rot: a person's command does need both.
+    with pytest.raises(subprocess.TimeoutExpired):
+        subprocess.run([own_tree / ENTRY, "--help"], timeout=1, check=False)
+    (own_tree / "pyvenv.cfg").unlink()
     assert warm_node.run(b"", "--help").status != 0
 
 

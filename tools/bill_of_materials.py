@@ -75,12 +75,18 @@ def _packages(libraries: Iterable[Path]) -> list[Part]:
     parts: dict[str, Part] = {}
     for library in libraries:
         package = _owner(library)
-        source, version = _query(package, "${source:Package} ${source:Version}").split()
+        source, version = source_of(library)
         text = Path(f"/usr/share/doc/{package.partition(':')[0]}/copyright").read_bytes()
         texts = {"copyright": text, **_common_licenses(text)}
         purl = f"pkg:deb/debian/{source}@{version}?arch=source"
         parts[source] = Part(source, version, _LICENSES.get(source, ""), purl, texts)
     return list(parts.values())
+
+
+def source_of(library: Path) -> tuple[str, str]:
+    """Name and version of the source package that a file was built from."""
+    name, version = _query(_owner(library), "${source:Package} ${source:Version}").split()
+    return name, version
 
 
 def _owner(library: Path) -> str:

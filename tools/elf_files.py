@@ -6,10 +6,12 @@ import re
 import shutil
 import struct
 import subprocess
+from collections.abc import Collection
 from pathlib import Path
 
-_DT_STRTAB, _DT_RPATH, _DT_DEBUG, _DT_RUNPATH = 5, 15, 21, 29
+_DT_NEEDED, _DT_STRTAB, _DT_RPATH, _DT_DEBUG, _DT_RUNPATH, _DT_VERNEED = 1, 5, 15, 21, 29, 0x6FFFFFFE
 _PT_LOAD, _PT_DYNAMIC = 1, 2
+_VER_FLG_WEAK = 2
 
 
 def is_elf(path: Path) -> bool:
@@ -34,8 +36,19 @@ def needed_by(path: Path) -> list[str]:
 
 
 def undefined_in(path: Path) -> list[str]:
-    """Names of the symbols that a file takes from others."""
-    return [line.split()[0] for line in output("nm", "-D", "-P", "--undefined-only", path).splitlines()]
+    """Names of the symbols that a file cannot do without and takes from others, without their versions."""
+    return [name for name, kind in _symbols("--undefined-only", path) if kind == "U"]
+
+
+def defined_in(path: Path) -> list[str]:
+    """Names of the symbols that a file has for others, without their versions."""
+    return [name for name, _ in _symbols("--defined-only", path)]
+
+
+def _symbols(which: str, path: Path) -> list[tuple[str, str]]:
+    """Name and kind of the symbols that the loader sees."""
+    lines = [line.split() for line in output("nm", "-D", "-P", which, path).splitlines()]
+    return [(name.partition("@")[0], kind) for name, kind, *_ in lines]
 
 
 def libraries_of(*paths: Path) -> dict[str, Path]:
@@ -76,6 +89,45 @@ def copy(source: Path, target: Path) -> None:
             struct.pack_into("<q", data, place, _DT_DEBUG)
             _blank(data, _offset(data, texts) + value)
     target.write_bytes(data)
+
+
+def release(path: Path, libraries: Collection[str]) -> None:
+    """Makes a library take from the program what it took from these libraries, by their names.
+
+    The program's symbols have no version, which serves for any (glibc's elf/dl-lookup.c). The versions that the library
+    wants are looked for when it is loaded nevertheless: now in another library, where a weak one may be missing.
+    """
+    data = bytearray(path.read_bytes())
+    entries = _dynamic_entries(data)
+    texts = _offset(data, next(value for tag, value in entries.values() if tag == _DT_STRTAB))
+    needed = {place: value for place, (tag, value) in entries.items() if tag == _DT_NEEDED}
+    released = {
+        place: value
+        for place, value in needed.items()
+        if data[texts + value : data.index(0, texts + value)].decode() in libraries
+    }
+    if not released:
+        return
+    other = next(value for place, value in needed.items() if place not in released)
+    for place in released:
+        struct.pack_into("<q", data, place, _DT_DEBUG)
+    place = next(_offset(data, value) for tag, value in entries.values() if tag == _DT_VERNEED)
+    step = 1
+    while step:
+        _, count, library, first, step = struct.unpack_from("<HHIII", data, place)
+        if library in released.values():
+            struct.pack_into("<I", data, place + 4, other)
+            _weaken(data, place + first, count)
+        place += step
+    path.write_bytes(data)
+
+
+def _weaken(data: bytearray, place: int, count: int) -> None:
+    """Makes wanted versions weak."""
+    for _ in range(count):
+        struct.pack_into("<H", data, place + 4, _VER_FLG_WEAK)
+        (step,) = struct.unpack_from("<I", data, place + 12)
+        place += step
 
 
 def _blank(data: bytearray, place: int) -> None:

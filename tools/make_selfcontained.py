@@ -4,14 +4,14 @@
     dist/crio-credential-provider-<version>-linux-<arch>.tar.gz.sha256
     dist/crio-credential-provider-<version>-linux-<arch>.cdx.json     software bill of materials (CycloneDX)
 
-Runs in .venv (tools/make_venv.py), whose interpreter is the one that goes in. Besides it needs gcc, binutils
-and Python's headers and static library: on Debian the packages gcc, libc6-dev and python3-dev. The same
-files, commit and machine make the same bytes. docs/decisions/0007-bundle.md says why it is built as it is.
+Runs in .venv (tools/make_venv.py), whose interpreter is the one that goes in. Besides it needs gcc, binutils and what
+is linked in: Python's headers and static library, and those of OpenSSL and zlib; on Debian the packages gcc, libc6-dev,
+python3-dev, libssl-dev and zlib1g-dev. The same files, commit and machine make the same bytes.
+docs/decisions/0007-bundle.md says why it is built as it is.
 """
 
 from __future__ import annotations
 
-import _imp
 import argparse
 import fcntl
 import gzip
@@ -33,23 +33,32 @@ from pathlib import Path
 from typing import NamedTuple
 
 import elf_files
-from bill_of_materials import Part, bill, parts_of
+from bill_of_materials import Part, bill, parts_of, source_of
 from hatch_build import git, git_commit
 from make_bundle import DIST, NAME, build_wheel, made_from
 from make_venv import ROOT, WHEELS
-from needed_modules import PACKAGE, Module, Needed, Search, read
+from needed_modules import PACKAGE, Module, Needed, Search, load_order, read
 
 SOURCES = ROOT / "packaging/bundle"
 INSTALLER = ROOT / "packaging/container/install_on_node.py"
 MAX_SIZE = 16 * 1024 * 1024
-"""Bytes unpacked. Python 3.11 and 3.13 stay below 16,000,000; 3.12 carries 0.7 MB more of frozen modules in itself."""
+"""Bytes unpacked."""
 
-# What a pull runs of the standard library: in memory with the interpreter, instead of searched for in the archive. That
-# nothing is missing here is tested by pulls in a tree without the archive; what is too much costs its size alone.
-# A submodule of a package that is in memory must be there as well: only encodings is looked for in the archive, too.
-HOT = ("encodings", "encodings.aliases", "encodings.utf_8", "importlib", "importlib.metadata")
+# Frozen: in memory with the interpreter, instead of searched for in the archive. What a pull runs of the standard
+# library, what the second phase of Python's start needs (program.c), and the parser for a registries.conf that changed,
+# with all that it imports. That nothing is missing here is tested by pulls in a tree without the archive; what is too
+# much costs its size alone.
+HOT = (
+    *("posixpath", "genericpath", "stat"),
+    *("encodings", "encodings.aliases", "encodings.utf_8", "encodings.latin_1", "codecs", "io", "abc"),
+    *("os", "_collections_abc"),
+)
+PARSER = "tomli"
 # Of our package all but these is hot.
 COLD = ("cli", "demo", "doctor", "explanation", "help", "manifests", "registryclient", "version")
+
+# Linked into the program, which gives them to the C modules that are files. Order matters to the linker.
+STATIC = ("ssl", "crypto", "z")
 
 # The marker that crio_credential_provider.native looks for. Frozen into the interpreter that it names.
 PINNED = '''"""This interpreter was built into the bundle together with the program."""
@@ -62,12 +71,13 @@ class BuildError(Exception):
 
 
 class Toolchain(NamedTuple):
-    """What Python leaves for those who embed it."""
+    """What Python leaves for those who embed it, and the static libraries of others."""
 
     headers: Path
     library: Path
     table: Path
     link_with: list[str]
+    archives: list[Path]
 
 
 def say(text: str) -> None:
@@ -86,11 +96,13 @@ def find_toolchain() -> Toolchain:
         raise BuildError(f"not installed here: {', '.join(missing)}\nhint: Debian: apt-get install gcc libc6-dev")
     variables = sysconfig.get_config_vars()
     configuration = Path(str(variables["LIBPL"]))
+    wanted = [flag for flag in str(variables.get("MODLIBS") or "").split() if flag.removeprefix("-l") not in STATIC]
     found = Toolchain(
         Path(str(variables["INCLUDEPY"])),
         configuration / f"libpython{variables['LDVERSION']}.a",
         configuration / "config.c",
-        [*dict.fromkeys(str(variables.get("MODLIBS") or "").split()), "-lm", "-ldl"],
+        [*dict.fromkeys(wanted), "-lm", "-ldl"],
+        [find_archive(name) for name in STATIC],
     )
     for path in (found.headers / "Python.h", found.library, found.table):
         if not path.is_file():
@@ -100,6 +112,13 @@ def find_toolchain() -> Toolchain:
                 "or name another Python: make PYTHON=... bundle"
             )
     return found
+
+
+def find_archive(name: str) -> Path:
+    told = Path(elf_files.output("gcc", f"-print-file-name=lib{name}.a").strip())
+    if not told.is_absolute():  # gcc gives back what it does not find
+        raise BuildError(f"not installed here: lib{name}.a\nhint: Debian: apt-get install libssl-dev zlib1g-dev")
+    return told.resolve()
 
 
 def compile_c(*arguments: str | Path) -> None:
@@ -124,55 +143,106 @@ def install_wheels(wheel: Path, target: Path) -> None:
     subprocess.run([*pip, "--no-index", "--no-deps", "--no-compile", "--target", target, *wheels], check=True)
 
 
-def is_hot(name: str) -> bool:
-    package, _, rest = name.partition(".")
-    if package == PACKAGE:
-        return rest.partition(".")[0] not in COLD
-    return name in HOT
+def hot_modules(needed: Needed, search: Search) -> list[Module]:
+    """Those to freeze, of packages with all that is in them: a frozen package knows of no other place."""
+    of_parser = search.closure([PARSER]).modules
 
+    def is_hot(name: str) -> bool:
+        package, _, rest = name.partition(".")
+        if package == PACKAGE:
+            return rest.partition(".")[0] not in COLD
+        return name in HOT or name in of_parser or package in of_parser
 
-def write_tables(needed: Needed, functions: dict[str, str], scratch: Path) -> None:
-    """modules.h with the tables of built-in and frozen modules, and modules.S with the latter's code."""
     hot = [module for module in needed.modules.values() if is_hot(module.name)]
-    built_in = {name: functions[name] for name in sorted(needed.built_in)}
-    declared = "".join(f"extern PyObject *{name}(void);\n" for name in sorted({*built_in.values()} - {"NULL"}))
-    loaders = "".join(
-        f'static PyObject *load_{name}(void) {{ return bundle_load("{name}"); }}\n'
-        for name in sorted(needed.extensions)
-    )
-    rows = "".join(f'    {{"{name}", {function}}},\n' for name, function in built_in.items())
-    rows += "".join(f'    {{"{name}", load_{name}}},\n' for name in sorted(needed.extensions))
-    codes, frozen, text = (
-        "",
-        "",
-        '    .section .rodata\n    .section .note.GNU-stack,"",%progbits\n    .section .rodata\n',
-    )
-    for index, module in enumerate(hot):
-        (scratch / f"{index}.bin").write_bytes(module.code)
-        codes += f"extern const unsigned char code_{index}[];\n"
-        size = f".size = {len(module.code)}, .is_package = {int(module.is_package)}"
-        frozen += f'    {{.name = "{module.name}", .code = code_{index}, {size}}},\n'
-        text += f'    .balign 16\n    .globl code_{index}\ncode_{index}:\n    .incbin "{index}.bin"\n'
-    (scratch / "modules.S").write_text(text)
+    # Searched from the top, name by name, four times for each module that is imported.
+    return sorted(hot, key=lambda module: not module.name.startswith(PACKAGE))
+
+
+def bootstrap() -> list[Module]:
+    """What the interpreter imports with, by the names of files that it leaves out of tracebacks."""
+    library = Path(sysconfig.get_path("stdlib"))
+    sources = {
+        "_frozen_importlib": "importlib._bootstrap",
+        "_frozen_importlib_external": "importlib._bootstrap_external",
+        "zipimport": "zipimport",
+    }
+    return [
+        read(name, (library / f"{source.replace('.', '/')}.py").read_bytes(), False, f"<frozen {source}>")
+        for name, source in sources.items()
+    ]
+
+
+def write_tables(hot: list[Module], needed: Needed, functions: dict[str, str], scratch: Path) -> None:
+    """modules.h with the tables of built-in and frozen modules, and modules.S with the latter's code."""
+    # The one of which the table also serves without its first row.
+    early = read("os", (SOURCES / "early_os.py").read_bytes(), False)
+    tables = {"bundle_bootstrap": bootstrap(), "bundle_early": [early, *hot]}
+    code = {f"{table}_{i}": module.code for table, modules in tables.items() for i, module in enumerate(modules)}
+    text = ""
+    for label, data in code.items():
+        (scratch / f"{label}.bin").write_bytes(data)
+        text += f'    .balign 16\n    .globl {label}\n{label}:\n    .incbin "{label}.bin"\n'
+    (scratch / "modules.S").write_text(f'    .section .note.GNU-stack,"",%progbits\n    .section .rodata\n{text}')
     (scratch / "modules.h").write_text(
         "/* Generated by tools/make_selfcontained.py. */\n"
-        f"PyObject *bundle_load(const char *name);\n{declared}{loaders}{codes}"
-        # By its own name: the static library's table, which this keeps out, would bring every module in it.
-        f"struct _inittab _PyImport_Inittab[] = {{\n{rows}    {{NULL, NULL}},\n}};\n"
-        f"static const struct _frozen bundle_frozen[] = {{\n{frozen}    {{0}},\n}};\n"
+        + built_in_table(needed, functions)
+        + "".join(f"extern const unsigned char {label}[];\n" for label in code)
+        + "".join(frozen_table(name, modules) for name, modules in tables.items())
+        + preloaded_table(load_order(f"{PACKAGE}.plugin", needed.modules))
     )
 
 
-def write_exports(extensions: Iterable[Path], target: Path) -> None:
-    """What the C modules want of the interpreter; all that could be wanted would be 0.1 MB of names."""
-    wanted = {name for path in extensions for name in elf_files.undefined_in(path) if name.lstrip("_").startswith("Py")}
-    target.write_text("{\n" + "".join(f"  {name};\n" for name in sorted(wanted)) + "};\n")
+def built_in_table(needed: Needed, functions: dict[str, str]) -> str:
+    built_in = {name: functions[name] for name in sorted(needed.built_in)} | {"_bundle": "PyInit__bundle"}
+    extensions = sorted(needed.extensions)
+    declared = "".join(f"extern PyObject *{name}(void);\n" for name in sorted({*built_in.values()} - {"NULL"}))
+    loaders = "".join(
+        f'static PyObject *load_{name}(void) {{ return bundle_load("{name}"); }}\n' for name in extensions
+    )
+    rows = "".join(f'    {{"{name}", {function}}},\n' for name, function in built_in.items())
+    rows += "".join(f'    {{"{name}", load_{name}}},\n' for name in extensions)
+    # By its own name: the static library's table, which this keeps out, would bring every module in it.
+    table = f"struct _inittab _PyImport_Inittab[] = {{\n{rows}    {{NULL, NULL}},\n}};\n"
+    return f"PyObject *bundle_load(const char *name);\n{declared}{loaders}{table}"
 
 
-def without_unwind_tables(library: Path, scratch: Path) -> Path:
-    """A copy of Python's static library less 0.3 MB for debuggers and C++ exceptions, of which there are none."""
+def frozen_table(name: str, modules: list[Module]) -> str:
+    rows = ""
+    for index, module in enumerate(modules):
+        size = f".size = {len(module.code)}, .is_package = {int(module.is_package)}"
+        rows += f'    {{.name = "{module.name}", .code = {name}_{index}, {size}}},\n'
+    return f"static const struct _frozen {name}[] = {{\n{rows}    {{0}},\n}};\n"
+
+
+def preloaded_table(names: list[str]) -> str:
+    rows = "".join(f'    "{name}",\n' for name in names)
+    return f"static const char *const bundle_preloaded[] = {{\n{rows}    NULL,\n}};\n"
+
+
+def write_exports(extensions: Iterable[Path], libraries: Iterable[Path], scratch: Path) -> None:
+    """What the C modules want of the program; all that could be wanted would be 0.4 MB of names.
+
+    Args:
+        libraries: shared ones that are linked into the program.
+    """
+    wanted = {name for path in extensions for name in elf_files.undefined_in(path)}
+    of_libraries = wanted.intersection(name for path in libraries for name in elf_files.defined_in(path))
+    of_python = {name for name in wanted if name.lstrip("_").startswith("Py")}
+    names = "".join(f"  {name};\n" for name in sorted(of_python | of_libraries))
+    (scratch / "exports").write_text(f"{{\n{names}}};\n")
+    # Nothing in the program itself asks the archives for these.
+    (scratch / "wanted.ld").write_text(f"EXTERN({' '.join(sorted(of_libraries))})\n")
+
+
+def slim(library: Path, scratch: Path) -> Path:
+    """A copy of a static library without what only costs here.
+
+    .eh_frame: 0.8 MB for debuggers and C++ exceptions, of which there are none. .init: libcrypto's asks for the CPU's
+    features in every run, which takes 0.15 ms in a virtual machine; OPENSSL_init_crypto does the same when it is time.
+    """
     copy = scratch / library.name
-    subprocess.run(["objcopy", "--strip-debug", "--remove-section=.eh_frame", library, copy], check=True)
+    unwanted = ("--strip-debug", "--remove-section=.eh_frame", "--remove-section=.init")
+    subprocess.run(["objcopy", *unwanted, library, copy], check=True)
     return copy
 
 
@@ -180,8 +250,8 @@ def link_program(tools: Toolchain, scratch: Path, target: Path) -> None:
     """The interpreter. Not position-independent: that saves 36,000 relocations and 0.9 MB."""
     compiler = ("-O2", "-Wall", "-no-pie", "-fno-asynchronous-unwind-tables", "-Wl,--as-needed")
     places = (f"-I{tools.headers}", f"-I{scratch}", f"-Wa,-I{scratch}")
-    sources: list[str | Path] = [SOURCES / "program.c", scratch / "modules.S"]
-    sources += [without_unwind_tables(tools.library, scratch), *tools.link_with]
+    sources: list[str | Path] = [SOURCES / "program.c", scratch / "modules.S", scratch / "wanted.ld"]
+    sources += [*(slim(library, scratch) for library in (tools.library, *tools.archives)), *tools.link_with]
     linker = (
         f"-Wl,--dynamic-list={scratch / 'exports'}",
         "-Wl,-O1",
@@ -218,23 +288,47 @@ def write_archive(modules: Iterable[Module], target: Path) -> None:
 
 
 def find_needed(libraries: Path, functions: dict[str, str]) -> Needed:
-    """Modules that CPython carries in itself are left out: their code is made ready when it is compiled."""
-    roots = [f"{PACKAGE}.__main__", f"{PACKAGE}.demo.selftest", *commands(libraries)]
+    roots = [f"{PACKAGE}.__main__", f"{PACKAGE}.demo.selftest", *named_at_run_time(libraries)]
     files = {
         "encodings.idna": SOURCES / "idna.py",
         "importlib.metadata": SOURCES / "metadata.py",
         "install_on_node": INSTALLER,
     }
+    if sys.version_info < (3, 12):
+        files["datetime"] = SOURCES / "datetime.py"
     needed = Search(libraries, frozenset(functions)).run(roots, files)
-    modules = {name: module for name, module in needed.modules.items() if not _imp.is_frozen(name)}
+    modules = dict(needed.modules)
     modules[f"{PACKAGE}._pinned"] = read(f"{PACKAGE}._pinned", PINNED.encode(), False)
     return needed._replace(modules=dict(sorted(modules.items())))
 
 
-def commands(libraries: Path) -> list[str]:
-    """The modules of the commands, which the program imports by a name made at run time."""
-    found = sorted((libraries / PACKAGE / "cli").glob("[!_]*.py"))
-    return [f"{PACKAGE}.cli.{path.stem}" for path in found]
+def named_at_run_time(libraries: Path) -> list[str]:
+    """Modules that are imported by a name made at run time: commands, and rich's widths of characters."""
+    found = [
+        path.relative_to(libraries).with_suffix("")
+        for pattern in (f"{PACKAGE}/cli/[!_]*.py", "rich/_unicode_data/unicode*.py")
+        for path in sorted(libraries.glob(pattern))
+    ]
+    return [".".join(path.parts) for path in found]
+
+
+def find_linked_in(needed: Needed, tools: Toolchain) -> dict[str, Path]:
+    """Name -> file of the shared libraries that the C modules were built with, and that are linked into the program.
+
+    Raises:
+        BuildError: what would be linked in is of another version.
+    """
+    found = {}
+    archives = {archive.stem: archive for archive in tools.archives}
+    for name, path in elf_files.libraries_of(*needed.extensions.values()).items():
+        archive = archives.get(name.partition(".so")[0])
+        if archive:
+            if source_of(path) != source_of(archive):
+                raise BuildError(
+                    f"{archive} and {path} are of different versions\nhint: upgrade libssl-dev, zlib1g-dev"
+                )
+            found[name] = path
+    return found
 
 
 def make_tree(wheel: Path, tree: Path, scratch: Path) -> list[Part]:
@@ -249,22 +343,26 @@ def make_tree(wheel: Path, tree: Path, scratch: Path) -> list[Part]:
 
     link_launcher(tree / "bin" / NAME)
     (tree / "bin/install-on-node").symlink_to(NAME)
-    write_tables(needed, functions, scratch)
-    write_exports(needed.extensions.values(), scratch / "exports")
+    hot = hot_modules(needed, Search(libraries, frozenset(functions)))
+    write_tables(hot, needed, functions, scratch)
+    linked_in = find_linked_in(needed, tools)
+    write_exports(needed.extensions.values(), linked_in.values(), scratch)
     link_program(tools, scratch, scratch / "program")
     loader = elf_files.interpreter_of(scratch / "program")
     shutil.copyfile(scratch / "program", tree / "lib/program")
     (tree / "lib/program").chmod(0o755)
     for name, path in needed.extensions.items():
         elf_files.copy(path, tree / "lib/python" / f"{name}.so")
+        elf_files.release(tree / "lib/python" / f"{name}.so", linked_in)
     shared = elf_files.libraries_of(scratch / "program", *needed.extensions.values())
+    shared = {name: path for name, path in shared.items() if name not in linked_in}
     for name, path in shared.items():
         elf_files.copy(path, tree / "lib" / name)
     elf_files.copy(loader, tree / "lib" / NAME)
     (tree / "lib" / loader.name).symlink_to(NAME)  # libc needs it by its own name
-    write_archive((module for module in needed.modules.values() if not is_hot(module.name)), tree / "lib/python.zip")
+    write_archive((module for module in needed.modules.values() if module not in hot), tree / "lib/python.zip")
 
-    parts = parts_of([loader, *shared.values()], libraries)
+    parts = parts_of([loader, *shared.values(), *tools.archives], libraries)
     write_documents(tree, parts)
     write_build_record(tree, elf_files.kernel_floor(shared["libc.so.6"]))
     return parts
@@ -331,9 +429,11 @@ def check(tree: Path) -> None:
     if size_of(tree) > MAX_SIZE:
         raise BuildError(f"{size_of(tree):,} bytes unpacked, {MAX_SIZE:,} are the limit")
     have = {path.name for path in (tree / "lib").iterdir()}
-    for path in files_of(tree):
-        if elf_files.is_elf(path) and not have.issuperset(elf_files.needed_by(path)):
-            raise BuildError(f"{path} needs {set(elf_files.needed_by(path)) - have}, which is not in the tree")
+    binaries = [path for path in files_of(tree) if elf_files.is_elf(path)]
+    symbols = {name for path in binaries for name in elf_files.defined_in(path)}
+    for path in binaries:
+        if missing := set(elf_files.needed_by(path)) - have or set(elf_files.undefined_in(path)) - symbols:
+            raise BuildError(f"{path} needs {missing}, which is not in the tree")
     if f'"version": "{version()}"' not in run_entry(tree / "bin" / NAME, "--version-json"):
         raise BuildError("the program does not tell its version")
     # Equal verdicts of the C halves and the public modules, in this very interpreter.

@@ -46,6 +46,7 @@ LATE = (
     "urllib.parse",
     "http.client",
     "zlib",  # zipimport
+    "concurrent.futures.thread",  # an attribute of its package
 )
 
 # Imported on load by modules that can do without, or only to warn or to debug.
@@ -57,8 +58,8 @@ LEFT_OUT = frozenset(
         "_uuid",  # would bring libuuid; uuid.uuid4 does without
         "unicodedata",  # 1.1 MB; of what is here only encodings.idna wants it (packaging/bundle/idna.py)
         *("_pydecimal", "statistics", "_statistics", "doctest", "unittest", "pydoc", "pdb", "readline"),
-        *("ctypes", "_ctypes", "sqlite3", "tkinter", "curses", "multiprocessing", "asyncio", "concurrent"),
-        *("ntpath", "nturl2path", "msvcrt", "winreg", "_winapi", "nt", "_wmi", "java", "vms_lib", "_scproxy"),
+        *("ctypes", "_ctypes", "sqlite3", "tkinter", "curses", "multiprocessing", "asyncio"),
+        *("nturl2path", "msvcrt", "winreg", "_winapi", "nt", "_wmi", "java", "vms_lib", "_scproxy"),
         *("yaml.cyaml", "yaml._yaml", "_yaml"),  # 0.5 MB, for files that are parsed when they changed
     )
 )
@@ -91,6 +92,23 @@ class Needed(NamedTuple):
     extensions: dict[str, Path]
 
 
+def load_order(name: str, modules: Mapping[str, Module]) -> list[str]:
+    """Those of our modules that are loaded with this one, and it, each after what it imports."""
+    order: list[str] = []
+    seen: set[str] = set()
+
+    def visit(name: str) -> None:
+        if name in modules and name.startswith(PACKAGE) and name not in seen:
+            seen.add(name)
+            module = modules[name]
+            for imported in imports(marshal.loads(module.code), name, module.is_package, False):
+                visit(imported)
+            order.append(name)
+
+    visit(name)
+    return order
+
+
 class Search:
     """Follows imports from a directory with our package and its dependencies.
 
@@ -109,11 +127,15 @@ class Search:
         self._extensions: dict[str, Path] = {}
 
     def run(self, roots: Iterable[str], files: Mapping[str, Path]) -> Needed:
-        """Everything that these modules need, and these files, each a module of that name."""
+        """Everything that these modules need, with `LATE`, and these files, each a module of that name."""
         for name, path in files.items():
             self._seen.add(name)
             self._read(name, path, False)
-        for name in (*roots, *LATE):
+        return self.closure((*roots, *LATE))
+
+    def closure(self, roots: Iterable[str]) -> Needed:
+        """Everything that these modules import."""
+        for name in roots:
             self._add(name)
         return Needed(dict(sorted(self._modules.items())), frozenset(self._built_in), self._extensions)
 
@@ -151,10 +173,12 @@ class Search:
             self._add(imported)
 
 
-def read(name: str, source: bytes, is_package: bool) -> Module:
+def read(name: str, source: bytes, is_package: bool, path: str = "") -> Module:
     """Compiles a module; its code names the file relative to the archive, so that no build directory gets in."""
-    tree, features = without_features(without_docstrings(ast.parse(source)))
-    path = name.replace(".", "/") + ("/__init__.py" if is_package else ".py")
+    tree, features = without_features(without_conditions(without_docstrings(ast.parse(source))))
+    if name.partition(".")[0] == PACKAGE:
+        tree = without_annotations(tree)
+    path = path or name.replace(".", "/") + ("/__init__.py" if is_package else ".py")
     # optimize=0: assertions hold in the bundle as in every other installation.
     code = compile(tree, path, "exec", flags=features, dont_inherit=True, optimize=0)
     return Module(name, is_package, marshal.dumps(code), importlib.util.source_hash(source))
@@ -169,6 +193,29 @@ def without_docstrings(tree: ast.Module) -> ast.Module:
             first = node.body[0]
             alone = len(node.body) == 1 and not isinstance(node, ast.Module)
             node.body[:1] = [ast.copy_location(ast.Pass(), first)] if alone else []
+    return tree
+
+
+def without_conditions(tree: ast.Module) -> ast.Module:
+    """Without what is for type checkers, or for a module that is the program: rich's imports 0.6 MB for a show."""
+    false = {
+        ast.dump(ast.parse(condition, mode="eval").body)
+        for condition in ("__name__ == '__main__'", "TYPE_CHECKING", "typing.TYPE_CHECKING")
+    }
+    body: list[ast.stmt] = []
+    for node in tree.body:
+        body += node.orelse if isinstance(node, ast.If) and ast.dump(node.test) in false else [node]
+    tree.body = body
+    return tree
+
+
+def without_annotations(tree: ast.Module) -> ast.Module:
+    """Of functions, where nothing here looks at them. An eighth of the code's size."""
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            node.returns = None
+        elif isinstance(node, ast.arg):
+            node.annotation = None
     return tree
 
 

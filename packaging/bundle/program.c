@@ -1,9 +1,13 @@
 /* lib/program: CPython, configured and started for one program.
  *
  * Isolated as by `python -IS`: no variable, no user or site directory, no current directory steers it. What a pull
- * needs of Python is frozen into this file (modules.c, generated); the rest of the standard library and what is for
+ * needs of Python is frozen into this file (modules.h, generated); the rest of the standard library and what is for
  * people lies as byte code in lib/python.zip. Extension modules are loaded as if they were built in, so that sys.path
  * is not searched for them.
+ *
+ * Python starts in two phases (PEP 587). The first has built-in and frozen modules, which is all that a pull needs; the
+ * second, more than half of the work, brings sys.path, codecs, sys.stdin, sys.stdout and signal handlers. It is run at
+ * once for a command, and for a kubelet when something first asks for what is not in memory: see `finish`.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -13,12 +17,41 @@
 #include <locale.h>
 #include <netdb.h>
 #include <nss.h>
+#include <openssl/crypto.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/auxv.h>
 #include <unistd.h>
 
 #include "modules.h"
+
+/* By their own names, as they keep what is called so out of Python's static library: the modules that it has frozen, as
+ * 1.1 MB of objects of which every start would intern the names, in 200 pages. modules.h has what is needed of them. */
+static const struct _frozen no_modules[1];
+static const struct {
+    const char *name, *original;
+} no_aliases[1];
+const struct _frozen *PyImport_FrozenModules = no_modules;
+const struct _frozen *_PyImport_FrozenBootstrap = bundle_bootstrap;
+const struct _frozen *_PyImport_FrozenStdlib = no_modules;
+const struct _frozen *_PyImport_FrozenTest = no_modules;
+const void *_PyImport_FrozenAliases = no_aliases;
+
+int _Py_Deepfreeze_Init(void)
+{
+    return 0;
+}
+
+void _Py_Deepfreeze_Fini(void)
+{
+}
+#if PY_VERSION_HEX >> 16 == 0x030c
+unsigned int _Py_next_func_version = 1;
+#endif
+
+/* Without early_os.py, which is the first. */
+static const struct _frozen *const bundle_frozen = bundle_early + 1;
 
 static char tree[PATH_MAX], archive[PATH_MAX + 64];
 
@@ -39,12 +72,21 @@ static int find_tree(void)
     return 1;
 }
 
+/* Before OpenSSL is used. The node's openssl.cnf may name modules of another OpenSSL. The table of ciphers by their old
+ * names, 2.3 M instructions, serves encrypted private keys and S/MIME alone; TLS takes its ciphers from the provider. */
+static void configure_openssl(const char *module)
+{
+    if (strcmp(module, "_ssl") == 0 || strcmp(module, "_hashlib") == 0)
+        OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG | OPENSSL_INIT_NO_ADD_ALL_CIPHERS, NULL);
+}
+
 /* The module of lib/python/<name>.so; called by its entry in the table of built-in modules. */
 PyObject *bundle_load(const char *name)
 {
     char path[PATH_MAX + 128], function[128];
     snprintf(path, sizeof path, "%s/lib/python/%s.so", tree, name);
     snprintf(function, sizeof function, "PyInit_%s", name);
+    configure_openssl(name);
     void *library = dlopen(path, RTLD_LAZY | RTLD_LOCAL);
     PyObject *(*init)(void) = library ? (PyObject * (*)(void)) dlsym(library, function) : NULL;
     if (!init) {
@@ -74,8 +116,6 @@ static void find_system_cas(void)
 
 static void configure_libraries(void)
 {
-    /* The node's openssl.cnf may name modules of another OpenSSL. */
-    setenv("OPENSSL_CONF", "/dev/null", 1);
     find_system_cas();
     /* No plugin of the node's libc: another version than ours. As Go's own resolver does. */
     __nss_configure_lookup("hosts", "files dns");
@@ -88,6 +128,7 @@ static PyStatus configure(PyConfig *config, int argc, char **argv)
 {
     char launcher[PATH_MAX + 64];
     snprintf(launcher, sizeof launcher, "%s/bin/crio-credential-provider", tree);
+    config->_init_main = 0;
     config->site_import = 0;
     config->write_bytecode = 0;
     config->pathconfig_warnings = 0;
@@ -144,6 +185,111 @@ static int extend_into_archive(const char *name)
     return status;
 }
 
+/* Runs the standard library's os in the module that early_os.py has made, which is then no other than the real one. */
+static int complete_os(void)
+{
+    PyImport_FrozenModules = bundle_frozen;
+    PyObject *os = PyImport_ImportModule("os");
+    PyObject *imp = os ? PyImport_ImportModule("_imp") : NULL;
+    PyObject *code = imp ? PyObject_CallMethod(imp, "get_frozen_object", "s", "os") : NULL;
+    PyObject *names = code ? PyModule_GetDict(os) : NULL;
+    PyObject *result = NULL;
+    if (names && PyDict_DelItemString(names, "__getattr__") == 0)
+        result = PyEval_EvalCode(code, names, names);
+    Py_XDECREF(result);
+    Py_XDECREF(code);
+    Py_XDECREF(imp);
+    Py_XDECREF(os);
+    return result ? 0 : -1;
+}
+
+/* The second phase of Python's start. */
+static int finish_start(void)
+{
+    PyStatus status = _Py_InitializeMain();
+    if (PyStatus_Exception(status))
+        Py_ExitStatusException(status);
+    return extend_into_archive("encodings") < 0 || extend_into_archive("crio_credential_provider") < 0 ? -1 : 0;
+}
+
+/* _bundle.finish(): the same, for code that already runs. Other calls than the first do nothing. */
+static PyObject *finish(PyObject *module, PyObject *unused)
+{
+    static int finished;
+    if (finished++)
+        Py_RETURN_NONE;
+    PyObject *finders = PySys_GetObject("meta_path");
+    if (!finders || PyList_SetSlice(finders, PyList_GET_SIZE(finders) - 1, PyList_GET_SIZE(finders), NULL) < 0)
+        return NULL;
+    if (finish_start() < 0 || complete_os() < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+/* _bundle.find_spec(): what the import system asks when no other finder has the module. */
+static PyObject *find_spec(PyObject *module, PyObject *arguments)
+{
+    PyObject *done = finish(module, NULL);
+    PyObject *importlib = done ? PyImport_ImportModule("_frozen_importlib") : NULL;
+    PyObject *find = importlib ? PyObject_GetAttrString(importlib, "_find_spec") : NULL;
+    PyObject *spec = find ? PyObject_CallObject(find, arguments) : NULL;
+    Py_XDECREF(find);
+    Py_XDECREF(importlib);
+    Py_XDECREF(done);
+    return spec;
+}
+
+static PyMethodDef functions[] = {
+    {"finish", finish, METH_NOARGS, NULL},
+    {"find_spec", find_spec, METH_VARARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, .m_name = "_bundle", .m_size = -1, .m_methods = functions};
+
+PyObject *PyInit__bundle(void)
+{
+    return PyModule_Create(&module);
+}
+
+/* Our modules that every pull imports, each before those that import it: half of what the import system does for a module
+ * is to find it, and to write down how it was found. */
+static int preload(void)
+{
+    for (const char *const *name = bundle_preloaded; *name; name++) {
+        const char *dot = strrchr(*name, '.');
+        PyObject *module = PyImport_AddModule(*name); /* borrowed, as the package */
+        PyObject *package = PyImport_AddModule(bundle_preloaded[0]);
+        if (!module || !package || PyModule_AddStringConstant(module, "__package__", bundle_preloaded[0]) < 0
+            || PyImport_ImportFrozenModule(*name) <= 0 || (dot && PyObject_SetAttrString(package, dot + 1, module) < 0))
+            return -1;
+    }
+    return 0;
+}
+
+/* What a pull uses of the second phase. */
+static int start_early(int argc, char **argv)
+{
+    PyImport_FrozenModules = bundle_early;
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);
+    PyObject *arguments = PyList_New(0);
+    for (int i = 0; i < argc && arguments; i++) {
+        PyObject *argument = PyUnicode_DecodeFSDefault(argv[i]);
+        if (!argument || PyList_Append(arguments, argument) < 0)
+            Py_CLEAR(arguments);
+        Py_XDECREF(argument);
+    }
+    PyObject *self = PyImport_ImportModule("_bundle"), *finders = PySys_GetObject("meta_path");
+    PyObject *io = PyImport_ImportModule("_io"), *builtins = PyImport_ImportModule("builtins");
+    PyObject *open = io ? PyObject_GetAttrString(io, "open") : NULL;
+    PyObject *output = PyFile_NewStdPrinter(STDOUT_FILENO);
+    int failed = !arguments || !self || !finders || !open || !output || PySys_SetObject("argv", arguments) < 0
+                 || PySys_SetObject("stdout", output) < 0 || PyList_Append(finders, self) < 0
+                 || PyObject_SetAttrString(builtins, "open", open) < 0;
+    return failed ? -1 : preload(); /* these objects live as long as the process */
+}
+
 /* What the file that was executed is called decides; the kubelet's entry has any other name. The self-test is run by the
  * build, through a symlink of its own. */
 static const struct entry {
@@ -163,9 +309,15 @@ static const struct entry *find_entry(const char *executed)
     return entry;
 }
 
-static PyObject *run(const struct entry *entry)
+/* A kubelet gives flags alone; --help and the like finish the start when they import what they need. */
+static int is_for_kubelet(const struct entry *entry, int argc, char **argv)
 {
-    if (extend_into_archive("encodings") < 0 || extend_into_archive("crio_credential_provider") < 0)
+    return !entry->name && (argc < 2 || *argv[1] == '-');
+}
+
+static PyObject *run(const struct entry *entry, int argc, char **argv)
+{
+    if ((is_for_kubelet(entry, argc, argv) ? start_early(argc, argv) : finish_start()) < 0)
         return NULL;
     PyObject *module = PyImport_ImportModule(entry->module);
     return module ? PyObject_CallMethod(module, entry->function, NULL) : NULL;
@@ -181,7 +333,8 @@ int main(int argc, char **argv)
     PyStatus status = start_python(argc, argv);
     if (PyStatus_Exception(status))
         Py_ExitStatusException(status);
-    if (!run(find_entry(argv[0]))) {
+    PyGC_Disable(); /* a run makes few cycles */
+    if (!run(find_entry(argv[0]), argc, argv)) {
         PyErr_Print(); /* ends the process for a SystemExit */
         return 1;
     }
