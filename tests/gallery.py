@@ -186,6 +186,10 @@ class Laid(NamedTuple):
 
 _PLACEHOLDER = re.compile(r"\{\{(.+?)\}\}")
 _PROGRAMS = {
+    "rke2": (
+        "/var/lib/rancher/rke2/data/v1.35.1-rke2r1-3f2a1b/bin/kubelet",
+        "Kubernetes v{version}",
+    ),
     "kubelet": ("/usr/bin/kubelet", "Kubernetes v{version}"),
     "crio": ("/usr/bin/crio", "crio version {version}\n   GitCommit:      1f3d5c7\n   GoVersion:      go1.24.9"),
     "containerd": ("/usr/bin/containerd", "containerd github.com/containerd/containerd/v2 v{version} c4bdb1a"),
@@ -311,7 +315,9 @@ class World:
             addresses = {cluster["address"]: self._start(stack, cluster.get("failure"), cluster["address"], server)}
             for mirror, behaviour in _merged(fault, "mirrors.json", None).items():
                 addresses[_with_port(mirror)] = self._start(stack, behaviour, mirror, None)
-            stack.enter_context(mock.patch.object(socket, "getaddrinfo", _resolver(addresses, stack.enter_context(refused_port()))))
+            stack.enter_context(
+                mock.patch.object(socket, "getaddrinfo", _resolver(addresses, stack.enter_context(refused_port())))
+            )
             stack.enter_context(mock.patch.dict(os.environ, {"HOME": "/root"}))
             yield Laid(root, fault, secrets, server.asked)
 
@@ -457,7 +463,7 @@ class Cluster:
         versions = node["versions"]
         containerd = versions.get("containerd")
         self._node_info = {
-            "kubeletVersion": f"v{versions.get('kubelet') or versions['k3s']}",
+            "kubeletVersion": f"v{next(versions[name] for name in ('kubelet', 'k3s', 'rke2') if name in versions)}",
             "containerRuntimeVersion": f"containerd://{containerd}" if containerd else f"cri-o://{versions['crio']}",
         }
         self._tokens: dict[str, tuple[str, list[str]]] = {}

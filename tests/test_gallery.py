@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from crio_credential_provider.doctor import catalogue
 
+from crio_credential_provider.doctor import catalogue
 from gallery import (
     GALLERY,
     KINDS,
@@ -81,10 +81,22 @@ def status_for(seen: Seen) -> int:
 @pytest.mark.parametrize("name", FAULTS)
 def test_the_fault_is_named_and_no_other(name: str, world: World, tmp_path: Path) -> None:
     fault = load_fault(name)
-    seen = examined(world, fault, tmp_path, offline=False)
-    assert len(seen.findings) == 1, codes(seen)
-    check(fault.expected[0], seen.findings[0])
-    assert seen.status == status_for(seen)
+    with world.node(fault, tmp_path) as laid:
+        seen = look(laid, offline=False)
+        assert len(seen.findings) == 1, codes(seen)
+        check(fault.expected[0], seen.findings[0])
+        assert seen.status == status_for(seen)
+        if seen.report["correctedFiles"]:
+            check_corrected(laid, seen.report["correctedFiles"])
+
+
+def check_corrected(laid: Laid, corrected: list[Object]) -> None:
+    """What is left is another's to grant: an audience, a Role, a newer kubelet."""
+    for file in corrected:
+        write_over(laid, file["file"], file["content"])
+    healed = look(laid, offline=False)
+    files = {file["file"] for file in corrected}
+    assert [found for found in healed.findings if found["file"] in files] == [], codes(healed)
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -99,21 +111,6 @@ def test_what_an_image_shows_of_it(name: str, world: World, tmp_path: Path) -> N
         severity = seen.findings[0]["severity"] if fault.offline == "either" else expected.severity
         check(expected._replace(severity=severity), seen.findings[0])
     assert seen.status == status_for(seen)
-
-
-@pytest.mark.parametrize("name", FAULTS)
-def test_corrected_files_are_healthy(name: str, world: World, tmp_path: Path) -> None:
-    with world.node(load_fault(name), tmp_path) as laid:
-        seen = look(laid, offline=False)
-        corrected = seen.report["correctedFiles"]
-        if not corrected:
-            return
-        for file in corrected:
-            write_over(laid, file["file"], file["content"])
-        # What is left is another's to grant: an audience, a Role, a newer kubelet.
-        healed = look(laid, offline=False)
-        files = {file["file"] for file in corrected}
-        assert [found for found in healed.findings if found["file"] in files] == [], codes(healed)
 
 
 def write_over(laid: Laid, path: str, content: str) -> None:
@@ -292,6 +289,28 @@ def test_what_is_no_file_is_told(what: str, offline: bool, world: World, tmp_pat
                 file.symlink_to(path if what == "loop" else "/nowhere")
             status, _, text = run(laid, (), offline=offline)
         assert status in (0, 1, 3) and text and "Traceback" not in text, path
+
+
+NAMES = ("\x1b]0;owned\x07web", "../../../../secrets/x", "a b", "x" * 100_000, "", "..", "%2e%2e", "line\nbreak")
+
+
+@pytest.mark.parametrize("name", NAMES, ids=range(len(NAMES)))
+def test_names_of_the_cluster_lead_nowhere(name: str, world: World, tmp_path: Path) -> None:
+    """Neither into another path of the API server (the stand-in fails for paths that doctor has no business with), nor
+    onto the terminal."""
+    overlay = tmp_path / "overlay"
+    overlay.mkdir()
+    pods: Object = {
+        "team-alpha/a": {"serviceAccount": name, "image": "nginx:1", "imagePullSecrets": [name]},
+        f"team-alpha/{name}": {"serviceAccount": "web", "image": "nginx:1"},
+        f"{name}/b": {"serviceAccount": "web", "image": f"docker.io/{name}"},
+    }
+    (overlay / "cluster.json").write_text(json.dumps({"pods": pods}))
+    with world.node(load_node("kubeadm")._replace(overlays=(overlay,)), tmp_path) as laid, in_time(name[:20]):
+        status, _, text = run(laid, (), offline=False)
+        assert status in (0, 3) and "\x1b" not in text and "\x07" not in text
+        assert len(text) < 50_000
+        assert all(path.isprintable() and " " not in path for _, path in laid.asked)
 
 
 @contextlib.contextmanager
