@@ -13,7 +13,7 @@ from .catalogue import CATALOGUE, SEVERITIES
 from .checks import CHECKS
 from .checks import cluster as cluster_checks
 from .checks.config import bare_pattern, check_config, check_entry, check_match_images, mirror_patterns
-from .checks.registries import MOST_PROBED, check_mirrors, find_mirrors
+from .checks.registries import MOST_PROBED, asked_mirrors, check_mirrors
 from .cluster import Answers
 from .correction import CORRECTED, Corrected, correct
 from .finding import Examined, Finding, Result, Unexamined
@@ -104,7 +104,7 @@ def _probe(facts: Node) -> dict[tuple[str, bool], Verdict | str]:
     """Asks each mirror whether a registry is there; shows no credential."""
     if facts.given.config:
         return {}
-    places = list(dict.fromkeys((mirror.host, mirror.insecure) for mirror in find_mirrors(facts) if not mirror.primary))
+    places = list(dict.fromkeys((mirror.host, mirror.insecure) for mirror in asked_mirrors(facts)))
     places = places[:MOST_PROBED]
 
     environment = facts.crio.environment if facts.crio else {}
