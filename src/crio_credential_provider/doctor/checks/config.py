@@ -233,7 +233,7 @@ def _against_registries(node: Node, entry: Provider) -> Results:
         others = [Evidence("", 0, text) for text in told[1:_MOST_TOLD]]
         lines = "\n".join(f"- {text.split()[2]}" for text in told)
         yield find("match-images-incomplete", first, *others, remedy=f"add to matchImages ({CORRECTED}):\n{lines}")
-    elif not derived.patterns and not allowed:
+    elif not derived.patterns and not allowed and not mirror_locations(node):
         text = f"no table of {node.registries.main} and its drop-ins has a mirror or another location"
         yield find("no-mirrors", at(node.registries.main, text), remedy="add [[registry]] tables with mirrors, if any")
     else:

@@ -86,6 +86,7 @@ def check_registries(node: Node) -> Results:
 
 def check_locations(node: Node) -> Results:
     """Mirrors that CRI-O cannot ask, or will not."""
+    blocked: dict[str, list[Mirror]] = {}
     for mirror in find_mirrors(node):
         if mirror.primary:
             continue
@@ -93,12 +94,15 @@ def check_locations(node: Node) -> Results:
             evidence = at(mirror.origin, f"location = {mirror.location!r} (prefix {mirror.prefix})")
             yield find("mirror-location-unusable", evidence, remedy=f"correct {mirror.origin}: HOST[:PORT][/PATH]")
         elif (blocker := _blocker(node, mirror)) is not None:
-            line = toml_value_line(node.registries.texts.get(blocker.file, ""), "location", blocker.location)
-            line = line or toml_value_line(node.registries.texts.get(blocker.file, ""), "prefix", blocker.prefix)
-            line = _setting_line(node.registries.texts.get(blocker.file, ""), line, "blocked")
-            evidence = at(blocker.file, f"blocked = true for {blocker.prefix}", line)
-            mine = at(mirror.origin, f"a mirror of {mirror.prefix}")
-            yield find("mirror-blocked", evidence, mine, remedy="remove the block, or the mirror")
+            blocked.setdefault(blocker.prefix, []).append(mirror)
+    for mirrors in blocked.values():
+        blocker = _blocker(node, mirrors[0])
+        assert blocker is not None
+        text = node.registries.texts.get(blocker.file, "")
+        line = toml_value_line(text, "location", blocker.location) or toml_value_line(text, "prefix", blocker.prefix)
+        evidence = at(blocker.file, f"blocked = true for {blocker.prefix}", _setting_line(text, line, "blocked"))
+        mine = (at(mirror.origin, f"{mirror.location}, a mirror of {mirror.prefix}") for mirror in mirrors)
+        yield find("mirror-blocked", evidence, *mine, remedy="remove the block, or the mirror")
 
 
 def _is_usable(location: str) -> bool:
