@@ -12,12 +12,15 @@ import re
 import struct
 import subprocess
 import termios
+import time
 from collections.abc import Iterator, Mapping
 from fcntl import ioctl
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from conftest import NodeMaker
 from crio_credential_provider.cli import explain
@@ -186,6 +189,7 @@ def test_a_pull_that_gets_its_credential(place: Place) -> None:
     assert report["account"] == {"namespace": "team-alpha", "serviceAccount": "default", "pod": "web"}
     assert report["registries"]["match"]["prefix"] == "docker.io"
     assert report["registries"]["match"]["line"] == 3
+    assert (report["registries"]["others"], report["registries"]["othersLeft"]) == ([], 0)
     assert [(source["name"], source["asked"]) for source in report["sources"]] == [
         (SOURCE, True),
         (NGINX, True),
@@ -307,6 +311,36 @@ def test_a_drop_in_that_replaces_a_table_is_told(place: Place) -> None:
     assert [(os.path.basename(table["file"]), table["line"]) for table in match["replaces"]] == [("registries.conf", 3)]
 
 
+def test_near_tables_are_told_with_their_places(place: Place) -> None:
+    text = "".join(
+        f'[[registry]]\nprefix = "{prefix}"\nlocation = "elsewhere.corp"\n'
+        for prefix in ("docker.io/lib", "quay.io", "index.docker.io")
+    )
+    place.node.write(place.node.registries_conf_dir / "x.conf", text)
+    place.node.write(place.node.registries_conf_dir / "y.conf", '[[registry]]\nlocation = "docker.io/library"\n')
+    found = place.alpha().report["registries"]
+    assert (found["match"]["prefix"], found["othersLeft"]) == ("docker.io/library", 1)
+    told = [
+        (other["prefix"], os.path.basename(other["file"]), other["line"], other["why"]) for other in found["others"]
+    ]
+    assert told == [
+        ("docker.io", "registries.conf", 3, "it matches, but is shorter than docker.io/library"),
+        ("docker.io/lib", "x.conf", 1, "it ends within a component of the name"),
+        ("index.docker.io", "x.conf", 7, "images of Docker Hub are named docker.io, not index.docker.io"),
+    ]
+
+
+def test_nothing_is_kept(place: Place) -> None:
+    """Not even the parsed form of files that changed long ago, which the plugin keeps."""
+    for path in (place.node.registries_conf, place.node.kubeconfig):
+        os.utime(path, (1, 1))
+    time.sleep(2.1)
+    assert place.alpha().status == 0
+    assert not place.node.cache_dir.exists()
+    assert place.node.run(request(NGINX)).status == 0
+    assert place.node.cache_dir.exists(), "the plugin would have"
+
+
 def test_everything_blocked(place: Place) -> None:
     place.node.write_registries_conf('[[registry]]\nlocation = "quay.io"\nblocked = true\n')
     done = place.json("quay.io/team/app", "-n", "team-alpha", "--pod=web")
@@ -332,8 +366,9 @@ def test_a_mirror_that_makes_no_reference_fails_the_pull(place: Place) -> None:
 
 def test_auth_files_that_crio_does_not_read(place: Place) -> None:
     place.node.write_registries_conf(f'credential-helpers = ["other"]\n{CONF}')
+    place.node.write("var/lib/kubelet/config.json", json.dumps({"auths": entry(MIRROR)}))
     done = place.alpha()
-    assert done.status == 3
+    assert (done.status, done.source(SOURCE)["credential"]) == (3, None)
     assert "CRI-O reads no auth file" in done.report["verdict"]["text"]
     assert any("reads no auth file at all" in step for step in done.report["then"])
 
@@ -543,6 +578,7 @@ def test_the_file_may_say_whose_secrets_count(place: Place) -> None:
     assert (done.report["secrets"]["looked"], done.source(SOURCE)["credential"]["secret"]) == (["c", "a"], "c")
     assert done.report["notes"] == []
     done = place.alpha("--secrets", path, "--secrets-from=service-account")
+    assert done.report["notes"] == ["nobody was asked: that the service account may read these secrets is assumed"]
     assert done.source(SOURCE)["credential"]["secret"] == "b"
     assert done.report["secrets"]["skipped"] == [
         {"secret": "gone", "reason": "named in imagePullSecrets, but does not exist"}
@@ -571,6 +607,31 @@ def test_a_file_that_is_none(place: Place, text: str, words: str) -> None:
     done = place.alpha("--secrets", place.write_objects(text))
     assert (done.status, done.out) == (2, "")
     assert words in done.err and "Traceback" not in done.err
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.sampled_from(["Secret", "Pod", "List"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["kind", "items", "metadata", "name", "namespace", "type", "data", "stringData", "spec", "x"]
+            ),
+            inner,
+            max_size=5,
+        )
+    ),
+    max_leaves=25,
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(document=_JSON, mode=st.sampled_from(["namespace", "pod", "service-account"]))
+def test_any_file_gives_an_explanation_or_is_refused(place: Place, document: Any, mode: str) -> None:
+    path = place.write_objects(json.dumps({"kind": "List", "items": [document, {"kind": "Pod", "metadata": document}]}))
+    done = place.alpha("--secrets", path, f"--secrets-from={mode}")
+    assert done.status in (0, 2, 3)
+    assert done.status == 2 or done.report["verdict"]["text"]
 
 
 def test_a_file_of_junk_secrets(place: Place) -> None:
@@ -648,16 +709,18 @@ def provider_config(
 
 
 def test_arguments_of_the_credential_provider_config_count(place: Place) -> None:
-    path = str(
-        place.node.write("config.yaml", provider_config(["--mirror-registry=other.corp", "--auth-dir", "/run/auth"]))
-    )
+    text = provider_config(["--mirror-registry=other.corp", "--auth-dir", "/run/auth"])
+    path = str(place.node.write("config.yaml", text))
     done = place.alpha("--config", path)
     assert done.status == 0
     assert "at or below --mirror-registry other.corp" in done.report["plugin"]["reason"]
-    # A person's own flags go before them.
+    # A person's own flags go before them, and are not added to them.
     done = place.alpha("--config", path, f"--mirror-registry={MIRROR}")
     assert done.report["authFile"]["path"].startswith("/run/auth/team-alpha-")
     assert done.status == 0
+    place.node.write("config.yaml", text.replace("other.corp", MIRROR))
+    assert place.alpha("--config", path).report["authFile"] is not None
+    assert place.alpha("--config", path, "--mirror-registry=other.corp").report["authFile"] is None
 
 
 def test_variables_of_the_credential_provider_config_count(place: Place) -> None:
@@ -672,6 +735,41 @@ def test_a_directory_of_credential_provider_configs(place: Place) -> None:
     place.node.write("configs/sub.yaml/z.yaml", "not read: [")
     done = place.alpha("--config", str(place.node.root / "configs"))
     assert done.report["authFile"]["path"].startswith("/run/y/")
+
+
+UNIT = "[Service]\nExecStart=/usr/bin/kubelet --image-credential-provider-config=/etc/kubernetes/providers.yaml\n"
+
+
+def test_the_file_that_the_kubelet_names_counts(place: Place) -> None:
+    place.node.write("etc/systemd/system/kubelet.service", UNIT)
+    path = place.node.write("etc/kubernetes/providers.yaml", provider_config(["--auth-dir=/run/auth"]))
+    done = place.alpha()
+    assert (done.status, done.report["authFile"]["path"].startswith("/run/auth/")) == (0, True)
+    assert done.report["notes"][0] == f"the arguments of the plugin are those of {path}, which the kubelet names"
+    # What a person names goes before it.
+    other = place.node.write("other.yaml", provider_config(["--auth-dir=/run/other"]))
+    assert place.alpha("--config", str(other)).report["authFile"]["path"].startswith("/run/other/")
+    place.node.write("etc/kubernetes/providers.yaml", provider_config(["--none"]))
+    done = place.alpha()
+    assert (done.status, done.report["plugin"]["exitStatus"]) == (3, 2)
+    assert done.report["notes"] == [f"the arguments are those of {path}"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("providers: [", "is not valid YAML"), ("kind: X", "is no CredentialProviderConfig")]
+)
+def test_a_file_of_the_kubelet_that_cannot_be_used_is_told(place: Place, text: str, words: str) -> None:
+    place.node.write("etc/systemd/system/kubelet.service", UNIT)
+    place.node.write("etc/kubernetes/providers.yaml", text)
+    done = place.alpha()
+    assert done.status == 0
+    assert done.report["notes"][0].startswith("the kubelet's CredentialProviderConfig does not count, the plugin's")
+    assert words in done.report["notes"][0]
+
+
+def test_a_renamed_entry_is_found(place: Place) -> None:
+    path = place.node.write("config.yaml", provider_config(["--auth-dir=/run/auth"], name="crio-credential-provider-2"))
+    assert place.alpha("--config", str(path)).report["authFile"]["path"].startswith("/run/auth/")
 
 
 def test_arguments_that_the_plugin_refuses(place: Place) -> None:
@@ -738,11 +836,11 @@ def test_a_persons_paths_start_where_he_is(place: Place, monkeypatch: pytest.Mon
 def test_names_cannot_move_the_cursor(place: Place) -> None:
     """Keys come from tenants, tables from files that others may have written."""
     place.node.write(place.node.registries_conf_dir / "x.conf", '[[registry]]\nlocation = "docker.io/\\u001b[2J"\n')
-    keys = {f"{MIRROR}/\x1b]0;title\x07": {"auth": basic("user", CANARY)}, f"{MIRROR}\u202e": {}, **entry("docker.io")}
+    keys = {**entry(f"{MIRROR}/\x1b]0;\ntitle\x07"), f"{MIRROR}\u202e": {}, **entry("docker.io")}
     place.cluster.add_secret("team-beta", "creds", {"auths": keys})
     done = place.run("nginx:1.27", "-n", "team-beta", "--pod=web")
     assert done.status == 3
-    assert "\\x1b]0;title\\x07" in done.flat
+    assert "\\x1b]0;\\ntitle\\x07" in done.flat
     assert place.beta().status == 3
 
 
@@ -752,6 +850,31 @@ def test_a_password_in_a_key_never_shows(place: Place) -> None:
     assert (done.status, done.source(SOURCE)["others"][0]["key"]) == (3, f"https://***@{MIRROR}/v2/")
     assert f"a key names no user: write {MIRROR}" in done.report["verdict"]["text"]
     assert place.run("nginx:1.27", "-n", "team-beta", "--pod=web").status == 3
+
+
+def test_near_misses_are_told_nearest_first(place: Place) -> None:
+    auths = {**entry("mirror.corp"), **entry("docker.io"), **entry("quay.io"), **entry(f"{MIRROR}/hub2")}
+    place.cluster.add_secret("team-beta", "creds", {"auths": auths})
+    source = place.beta().source(SOURCE)
+    assert [other["key"] for other in source["others"]] == [f"{MIRROR}/hub2", "docker.io", "mirror.corp"]
+    assert source["othersLeft"] == 1
+
+
+def test_why_the_others_lost(place: Place) -> None:
+    keys = ("*.corp:5000", f"https://{MIRROR}/v1/", MIRROR, f"{MIRROR}/hub")
+    for name in ("b", "c"):
+        auths = {key: value for key in keys for value in entry(key).values()}
+        place.cluster.add_secret("team-beta", name, {"auths": auths})
+    source = place.beta().source(SOURCE)
+    assert source["credential"] == {"from": "secret", "secret": "b", "key": f"{MIRROR}/hub"}
+    assert [(other["secret"], other["key"], other["why"]) for other in source["others"]] == [
+        ("c", f"{MIRROR}/hub", "the same key, and secret b comes before it"),
+        ("b", MIRROR, f"it is less specific than {MIRROR}/hub"),
+        ("c", MIRROR, f"it is less specific than {MIRROR}/hub"),
+        ("b", keys[1], "one written as a URL or by another name of the host counts after a key as it stands"),
+        ("c", keys[1], "one written as a URL or by another name of the host counts after a key as it stands"),
+    ]
+    assert source["othersLeft"] == 2
 
 
 def test_entries_without_a_credential_are_told(place: Place) -> None:
@@ -862,9 +985,21 @@ def test_standard_input_may_be_the_request_or_the_secrets(place: Place) -> None:
         (["--request", "-"], recorded_request("request-static-pod"), 3),
         (["nginx", "-n", "team-alpha", "--secrets", "-"], json.dumps(secret("a", entry(MIRROR))).encode(), 0),
     )
-    for arguments, given, status in runs:
-        done = subprocess.run([*base, *arguments], input=given, capture_output=True, env=environment(), check=False)
+    for arguments, stdin, status in runs:
+        done = subprocess.run([*base, *arguments], input=stdin, capture_output=True, env=environment(), check=False)
         assert (done.returncode, done.stderr) == (status, b"")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"),
+    [("ascii", b"h\\xfcb\\u65e5"), ("latin-1", b"h\xfcb\\u65e5"), ("utf-8", b"h\xc3\xbcb\xe6\x97\xa5")],
+)
+def test_an_encoding_that_lacks_a_letter(place: Place, encoding: str, shown: bytes) -> None:
+    place.cluster.add_secret("team-alpha", "creds", {"auths": entry(f"{MIRROR}/h\u00fcb\u65e5")})
+    variables = environment(PYTHONIOENCODING=encoding)
+    done = subprocess.run(command(place), capture_output=True, env=variables, check=False)
+    assert (done.returncode, done.stderr) == (3, b"")
+    assert shown in done.stdout
 
 
 def test_the_help_has_examples_and_exit_statuses() -> None:

@@ -371,6 +371,7 @@ def test_recorded_requests(name: str, mode: str, tmp_path: Path) -> None:
             bench.set_secrets({"mirror-creds": {"auths": {key: {"auth": basic("u", "p")}}}}, namespace)
             ran, told = bench.compare(tmp_path, message, *flags)
             assert (ran.status, told.status) == (0, status)
+            bench.compare(tmp_path, message, *flags, "--no-pull-record")
             # The secrets themselves, with nobody asked.
             secrets = write_secrets(bench, tmp_path / "secrets.json")
             (tmp_path / "request.json").write_bytes(message)

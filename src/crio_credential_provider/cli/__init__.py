@@ -6,7 +6,9 @@ made as well.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from io import TextIOWrapper
 
 SUMMARIES = {
     "completion": "print what completes command lines in a shell",
@@ -30,6 +32,9 @@ def run(arguments: list[str]) -> int:
         The exit status.
     """
     command, *rest = arguments
+    if isinstance(sys.stdout, TextIOWrapper):
+        # Names of secrets and keys may hold what the terminal's encoding lacks.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status = import_module(f".{command}", __name__).run(rest)
     except SystemExit as stop:

@@ -103,7 +103,7 @@ def _explain(given: argparse.Namespace) -> Explanation:
         chosen = pull.find_settings(given)
         asked = pull.find(given, chosen)
     except (RefusedArguments, RequestError) as error:
-        notes = [f"the arguments are those of {given.config}"] if isinstance(error, RefusedArguments) else []
+        notes = [f"the arguments are those of {error.path}"] if isinstance(error, RefusedArguments) else []
         return explanation.failed(error, chosen, given.image or "", notes)
     image = asked.image if asked.typed else None
     explained = explanation.explain(asked.request, chosen, asked.connect, image, asked.typed, asked.notes)
@@ -114,6 +114,8 @@ def _notes_of_file(asked: Pull, explained: Explanation) -> Iterable[str]:
     """What the file that stands for the cluster does not say, and what of it the plugin does not ask for."""
     if asked.offline is None or explained.resolution is None or explained.resolution.account is None:
         return
+    if explained.resolution.selection is not None and asked.settings.secrets_from != settings.POD:
+        yield "nobody was asked: that the service account may read these secrets is assumed"
     yield from asked.offline.notes
     if explained.resolution.selection is not None and asked.settings.secrets_from == settings.NAMESPACE:
         for name, kind in asked.offline.of_other_types(explained.resolution.account.namespace):
@@ -252,13 +254,13 @@ def _write_text(explained: Explanation) -> None:
     from rich.text import Text
 
     def body(lines: Iterable[Line]) -> RenderableType:
-        return Group(*(Padding(Text(printable(text), overflow="fold"), (0, 0, 0, indent)) for indent, text in lines))
+        return Group(*(Padding(Text(_one_line(text), overflow="fold"), (0, 0, 0, indent)) for indent, text in lines))
 
     verdict = explained.verdict
-    write(Text(printable(f"{verdict.text.rstrip('.')}."), style=_STYLES[verdict.status], overflow="fold"))
+    write(Text(_one_line(f"{verdict.text.rstrip('.')}."), style=_STYLES[verdict.status], overflow="fold"))
     if verdict.remedy:
         # Not broken into lines: it may hold a command to be copied.
-        write_line(f"To do: {printable(verdict.remedy)}")
+        write_line(f"To do: {_one_line(verdict.remedy)}")
     grid = Grid.grid(padding=(0, 2, 0, 0))
     grid.add_column(no_wrap=True, style="bold")
     grid.add_column(overflow="fold")
@@ -267,6 +269,11 @@ def _write_text(explained: Explanation) -> None:
             grid.add_row(heading, body(lines))
     if grid.row_count:
         write(Text(""), grid)
+
+
+def _one_line(text: str) -> str:
+    """The text with line breaks escaped as well: a key must not write lines of its own."""
+    return printable(text).replace("\n", "\\n")
 
 
 def _sections(explained: Explanation) -> Iterable[tuple[str, list[Line]]]:

@@ -86,9 +86,13 @@ class Pull(NamedTuple):
 
 
 class RefusedArguments(ProviderError):
-    """Arguments of the CredentialProviderConfig that the plugin itself refuses, with exit status 2."""
+    """Arguments of the CredentialProviderConfig at ``path`` that the plugin itself refuses, with exit status 2."""
 
     fault = "usage"
+
+    def __init__(self, message: str, hint: str, path: str) -> None:
+        super().__init__(message, hint)
+        self.path = path
 
 
 # -- the command line -------------------------------------------------------------------------------------------------
@@ -105,7 +109,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--secrets",
         metavar="FILE",
-        help="objects of the cluster (kubectl get secrets -o yaml) instead of the API server; -: stdin",
+        help="objects of the cluster (kubectl get secrets,pods -o yaml) instead of the API server; -: stdin",
     )
     parser.add_argument(
         "--token-file", metavar="FILE", help="service account token to ask with (kubectl create token), not a new one"
@@ -113,7 +117,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config",
         metavar="FILE",
-        help="the kubelet's CredentialProviderConfig, or a directory of them: args and env of the plugin's entry count",
+        help="CredentialProviderConfig, or a directory of them, for args and env of the plugin's entry (default: the "
+        "one that the node's kubelet names)",
     )
     group = parser.add_argument_group("flags of the plugin, which go before those of --config")
     for name in FLAGS:
@@ -125,32 +130,70 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         group.add_argument(f"--{name}", help=text.replace("%", "%%"), **options)
 
 
-def find_settings(given: argparse.Namespace, usual_config: str = "") -> Settings:
-    """The settings that the plugin would have.
-
-    Args:
-        given: the parsed command line.
-        usual_config: the CredentialProviderConfig that the node's kubelet is known to use; ``--config`` goes before.
+def find_settings(given: argparse.Namespace) -> Settings:
+    """The settings that the plugin would have: those of ``--config``, else of the file that the node's kubelet names.
 
     Raises:
         UsageError: a flag that cannot be; a ``--config`` that cannot be used.
         RefusedArguments: the plugin would refuse what the CredentialProviderConfig says.
     """
-    config = given.config or usual_config
-    arguments, variables = _load_entry(config) if config else ([], {})
+    kubelets = _files_of_kubelet(given)
+    arguments, variables = _load_entry(given.config) if given.config else _load_usual_entry(kubelets.config)
     environment = {**os.environ, **variables}
     try:
         settings.loads(arguments, variables)
     except UsageError as error:
-        raise RefusedArguments(error.message, error.hint) from None
+        raise RefusedArguments(error.message, error.hint, given.config or kubelets.config) from None
     own = [f"--{name}={text}" for name in FLAGS for text in _typed(given, name)]
     found = settings.loads([*arguments, *own], environment)
     if given.mirror_registry:
         # Flags of a person go before those of the file; this one would be added to them.
         found.mirror_registry = settings.loads(own, {}).mirror_registry
+    # The plugin asks its parent process, which this command is no child of.
+    found.kubeconfig = found.kubeconfig or kubelets.kubeconfig
     # Nothing is kept by a command that only looks.
     found.cache_dir = ""
     return found
+
+
+class _Files(NamedTuple):
+    """Files that the node's kubelet names, where this machine knows them; else ""."""
+
+    config: str
+    kubeconfig: str
+
+
+def _files_of_kubelet(given: argparse.Namespace) -> _Files:
+    from ..doctor import kubelet
+    from ..doctor.tree import Tree
+
+    tree = Tree(given.root or "")
+    found = kubelet.find_kubelet(tree, os.sysconf("SC_CLK_TCK"), live=not given.root)
+    flags = [found.flag(name) if found is not None else None for name in (kubelet.PROVIDER_CONFIG, "kubeconfig")]
+    config, kubeconfig = (tree.real(f.value) if f is not None and tree.exists(f.value) else "" for f in flags)
+    # Below --root the plugin knows no kubelet, and takes the usual kubeconfigs alone.
+    return _Files(config, "" if given.root else kubeconfig)
+
+
+def _load_usual_entry(path: str) -> tuple[list[str], dict[str, str]]:
+    """The same for the kubelet's file; what is wrong with it is told by the note on it, and in full by ``doctor``."""
+    try:
+        return _load_entry(path) if path else ([], {})
+    except UsageError:
+        return [], {}
+
+
+def _note_on_config(given: argparse.Namespace) -> list[str]:
+    """Where the plugin's arguments come from, if nobody said."""
+    path = "" if given.config else _files_of_kubelet(given).config
+    if not path:
+        return []
+    try:
+        _load_entry(path)
+    except UsageError as error:
+        why = error.message.removeprefix("--config: ")
+        return [f"the kubelet's CredentialProviderConfig does not count, the plugin's defaults do: {why}"]
+    return [f"the arguments of the plugin are those of {path}, which the kubelet names"]
 
 
 def _typed(given: argparse.Namespace, name: str) -> list[str]:
@@ -171,17 +214,16 @@ def _load_entry(path: str) -> tuple[list[str], dict[str, str]]:
     except OSError as error:
         raise UsageError(f"--config: cannot read {path}: {error.strerror}") from None
     providers = [entry for file in files for entry in _load_providers(file)]
-    ours = [entry for entry in providers if entry.get("name") == PROVIDER_NAME]
+    named = [entry for entry in providers if PROVIDER_NAME in str(entry.get("name"))]
+    ours = sorted(named, key=lambda entry: entry["name"] != PROVIDER_NAME)
     if not ours:
         others = ", ".join(str(entry.get("name")) for entry in providers) or "none"
         raise UsageError(f"--config: {path} has no provider {PROVIDER_NAME!r}", f"it has {others}")
     arguments, variables = ours[0].get("args") or [], ours[0].get("env") or []
     if not isinstance(arguments, list) or not isinstance(variables, list):
         raise UsageError(f"--config: {path}: args and env of {PROVIDER_NAME} must be lists")
-    named = [entry for entry in variables if isinstance(entry, dict)]
-    return [str(argument) for argument in arguments], {
-        str(entry.get("name")): str(entry.get("value") or "") for entry in named
-    }
+    pairs = [(entry.get("name"), entry.get("value")) for entry in variables if isinstance(entry, dict)]
+    return [str(argument) for argument in arguments], {str(name): str(value or "") for name, value in pairs}
 
 
 def _load_providers(path: str) -> list[dict[str, Any]]:
@@ -235,12 +277,19 @@ def find(given: argparse.Namespace, chosen: Settings) -> Pull:
         RequestError: the recorded request is none, as the plugin would say.
     """
     _check(given, chosen)
+    found = _find(given, chosen)
+    return found._replace(notes=(*_note_on_config(given), *found.notes))
+
+
+def _find(given: argparse.Namespace, chosen: Settings) -> Pull:
     offline = None
     if given.secrets:
         origin = "standard input" if given.secrets == "-" else given.secrets
         offline = objectsfile.loads(_read_or_stdin(given.secrets, "--secrets", objectsfile.MAX_SIZE), origin)
     if given.request:
-        return _of_request(given, chosen, offline)
+        request = credentialprovider.loads(_read_or_stdin(given.request, "--request", settings.MAX_REQUEST_SIZE))
+        # What the plugin would say of the request, it says here.
+        return _with_token("", provider.begin(request).image, request, chosen, offline)
     try:
         image = reference.parse(given.image)
     except ReferenceSyntaxError as error:
@@ -248,12 +297,15 @@ def find(given: argparse.Namespace, chosen: Settings) -> Pull:
     if given.token_file:
         token = _read(given.token_file, "--token-file").decode(errors="replace").strip()
         _check_token(token, given)
-        request = Request(image.name, token)
-        return Pull(given.image, image, request, chosen, _connector(request, chosen, offline), offline=offline)
-    if offline is not None:
-        request = Request(image.name, _stand_in(_account_of_file(given, chosen, offline)))
-        return Pull(given.image, image, request, chosen, _connector(request, chosen, offline), offline=offline)
-    return _with_new_token(given, chosen, image)
+    elif offline is not None:
+        token = _stand_in(_account_of_file(given, chosen, offline))
+    else:
+        return _with_new_token(given, chosen, image)
+    return _with_token(given.image, image, Request(image.name, token), chosen, offline)
+
+
+def _with_token(typed: str, image: Reference, request: Request, chosen: Settings, offline: ObjectsFile | None) -> Pull:
+    return Pull(typed, image, request, chosen, _connector(request, chosen, offline), offline=offline)
 
 
 def _check(given: argparse.Namespace, chosen: Settings) -> None:
@@ -279,16 +331,6 @@ def _check(given: argparse.Namespace, chosen: Settings) -> None:
             raise UsageError(f"{flag}: {name!r} is no name that Kubernetes allows")
     if chosen.secrets_from == POD and not (given.pod or given.request or given.token_file):
         raise UsageError("--secrets-from pod takes the secrets that a pod names: name it with --pod")
-
-
-def _of_request(given: argparse.Namespace, chosen: Settings, offline: ObjectsFile | None) -> Pull:
-    data = _read_or_stdin(given.request, "--request", settings.MAX_REQUEST_SIZE)
-    request = credentialprovider.loads(data)
-    try:
-        image = reference.parse(request.image)
-    except ReferenceSyntaxError as error:
-        raise RequestError(f"the CredentialProviderRequest's image is none: {error.message}") from None
-    return Pull("", image, request, chosen, _connector(request, chosen, offline), offline=offline)
 
 
 def _check_token(token: str, given: argparse.Namespace) -> None:
@@ -505,9 +547,8 @@ def _account_of_file(given: argparse.Namespace, chosen: Settings, offline: Objec
     """Whose pull it is, without asking anybody: the pod's service account is the one that the file says."""
     pod = offline.find(objectsfile.POD, given.namespace, given.pod) if given.pod else None
     if given.pod and pod is None and chosen.secrets_from == SERVICE_ACCOUNT:
-        offline.note(
-            f"{offline.origin} has no Pod {given.namespace}/{given.pod}: its service account counts as default"
-        )
+        name = f"{given.namespace}/{given.pod}"
+        offline.note(f"{offline.origin} has no Pod {name}: its service account is taken to be default")
     name = objectsfile.text(pod, "spec", "serviceAccountName") or given.service_account or "default"
     if not serviceaccount.is_subdomain(name):
         raise UsageError(f"--secrets: pod {given.pod} names no valid service account")
