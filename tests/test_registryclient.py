@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from crio_credential_provider import registryclient
 from crio_credential_provider.demo import Answer, Connection, LoopbackServer, Request
@@ -223,7 +225,12 @@ STATUSES: dict[str, tuple[Answer, str, str, tuple[str, ...]]] = {
         ("200 with something else than a manifest",),
     ),
     "401 behind an open /v2/": (answering(401), "unauthorized", "not-asked", ("GET /v2/ asks for no credential",)),
-    "403 behind an open /v2/": (answering(403), "forbidden", "not-allowed", ("answers 403",)),
+    "403 behind an open /v2/": (
+        answering(403),
+        "forbidden",
+        "not-asked",
+        ("answers 403, though GET /v2/ asks for no",),
+    ),
 }
 
 
@@ -435,6 +442,14 @@ def test_an_identity_token_is_a_refresh_token(tokens: TokenRegistry) -> None:
     is_(ask(tokens.host, credential, insecure=True), "unauthorized", "refused", "the token has expired")
 
 
+def test_half_a_credential_is_not_shown_to_a_token_service(tokens: TokenRegistry) -> None:
+    """As with containers/image, which wants both for it."""
+    verdict = ask(tokens.host, Credential(b"alpha", b""), insecure=True)
+    is_(verdict, "unauthorized", "no-credential", "token service", "a user or a password alone")
+    assert (tokens.asked[0]["scheme"], tokens.asked[0]["account"]) == ("", ["alpha"])
+    assert verdict.credential_sent_to == ()
+
+
 def test_access_token_is_a_token_s_other_name(tokens: TokenRegistry) -> None:
     tokens.answer = answering(200, body=json.dumps({"access_token": TOKEN}).encode())
     is_(ask(tokens.host, insecure=True), "ok")
@@ -487,6 +502,7 @@ def test_a_token_service_that_is_away(tokens: TokenRegistry) -> None:
         tokens.realm = f"http://127.0.0.1:{port}/token"
         verdict = ask(tokens.host, insecure=True)
         is_(verdict, "connect", "refused", f"http://127.0.0.1:{port}")
+        assert verdict.credential_sent_to == ()
     tokens.realm = "http://auth.nowhere.invalid/token"
     is_(ask(tokens.host, insecure=True), "dns", "unknown", "auth.nowhere.invalid")
 
@@ -627,7 +643,8 @@ def test_a_registry_that_repeats_the_token_is_not_quoted(tokens: TokenRegistry) 
 )
 def test_only_short_printable_words_are_told(message: object) -> None:
     body = json.dumps({"errors": [{"code": "DENIED", "message": message}]}).encode()
-    with Simulated(of_manifest(answering(403, body=body))) as registry:
+    ping = answering(401, ("WWW-Authenticate", "Basic realm=x"))
+    with Simulated(of_manifest(answering(403, body=body), ping)) as registry:
         verdict = ask(registry.host, insecure=True)
         is_(verdict, "forbidden", "not-allowed")
         assert verdict.evidence.endswith(("403 with the credential", "(DENIED)")), verdict.evidence
@@ -832,7 +849,7 @@ def test_the_token_service_is_trusted_by_the_registry_s_directory(authority: Aut
         trust(tmp_path, tokens.host, authority)
         verdict = ask(tokens.host, root=tmp_path)
         is_(verdict, "tls", "unknown-ca", tokens.service.url)
-        assert tokens.asked == []
+        assert (tokens.asked, verdict.credential_sent_to) == ([], ())
 
 
 # -- no connection ----------------------------------------------------------------------------------------------------
@@ -1052,6 +1069,89 @@ def test_no_proxy(host: str, no_proxy: str, exempt: bool) -> None:
     assert url is not None
     environment = {"HTTPS_PROXY": "http://proxy.corp:3128", "NO_PROXY": no_proxy}
     assert (registryclient.wire.find_proxy(url, environment) is None) == exempt
+
+
+def test_a_name_that_only_a_proxy_could_know() -> None:
+    with Forwarder(1, b"HTTP/1.1 200 OK\r\n\r\n") as proxy:
+        is_(ask("x" * 70 + ".corp", environment={"HTTPS_PROXY": proxy}), "connect", "unreachable", "no host name")
+
+
+# -- whatever comes ---------------------------------------------------------------------------------------------------
+
+WORDS = st.sampled_from(
+    (
+        *(
+            "Bearer",
+            "Basic",
+            "Negotiate",
+            ' realm="',
+            '"',
+            ",",
+            "=",
+            "\\",
+            "scope",
+            "error",
+            "insufficient_scope",
+            "a:b:c",
+        ),
+        *(
+            "http://127.0.0.1:1/",
+            "https://",
+            "//",
+            "/v2/",
+            "service",
+            "@",
+            "[",
+            "%",
+            "\t",
+            " ",
+            "\xe9",
+            PASSWORD,
+            "?",
+            "#",
+        ),
+    )
+)
+TEXTS = st.lists(WORDS, max_size=8).map("".join)
+HEADERS = st.lists(
+    st.tuples(
+        st.sampled_from(["WWW-Authenticate", "Location", "Content-Type", "Retry-After", "Docker-Content-Digest"]), TEXTS
+    ),
+    max_size=3,
+)
+BODIES = st.one_of(
+    st.binary(max_size=60),
+    st.recursive(
+        st.none() | st.integers() | TEXTS | st.just(TOKEN),
+        lambda inner: (
+            st.lists(inner, max_size=2)
+            | st.dictionaries(
+                st.sampled_from(["errors", "token", "code", "message", "schemaVersion"]), inner, max_size=3
+            )
+        ),
+        max_leaves=6,
+    ).map(lambda value: json.dumps(value).encode()),
+)
+ANSWERS = st.builds(
+    lambda status, headers, body: Answer(status, headers, body),
+    st.sampled_from([200, 200, 301, 307, 400, 401, 401, 403, 404, 429, 500, 503]),
+    HEADERS,
+    BODIES,
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(ping=ANSWERS, other=ANSWERS, secret=st.sampled_from([GOOD, WRONG, None, Credential(b"", b"", IDENTITY_TOKEN)]))
+def test_every_answer_comes_to_a_verdict(ping: Answer, other: Answer, secret: Credential | None) -> None:
+    """No answer is a traceback, and none makes us tell a secret that was shown."""
+    # Names beyond this machine are nobody's affair.
+    away = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:1")
+    with Simulated(lambda request: ping if request.path == "/v2/" else other) as registry:
+        verdict = probe_manifest(registry.host, NGINX, "latest", secret, insecure=True, deadline=5, environment=away)
+    assert verdict.outcome in registryclient.OUTCOMES
+    assert bool(verdict.remedy) == (verdict.outcome != "ok")
+    # The demo's password is among the words above, so that it may be in what comes before it was shown.
+    assert IDENTITY_TOKEN not in repr(verdict.exchanges) + verdict.evidence
 
 
 # -- real programs ----------------------------------------------------------------------------------------------------

@@ -27,6 +27,12 @@ _LICENSES = {
     "libffi": "MIT",
     "tomli": "MIT",
     "pyyaml": "MIT",
+    "rich": "MIT",
+    "ruamel-yaml": "MIT",
+    "shtab": "MPL-2.0",
+    "markdown-it-py": "MIT",
+    "mdurl": "MIT",
+    "pygments": "BSD-2-Clause",
     "crio-credential-provider": "Apache-2.0",
 }
 _COMMON_LICENSES = Path("/usr/share/common-licenses")

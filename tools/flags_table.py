@@ -15,7 +15,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
 from crio_credential_provider.settings import FLAGS, Flag
 
-BEGIN, END = "flags: begin", "flags: end"
 _HEAD = "| flag | environment variable | default | what it is |\n|---|---|---|---|\n"
 _REPEATABLE = "repeatable, in the variable separated by commas"
 
@@ -48,13 +47,13 @@ def _paragraph(flag: Flag) -> str:
     return ".TP\n" + "".join(line.replace("-", "\\-") + "\n" for line in lines)
 
 
-def replaced(text: str, fresh: str) -> str:
-    """The text with fresh lines between the lines of the markers."""
+def replaced(text: str, fresh: str, what: str = "flags") -> str:
+    """The text with fresh lines between the lines that say ``flags: begin`` and ``flags: end``."""
     lines = text.splitlines(keepends=True)
-    begin = [number for number, line in enumerate(lines) if BEGIN in line]
-    end = [number for number, line in enumerate(lines) if END in line]
+    begin = [number for number, line in enumerate(lines) if f"{what}: begin" in line]
+    end = [number for number, line in enumerate(lines) if f"{what}: end" in line]
     if len(begin) != 1 or len(end) != 1:
-        sys.exit(f"flags_table: there must be one line with {BEGIN!r} and one with {END!r}")
+        sys.exit(f"there must be one line with '{what}: begin' and one with '{what}: end'")
     return "".join((*lines[: begin[0] + 1], fresh, *lines[end[0] :]))
 
 

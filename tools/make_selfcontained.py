@@ -46,7 +46,8 @@ MAX_SIZE = 16 * 1024 * 1024
 
 # What a pull runs of the standard library: in memory with the interpreter, instead of searched for in the archive. That
 # nothing is missing here is tested by pulls in a tree without the archive; what is too much costs its size alone.
-HOT = ("encodings", "encodings.aliases", "encodings.utf_8", "importlib")
+# A submodule of a package that is in memory must be there as well: only encodings is looked for in the archive, too.
+HOT = ("encodings", "encodings.aliases", "encodings.utf_8", "importlib", "importlib.metadata")
 # Of our package all but these is hot.
 COLD = ("cli", "demo", "doctor", "explanation", "help", "manifests", "registryclient", "version")
 
@@ -219,7 +220,11 @@ def write_archive(modules: Iterable[Module], target: Path) -> None:
 def find_needed(libraries: Path, functions: dict[str, str]) -> Needed:
     """Modules that CPython carries in itself are left out: their code is made ready when it is compiled."""
     roots = [f"{PACKAGE}.__main__", f"{PACKAGE}.demo.selftest", *commands(libraries)]
-    files = {"encodings.idna": SOURCES / "idna.py", "install_on_node": INSTALLER}
+    files = {
+        "encodings.idna": SOURCES / "idna.py",
+        "importlib.metadata": SOURCES / "metadata.py",
+        "install_on_node": INSTALLER,
+    }
     needed = Search(libraries, frozenset(functions)).run(roots, files)
     modules = {name: module for name, module in needed.modules.items() if not _imp.is_frozen(name)}
     modules[f"{PACKAGE}._pinned"] = read(f"{PACKAGE}._pinned", PINNED.encode(), False)

@@ -15,6 +15,7 @@ import base64
 import contextlib
 import os
 import re
+import socket
 import subprocess
 import sys
 import tempfile
@@ -24,7 +25,9 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
+from crio_credential_provider.demo.certificates import Authority
 from crio_credential_provider.demo.cluster import ApiServer
+from crio_credential_provider.demo.registry import MirrorRegistry
 
 SOURCES = Path(__file__).resolve().parent.parent / "src"
 _SCREEN = re.compile(r"(<!-- screen (\S+) -->\n).*?(<!-- end of screen -->\n)", re.DOTALL)
@@ -93,6 +96,46 @@ def kubelet_node() -> Iterator[Node]:
             cluster.allow(namespace, "default")
         _write_kubelet(Path(root), cluster)
         yield Node(Path(root), {root: "", str(cluster.port): "6443"})
+
+
+# As long as 127.0.0.1 or localhost with a port of five digits, since lines break by it.
+_MIRROR, _OTHER, _AWAY = "mirror.lan:5000", "quay-mi.lan:443", "central.lan:443"
+
+
+@contextlib.contextmanager
+def mirror_node() -> Iterator[Node]:
+    """A node with a mirror for Docker Hub, whose own place is away, and one for quay.io with a certificate of a CA that
+    the node does not know. The credential of team alpha is good, that of beta out of date; gamma has another key."""
+    authority = Authority.make("corporate CA")
+    identity = authority.issue("mirror", ip_addresses=["127.0.0.1"])
+    users = {"robot": ("password", ["hub"])}
+    with contextlib.ExitStack() as stack:
+        root = stack.enter_context(tempfile.TemporaryDirectory(prefix="node", dir="/tmp"))
+        cluster = stack.enter_context(ApiServer())
+        mirror = stack.enter_context(MirrorRegistry(users, identity=identity))
+        other = stack.enter_context(MirrorRegistry(users, identity=identity))
+        away = stack.enter_context(socket.socket())
+        away.bind(("127.0.0.1", 0))  # taken, and not listened on
+        mirror.add_image("hub/library/nginx", "1.27")
+        keys = {"alpha": (mirror.host, "robot"), "beta": (mirror.host, "of-last-year"), "gamma": ("docker.io", "robot")}
+        for team, (key, user) in keys.items():
+            cluster.add_secret(f"team-{team}", "pull-creds", {"auths": {key: {"auth": _auth(user)}}})
+            cluster.add_service_account(f"team-{team}", "default", ["pull-creds"])
+            cluster.add_pod(f"team-{team}", "web", "node1")
+            cluster.allow(f"team-{team}", "default")
+        _write_kubelet(Path(root), cluster)
+        place = Path(root, "etc/containers")
+        (place / "registries.conf").write_text(
+            'unqualified-search-registries = ["docker.io"]\n'
+            f'[[registry]]\nprefix = "docker.io"\nlocation = "127.0.0.1:{away.getsockname()[1]}"\n'
+            f'[[registry.mirror]]\nlocation = "{mirror.host}/hub"\n'
+            '[[registry.mirror]]\nlocation = "digests.corp"\npull-from-mirror = "digest-only"\n'
+            f'[[registry]]\nprefix = "quay.io"\nlocation = "localhost:{other.port}"\n'
+        )
+        (place / "certs.d" / mirror.host).mkdir(parents=True)
+        (place / "certs.d" / mirror.host / "ca.crt").write_text(authority.certificate_pem)
+        names = {mirror.host: _MIRROR, f"localhost:{other.port}": _OTHER, f"127.0.0.1:{away.getsockname()[1]}": _AWAY}
+        yield Node(Path(root), {root: "", **names, str(cluster.port): "6443"})
 
 
 def _write_kubelet(root: Path, cluster: ApiServer) -> None:
@@ -203,6 +246,10 @@ def _auth(user: str) -> str:
 # -- screens ----------------------------------------------------------------------------------------------------------
 
 
+def _verify(image: str, namespace: str, *more: str) -> tuple[str, ...]:
+    return ("verify", image, "-n", namespace, "--pod", "web", *more)
+
+
 def _explain(image: str, namespace: str, *more: str) -> tuple[str, ...]:
     return ("explain", image, "-n", namespace, "--pod", "web", *more)
 
@@ -220,6 +267,11 @@ SCREENS = {
     "doctor-image": _doctor(image, "--root", "{root}", "--kubernetes", "1.34"),
     "doctor-explain": _doctor(recipe, "--explain", "match-images-mirror", status=0),
     "explain-not-decided": Screen(kubelet_node, ("explain", "nginx:1.27", "-n", "team-alpha"), 1),
+    "verify-well": Screen(mirror_node, _verify("nginx:1.27", "team-alpha"), 0),
+    "verify-refused": Screen(mirror_node, _verify("nginx:1.27", "team-beta"), 3),
+    "verify-another-key": Screen(mirror_node, _verify("nginx:1.27", "team-gamma"), 3),
+    "verify-no-image": Screen(mirror_node, _verify("nginx:1.72", "team-alpha"), 3),
+    "verify-tls": Screen(mirror_node, _verify("quay.io/team/app:v1", "team-alpha"), 3),
 }
 
 

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import explanation, keyring, provider, registryclient
-from ..errors import ConfigError, ProviderError, UsageError
+from ..errors import ProviderError, UsageError
 from ..explanation import NODE_HELPER, SECRET, Explanation, NotAsked, Source, shown_key
 from ..registryclient import Verdict
 from . import pull
@@ -190,7 +190,7 @@ def _ask_all(explained: Explanation, reference: str, root: str) -> dict[str, Ver
     credentials = _credentials(explained)
     environment = _crio_environment() if not root else os.environ
     found: dict[str, Verdict] = {}
-    failed: list[ConfigError] = []
+    failed: list[Exception] = []
 
     def ask(source: Source) -> None:
         name = source.source.name
@@ -204,7 +204,8 @@ def _ask_all(explained: Explanation, reference: str, root: str) -> dict[str, Ver
             found[name] = registryclient.probe_manifest(
                 host, path, reference, credential, insecure=insecure, root=root, environment=environment
             )
-        except ConfigError as error:
+        except Exception as error:
+            # Raised again below, in the thread that somebody listens to.
             failed.append(error)
 
     wanted = [source for source in explained.sources if source.is_open and not explained.asked.error]
@@ -267,6 +268,8 @@ def _remedy(source: Source, verdict: Verdict, namespace: str) -> str:
     host = source.source.name.partition("/")[0]
     if verdict.cause == "refused" and verdict.outcome == registryclient.UNAUTHORIZED:
         return f"{holder}: was it rotated or mistyped? Write the current credential there"
+    if verdict.cause == "no-credential" and holder:
+        return f"{holder}: {verdict.remedy}"
     if verdict.cause == "not-allowed" and holder:
         return f"{holder}: may its user pull this repository, and is there one of that name?"
     if verdict.cause == "no-credential":
@@ -410,7 +413,7 @@ def _write_text(report: Report) -> None:
 
     parts: list[RenderableType] = [text(_sentence(report.text), _STYLES[report.succeeds])]
     if report.remedy:
-        parts.append(text(f"To do: {report.remedy}"))
+        parts.append(text(_sentence(f"To do: {report.remedy}")))
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for heading in ("", "Source", "Credential", "Verdict"):
         table.add_column(heading, overflow="fold")
@@ -421,7 +424,7 @@ def _write_text(report: Report) -> None:
         style = "green" if found.outcome == registryclient.OK else "" if found.verdict is None else "red"
         name, credential = text(found.source.source.name), text(_shown_credential(found))
         table.add_row(str(number), name, credential, text(_shown(found), style))
-        if lines := [text(_sentence(line)) for line in _details(found)]:
+        if lines := [text(_sentence(line)) for line in _details(found, report.remedy)]:
             details.add_row(str(number), Group(*lines))
     parts += [Text(""), table] if report.checked else []
     parts += [Text(""), details] if details.row_count else []
@@ -460,12 +463,12 @@ def _shown(found: Checked) -> str:
     return words if found.needed or found.verdict is None else f"{words}\nnot needed"
 
 
-def _details(found: Checked) -> Iterator[str]:
-    """What was answered, what to do about it, and who was shown the credential where that is not plain."""
+def _details(found: Checked, told: str) -> Iterator[str]:
+    """What was answered, what to do about it unless that was told, and who else was shown the credential."""
     verdict = found.verdict
     if found.outcome != registryclient.OK:
         yield found.evidence
-        if found.remedy and found.needed:
+        if found.needed and found.remedy and found.remedy != told:
             yield f"to do: {found.remedy}"
     elif verdict is not None and verdict.scheme == "http":
         yield f"it {verdict.evidence}, over plain HTTP"

@@ -71,7 +71,8 @@ def block(value: Any, indent: str = "", dash: str = "  ") -> Iterator[str]:
         if isinstance(key, Comment) or isinstance(inner, Comment):
             comment = key if isinstance(key, Comment) else inner
             lead = f"{indent}# "
-            yield from textwrap.wrap(comment.text, WIDTH, initial_indent=lead, subsequent_indent=lead, **_WRAPPING)
+            text = "".join(c if c.isprintable() else " " for c in comment.text)
+            yield from textwrap.wrap(text, WIDTH, initial_indent=lead, subsequent_indent=lead, **_WRAPPING)
         elif key is not None:
             yield from _entry(scalar(key), inner, indent, dash)
         elif isinstance(inner, dict | list) and inner and not isinstance(inner, Flow):

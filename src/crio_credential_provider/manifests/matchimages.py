@@ -217,8 +217,6 @@ def _leads_elsewhere(table: Registry) -> bool:
 
 
 def _why_left_out(config: Configuration, table: Registry, mirror_registries: Sequence[str]) -> str:
-    if table.blocked:
-        return "blocked: CRI-O refuses such images before it asks a mirror"
     dead = why_dead(table.prefix)
     if dead:
         return f"no image has such a name: {dead}"
@@ -240,6 +238,7 @@ def _places(table: Registry) -> list[str]:
 
 
 def _is_blocked(config: Configuration, location: str) -> bool:
+    """By each source's own name: a blocked registry is still pulled from its mirrors (docs/registries.md, 7)."""
     found = registries.find_registry(config, location)
     return found is not None and found.blocked
 

@@ -129,9 +129,7 @@ def config(entry: dict[str, Any], node: Node, derived: Derived | None) -> dict[A
             commented[comment] = None
         commented[key] = value
     commented["tokenAttributes"] = {
-        Comment(
-            f"The API server's own audience: kubeadm's is {KUBEADM_AUDIENCE}, OpenShift's {OPENSHIFT_AUDIENCE}."
-        ): None,
+        Comment(f"The API server's own. kubeadm: {KUBEADM_AUDIENCE}; OpenShift: {OPENSHIFT_AUDIENCE}"): None,
         **entry["tokenAttributes"],
     }
     return {

@@ -158,8 +158,6 @@ class Client:
         """The Authorization header for the first challenge that CRI-O understands; "" without one."""
         for challenge in challenges:
             if challenge.scheme == "basic":
-                if self._credential is not None:
-                    self.credential_sent_to.append(self._server)
                 # Without a credential CRI-O shows an empty one.
                 return _basic(self._credential)
             if challenge.scheme == "bearer":
@@ -200,7 +198,6 @@ class Client:
                 "token-service-without-tls",
             )
         if credential.identity_token:
-            self.credential_sent_to.append(service.authority)
             wanted += [("grant_type", "refresh_token"), ("refresh_token", credential.identity_token)]
             form = urllib.parse.urlencode([*wanted, ("client_id", "containers/image")])
             return self._ask("POST", service, content=form.encode("ascii"))
@@ -208,7 +205,6 @@ class Client:
         target = f"{path}?{urllib.parse.urlencode([*account, *wanted])}"
         if not (credential.username and credential.password):
             return self._ask("GET", service._replace(target=target))
-        self.credential_sent_to.append(service.authority)
         return self._ask("GET", service._replace(target=target), _basic(credential))
 
     # -- one request -------------------------------------------------------------------------------------------------
@@ -238,7 +234,11 @@ class Client:
             headers["Content-Type"] = "application/x-www-form-urlencoded"
         context = self._trusted().context
         try:
-            return wire.exchange(method, url, headers, content, context, self._environment, self._deadline)
+            opened = wire.connect(url, context, self._environment, self._deadline)
+            if self._credential and (content or authorization.startswith("Basic")):
+                shown = self._shown(url._replace(target="")).partition("://")[2]
+                self.credential_sent_to.append(self._server if url.shown in self._ours else shown)
+            return wire.exchange(opened, method, url, headers, content, self._deadline)
         except Fault as fault:
             where = self._shown(url._replace(target=""))
             evidence = fault.evidence if where == url.origin else f"{where}, where it redirects, cannot be reached"
@@ -304,16 +304,27 @@ class Client:
         if answer.status == 401:
             return self._unauthorized(f"{where} answers 401", words, challenges, authorization)
         if answer.status == 403:
-            who = "with the credential" if self._credential else "without a credential"
-            remedy = "the registry's administrator grants the credential's user the right to pull this repository"
-            if self._credential is None:
-                remedy = "a pull secret of the namespace needs a credential for this host"
-            return Fault(FORBIDDEN, f"{where} answers 403 {who}{words}", remedy, self._cause("not-allowed"))
+            return self._forbidden(f"{where} answers 403", words, authorization)
         if answer.status == 404:
             unknown = "repository" if "NAME_UNKNOWN" in words else "manifest" if "MANIFEST_UNKNOWN" in words else ""
             remedy = "is the name right there? Some registries answer 404 to who may not see a repository"
             return Fault(NOT_FOUND, f"{where} answers 404{words}", remedy, unknown)
         return self._unwilling(answer, where)
+
+    def _forbidden(self, what: str, words: str, authorization: str) -> Fault:
+        if self._credential and not authorization:
+            evidence = f"{what}, though GET /v2/ asks for no credential, so that CRI-O shows none{words}"
+            return Fault(FORBIDDEN, evidence, _ASK, "not-asked")
+        if not self.credential_sent_to:
+            return Fault(FORBIDDEN, f"{what} without a credential{words}", self._wanted(), "no-credential")
+        remedy = "the registry's administrator grants the credential's user the right to pull this repository"
+        return Fault(FORBIDDEN, f"{what} with the credential{words}", remedy, "not-allowed")
+
+    def _wanted(self) -> str:
+        """What to do where none was shown."""
+        if self._credential:
+            return "its entry has a user or a password alone, which CRI-O shows no token service: complete it"
+        return "a pull secret of the namespace needs a credential for this host"
 
     def _unauthorized(self, what: str, words: str, challenges: Sequence[Challenge], authorization: str) -> Fault:
         if not authorization:
@@ -322,10 +333,9 @@ class Client:
                 evidence = f"{what}, and wants {schemes}, which CRI-O does not know{words}"
                 return Fault(UNAUTHORIZED, evidence, "let it offer Basic or Bearer", "unknown-challenge")
             evidence = f"{what}, though GET /v2/ asks for no credential, so that CRI-O shows none{words}"
-            return Fault(UNAUTHORIZED, evidence, "let the registry answer 401 to GET /v2/ as well", "not-asked")
-        if self._credential is None:
-            remedy = "a pull secret of the namespace needs a credential for this host"
-            return Fault(UNAUTHORIZED, f"{what} without a credential{words}", remedy, "no-credential")
+            return Fault(UNAUTHORIZED, evidence, _ASK, "not-asked")
+        if not self.credential_sent_to and (self._credential is None or authorization.startswith("Bearer")):
+            return Fault(UNAUTHORIZED, f"{what} without a credential{words}", self._wanted(), "no-credential")
         if authorization.startswith("Bearer"):
             evidence = f"{what} to the token that its token service gave for the credential{words}"
             remedy = "may the credential's user pull this repository, and is there one of that name?"
@@ -335,10 +345,9 @@ class Client:
     def _no_token(self, answer: Answer, service: Url) -> Fault:
         where, words = f"its token service {self._shown(service)}", self._words(answer)
         refused = answer.status in (401, 403) or (answer.status == 400 and bool(self._credential))
-        if refused and self._credential is None:
+        if refused and not self.credential_sent_to:
             evidence = f"{where} answers {answer.status} without a credential{words}"
-            remedy = "a pull secret of the namespace needs a credential for this host"
-            return Fault(UNAUTHORIZED, evidence, remedy, "no-credential")
+            return Fault(UNAUTHORIZED, evidence, self._wanted(), "no-credential")
         if refused:
             evidence = f"{where} answers {answer.status}: it refuses the credential{words}"
             return Fault(UNAUTHORIZED, evidence, _ROTATED, "refused")
@@ -371,9 +380,6 @@ class Client:
             return Fault(SERVER_ERROR, f"{where} answers {answer.status}{words}", remedy)
         remedy = "the registry's administrator knows what this status means there"
         return Fault(SERVER_ERROR, f"{where} answers {answer.status}{words}", remedy, "unexpected-status")
-
-    def _cause(self, with_credential: str) -> str:
-        return with_credential if self._credential else "no-credential"
 
     def _unreachable(self, url: Url, error: OSError) -> Fault:
         """No answer: the connection or TLS failed."""
@@ -456,6 +462,7 @@ class Client:
 _USER_AGENT = f"crio-credential-provider/{__version__} (verify)"
 _LIMITS = ("Retry-After", "RateLimit-Limit", "RateLimit-Remaining")
 _ROTATED = "was it rotated or mistyped? Write the current one into the pull secret"
+_ASK = "let the registry answer 401 to GET /v2/ as well"
 _PROXY = "If CRI-O uses a proxy, set HTTPS_PROXY here as its unit does"
 
 # How far a question came; an answer of any status is further than all.

@@ -143,16 +143,36 @@ class Silent(TimeoutError):
     """A connection was taken, and nothing came in time."""
 
 
-def exchange(
-    method: str,
-    url: Url,
-    headers: dict[str, str],
-    content: bytes,
-    context: ssl.SSLContext,
-    environment: Mapping[str, str],
-    deadline: float,
-) -> Answer:
-    """Asks once, and follows nothing.
+class Opened(NamedTuple):
+    """A connection on which a URL can be asked for: what to name there, and what a proxy wants besides."""
+
+    connection: socket.socket
+    target: str
+    headers: dict[str, str]
+
+
+def exchange(opened: Opened, method: str, url: Url, headers: dict[str, str], content: bytes, deadline: float) -> Answer:
+    """Asks once, follows nothing, and closes.
+
+    Raises:
+        OSError: no answer in time, or none.
+        http.client.HTTPException: no HTTP is spoken there.
+        TooMuch: the answer has no end.
+    """
+    connection = http.client.HTTPConnection(url.host, url.port)
+    connection.sock = _Wire(opened.connection, deadline)
+    try:
+        connection.request(method, opened.target, content or None, {**headers, **opened.headers})
+        response = connection.getresponse()
+        return Answer(response.status, response.headers, response.read(), url)
+    except TimeoutError:
+        raise Silent from None
+    finally:
+        opened.connection.close()
+
+
+def connect(url: Url, context: ssl.SSLContext, environment: Mapping[str, str], deadline: float) -> Opened:
+    """A connection for a URL, TLS included.
 
     Args:
         context: for https.
@@ -160,48 +180,31 @@ def exchange(
         deadline: by the monotonic clock.
 
     Raises:
-        OSError: no connection, no TLS, or no answer in time.
-        http.client.HTTPException: no HTTP is spoken there.
-        TooMuch: the answer has no end.
+        OSError: no connection, or no TLS.
         Fault: the host or a proxy cannot be found, or the proxy refuses.
     """
-    opened, target = _open(url, headers, context, environment, deadline)
-    connection = http.client.HTTPConnection(url.host, url.port)
-    connection.sock = _Wire(opened, deadline)
-    try:
-        connection.request(method, target, content or None, headers)
-        response = connection.getresponse()
-        return Answer(response.status, response.headers, response.read(), url)
-    except TimeoutError:
-        raise Silent from None
-    finally:
-        opened.close()
-
-
-def _open(
-    url: Url, headers: dict[str, str], context: ssl.SSLContext, environment: Mapping[str, str], deadline: float
-) -> tuple[socket.socket, str]:
-    """A connection for a URL, and what to ask there: a proxy wants the whole URL where there is no TLS."""
     proxy = find_proxy(url, environment)
     if proxy is None:
         plain = _connect(url.host, url.port, deadline)
     else:
         plain = _connect_to_proxy(proxy, deadline)
         if url.scheme == "http":
-            headers.update(proxy.headers)
-            return plain, url.origin + url.target
+            # It wants the whole URL where there is no TLS.
+            return Opened(plain, url.origin + url.target, proxy.headers)
     if url.scheme == "http":
-        return plain, url.target
+        return Opened(plain, url.target, {})
     try:
         if proxy is not None:
             _tunnel(plain, proxy, url, deadline)
         plain.settimeout(_remaining(deadline))
-        return context.wrap_socket(plain, server_hostname=url.host), url.target
-    except TimeoutError:
+        return Opened(context.wrap_socket(plain, server_hostname=url.host), url.target, {})
+    except BaseException as error:
         plain.close()
-        raise Silent from None
-    except BaseException:
-        plain.close()
+        if isinstance(error, TimeoutError):
+            raise Silent from None
+        # What ssl says of a certificate is a ValueError as well.
+        if isinstance(error, ValueError) and not isinstance(error, ssl.SSLError):
+            raise OSError(0, "it is no host name") from None
         raise
 
 
