@@ -29,7 +29,7 @@ from crio_credential_provider.manifests import layout, nodefiles
 from crio_credential_provider.manifests.nodefiles import DISTRIBUTIONS
 from crio_credential_provider.settings import SECRETS_FROM
 from crio_credential_provider.settings import loads as settings_of
-from manifests_documents import COMMANDS, ROOT, printed
+from manifests_documents import COMMANDS, PAGE, ROOT, page, printed
 from real_programs import need
 
 VERSIONS = ("1.33", "1.34", "1.35", "1.36", "1.37")
@@ -88,6 +88,11 @@ def node(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_files_of_the_repository_are_what_the_command_prints(name: str) -> None:
     assert (ROOT / name).read_text() == printed(COMMANDS[name]), "run: python tests/manifests_documents.py"
+
+
+def test_the_screens_of_the_page_are_what_running_gives() -> None:
+    assert PAGE.read_text().count("$ crio-credential-provider manifests") > 5
+    assert PAGE.read_text() == page(), "run: python tests/manifests_documents.py"
 
 
 def test_no_manifest_of_the_documents_is_made_by_hand() -> None:
@@ -482,6 +487,7 @@ def test_merging_prints_the_file_and_tells_the_rest_on_stderr(run: Any, tmp_path
     assert answer.status == 0 and answer.stdout.startswith(path.read_text())
     assert "Changed: added the provider crio-credential-provider" in answer.stderr
     assert r"Overlap: \x1b[31m (docker.*) and ours (docker.io)" in answer.stderr and "\x1b" not in answer.stderr
+    assert run("--merge", str(path), "--match-image", "docker.io").stdout == answer.stdout
     told = json.loads(run("config", "--merge", str(path), "--match-image", "docker.io", "--output", "json").stdout)
     assert told["text"] == answer.stdout and told["overlaps"][0]["pattern"] == "docker.*"
     assert path.read_text().startswith(PLATFORM)
@@ -539,7 +545,7 @@ def test_a_file_that_cannot_be_merged_into(run: Any, tmp_path: Path, content: An
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["bogus"], "'bogus' is none of config"),
+        (["bogus"], "invalid choice: 'bogus' (choose from"),
         (["config", "--match-image", "mirror.corp/*"], "literally"),
         (["config", "--match-image", "docker.io", "--kubernetes", "1.32"], "hands no tokens"),
         (["config", "--match-image", "docker.io", "--kubernetes", "latest"], "not a version"),
@@ -554,6 +560,7 @@ def test_a_file_that_cannot_be_merged_into(run: Any, tmp_path: Path, content: An
         (["kustomize"], "--directory"),
         (["rbac", "--merge", "x"], "--merge"),
         (["rbac", "--force"], "--directory"),
+        (["config", "--merge", "x", "--in-place", "--directory", "d"], "exclude each other"),
         (["config", "--in-place"], "--merge"),
         (["pull-secrets"], "which namespace"),
         (["pull-secrets", "-n", "Team"], "no name of an object"),

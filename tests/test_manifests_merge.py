@@ -52,7 +52,8 @@ providers:
 
 
 def parsed(text: str) -> Any:
-    return yaml.safe_load(text)
+    # Go's parser takes tabs where PyYAML does not.
+    return yaml.safe_load(text.replace("\t", " "))
 
 
 def others(config: Any) -> list[Any]:
@@ -114,7 +115,9 @@ def test_what_is_not_ours_stays_letter_for_letter() -> None:
     assert result.changes == (f"added the provider {NAME}",)
 
 
-@pytest.mark.parametrize("text", ["", "\n", "# a comment\n", "# without a newline", "---\n", "\ufeff"])
+@pytest.mark.parametrize(
+    "text", ["", "\n", "# a comment\n", "# without a newline", "---\n", "--- # x\n# y\n", "%YAML 1.1\n---\n"]
+)
 def test_a_file_with_nothing_in_it_gets_our_entry(text: str) -> None:
     result = merge(text, WANTED)
     assert parsed(result.text)["providers"] == [ours(result.text)]
@@ -260,6 +263,52 @@ def test_older_types_have_no_tokens(version: str) -> None:
     assert result.changes[0].startswith("apiVersion")
 
 
+ODD_LAYOUTS = {
+    "marks": "---\n" + OTHERS + "...\n",
+    "directive": "%YAML 1.1\n---\n" + OTHERS,
+    "byte order mark": "\ufeff" + OTHERS,
+    "no newline at the end": RECIPE.rstrip("\n"),
+    "a dash alone": RECIPE.replace("- name", "-\n  name"),
+    "a comment behind the dash": RECIPE.replace("- name", "- # ours\n  name"),
+    "an indented document": "  " + RECIPE.replace("\n", "\n  ").rstrip(" "),
+    "flow over lines": "{\n  kind: CredentialProviderConfig, # which\n  apiVersion: kubelet.config.k8s.io/v1,\n"
+    "  providers: [\n    {name: x, matchImages: [a.b], # why\n     defaultCacheDuration: 1s},\n  ]\n}\n",
+    "ours in flow over lines": "apiVersion: kubelet.config.k8s.io/v1\nkind: CredentialProviderConfig\nproviders:\n"
+    "  - {\n      name: 'crio-credential-provider', # the name\n      matchImages: [\n        quay.io, # one\n"
+    "        nginx, # dead\n      ], # two\n    }\n",
+    "a block of text": RECIPE.replace(NAME, "x") + "  env:\n  - name: A\n    value: |+\n      # no comment\n\n",
+    "text over lines": RECIPE.replace('"mirror.internal.company.com/*"', '"mirror.\\\n      company.com"'),
+    "trailing blanks": RECIPE.replace("\n", "  \n"),
+    "tabs before comments": RECIPE.replace("\n", "\t# x\n"),
+    "tabs for blanks": RECIPE.replace(": ", ":\t"),
+    "empty values": "kind: CredentialProviderConfig\napiVersion: kubelet.config.k8s.io/v1\nproviders:\n- name: "
+    "crio-credential-provider\n  args:\n  tokenAttributes: # none\n  matchImages:\n  env: []\n",
+    "no providers in JSON": '{"kind":"CredentialProviderConfig","apiVersion":'
+    '"kubelet.config.k8s.io/v1","providers":null}',
+    "no providers in JSON over lines": '{\n\t"kind": "CredentialProviderConfig",\n\t"apiVersion": '
+    '"kubelet.config.k8s.io/v1",\n\t"providers": null\n}\n',
+    "no providers in flow": "{kind: CredentialProviderConfig, apiVersion: kubelet.config.k8s.io/v1, "
+    "providers: ~} # why\n",
+    "other types": RECIPE.partition("  matchImages")[0] + "  matchImages: text\n  args: |\n    --a\n"
+    "  tokenAttributes: []\n  defaultCacheDuration: >-\n    10m\n  env:\n    A: b\n",
+    "many that go": RECIPE.partition("- name")[0] + "- {a: 1, name: crio-credential-provider, b: 2, c: 3, "
+    "args: ['--x', --y]}\n",
+    "an anchor for itself": RECIPE.replace("name: ", "name: &n ") + "  env:\n  - {name: A, value: *n}\n",
+    "explicit keys": "? kind\n: CredentialProviderConfig\n? apiVersion\n: kubelet.config.k8s.io/v1\n",
+    "tags": RECIPE.replace('"10m"', '!!str "10m"'),
+    "merged keys": OTHERS.replace("  - name:   ", "  - &base\n    name:   ").replace(
+        "    # deeper", "  - <<: *base\n    name: crio-credential-provider\n    # deeper"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ODD_LAYOUTS.values(), ids=ODD_LAYOUTS)
+def test_odd_layouts(text: str) -> None:
+    result = merged(text)
+    for comment in ("# ours", "# which", "# why", "# the name", "# one", "# two", "# none", "# the cloud"):
+        assert (comment in text) <= (comment in result.text), result.text
+
+
 SHARED = """\
 apiVersion: kubelet.config.k8s.io/v1
 kind: CredentialProviderConfig
@@ -295,10 +344,20 @@ def test_overlaps_are_told_and_nothing_is_done_about_them() -> None:
     assert merged(OTHERS).overlaps == ()
 
 
+def test_a_layout_that_nobody_can_edit_is_refused() -> None:
+    text = RECIPE.partition("- name")[0] + "- &b\n  name: x\n  cache: 1\n- <<: *b\n  name: crio-credential-provider\n"
+    with pytest.raises(ConfigError, match="cannot be edited without risk"):
+        merge(text, WANTED)
+
+
 def test_faults_of_others_are_told_and_left() -> None:
     text = OTHERS.replace("    env:", "    cache: 1\n    tokenAttributes: {cacheType: Token}\n    env:") + "more: 1\n"
     result = merged(text, WANTED._replace(kubernetes=(1, 33)))
     assert len(result.notes) == 3
+    twice = merge(OTHERS.replace("    # deeper", "  - name: ecr-credential-provider\n    # deeper"), WANTED)
+    assert twice.notes == (
+        "the provider ecr-credential-provider stands twice, and the kubelet does not start with that",
+    )
     assert all("does not start" in note for note in result.notes)
 
 
@@ -314,6 +373,8 @@ BOMB = "a0: &a0 [x,x]\n" + "".join(f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 9)}
         ("a: 1\n", "it has no kind"),
         ("- a\n", "it has no kind"),
         ("text\n", "it has no kind"),
+        ("null\n", "it has no kind"),
+        ("{}\n", "it has no kind"),
         (RECIPE.replace("config.k8s.io/v1", "config.k8s.io/v2"), "not kubelet.config.k8s.io/v1"),
         (RECIPE + "kind: CredentialProviderConfig\n", "line 11: the key 'kind' stands here for a second time"),
         (RECIPE + RECIPE.partition("providers:\n")[2], "line 11: a second provider crio-credential-provider"),
@@ -447,13 +508,13 @@ def test_twice_is_once_and_others_stay(text: str, minor: int, given_args: tuple[
     except UsageError:
         # What is left of the arguments cannot be used together.
         return
-    before, after = parsed(text.replace("\t", " ")), parsed(result.text.replace("\t", " "))
+    before, after = parsed(text), parsed(result.text)
     assert others(after) == others(before)
     assert [p["name"] for p in after["providers"]][: len(before["providers"])] == [
         p["name"] for p in before["providers"]
     ]
     assert list(after) == list(before)
-    assert faults({**after, "providers": [ours(result.text.replace("\t", " "))]}, minor) == []
+    assert faults({**after, "providers": [ours(result.text)]}, minor) == []
     again = merge(result.text, wanted)
     assert (again.text, again.changes) == (result.text, ())
     if not result.changes:

@@ -41,9 +41,10 @@ Standard output takes objects of the API server, or one file of a node; for more
 objects come as NAME.yaml, files of a node below node/ with their paths. A file that is there with other
 content is left alone unless --force is given.
 
---merge FILE prints FILE with our provider in it. All else stays as it is; what is ours is brought up to
-date, and what is not given keeps its value. What was changed, and which other providers match the same
-images, is told on standard error. A second merge changes nothing. --in-place writes it back.
+--merge FILE (KIND is config then, if none is given) prints FILE with our provider in it. All else
+stays as it is; what is ours is brought up to date, and what is not given keeps its value. What was
+changed, and which other providers match the same images, is told on standard error. A second merge
+changes nothing. --in-place writes it back.
 
 Examples:
   crio-credential-provider manifests                              the kinds
@@ -107,6 +108,8 @@ def run(arguments: list[str]) -> int:
         The exit status.
     """
     given = parser().parse_args(arguments)
+    if given.merge is not None and not given.kinds:
+        given.kinds = ["config"]
     try:
         if not given.kinds:
             return _list_kinds(given)
@@ -141,7 +144,7 @@ def _note(text: str) -> None:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = make_parser("manifests", _DESCRIPTION, _EPILOG)
-    made.add_argument("kinds", nargs="*", metavar="KIND", type=_kind, help=", ".join(KINDS))
+    made.add_argument("kinds", nargs="*", metavar="KIND", choices=_Kinds(KINDS), help=", ".join(KINDS))
     cluster = made.add_argument_group("the cluster")
     cluster.add_argument(
         "--distribution",
@@ -186,11 +189,13 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def _kind(text: str) -> str:
-    # argparse holds an empty list against choices.
-    if text not in KINDS:
-        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(KINDS)}")
-    return text
+class _Kinds(tuple[str, ...]):
+    """Choices of which none may be made: argparse holds the empty list against them as well."""
+
+    __slots__ = ()
+
+    def __contains__(self, kind: object) -> bool:
+        return kind == [] or super().__contains__(kind)
 
 
 _PATH = re.compile(r"/[\w./@:+,-]*[\w]", re.ASCII)
@@ -580,5 +585,5 @@ def _merge(request: _Request) -> int:
         told = merged._asdict()
         write_json({**told, "overlaps": [overlap._asdict() for overlap in merged.overlaps]})
     else:
-        sys.stdout.write(merged.text)
+        write_line(merged.text.removesuffix("\n"))
     return OK

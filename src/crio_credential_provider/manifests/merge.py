@@ -1,8 +1,8 @@
 """Our entry put into an existing CredentialProviderConfig, of which all else stays letter for letter.
 
 The text is edited where something has to change, at the places that the YAML parser tells; what is not ours is not
-written anew. Where values are shared by anchors, ruamel.yaml writes the whole file: comments, order and quotes stay,
-spaces may not. Whatever the way, the result is read again, and must be what was meant and nothing else.
+written anew. Where that does not do (``<<`` and the like), ruamel.yaml writes the whole file: comments, order and
+quotes stay, spaces may not. Whatever the way, the result is read again, and must be what was meant and nothing else.
 
     merged = merge(text, Wanted(kubernetes=(1, 34), match_images=("docker.io",)), name="/etc/kubernetes/cpc.yaml")
     merged.text, merged.changes, merged.overlaps
@@ -11,8 +11,10 @@ spaces may not. Whatever the way, the result is read again, and must be what was
 from __future__ import annotations
 
 import difflib
+import functools
 import io
 import json
+import re
 from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
@@ -69,10 +71,8 @@ def merge(
         UsageError: the entry would be one that the plugin refuses.
     """
     source = _read(text, name)
-    if source.data is None:
-        new = {"apiVersion": providerconfig.API_VERSION, "kind": providerconfig.KIND}
-        entry = providerconfig.new_entry(wanted)
-        return Merged(_appended(text, {**new, "providers": [entry]}), (f"added the provider {NAME}",), (), ())
+    if source.is_empty:
+        return Merged(_with_our_entry_only(text, wanted, name), (f"added the provider {NAME}",), (), ())
     _check(source, name)
     target, changes = _target(source.data, wanted, without)
     ours = next(provider for provider in target["providers"] if provider.get("name") == NAME)
@@ -111,6 +111,7 @@ class _Source(NamedTuple):
     """A file as it is.
 
     Attributes:
+        readable: the text as it was parsed, of the same length.
         is_json: whether the text is JSON.
         root: the parser's tree.
         data: the value; None for no document.
@@ -118,10 +119,16 @@ class _Source(NamedTuple):
     """
 
     text: str
+    readable: str
     is_json: bool
     root: yaml.Node | None
     data: Any
     aliases: dict[int, yaml.Node]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing but comments and marks of a document."""
+        return self.root is None or (isinstance(self.root, yaml.ScalarNode) and self.root.value == "")
 
 
 class _Loader(yaml.SafeLoader):
@@ -148,9 +155,9 @@ def _read(text: str, name: str) -> _Source:
             f"{name} is larger than {MAX_SIZE >> 20} MiB", f"is this the kubelet's {providerconfig.KIND}?"
         )
     is_json = _is_json(text)
+    readable = _without_tabs(text, is_json)
     try:
-        # JSON may be indented by tabs, and holds none in its strings; YAML may not.
-        loader = _Loader(text.replace("\t", " ") if is_json else text)
+        loader = _Loader(readable)
         try:
             root = loader.get_single_node()
             if root is not None:
@@ -162,7 +169,17 @@ def _read(text: str, name: str) -> _Source:
         raise ConfigError(f"{name} is nested too deeply", "the kubelet cannot read it either") from None
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{name}{_line_of(error)}: {_reason(error)}", _hint(error)) from None
-    return _Source(text, is_json, root, data, loader.aliases)
+    return _Source(text, readable, is_json, root, data, loader.aliases)
+
+
+def _without_tabs(text: str, is_json: bool) -> str:
+    """The text with blanks for tabs where the kubelet's parser takes them and PyYAML does not: not in an indentation.
+
+    JSON may be indented by tabs, and holds none in its strings.
+    """
+    if is_json:
+        return text.replace("\t", " ")
+    return re.sub(r"^( *[^\s][^\n]*)", lambda line: line[0].replace("\t", " "), text, flags=re.MULTILINE)
 
 
 def _is_json(text: str) -> bool:
@@ -307,13 +324,21 @@ def _notes(data: dict[str, Any], wanted: Wanted) -> Iterator[str]:
 # -- writing ----------------------------------------------------------------------------------------------------------
 
 
-def _appended(text: str, value: dict[str, Any]) -> str:
+def _with_our_entry_only(text: str, wanted: Wanted, name: str) -> str:
     """A document after comments, or as the first thing of the file."""
+    value = {
+        "apiVersion": providerconfig.API_VERSION,
+        "kind": providerconfig.KIND,
+        "providers": [providerconfig.new_entry(wanted)],
+    }
     newline = _newline(text)
-    head = text if not text.strip("\ufeff \t\r\n") or text.endswith("\n") else f"{text}{newline}"
-    if not head.strip():
-        head = ""
-    return head + layout.dumps(value).replace("\n", newline)
+    head = text if text.strip() else ""
+    if head and not head.endswith("\n"):
+        head += newline
+    made = head + layout.dumps(value).replace("\n", newline)
+    if _read(made, name).data != value:
+        raise _too_odd(name)
+    return made
 
 
 def _newline(text: str) -> str:
@@ -321,14 +346,19 @@ def _newline(text: str) -> str:
 
 
 def _rewrite(source: _Source, target: dict[str, Any], name: str) -> str:
-    for way in (_by_edits, _by_json if source.is_json else _by_roundtrip):
+    last = _by_json if source.is_json else _by_roundtrip
+    for way in (_by_edits, functools.partial(_by_edits, everywhere=True), last):
         try:
             text = way(source, target)
             if _read(text, name).data == target:
                 return text
         except (ConfigError, _Odd):
             continue
-    raise ConfigError(
+    raise _too_odd(name)
+
+
+def _too_odd(name: str) -> ConfigError:
+    return ConfigError(
         f"{name} is laid out in a way that cannot be edited without risk",
         "add what `manifests config` prints by hand",
     )
@@ -338,35 +368,36 @@ class _Odd(Exception):
     """A layout that the edits do not know."""
 
 
-def _by_edits(source: _Source, target: dict[str, Any]) -> str:
-    source = _without_aliases(source)
+def _by_edits(source: _Source, target: dict[str, Any], *, everywhere: bool = False) -> str:
+    source = _without_aliases(source, everywhere)
     editor = _Editor(source)
     assert source.root is not None
     editor.change(source.root, source.data, target)
     return editor.result()
 
 
-def _without_aliases(source: _Source) -> _Source:
-    """The same with aliases written out in our entry: what changes there is not to change elsewhere.
+def _without_aliases(source: _Source, everywhere: bool) -> _Source:
+    """The same with aliases written out, in our entry alone or everywhere.
+
+    What is changed in our entry is not to change elsewhere, whichever of the two has the anchor.
 
     Raises:
-        _Odd: our entry has anchors, tags, or merges another mapping.
+        _Odd: our entry merges another mapping.
     """
     node = _our_node(source)
-    if source.is_json or node is None:
+    if not source.aliases or node is None:
         return source
     editor = _Editor(source)
     ours = range(node.start_mark.index, editor.end(node))
-    for token in yaml.scan(source.text, yaml.SafeLoader):
-        special = isinstance(token, yaml.AnchorToken | yaml.TagToken | yaml.AliasToken)
+    for token in yaml.scan(source.readable, yaml.SafeLoader):
         place = token.start_mark.index
-        if not special or place not in ours:
+        if not isinstance(token, yaml.AliasToken) or not (everywhere or place in ours):
             continue
-        if not isinstance(token, yaml.AliasToken) or source.text[:place].rstrip().endswith("<<:"):
+        if source.text[:place].rstrip().endswith("<<:"):
             raise _Odd
         value = yaml.SafeLoader("").construct_object(source.aliases[place], deep=True)
         editor.replace(place, token.end_mark.index, layout.flow_scalar(value))
-    return _read(editor.result(), "") if editor.edits else source
+    return _read(editor.result(), "")
 
 
 def _our_node(source: _Source) -> yaml.Node | None:
@@ -514,7 +545,9 @@ class _Editor:
             # Keys that begin on the line of a dash: the next one takes their place, unless comments are in between.
             following = spans[after][0]
             if self.text[spans[place][0] : following].count("#"):
-                self.replace(*spans[place], "")
+                self.replace(
+                    *spans[place], "".join(f"{self.newline}{line.rstrip()}" for line in self.comments(*spans[place]))
+                )
                 self.delete_whole_lines(spans[place + 1 : after])
             else:
                 self.replace(spans[place][0], following, "")
@@ -525,8 +558,12 @@ class _Editor:
         """All but the comments among them."""
         for span in spans:
             start, end = self.line_start(span[0]), self.line_end(span[1])
-            lines = self.text[start:end].splitlines(keepends=True)
-            self.replace(start, end, "".join(line for line in lines if line.lstrip().startswith("#")))
+            self.replace(start, end, "".join(self.comments(start, end)))
+
+    def comments(self, start: int, end: int) -> list[str]:
+        """Lines of a span that are nothing else."""
+        lines = self.text[start:end].splitlines(keepends=True)
+        return [line for line in lines if line.lstrip().startswith("#")]
 
     @staticmethod
     def first(part: Any) -> yaml.Node:
@@ -668,7 +705,7 @@ def _by_roundtrip(source: _Source, target: dict[str, Any]) -> str:
                 _assign(root["providers"][place], provider)
         out = io.StringIO()
         tool.dump(root, out)
-    except YAMLError:
+    except (YAMLError, KeyError):
         raise _Odd from None
     text = out.getvalue()
     return text.replace("\n", _newline(source.text))
