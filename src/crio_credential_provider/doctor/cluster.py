@@ -7,6 +7,7 @@ gets is used for one question and never told.
 from __future__ import annotations
 
 import email.utils
+import os
 import posixpath
 import re
 import time
@@ -202,9 +203,8 @@ def _server_line(node: Node, kubeconfig: str, found: Endpoint) -> Origin | None:
 # -- what it says -----------------------------------------------------------------------------------------------------
 
 
-def ask(node: Node) -> Answers:
+def ask(node: Node, located: Located) -> Answers:
     """Asks the API server all that is to be known of it."""
-    located = locate(node)
     if located.endpoint is None:
         return Answers(located)
     try:
@@ -228,7 +228,12 @@ def _client(node: Node, kubeconfig: str) -> ClientCertificate:
     found = endpoint.find_client_certificate(local_settings(node, kubeconfig))
     if found.embedded:
         return found
-    return ClientCertificate(_real(node, found.certificate), _real(node, found.key), embedded=False)
+    files = _real(node, found.certificate), _real(node, found.key)
+    for file in files:
+        # OpenSSL would wait for somebody to write into a pipe.
+        if os.path.exists(file) and not os.path.isfile(file):
+            raise ConfigError(f"cannot use {file}: it is no regular file")
+    return ClientCertificate(*files, embedded=False)
 
 
 def client_certificate_error(node: Node, located: Located) -> ConfigError | None:

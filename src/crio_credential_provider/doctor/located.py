@@ -23,6 +23,9 @@ MAX_YAML = 256 * 1024
 """Bytes; PyYAML takes some 10 s for a MiB, and real files have some KiB."""
 
 
+_MERGE = "tag:yaml.org,2002:merge"
+
+
 class Syntax(Exception):
     """A document that cannot be parsed.
 
@@ -135,19 +138,25 @@ class _Builder:
         return self._loader.construct_object(node)
 
     def _mapping(self, node: Any, path: tuple[str | int, ...]) -> dict[str, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
-                raise Syntax(f"the key {key.value!r} is there twice", key.start_mark.line + 1)
-            if isinstance(key.value, str):
-                seen.add(key.value)
-            else:
-                raise Syntax("a key is not a text", key.start_mark.line + 1)
-        self._loader.flatten_mapping(node)
         made: dict[str, Any] = {}
+        merged: list[Any] = []
         for key, value in node.value:
+            if key.tag == _MERGE:
+                merged.append(value)
+                continue
+            if not isinstance(key.value, str):
+                raise Syntax("a key is not a text", key.start_mark.line + 1)
+            if key.value in made:
+                raise Syntax(f"the key {key.value!r} is there twice", key.start_mark.line + 1)
             self._lines[*path, key.value] = key.start_mark.line + 1
             made[key.value] = self.build(value, (*path, key.value))
+        for value in merged:
+            # Not by PyYAML, which copies what is merged once for each time it is.
+            found = self.build(value, path)
+            for mapping in found if isinstance(found, list) else [found]:
+                if not isinstance(mapping, dict):
+                    raise Syntax("what is merged with << is no mapping", value.start_mark.line + 1)
+                made = {**mapping, **made}
         return made
 
 

@@ -13,7 +13,7 @@ from .catalogue import CATALOGUE, SEVERITIES
 from .checks import CHECKS
 from .checks import cluster as cluster_checks
 from .checks.config import bare_pattern, check_config, check_entry, check_match_images, mirror_patterns
-from .checks.registries import MOST_PROBED, check_mirrors, find_mirrors
+from .checks.registries import MOST_PROBED, asked_mirrors, check_mirrors
 from .cluster import Answers
 from .correction import CORRECTED, Corrected, correct
 from .finding import Examined, Finding, Result, Unexamined
@@ -60,14 +60,16 @@ def examine(given: Given) -> Report:
     results: list[Result] = []
     own, token_file = cluster.own_audiences(facts)
     answers = None
-    if given.live and not given.config:
-        answers = cluster.ask(facts)
+    located = cluster.locate(facts)
+    # Without a kubelet and a kubeconfig this is no node, and the default address nobody's.
+    is_node = facts.kubelet is not None or bool(located.kubeconfig)
+    if given.live and not given.config and is_node:
+        answers = cluster.ask(facts, located)
         facts = _with_versions(facts, answers)
     for check in CHECKS:
         results += check(facts)
     results += check_mirrors(facts, _probe(facts) if given.live else {})
     if not given.config:
-        located = answers.located if answers else cluster.locate(facts)
         results += cluster_checks.check_endpoint(facts, located)
         results += _of_cluster(facts, answers or Answers(located), own, token_file, live=answers is not None)
     return _report(facts, answers, results, own[0] if own else "")
@@ -89,6 +91,8 @@ def _of_cluster(
 ) -> Iterable[Result]:
     if live:
         yield from cluster_checks.check_reachable(facts, answers)
+    elif facts.given.live:
+        yield Unexamined("the API server and RBAC", "neither a kubelet nor a kubeconfig was found")
     yield from cluster_checks.check_audience(facts, answers, own, token_file)
     if live:
         yield from cluster_checks.check_node_rights(facts, answers, own)
@@ -100,7 +104,7 @@ def _probe(facts: Node) -> dict[tuple[str, bool], Verdict | str]:
     """Asks each mirror whether a registry is there; shows no credential."""
     if facts.given.config:
         return {}
-    places = list(dict.fromkeys((mirror.host, mirror.insecure) for mirror in find_mirrors(facts) if not mirror.primary))
+    places = list(dict.fromkeys((mirror.host, mirror.insecure) for mirror in asked_mirrors(facts)))
     places = places[:MOST_PROBED]
 
     environment = facts.crio.environment if facts.crio else {}

@@ -56,7 +56,8 @@ def _within(node: Node, text: str) -> str:
 
 def _offline(node: Node, located: Located) -> Results:
     yield Unexamined("the API server and RBAC", "nobody is asked about an image")
-    if located.endpoint is not None and _is_loopback(node, located):
+    # An image is made before its node joins a cluster: that no file names the API server yet is no fault.
+    if located.endpoint is not None and located.origin is not None and _is_loopback(node, located):
         evidence = _localhost(located)
         yield find("apiserver-localhost", evidence, remedy=_name_the_cluster(located), severity="warning")
 

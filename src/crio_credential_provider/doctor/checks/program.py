@@ -22,7 +22,8 @@ def check_program(node: Node) -> Results:
         yield Unexamined(what, "a file alone was given" if node.given.config else "nothing says where it lies")
         return
     # The kubelet looks for the programs of all providers, and does not start without one of them.
-    for provider in node.config.providers if node.config else ():
+    by_name = {provider.name: provider for provider in reversed(node.config.providers if node.config else ())}
+    for provider in {**by_name, node.entry.name: node.entry}.values():
         if not is_name(provider.name):
             continue
         path = posixpath.join(node.bin_dir, provider.name)

@@ -1,0 +1,305 @@
+"""The command as a person uses it, and what must hold of all its findings. The broken nodes are in test_gallery.py."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crio_credential_provider.cli import doctor
+from crio_credential_provider.doctor import Given, examine
+from crio_credential_provider.doctor.catalogue import AREAS, CATALOGUE, SEVERITIES
+from crio_credential_provider.doctor.checks.cluster import check_audience, check_node_rights, check_reachable
+from crio_credential_provider.doctor.checks.config import bare_pattern
+from crio_credential_provider.doctor.cluster import Answers, Located, find_accounts
+from crio_credential_provider.doctor.finding import Finding
+from crio_credential_provider.doctor.node import gather
+from crio_credential_provider.endpoint import Endpoint
+from crio_credential_provider.errors import ClusterError
+from node import SOURCES, TESTS
+from test_doctor_facts import ENTRY, write
+
+ROOT = TESTS.parent
+RECIPE = """\
+apiVersion: kubelet.config.k8s.io/v1
+kind: CredentialProviderConfig
+providers:
+- name: crio-credential-provider
+  matchImages:
+  - "mirror.internal.company.com/*"
+  defaultCacheDuration: "10m"
+  apiVersion: credentialprovider.kubelet.k8s.io/v1
+  args:
+  - --mirror-registry=mirror.internal.company.com
+"""
+MIRROR = '[[registry]]\nlocation = "docker.io"\n[[registry.mirror]]\nlocation = "mirror.internal.company.com"\n'
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "crio_credential_provider", "doctor", *arguments],
+        capture_output=True,
+        text=True,
+        env={"PATH": "/usr/bin:/bin", "HOME": "/root", "PYTHONPATH": str(SOURCES), **environment},
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> tuple[str, ...]:
+    (tmp_path / "config.yaml").write_text(RECIPE)
+    (tmp_path / "registries.conf").write_text(MIRROR)
+    return "--config", str(tmp_path / "config.yaml"), "--registries-conf", str(tmp_path / "registries.conf")
+
+
+def report(*arguments: str) -> tuple[int, Any]:
+    done = run("--output", "json", *arguments)
+    assert done.stderr == ""
+    return done.returncode, json.loads(done.stdout)
+
+
+# -- the recipe -------------------------------------------------------------------------------------------------------
+
+
+def test_a_recipe_gets_all_its_faults_at_once_and_a_file_that_has_none(recipe: tuple[str, ...]) -> None:
+    status, found = report(*recipe)
+    assert status == 3
+    assert {finding["code"]: finding["line"] for finding in found["findings"]} == {
+        "token-attributes-missing": 4,
+        "match-images-mirror": 6,
+        "match-images-glob-path": 6,
+        "match-images-incomplete": 5,
+        "default-cache-duration": 7,
+    }
+    (corrected,) = found["correctedFiles"]
+    assert corrected["file"] == recipe[1] and Path(recipe[1]).read_text() == RECIPE
+    Path(recipe[1]).write_text(corrected["content"])
+    for more in ((), ("--kubernetes", "1.34"), ("--kubernetes", "1.36")):
+        status, found = report(*recipe, *more)
+        assert (status, found["findings"], found["correctedFiles"]) == (0, [], [])
+    status, found = report(*recipe, "--kubernetes", "1.33")
+    assert [finding["code"] for finding in found["findings"]] == ["cache-type-unknown"]
+    Path(recipe[1]).write_text(found["correctedFiles"][0]["content"])
+    assert report(*recipe, "--kubernetes", "1.33")[1]["findings"] == []
+
+
+def test_the_text_has_the_verdict_first_and_the_file_to_paste(recipe: tuple[str, ...]) -> None:
+    done = run(*recipe)
+    first, *lines = done.stdout.splitlines()
+    assert first == f"4 errors, 1 warning on {recipe[1]}"
+    assert done.returncode == 3 and done.stderr == ""
+    start = lines.index("apiVersion: kubelet.config.k8s.io/v1")
+    assert "  - docker.io" in lines[start:] and "    cacheType: Token" in lines[start:]
+    assert "Not examined" in lines
+
+
+# -- the command ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    (
+        (("--root", "/nowhere"), "no directory"),
+        (("--config", "/nowhere"), "not there"),
+        (("--kubernetes", "new"), "not a version"),
+        (("--explain", "match-images-mirrors"), "match-images-mirror"),
+        (("--root", "/", "--config", "/x"), "not allowed"),
+    ),
+)
+def test_wrong_usage(arguments: tuple[str, ...], says: str) -> None:
+    done = run(*arguments)
+    assert done.returncode == 2 and done.stdout == "" and says in done.stderr and "Traceback" not in done.stderr
+
+
+def test_nobody_reads() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "crio_credential_provider", "doctor", "--explain", "clock-skew"],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(SOURCES)},
+        check=False,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_an_empty_image_is_no_healthy_node(tmp_path: Path) -> None:
+    status, found = report("--root", str(tmp_path))
+    assert status == 3 and [finding["code"] for finding in found["findings"]] == ["no-mirrors", "kubelet-not-found"][1:]
+    assert {"the CredentialProviderConfig, and matchImages in it", "CRI-O"} <= {e["what"] for e in found["notExamined"]}
+
+
+def test_names_in_files_do_not_reach_the_terminal(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(ENTRY.replace("docker.io", '"\\e]0;owned\\a"').replace("cacheType", '"\\e[2J"'))
+    done = run("--config", str(file))
+    assert done.returncode == 3 and "owned" in done.stdout and "\x1b" not in done.stdout
+
+
+@pytest.mark.parametrize("code", CATALOGUE)
+def test_each_finding_has_its_story(code: str, capsys: pytest.CaptureFixture[str]) -> None:
+    entry = CATALOGUE[code]
+    assert entry.severity in SEVERITIES and all(entry)
+    assert doctor.run(["--explain", code]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert all(" ".join(text.split()) in told for text in (entry.consequence, entry.story, entry.signs, entry.remedy))
+    assert doctor.run(["--explain", code, "--output", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["severity"] == entry.severity
+
+
+def test_no_code_is_in_two_areas() -> None:
+    assert sum(map(len, AREAS.values())) == len(CATALOGUE) > 40
+
+
+def test_every_code_is_found_by_some_check() -> None:
+    """And no check finds another one: each call of find() names its code literally."""
+    named: set[str] = set()
+    for path in (SOURCES / "crio_credential_provider/doctor/checks").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "find":
+                assert isinstance(node.args[0], ast.Constant), path
+                named.add(str(node.args[0].value))
+    assert named == set(CATALOGUE)
+
+
+def test_the_page_has_the_findings_of_today(tmp_path: Path) -> None:
+    page = tmp_path / "doctor.md"
+    page.write_text((ROOT / "docs/doctor.md").read_text())
+    subprocess.run([sys.executable, ROOT / "tools/findings.py", page], check=True)
+    assert page.read_text() == (ROOT / "docs/doctor.md").read_text(), "run tools/findings.py docs/doctor.md"
+
+
+# -- what the gallery cannot show -------------------------------------------------------------------------------------
+
+
+def node_with(root: Path, entry: str = ENTRY) -> Given:
+    write(
+        root,
+        "/etc/systemd/system/kubelet.service",
+        "[Service]\nExecStart=/usr/bin/kubelet \\\n"
+        " --image-credential-provider-config=/c.yaml --image-credential-provider-bin-dir=/bin\n",
+    )
+    write(root, "/c.yaml", entry)
+    write(root, "/etc/containers/registries.conf", MIRROR)
+    return Given(root=str(root), live=False, kubernetes=(1, 34))
+
+
+def codes(given: Given) -> list[str]:
+    return [finding.code for finding in examine(given).findings]
+
+
+def test_one_fault_has_no_followers(tmp_path: Path) -> None:
+    write(tmp_path, "/bin/crio-credential-provider", "#!/bin/sh\n")
+    os.chmod(tmp_path / "bin/crio-credential-provider", 0o755)
+    if os.geteuid():
+        pytest.skip("a node's files belong to root")
+    assert codes(node_with(tmp_path)) == []
+    for change, code in (
+        (("crio-credential-provider", "other"), ["plugin-missing", "provider-missing"]),
+        (("tokenAttributes", "tokenAtributes"), ["config-refused"]),
+        (("      - docker.io", "      - quay.io"), ["match-images-incomplete"]),
+        (("      - docker.io", "      - docker.io/*"), ["match-images-glob-path"]),
+        (("      - docker.io", "      - mirror.internal.company.com"), ["match-images-mirror"]),
+    ):
+        assert codes(node_with(tmp_path, ENTRY.replace(*change))) == code
+
+
+def test_a_file_of_many_providers_keeps_the_others(tmp_path: Path) -> None:
+    other = (
+        "  # theirs\n  - name: ecr\n    apiVersion: credentialprovider.kubelet.k8s.io/v1\n"
+        "    matchImages: ['*.ecr.example']  # theirs\n    defaultCacheDuration: 12h\n"
+    )
+    (tmp_path / "config.yaml").write_text(ENTRY.replace("      - docker.io", "      - docker.io/*") + other)
+    (tmp_path / "registries.conf").write_text(MIRROR)
+    given = Given(config=str(tmp_path / "config.yaml"), registries_conf=str(tmp_path / "registries.conf"))
+    corrected = examine(given).corrected
+    assert corrected is not None and corrected.content.endswith(other)
+
+
+def located() -> Located:
+    return Located("/k", Endpoint("api.example", 6443, "/k"), None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("skew", "found"),
+    ((0.0, []), (-59.0, []), (61.0, [("clock-skew", "warning")]), (-301.0, [("clock-skew", "error")])),
+)
+def test_the_clock(skew: float, found: list[tuple[str, str]], tmp_path: Path) -> None:
+    facts = gather(node_with(tmp_path))
+    results = check_reachable(facts, Answers(located(), skew=skew))
+    assert [(r.code, r.severity) for r in results if isinstance(r, Finding)] == found
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    (
+        ("the API server https://x cannot be trusted: its certificate has expired", "apiserver-certificate"),
+        ("the API server https://x does not speak TLS; the token was not sent", "apiserver-certificate"),
+        ("no answer from the API server https://x: Connection refused", "apiserver-unreachable"),
+        ("the API server https://x did not answer within 15 s", "apiserver-unreachable"),
+    ),
+)
+def test_why_the_api_server_cannot_be_asked(message: str, code: str, tmp_path: Path) -> None:
+    """The words are those of apiserver, which a test of the gallery sees from real servers."""
+    assert (
+        message.partition("https://x ")[2].split(":")[0].split(";")[0]
+        in (SOURCES / "crio_credential_provider" / "apiserver.py").read_text()
+        or "did not answer" in message
+        or "no answer" in message
+    )
+    facts = gather(node_with(tmp_path))
+    results = check_reachable(facts, Answers(located(), ClusterError(message)))
+    assert [result.code for result in results if isinstance(result, Finding)] == [code]
+
+
+def test_a_wrong_audience_is_told_once(tmp_path: Path) -> None:
+    facts = gather(node_with(tmp_path))
+    own = ("https://kubernetes.default.svc.cluster.local",)
+    answers = Answers(located(), has_audience=False, has_accounts=True)
+    results = (*check_audience(facts, answers, own, "/t"), *check_node_rights(facts, answers, own))
+    assert [result.code for result in results if isinstance(result, Finding)] == ["audience-rejected"]
+
+
+def pod(namespace: str, account: str, image: str, *, waiting: str = "", mirror: bool = False) -> dict[str, Any]:
+    annotations = {"kubernetes.io/config.mirror": "x"} if mirror else {}
+    status = {"containerStatuses": [{"state": {"waiting": {"reason": waiting}}}]} if waiting else {}
+    metadata = {"namespace": namespace, "name": "p", "uid": "u", "annotations": annotations}
+    return {
+        "metadata": metadata,
+        "spec": {"serviceAccountName": account, "containers": [{"image": image}]},
+        "status": status,
+    }
+
+
+def test_accounts_whose_pods_cannot_pull_come_first_and_those_of_the_cluster_last(tmp_path: Path) -> None:
+    facts = gather(node_with(tmp_path))
+    pods = [
+        pod("kube-system", "proxy", "docker.io/a"),
+        pod("beta", "default", "nginx"),
+        pod("zeta", "default", "nginx", waiting="ImagePullBackOff"),
+        pod("beta", "default", "redis"),
+        pod("gamma", "default", "quay.io/x/y"),
+        pod("static", "default", "nginx", mirror=True),
+        pod("../x", "default", "nginx"),
+        {},
+        pod("delta", "default", "UPPER CASE"),
+    ]
+    found = find_accounts(facts, {"items": pods})
+    assert [account.namespace for account in found] == ["zeta", "beta", "kube-system"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "bare"),
+    (("docker.io", "docker.io"), ("docker.io/*", "docker.io"), ("a/b/c*/d", "a/b"), ("*.a", "*.a"), ("a/", "a/")),
+)
+def test_a_pattern_without_its_glob(pattern: str, bare: str) -> None:
+    assert bare_pattern(pattern) == bare
