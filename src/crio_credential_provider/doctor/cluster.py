@@ -439,14 +439,8 @@ def _has_mirror(node: Node, text: str) -> bool:
         sources, _ = provider.find_sources(node.registries.config, image)
     except (ProviderError, reference.ReferenceSyntaxError):
         return False
-    allowed = node.settings.mirror_registry
-    return any(
-        not source.blocked
-        and not source.short_name
-        and (bool(allowed) or source.name != image.name)
-        and (not allowed or any(f"{source.name}/".startswith(f"{place}/") for place in allowed))
-        for source in sources
-    )
+    chosen = node.settings
+    return any(not source.short_name and provider.is_wanted(source, image, chosen) for source in sources)
 
 
 def _token(api: ApiServer, account: Account, audience: str) -> str:
