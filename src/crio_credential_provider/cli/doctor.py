@@ -163,7 +163,9 @@ def _verdict(report: Report) -> str:
         if (number := report.count(severity))
     ]
     if not counts:
-        return f"nothing wrong found on {report.subject}; {len(report.not_examined)} things were not examined"
+        number = len(report.not_examined)
+        left = f"; {number} thing{'s were' if number > 1 else ' was'} not examined" if number else ""
+        return f"nothing wrong found on {report.subject}{left}"
     return f"{', '.join(counts)} on {report.subject}"
 
 

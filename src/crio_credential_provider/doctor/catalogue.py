@@ -331,6 +331,14 @@ _CRIO = {
         "up until they are swept.",
         "Update CRI-O to 1.34.3 or newer.",
     ),
+    "crio-conf-refused": Entry(
+        ERROR,
+        "a configuration file of CRI-O cannot be parsed",
+        "CRI-O does not start again, and the node is NotReady then; what it is told of auth files is not known.",
+        "CRI-O reads crio.conf and every file of crio.conf.d at its start. One that runs already goes on as it is.",
+        'CRI-O\'s log at its start: "unable to decode configuration".',
+        "Correct the file.",
+    ),
     "auth-dir-mismatch": Entry(
         ERROR,
         "the plugin writes auth files where CRI-O does not look for them",
@@ -366,10 +374,11 @@ _AUTH_DIR = {
     ),
     "auth-dir-mode": Entry(
         ERROR,
-        "others than root can read or write the auth directory",
-        "Where others can write, the plugin fails and the kubelet pulls on with no credentials. Where they can read, "
-        "they see which namespace pulls what.",
-        "The files themselves are for root alone. The directory should be as well: it is not meant for anybody else.",
+        "others than root can write to the auth directory",
+        _PLUGIN_FAILS,
+        "Whoever can write there could swap the files, and so choose the credentials of other people's pulls. "
+        "The plugin "
+        "writes nothing there. Others may list it: CRI-O makes it so, and the files are for root alone.",
         _PLUGIN_SIGNS,
         "chmod 0700 the directory.",
     ),
@@ -435,6 +444,36 @@ _REGISTRIES = {
         'The plugin\'s journal: "no table of registries.conf sends this image to a mirror or another location".',
         "Add [[registry]] tables with mirrors; or does this node need the plugin at all?",
     ),
+    "mirror-location-unusable": Entry(
+        ERROR,
+        "a mirror's location makes no valid image reference",
+        "CRI-O fails every pull of that table's images, from the other sources as well.",
+        "CRI-O takes the file as it is, and puts the location in place of the prefix at each pull. Upper case in "
+        "a path, a "
+        "blank, a host without a dot or a port: what comes out is no reference, or means another one, and the "
+        "pull ends.",
+        "The pod's event and CRI-O's log: \"rewriting reference\", and why. The plugin's journal says the same.",
+        "Correct the location: HOST[:PORT][/PATH], with a dot or a port in its host, its path in lower case.",
+    ),
+    "mirror-blocked": Entry(
+        WARNING,
+        "a mirror is blocked by another table",
+        "CRI-O never asks that mirror.",
+        "Each source is looked up in registries.conf once more before it is asked; blocked = true of a table "
+        "that matches "
+        "the mirror's own name counts there.",
+        '"is blocked in" in CRI-O\'s log.',
+        "Remove the block, or the mirror.",
+    ),
+    "mirror-registry-unmatched": Entry(
+        ERROR,
+        "--mirror-registry names a place at which no mirror lies",
+        "The plugin gives the namespace's credentials to no mirror, and says that there is nothing to do.",
+        "With --mirror-registry only sources at or below one of the named places get credentials of the namespace. One "
+        "that was renamed in registries.conf alone shuts all of them out, without an error.",
+        'The plugin\'s journal: "none of its pull sources lies at or below --mirror-registry".',
+        "Name the mirror as registries.conf does, or remove the argument.",
+    ),
     "mirror-unreachable": Entry(
         ERROR,
         "a mirror does not answer",
@@ -493,6 +532,14 @@ _CLUSTER = {
         "it names.",
         _PLUGIN_SIGNS,
         "Correct the CA or the server's name in the kubeconfig.",
+    ),
+    "apiserver-not-verified": Entry(
+        WARNING,
+        "the API server's certificate is not verified",
+        "The pods' tokens go to whoever answers at the address.",
+        "--insecure-skip-tls-verify is for a laboratory. Everything works with it, so that it stays.",
+        "The plugin's journal has a warning at each run.",
+        "Remove the argument; --certificate-authority names the cluster's CA.",
     ),
     "apiserver-localhost": Entry(
         ERROR,

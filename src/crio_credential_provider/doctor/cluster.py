@@ -7,6 +7,7 @@ gets is used for one question and never told.
 from __future__ import annotations
 
 import email.utils
+import os
 import posixpath
 import re
 import time
@@ -227,7 +228,12 @@ def _client(node: Node, kubeconfig: str) -> ClientCertificate:
     found = endpoint.find_client_certificate(local_settings(node, kubeconfig))
     if found.embedded:
         return found
-    return ClientCertificate(_real(node, found.certificate), _real(node, found.key), embedded=False)
+    files = _real(node, found.certificate), _real(node, found.key)
+    for file in files:
+        # OpenSSL would wait for somebody to write into a pipe.
+        if os.path.exists(file) and not os.path.isfile(file):
+            raise ConfigError(f"cannot use {file}: it is no regular file")
+    return ClientCertificate(*files, embedded=False)
 
 
 def client_certificate_error(node: Node, located: Located) -> ConfigError | None:
@@ -266,11 +272,11 @@ def _as_node(node: Node, api: ApiServer, answers: Answers) -> Answers:
     if not audience:
         why = "the entry has no audience"
         return answers._replace(refused=why, rights_unasked=why)
-    accounts, unasked = _accounts(node, api, name)
+    accounts, everybody, unasked = _accounts(node, api, name)
     try:
         answers = answers._replace(
-            has_audience=_may_for(api, AUDIENCE_VERB, audience, accounts),
-            has_accounts=_may_for(api, "get", "serviceaccounts", accounts),
+            has_audience=_may_for(api, AUDIENCE_VERB, audience, accounts or everybody),
+            has_accounts=_may_for(api, "get", "serviceaccounts", accounts or everybody),
         )
     except ClusterError as error:
         answers = answers._replace(refused=error.message)
@@ -341,15 +347,16 @@ def _may(api: ApiServer, attributes: dict[str, str], token: str = "") -> bool:
 # -- the rights of service accounts -----------------------------------------------------------------------------------
 
 
-def _accounts(node: Node, api: ApiServer, name: str) -> tuple[list[Account], str]:
-    """The service accounts that matter here, and why there is none."""
+def _accounts(node: Node, api: ApiServer, name: str) -> tuple[list[Account], list[Account], str]:
+    """The service accounts that matter here, all that have a pod here, and why the former are none."""
     if not name:
-        return [], "the node's name is not known"
+        return [], [], "the node's name is not known"
     try:
-        accounts = find_accounts(node, api.get(f"/api/v1/pods?fieldSelector=spec.nodeName%3D{name}"))
+        pods = api.get(f"/api/v1/pods?fieldSelector=spec.nodeName%3D{name}")
     except ClusterError as error:
-        return [], f"the pods of this node cannot be listed: {error.message}"
-    return accounts, "" if accounts else "no pod on this node uses an image that has a mirror"
+        return [], [], f"the pods of this node cannot be listed: {error.message}"
+    accounts, everybody = find_accounts(node, pods), find_accounts(node, pods, with_mirror=False)
+    return accounts, everybody, "" if accounts else "no pod on this node uses an image that has a mirror"
 
 
 def _with_rights(node: Node, api: ApiServer, answers: Answers, audience: str, accounts: list[Account]) -> Answers:
@@ -380,8 +387,8 @@ def _with_rights(node: Node, api: ApiServer, answers: Answers, audience: str, ac
     return answers._replace(rights=tuple(rights), accounts=max(0, len(accounts) - MOST_ACCOUNTS))
 
 
-def find_accounts(node: Node, pods: dict[str, Any]) -> list[Account]:
-    """The service accounts of pods whose images the plugin has something to do for, each once.
+def find_accounts(node: Node, pods: dict[str, Any], *, with_mirror: bool = True) -> list[Account]:
+    """The service accounts of pods, each once; those alone whose images the plugin has something to do for, or all.
 
     Those whose pods cannot pull come first, those of the cluster itself last.
     """
@@ -402,7 +409,7 @@ def find_accounts(node: Node, pods: dict[str, Any]) -> list[Account]:
             continue
         for image in _images(spec):
             if image not in wanted:
-                wanted[image] = _has_mirror(node, image)
+                wanted[image] = not with_mirror or _has_mirror(node, image)
             if wanted[image]:
                 made = Account(namespace, account, name, uid, image, _fails(pod))
                 found[namespace, account] = max(found.get((namespace, account), made), made, key=lambda a: a.fails)
@@ -432,14 +439,8 @@ def _has_mirror(node: Node, text: str) -> bool:
         sources, _ = provider.find_sources(node.registries.config, image)
     except (ProviderError, reference.ReferenceSyntaxError):
         return False
-    allowed = node.settings.mirror_registry
-    return any(
-        not source.blocked
-        and not source.short_name
-        and (bool(allowed) or source.name != image.name)
-        and (not allowed or any(f"{source.name}/".startswith(f"{place}/") for place in allowed))
-        for source in sources
-    )
+    chosen = node.settings
+    return any(not source.short_name and provider.is_wanted(source, image, chosen) for source in sources)
 
 
 def _token(api: ApiServer, account: Account, audience: str) -> str:

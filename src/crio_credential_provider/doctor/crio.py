@@ -7,10 +7,11 @@ environment and its command line, of a running process or of its unit.
 from __future__ import annotations
 
 import posixpath
+import re
 from typing import Any, NamedTuple
 
 from .commandline import Flag, Origin, find_flags, find_processes, find_unit, last
-from .kubelet import Version, ask_version, packaged_version, parse_version
+from .kubelet import Version, as_mapping, ask_version, packaged_version, parse_version
 from .located import toml_line
 from .tree import Tree, Unreadable
 
@@ -48,6 +49,7 @@ class Crio(NamedTuple):
         registries_conf, registries_conf_dir: what it was started with, "" for its default search.
         version: None where nobody says.
         environment: what its unit sets; the proxies are among it.
+        refused: files that are no TOML, and why: then nothing is known of its settings.
         problems: files that could not be read or parsed.
     """
 
@@ -56,6 +58,7 @@ class Crio(NamedTuple):
     registries_conf_dir: Setting
     version: Version | None
     environment: dict[str, str]
+    refused: tuple[tuple[Origin, str], ...]
     problems: tuple[Unreadable, ...]
 
 
@@ -80,7 +83,8 @@ def find_crio(tree: Tree, ticks: int, *, live: bool) -> Crio | None:
         return Setting(variable, unit.start if unit else None) if variable else Setting(default, None)
 
     files = _files(tree, option("config", _CONFIG).value, option("config-dir", _CONFIG_DIR).value)
-    auth_dir = _auth_dir(tree, files, problems)
+    refused: list[tuple[Origin, str]] = []
+    auth_dir = _auth_dir(tree, files, problems, refused)
     program = process.program if process else unit.words[0].text if unit and unit.words else ""
     return Crio(
         option(AUTH_DIR_FLAG, "") if option(AUTH_DIR_FLAG, "").value else auth_dir,
@@ -88,6 +92,7 @@ def find_crio(tree: Tree, ticks: int, *, live: bool) -> Crio | None:
         option(REGISTRIES_CONF_DIR, ""),
         _version(tree, program, live=live),
         environment,
+        tuple(refused),
         tuple(problems),
     )
 
@@ -113,24 +118,25 @@ def _files(tree: Tree, config: str, directory: str) -> list[str]:
     return found[:1] + sorted(found[1:], key=lambda path: path.split("/")) if config in found else sorted(found)
 
 
-def _auth_dir(tree: Tree, files: list[str], problems: list[Unreadable]) -> Setting:
+def _auth_dir(tree: Tree, files: list[str], problems: list[Unreadable], refused: list[tuple[Origin, str]]) -> Setting:
     import tomli
 
     found = Setting(DEFAULT_AUTH_DIR, None)
     for file in files:
         try:
             text = tree.text(file)
-            image: Any = tomli.loads(text).get("crio", {})
-            value = image.get("image", {}).get("namespaced_auth_dir")
+            document: dict[str, Any] = tomli.loads(text)
         except Unreadable as error:
             problems.append(error)
             continue
-        except (ValueError, RecursionError, AttributeError):
-            problems.append(Unreadable(file, "it is not valid TOML"))
+        except (ValueError, RecursionError) as error:
+            line = re.search(r"at line (\d+)", str(error))
+            refused.append((Origin(file, int(line[1]) if line else 0), "it is not valid TOML"))
             continue
+        value = as_mapping(as_mapping(document.get("crio")).get("image")).get("namespaced_auth_dir")
         if isinstance(value, str):
-            line = toml_line(text, _TABLE, "namespaced_auth_dir")
-            found = Setting(value or DEFAULT_AUTH_DIR, Origin(file, line))
+            number = toml_line(text, _TABLE, "namespaced_auth_dir")
+            found = Setting(value, Origin(file, number))
     return found
 
 

@@ -85,7 +85,8 @@ class Kubelet(NamedTuple):
     problems: tuple[Unreadable, ...]
 
     def flag(self, name: str) -> Flag | None:
-        return last(self.flags, name)
+        """The flag that counts; one that the restart will bring where there is none now."""
+        return last(self.flags, name) or last(self.configured, name)
 
 
 def find_kubelet(tree: Tree, ticks: int, *, live: bool) -> Kubelet | None:
@@ -241,6 +242,8 @@ def find_gate(tree: Tree, kubelet: Kubelet, name: str = GATE) -> Gate:
     value: bool | None = None
     origin: Origin | None = None
     for document in _configurations(tree, kubelet, problems):
+        if document.value is not None and not isinstance(document.value, dict):
+            problems.append(Unreadable(document.file, "it is no KubeletConfiguration"))
         gates = document.value.get("featureGates") if isinstance(document.value, dict) else None
         if "featureGates" in (document.value if isinstance(document.value, dict) else {}) and origin is None:
             origin = Origin(document.file, document.line("featureGates"))

@@ -5,6 +5,7 @@ Asks no server and judges nothing; what is not there or cannot be read is a fact
 
 from __future__ import annotations
 
+import difflib
 import os
 import posixpath
 from typing import NamedTuple
@@ -164,7 +165,20 @@ def _own_entry(tree: Tree, config: ProviderConfig | None, bin_dir: str) -> Provi
     for provider in providers:
         if NAME in provider.name or (bin_dir and _is_ours(tree, posixpath.join(bin_dir, provider.name))):
             return provider
-    return None
+    return _misnamed_entry(tree, providers, bin_dir)
+
+
+def _misnamed_entry(tree: Tree, providers: tuple[Provider, ...], bin_dir: str) -> Provider | None:
+    """The entry that means this plugin by another name: its program is missing, and ours lies there unnamed."""
+    try:
+        names = tree.names(bin_dir) if bin_dir else []
+    except Unreadable:
+        return None
+    missing = {provider.name: provider for provider in providers if provider.name not in names}
+    if not any(NAME in name for name in names):
+        return None
+    close = difflib.get_close_matches(NAME, missing, 1, 0.8)
+    return missing[close[0]] if close else None
 
 
 def _is_ours(tree: Tree, path: str) -> bool:

@@ -283,6 +283,8 @@ class _Checker:
     def _provider(self, entry: dict[str, Any], path: tuple[str | int, ...], position: int) -> Provider:
         names = _PROVIDER if self._later else _PROVIDER[:-1]
         value = self._known(entry, path, names)
+        if not self._later and "tokenAttributes" in entry:
+            value["tokenAttributes"] = entry["tokenAttributes"]
         self._name(value, path)
         self._list(value, path, "matchImages", required=True)
         for at, pattern in _texts(value.get("matchImages")):

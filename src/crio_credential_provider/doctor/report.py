@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from ..errors import ProviderError
@@ -13,7 +13,7 @@ from .catalogue import CATALOGUE, SEVERITIES
 from .checks import CHECKS
 from .checks import cluster as cluster_checks
 from .checks.config import bare_pattern, check_config, check_entry, check_match_images, mirror_patterns
-from .checks.registries import MOST_PROBED, check_mirrors, find_mirrors
+from .checks.registries import MOST_PROBED, asked_mirrors, check_mirrors
 from .cluster import Answers
 from .correction import CORRECTED, Corrected, correct
 from .finding import Examined, Finding, Result, Unexamined
@@ -21,7 +21,6 @@ from .kubelet import parse_version
 from .node import Given, Node
 from .tree import Unreadable
 
-_PROBES_AT_ONCE = 8
 _PROBE_DEADLINE = 5.0
 """Seconds for a mirror to answer."""
 
@@ -104,24 +103,28 @@ def _probe(facts: Node) -> dict[tuple[str, bool], Verdict | str]:
     """Asks each mirror whether a registry is there; shows no credential."""
     if facts.given.config:
         return {}
-    places = list(dict.fromkeys((mirror.host, mirror.insecure) for mirror in find_mirrors(facts) if not mirror.primary))
+    places = list(dict.fromkeys((mirror.host, mirror.insecure) for mirror in asked_mirrors(facts)))
     places = places[:MOST_PROBED]
 
     environment = facts.crio.environment if facts.crio else {}
+    found: dict[tuple[str, bool], Verdict | str] = {}
 
-    def ask(place: tuple[str, bool]) -> Verdict | str:
-        host, insecure = place
+    def ask(host: str, insecure: bool) -> None:
+        root = facts.tree.root
         try:
-            return probe_registry(
-                host, insecure=insecure, root=facts.tree.root, deadline=_PROBE_DEADLINE, environment=environment
+            found[host, insecure] = probe_registry(
+                host, insecure=insecure, root=root, deadline=_PROBE_DEADLINE, environment=environment
             )
         except ProviderError as error:
-            return str(error)
+            found[host, insecure] = str(error)
 
-    if not places:
-        return {}
-    with ThreadPoolExecutor(_PROBES_AT_ONCE) as pool:
-        return dict(zip(places, pool.map(ask, places), strict=True))
+    # All at once: each takes as long as its deadline where nobody answers.
+    threads = [threading.Thread(target=ask, args=place) for place in places]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return found
 
 
 def _report(facts: Node, answers: Answers | None, results: list[Result], audience: str) -> Report:

@@ -25,6 +25,7 @@ CHECKS: tuple[Check, ...] = (
     runtime.check_auth_dir,
     runtime.check_global_auth_file,
     registries.check_registries,
+    registries.check_locations,
     registries.check_insecure,
 )
 """Those that need nothing but the node's files and processes."""

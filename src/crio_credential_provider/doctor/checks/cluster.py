@@ -84,8 +84,11 @@ def _localhost(located: Located) -> Evidence:
 
 
 def _name_the_cluster(located: Located) -> str:
-    where = located.origin or "the kubeconfig"
-    return f"name the cluster's own address: server in {where}, or args: [--apiserver=https://HOST:6443]"
+    where = located.origin
+    if where is not None and where.file == located.kubeconfig:
+        return f"name the cluster's own address: server in {where}, or args: [--apiserver=https://HOST:6443]"
+    place = f" in {where}" if where else ""
+    return f"name the cluster's own address{place}: args: [--apiserver=https://HOST:6443], or [--kubeconfig=FILE]"
 
 
 def check_reachable(node: Node, answers: Answers) -> Results:
@@ -157,7 +160,10 @@ def check_audience(node: Node, answers: Answers, own: tuple[str, ...], file: str
     evidence = at(origin, f"serviceAccountTokenAudience: {configured}")
     if own and configured not in own:
         proof = at(file, f"a token of the API server's own: aud {', '.join(own)}")
-        remedy = f"serviceAccountTokenAudience: {own[0]}   ({CORRECTED}); and the same in the node's ClusterRole"
+        remedy = (
+            f"serviceAccountTokenAudience: {own[0]}   ({CORRECTED})\n"
+            f'and in the ClusterRole of the nodes:\nresources: ["{own[0]}"]'
+        )
         yield find("audience-rejected", evidence, proof, remedy=remedy)
     elif answers.audience_refused:
         remedy = "set the API server's own audience, which kubectl create token default shows as aud"

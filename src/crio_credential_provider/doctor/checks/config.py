@@ -64,7 +64,7 @@ def check_entry(node: Node) -> Results:
 
 def _cache_duration(entry: Provider) -> Results:
     given = entry.value.get("defaultCacheDuration")
-    if duration(given):
+    if (duration(given) or 0) > 0:
         evidence = at(entry.origin("defaultCacheDuration"), f"defaultCacheDuration: {given}")
         yield find("default-cache-duration", evidence, remedy=f"defaultCacheDuration: 0s   ({CORRECTED})")
 
@@ -77,7 +77,8 @@ def _token_attributes(node: Node, entry: Provider) -> Results:
             yield find("token-attributes-missing", evidence, remedy=f"add them: {CORRECTED}")
         return
     yield from _cache_type(node, entry, attributes.get("cacheType"))
-    if attributes.get("requireServiceAccount") is False:
+    # With required annotations the kubelet refuses it, which is told.
+    if attributes.get("requireServiceAccount") is False and not attributes.get("requiredServiceAccountAnnotationKeys"):
         evidence = at(entry.origin("tokenAttributes", "requireServiceAccount"), "requireServiceAccount: false")
         yield find("require-service-account", evidence, remedy=f"requireServiceAccount: true   ({CORRECTED})")
 
@@ -101,10 +102,36 @@ def _arguments(node: Node, entry: Provider) -> Results:
     if node.refused is not None:
         origin = _origin_of_argument(entry, node.refused.message)
         yield find("plugin-arguments-refused", at(origin, str(node.refused)), remedy=f"correct it: {CORRECTED}")
+    yield from _doubtful_arguments(node, entry)
     for name in settings.unknown_variables(entry.environment):
         evidence = at(entry.origin("env"), f"{name} is no variable of the plugin, which ignores it")
         remedy = "correct its name, or remove it; crio-credential-provider --help lists the flags"
         yield find("plugin-arguments-refused", evidence, remedy=remedy, severity="warning")
+
+
+def _doubtful_arguments(node: Node, entry: Provider) -> Results:
+    """Those that the plugin takes, and that do not do what they are for."""
+    chosen = node.settings
+    if chosen is None:
+        return
+    if chosen.insecure_skip_tls_verify:
+        origin = _origin_of_argument(entry, "--insecure-skip-tls-verify")
+        remedy = f"remove it, and give the cluster's CA with --certificate-authority=FILE where it is needed: {origin}"
+        yield find("apiserver-not-verified", at(origin, "--insecure-skip-tls-verify"), remedy=remedy)
+    if node.registries.config is None:
+        return
+    for place in chosen.mirror_registry:
+        leads = any(_lies_along(place, location) for location in mirror_locations(node))
+        if not leads and not any(matchimages.overlap(text, place) for text, _ in entry.patterns):
+            origin = next((at_ for text, at_ in entry.arguments if place in text), entry.origin("args"))
+            mirrors = ", ".join(sorted(set(mirror_locations(node)))[:3]) or "none"
+            evidence = at(origin, f"--mirror-registry {place}: no mirror lies at or below it (mirrors: {mirrors})")
+            yield find("mirror-registry-unmatched", evidence, remedy="name the mirror, or remove the argument")
+
+
+def _lies_along(one: str, other: str) -> bool:
+    """Whether one place lies at or below the other, either way."""
+    return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")
 
 
 def _origin_of_argument(entry: Provider, message: str) -> Origin:
@@ -133,7 +160,9 @@ def check_match_images(node: Node) -> Results:
             bare = _mirrored(node, entry, text)[0] if mirrored else bare_pattern(text)
             evidence = at(origin, f"{text!r}: in a path * is a letter like any other")
             yield find("match-images-glob-path", evidence, remedy=f"- {bare}   ({CORRECTED})")
-    if node.registries.config is None:
+    if not entry.patterns:
+        yield Unexamined("matchImages against registries.conf", "there are none")
+    elif node.registries.config is None:
         yield Unexamined("matchImages against registries.conf", "registries.conf cannot be used")
     else:
         yield from _against_registries(node, entry)
@@ -204,7 +233,7 @@ def _against_registries(node: Node, entry: Provider) -> Results:
         others = [Evidence("", 0, text) for text in told[1:_MOST_TOLD]]
         lines = "\n".join(f"- {text.split()[2]}" for text in told)
         yield find("match-images-incomplete", first, *others, remedy=f"add to matchImages ({CORRECTED}):\n{lines}")
-    elif not derived.patterns and not allowed:
+    elif not derived.patterns and not allowed and not mirror_locations(node):
         text = f"no table of {node.registries.main} and its drop-ins has a mirror or another location"
         yield find("no-mirrors", at(node.registries.main, text), remedy="add [[registry]] tables with mirrors, if any")
     else:

@@ -33,25 +33,22 @@ def check_kubelet(node: Node) -> Results:
         return
     for problem in kubelet.problems:
         yield Unexamined(problem.path, problem.reason)
-    config, bin_dir = kubelet.flag(PROVIDER_CONFIG), kubelet.flag(BIN_DIR)
+    config, bin_dir = last(kubelet.flags, PROVIDER_CONFIG), last(kubelet.flags, BIN_DIR)
     yield Examined(f"the kubelet ({kubelet.name})")
-    if not config and _is_configured(kubelet, PROVIDER_CONFIG):
-        flag = last(kubelet.configured, PROVIDER_CONFIG)
-        assert flag is not None
-        evidence = at(flag.origin, f"--{PROVIDER_CONFIG}={flag.value}, which the running {kubelet.name} does not have")
-        yield find("kubelet-needs-restart", evidence, remedy=_restart(kubelet))
+    written = [flag for name in (PROVIDER_CONFIG, BIN_DIR) if (flag := last(kubelet.configured, name))]
+    new = [flag for flag in written if last(kubelet.flags, flag.name) is None]
+    if new:
+        texts = (f"--{flag.name}={flag.value}, which the running {kubelet.name} does not have" for flag in new)
+        evidence = [at(flag.origin, text) for flag, text in zip(new, texts, strict=True)]
+        yield find("kubelet-needs-restart", *evidence, remedy=_restart(kubelet))
     elif not config:
-        evidence = at(kubelet.start, f"the command line has no --{PROVIDER_CONFIG}")
-        yield find("kubelet-without-provider-config", evidence, remedy=_add_flags(kubelet))
+        missing = at(kubelet.start, f"the command line has no --{PROVIDER_CONFIG}")
+        yield find("kubelet-without-provider-config", missing, remedy=_add_flags(kubelet))
     elif not bin_dir:
-        evidence = at(config.origin, f"--{PROVIDER_CONFIG} is there, and --{BIN_DIR} is not")
-        yield find("kubelet-without-bin-dir", evidence, remedy=f"add --{BIN_DIR}=DIRECTORY; {_restart(kubelet)}")
+        missing = at(config.origin, f"--{PROVIDER_CONFIG} is there, and --{BIN_DIR} is not")
+        yield find("kubelet-without-bin-dir", missing, remedy=f"add --{BIN_DIR}=DIRECTORY; {_restart(kubelet)}")
     else:
         yield from _stale(node, kubelet, config)
-
-
-def _is_configured(kubelet: Kubelet, name: str) -> bool:
-    return kubelet.started > 0 and last(kubelet.configured, name) is not None
 
 
 def _restart(kubelet: Kubelet) -> str:

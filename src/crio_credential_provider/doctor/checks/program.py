@@ -20,9 +20,13 @@ def check_program(node: Node) -> Results:
     if node.entry is None or not node.bin_dir:
         what = "the plugin's program"
         yield Unexamined(what, "a file alone was given" if node.given.config else "nothing says where it lies")
+    if not node.bin_dir:
         return
     # The kubelet looks for the programs of all providers, and does not start without one of them.
-    for provider in node.config.providers if node.config else ():
+    by_name = {provider.name: provider for provider in reversed(node.config.providers if node.config else ())}
+    if node.entry is not None:
+        by_name[node.entry.name] = node.entry
+    for provider in by_name.values():
         if not is_name(provider.name):
             continue
         path = posixpath.join(node.bin_dir, provider.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from typing import NamedTuple
 
-from ... import registries
+from ... import reference, registries
 from ...registryclient import CONNECT, DNS, TLS, Verdict
 from ..commandline import Origin
 from ..finding import Examined, Results, Unexamined, at, find
@@ -84,12 +84,48 @@ def check_registries(node: Node) -> Results:
         yield find("credential-helpers-without-auth-file", evidence, remedy=remedy)
 
 
+def check_locations(node: Node) -> Results:
+    """Mirrors that CRI-O cannot ask, or will not."""
+    blocked: dict[str, list[Mirror]] = {}
+    for mirror in find_mirrors(node):
+        if mirror.primary:
+            continue
+        if not _is_usable(mirror.location):
+            evidence = at(mirror.origin, f"location = {mirror.location!r} (prefix {mirror.prefix})")
+            yield find("mirror-location-unusable", evidence, remedy=f"correct {mirror.origin}: HOST[:PORT][/PATH]")
+        elif (blocker := _blocker(node, mirror)) is not None:
+            blocked.setdefault(blocker.prefix, []).append(mirror)
+    for mirrors in blocked.values():
+        blocker = _blocker(node, mirrors[0])
+        assert blocker is not None
+        text = node.registries.texts.get(blocker.file, "")
+        line = toml_value_line(text, "location", blocker.location) or toml_value_line(text, "prefix", blocker.prefix)
+        evidence = at(blocker.file, f"blocked = true for {blocker.prefix}", _setting_line(text, line, "blocked"))
+        mine = (at(mirror.origin, f"{mirror.location}, a mirror of {mirror.prefix}") for mirror in mirrors)
+        yield find("mirror-blocked", evidence, *mine, remedy="remove the block, or the mirror")
+
+
+def _is_usable(location: str) -> bool:
+    """Whether an image below a location is spelled as it would be after normalising, which CRI-O demands."""
+    image = f"{location}/image:tag"
+    try:
+        return str(reference.parse(image)) == image
+    except reference.ReferenceSyntaxError:
+        return False
+
+
+def _blocker(node: Node, mirror: Mirror) -> registries.Registry | None:
+    config = node.registries.config
+    found = registries.find_registry(config, f"{mirror.location}/image") if config else None
+    return found if found is not None and found.blocked else None
+
+
 def check_insecure(node: Node) -> Results:
     """Mirrors that are talked to without verified TLS by configuration."""
     for mirror in find_mirrors(node):
         if mirror.insecure and not _is_loopback(mirror.host):
             text = node.registries.texts.get(mirror.origin.file, "")
-            line = _insecure_line(text, mirror.origin.line)
+            line = _setting_line(text, mirror.origin.line, "insecure")
             evidence = at(mirror.origin.file, f"insecure = true for {mirror.location} (prefix {mirror.prefix})", line)
             remedy = f"put its CA at /etc/containers/certs.d/{mirror.host}/ca.crt, and remove insecure = true"
             yield find("mirror-without-tls", evidence, remedy=remedy)
@@ -104,21 +140,26 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _insecure_line(text: str, near: int) -> int:
-    """The line of ``insecure = true`` in the table of a location, else that of the location."""
+def _setting_line(text: str, near: int, key: str) -> int:
+    """The line of a key in the table of a location, else that of the location."""
     lines = text.splitlines()
     for step in (1, -1):
         number = near
         while 0 < number <= len(lines) and not (number != near and lines[number - 1].lstrip().startswith("[")):
-            if lines[number - 1].lstrip().lower().startswith("insecure"):
+            if lines[number - 1].lstrip().lower().startswith(key):
                 return number
             number += step
     return near
 
 
+def asked_mirrors(node: Node) -> list[Mirror]:
+    """Those that CRI-O can and will ask."""
+    return [m for m in find_mirrors(node) if not m.primary and _is_usable(m.location) and _blocker(node, m) is None]
+
+
 def check_mirrors(node: Node, verdicts: dict[tuple[str, bool], Verdict | str]) -> Results:
     """What the mirrors answered. ``verdicts``: by host and insecure; a text where nothing could be asked."""
-    mirrors = [mirror for mirror in find_mirrors(node) if not mirror.primary]
+    mirrors = asked_mirrors(node)
     if not mirrors or node.given.config:
         return
     if not node.given.live:

@@ -7,7 +7,7 @@ import shlex
 import stat
 from typing import NamedTuple
 
-from ... import dockerconfig, handoff
+from ... import dockerconfig, handoff, settings
 from ...errors import ConfigError
 from ...pullintents import PullIntents
 from ...settings import Settings
@@ -18,7 +18,7 @@ from ..tree import Tree, Unreadable
 
 FIRST_CRIO = (1, 34, 3)
 _MEMORY = ("tmpfs", "ramfs")
-_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_OTHERS_CAN_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _MAX_GLOBAL_AUTH_FILE = 4 * 1024 * 1024
 _MOST_TOLD = 5
 
@@ -33,6 +33,8 @@ def check_crio(node: Node) -> Results:
         return
     for problem in crio.problems:
         yield Unexamined(problem.path, problem.reason)
+    for origin, reason in crio.refused:
+        yield find("crio-conf-refused", at(origin, reason), remedy=f"correct {origin}; then: systemctl restart crio")
     if crio.version is None:
         yield Unexamined("CRI-O's version", "no running CRI-O, no version file and no package of dpkg tells it")
     elif crio.version.numbers < FIRST_CRIO:
@@ -61,8 +63,15 @@ def _is_same(tree: Tree, one: str, other: str) -> bool:
         return False
 
 
-def _auth_dirs(node: Node, crio: Crio, settings: Settings) -> Results:
-    theirs, ours = crio.auth_dir, settings.auth_dir
+def _auth_dirs(node: Node, crio: Crio, chosen: Settings) -> Results:
+    theirs, ours = crio.auth_dir, chosen.auth_dir
+    if crio.refused:
+        return
+    if theirs.origin and not theirs.value.startswith("/"):
+        evidence_of = at(theirs.origin, f"namespaced_auth_dir is {theirs.value!r}: CRI-O does not start without a path")
+        remedy_of = f'namespaced_auth_dir = "{ours}"\nthen: systemctl restart crio'
+        yield find("auth-dir-mismatch", evidence_of, remedy=remedy_of)
+        return
     if _is_same(node.tree, theirs.value, ours):
         return
     mine = _argument(node, "--auth-dir")
@@ -91,10 +100,10 @@ def _argument(node: Node, flag: str) -> Evidence:
     return Evidence("", 0, "")
 
 
-def _registries(node: Node, crio: Crio, settings: Settings) -> Results:
+def _registries(node: Node, crio: Crio, chosen: Settings) -> Results:
     pairs = (
-        ("--registries-conf", crio.registries_conf, settings.registries_conf),
-        ("--registries-conf-dir", crio.registries_conf_dir, settings.registries_conf_dir),
+        ("--registries-conf", crio.registries_conf, chosen.registries_conf),
+        ("--registries-conf-dir", crio.registries_conf_dir, chosen.registries_conf_dir),
     )
     for flag, theirs, ours in pairs:
         default = _default(flag)
@@ -120,12 +129,11 @@ def _default(flag: str) -> str:
 
 def check_auth_dir(node: Node) -> Results:
     """Owner, mode, file system, left-over files."""
-    if node.given.config:
+    if node.given.config or (node.kubelet is None and node.crio is None):
         return
-    if node.settings is None:
-        yield Unexamined("the auth directory and the global auth file", _why_no_settings(node))
-        return
-    directory = node.settings.auth_dir
+    # Without arguments of the plugin that of CRI-O counts, which is the one that matters in the end.
+    chosen = node.settings or _defaults(node)
+    directory = chosen.auth_dir
     found = node.tree.stat(directory)
     quoted = shlex.quote(directory)
     if found is not None and not stat.S_ISDIR(found.st_mode):
@@ -136,14 +144,23 @@ def check_auth_dir(node: Node) -> Results:
         if found.st_uid != 0:
             evidence = at(directory, f"it belongs to user {found.st_uid}")
             yield find("auth-dir-owner", evidence, remedy=f"as root:\nchown root:root {quoted}")
-        if found.st_mode & _OTHERS:
+        # CRI-O makes it 0755 where it is missing; the files in it are for root alone.
+        if found.st_mode & _OTHERS_CAN_WRITE:
             evidence = at(directory, f"its mode is {stat.S_IMODE(found.st_mode):04o}")
             yield find("auth-dir-mode", evidence, remedy=f"as root:\nchmod 0700 {quoted}")
         yield Examined(f"the auth directory {directory}")
-        yield from _stale_files(node, node.settings)
+        yield from _stale_files(node, chosen)
     else:
         yield Examined(f"the auth directory {directory}, which is not there yet: the plugin makes it")
     yield from _file_system(node, directory)
+
+
+def _defaults(node: Node) -> Settings:
+    """The plugin's defaults, with CRI-O's directory."""
+    chosen = settings.loads([], {})
+    if node.crio is not None and node.crio.auth_dir.value.startswith("/"):
+        chosen.auth_dir = node.crio.auth_dir.value
+    return chosen
 
 
 class _Mount(NamedTuple):
@@ -192,12 +209,12 @@ def _file_system(node: Node, directory: str) -> Results:
         yield find("auth-dir-on-disk", evidence, remedy=remedy)
 
 
-def _stale_files(node: Node, settings: Settings) -> Results:
-    directory = settings.auth_dir
+def _stale_files(node: Node, chosen: Settings) -> Results:
+    directory = chosen.auth_dir
     try:
         node.tree.names(directory)
-        intents = PullIntents(node.tree.real(settings.kubelet_root_dir))
-        stale = handoff.find_stale(node.tree.real(directory), settings.stale_after, intents)
+        intents = PullIntents(node.tree.real(chosen.kubelet_root_dir))
+        stale = handoff.find_stale(node.tree.real(directory), chosen.stale_after, intents)
     except (OSError, Unreadable) as error:
         yield Unexamined(f"left-over files in {directory}", str(error))
         return
@@ -212,9 +229,9 @@ def _stale_files(node: Node, settings: Settings) -> Results:
 
 def check_global_auth_file(node: Node) -> Results:
     """Whether the plugin can use it. Its content is never told."""
-    if node.given.config or node.settings is None:
+    if node.given.config or (node.kubelet is None and node.crio is None):
         return
-    path = node.settings.global_auth_file
+    path = (node.settings or _defaults(node)).global_auth_file
     try:
         dockerconfig.loads(node.tree.read(path, _MAX_GLOBAL_AUTH_FILE))
         yield Examined(f"the global auth file {path}")
