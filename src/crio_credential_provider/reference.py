@@ -18,7 +18,6 @@ from .record import Record
 _DIGITS = frozenset("0123456789")
 _LOWER_ALNUM = _DIGITS | frozenset("abcdefghijklmnopqrstuvwxyz")
 _ALNUM = _LOWER_ALNUM | frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
-_LABEL = _ALNUM | {"-"}
 _WORD = _ALNUM | {"_"}
 _TAG = _WORD | {".", "-"}
 _HEX = _DIGITS | frozenset("abcdef")
@@ -143,11 +142,14 @@ def _split_name(name: str) -> tuple[str, str]:
 
 
 def _is_label(text: str) -> bool:
-    return bool(text) and _LABEL.issuperset(text) and text[0] != "-" and text[-1] != "-"
+    return text.isascii() and text.replace("-", "").isalnum() and text[0] != "-" and text[-1] != "-"
 
 
 def _is_component(text: str) -> bool:
     """Runs of lower-case letters and digits; between two of them one of ``.``, ``_``, ``__`` or any number of ``-``."""
+    if text.isascii() and text.isalnum() and text == text.lower():
+        # Nearly all; one parse is a tenth of the instructions that it takes with the loop below.
+        return True
     if not text or text[0] not in _LOWER_ALNUM or text[-1] not in _LOWER_ALNUM:
         return False
     separator = ""

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 _LABEL = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
-_BASE64URL = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
 _HINT = "the kubelet hands over a bound service account token where the CredentialProviderConfig has tokenAttributes"
 
 
@@ -79,7 +78,7 @@ def loads(token: str) -> ServiceAccount:
 def _claims(token: str) -> dict[str, Any]:
     parts = token.split(".")
     # All three become part of an HTTP header, where a line break would end it (RFC 7515: base64url without padding).
-    if len(parts) == 3 and all(map(_BASE64URL.issuperset, parts)):
+    if len(parts) == 3 and all(map(_is_base64url, parts)):
         try:
             payload = parts[1].replace("-", "+").replace("_", "/")
             claims = native.loads(binascii.a2b_base64(payload + "=" * (-len(payload) % 4), strict_mode=True).decode())
@@ -88,6 +87,12 @@ def _claims(token: str) -> dict[str, Any]:
         if isinstance(claims, dict):
             return claims
     raise RequestError("the serviceAccountToken is no JWT", _HINT)
+
+
+def _is_base64url(text: str) -> bool:
+    """Without padding; by methods of str, since a token is long: a set of letters takes 0.15 million instructions."""
+    rest = text.replace("-", "").replace("_", "")
+    return rest.isascii() and (rest.isalnum() or not rest)
 
 
 def _object(claim: dict[str, Any], name: str) -> dict[str, Any]:
