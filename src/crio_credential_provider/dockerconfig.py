@@ -15,7 +15,7 @@ import binascii
 from . import native
 from .errors import ConfigError
 from .record import Record
-from .registries import AUTH_FILE_HELPER, fold
+from .registries import AUTH_FILE_HELPER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def loads(data: bytes) -> DockerConfig:
     cred_helpers: dict[str, str] = {}
     for name, value in _members(_parse(data), "the file"):
         # Members match without regard to case; a second one adds to the first, null takes it back.
-        folded = fold(name)
+        folded = native.fold(name)
         if folded == "auths":
             if value is None:
                 auths.clear()
@@ -156,7 +156,7 @@ def _entries(value: Any) -> dict[str, AuthEntry]:
 def _entry(value: Any, where: str) -> AuthEntry:
     read = {"auth": "", "identitytoken": "", "username": "", "password": ""}
     for name, member in _members(value, where):
-        folded = fold(name)
+        folded = native.fold(name)
         if member is None:
             continue
         if folded in ("auth", "identitytoken"):

@@ -116,6 +116,12 @@ def loads(text: str) -> Any:
     return _PLAIN.decode(text)
 
 
+def fold(key: str) -> str:
+    """A key as Go's TOML and JSON decoders match it: without regard to case, by Unicode's simple folding."""
+    # Of the two letters outside ASCII that fold into it, lower() knows U+212A (k) and not U+017F (s).
+    return key.replace("\u017f", "s").lower()
+
+
 def json_reason(error: Exception) -> str:
     """What is wrong with a document, without quoting it."""
     if hasattr(error, "lineno"):
