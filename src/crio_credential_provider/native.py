@@ -2,7 +2,8 @@
 
 Where the program ships its own interpreter (the self-contained bundle has a module ``_pinned``), these are the C halves
 behind the public modules, since importing the public ones takes longer than all the rest of a run: they bring ``re``,
-``enum``, ``selectors`` and more along. Everywhere else they are the public modules. The one module that goes below the
+``enum``, ``selectors`` and more along. Everywhere else they are the public modules, and ``plainjson`` before ``json``,
+which is then rarely imported. The one module that goes below the
 standard library's public surface; nothing else knows the difference. Verdicts are the same by construction, and
 ``demo.selftest`` shows it when a bundle is built: whatever the C scanner does not take is given to ``json``, and
 verification is OpenSSL's in both.
@@ -90,7 +91,14 @@ class Decoder:
                     return value
             except (StopIteration, ValueError):
                 pass
-        # Whatever the scanner does not take, the public module judges, and says why.
+        else:
+            from . import plainjson
+
+            try:
+                return plainjson.loads(text, self.object_pairs_hook, self.parse_int)
+            except plainjson.NotPlain:
+                pass
+        # Whatever is not taken so far, the public module judges, and says why.
         import json
 
         return json.JSONDecoder(
@@ -138,6 +146,12 @@ def dumps(value: Any) -> str:
 
         encoder: Any = _json.make_encoder
         return "".join(encoder(None, None, _json.encode_basestring_ascii, None, ":", ",", False, False, True)(value, 0))
+    from . import plainjson
+
+    try:
+        return plainjson.dumps(value)
+    except plainjson.NotPlain:
+        pass
     import json
 
     return json.dumps(value, separators=(",", ":"))
