@@ -2,11 +2,10 @@
 
 Where the program ships its own interpreter (the self-contained bundle has a module ``_pinned``), these are the C halves
 behind the public modules, since importing the public ones takes longer than all the rest of a run: they bring ``re``,
-``enum``, ``selectors`` and more along. Everywhere else they are the public modules, and ``plainjson`` before ``json``,
-which is then rarely imported. The one module that goes below the
-standard library's public surface; nothing else knows the difference. Verdicts are the same by construction, and
-``demo.selftest`` shows it when a bundle is built: whatever the C scanner does not take is given to ``json``, and
-verification is OpenSSL's in both.
+``enum``, ``selectors`` and more along. Everywhere else they are the public modules, with ``plainjson`` before ``json``.
+The one module that goes below the standard library's public surface; nothing else knows the difference. Verdicts are
+the same by construction, and ``demo.selftest`` shows it when a bundle is built: whatever the C scanner does not take is
+given to ``json``, and verification is OpenSSL's in both.
 """
 
 from __future__ import annotations
@@ -75,6 +74,7 @@ class Decoder:
         self.parse_int = float if numbers_as_float else int
         self.parse_constant = _refuse_constant if numbers_as_float else float
         self._scan: Any = _c_scanner(self) if PINNED else None
+        self._public: Any = None
 
     def decode(self, text: str) -> Any:
         """The value of a document.
@@ -91,7 +91,7 @@ class Decoder:
                     return value
             except (StopIteration, ValueError):
                 pass
-        else:
+        elif "json" not in sys.modules:
             from . import plainjson
 
             try:
@@ -99,11 +99,13 @@ class Decoder:
             except plainjson.NotPlain:
                 pass
         # Whatever is not taken so far, the public module judges, and says why.
-        import json
+        if self._public is None:
+            import json
 
-        return json.JSONDecoder(
-            object_pairs_hook=self.object_pairs_hook, parse_int=self.parse_int, parse_constant=self.parse_constant
-        ).decode(text)
+            self._public = json.JSONDecoder(
+                object_pairs_hook=self.object_pairs_hook, parse_int=self.parse_int, parse_constant=self.parse_constant
+            )
+        return self._public.decode(text)
 
 
 def _c_scanner(context: Any) -> Any:
@@ -146,12 +148,13 @@ def dumps(value: Any) -> str:
 
         encoder: Any = _json.make_encoder
         return "".join(encoder(None, None, _json.encode_basestring_ascii, None, ":", ",", False, False, True)(value, 0))
-    from . import plainjson
+    if "json" not in sys.modules:
+        from . import plainjson
 
-    try:
-        return plainjson.dumps(value)
-    except plainjson.NotPlain:
-        pass
+        try:
+            return plainjson.dumps(value)
+        except plainjson.NotPlain:
+            pass
     import json
 
     return json.dumps(value, separators=(",", ":"))
