@@ -142,8 +142,15 @@ class Keyring:
 
     def _add(self, entry: _Entry) -> None:
         key = entry.key
-        self._exact.setdefault(key, []).append(entry)
+        same = self._exact.get(key)
+        if same is None:
+            self._exact[key] = [entry]
+        else:
+            same.append(entry)
         bare = key.removeprefix("http://").removeprefix("https://")
+        if bare == key and "*" not in key and key[-1:] != "/" and key not in dockerconfig.DOCKER_HUB_NAMES:
+            # Nearly all: such a key counts as it stands and in no other way.
+            return
         host, _, path = bare.partition("/")
         if "*" in host:
             self._globs.append((host, _url_path(path), entry))
