@@ -35,8 +35,8 @@ CERTIFICATE_AUTHORITIES = (
 
 _MAX_SIZE = 4 * 1024 * 1024
 
-_IPV6 = frozenset("0123456789abcdefABCDEF:.")
-_HOST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._")
+_IPV6 = "0123456789abcdefABCDEF:."
+_HOST = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._"
 
 
 class ClientCertificate(Record):
@@ -170,11 +170,11 @@ def _from_url(url: str, origin: str, ca_file: str = "", ca_data: str = "", serve
     host, _, port = authority.rpartition("]") if is_ipv6 else authority.partition(":")
     port = port.lstrip(":") or "443"
     host = host.removeprefix("[")
-    if not (_IPV6.issuperset(host) if is_ipv6 else _is_host(host)) or not (
+    if not (_is_address(host) if is_ipv6 else _is_host(host)) or not (
         port.isascii() and port.isdigit() and 0 < int(port) < 65536
     ):
         raise ConfigError(f"{origin} names the API server {url!r}, which is not https://HOST[:PORT]")
-    if server_name and not _is_host(server_name) and not _IPV6.issuperset(server_name):
+    if server_name and not _is_host(server_name) and not _is_address(server_name):
         raise ConfigError(
             f"{origin}: tls-server-name {server_name!r} is no host name and no address", rule="kubeconfig"
         )
@@ -183,7 +183,11 @@ def _from_url(url: str, origin: str, ca_file: str = "", ca_data: str = "", serve
 
 def _is_host(text: str) -> bool:
     """Whether the text can be a host name: it becomes part of an HTTP header and of a TLS handshake."""
-    return _HOST.issuperset(text) and all(0 < len(label) < 64 for label in text.removesuffix(".").split("."))
+    return not text.strip(_HOST) and all(0 < len(label) < 64 for label in text.removesuffix(".").split("."))
+
+
+def _is_address(text: str) -> bool:
+    return not text.strip(_IPV6)
 
 
 def _without_userinfo(url: str) -> str:

@@ -8,8 +8,6 @@ Of equally specific answers the earlier secret's wins. Pure: knows no files and 
 
 from __future__ import annotations
 
-from itertools import islice
-
 from . import dockerconfig
 from .dockerconfig import AuthEntry, Credential, DockerConfig
 from .errors import ConfigError
@@ -286,7 +284,7 @@ def select(
         candidates = keyring.candidates(source.name) if may_use_secrets(source) else iter(())
         for candidate in candidates:
             if candidate.credential is not None:
-                lost = tuple(islice(candidates, _MOST_TOLD))
+                lost = tuple(candidate for _, candidate in zip(range(_MOST_TOLD), candidates, strict=False))
                 chosen = Choice(source, candidate.credential, candidate.secret, candidate.key, lost)
                 break
             flawed[Skipped(candidate.secret, f"its entry {candidate.key!r} {candidate.flaw}")] = None

@@ -206,35 +206,35 @@ def tls_client_context() -> ssl.SSLContext:
 def start_tls(context: ssl.SSLContext, plain: socket.socket, server_name: str) -> TlsStream:
     """Shakes hands and verifies; the plain socket belongs to the stream from here on."""
     if PINNED:
-        return _Stream(context, plain, server_name)
+        return _stream(context, plain, server_name)
     # As bytes, since the codec for international names takes 5 ms of CPU to import.
     return context.wrap_socket(plain, server_hostname=server_name.encode("ascii"))
 
 
-class _Stream:
+def _stream(context: Any, plain: Any, server_name: str) -> TlsStream:
     """What ``ssl.SSLSocket`` does of this, on its C half."""
+    import _ssl
 
-    def __init__(self, context: Any, plain: Any, server_name: str) -> None:
-        class Socket(load_socket().socket):  # type: ignore[misc]
-            """OpenSSL's side keeps a weak reference, which the C type alone does not allow."""
+    # Made here, since to make a class takes 60,000 instructions, and most runs need none of TLS.
+    class Stream(load_socket().socket):  # type: ignore[misc]
+        """A class in Python, since OpenSSL's side keeps a weak reference, which the C type alone does not allow."""
 
-        seconds = plain.gettimeout()
-        self._plain = Socket(plain.family, plain.type, plain.proto, plain.detach())
-        self._plain.settimeout(seconds)
-        self._tls = context._wrap_socket(self._plain, False, server_name)
-        self._tls.do_handshake()
-        self._eof = load_ssl().SSLEOFError
+        tls: Any
 
-    def settimeout(self, seconds: float) -> None:
-        self._plain.settimeout(seconds)
+        def sendall(self, data: bytes) -> None:
+            view = memoryview(data)
+            while view:
+                view = view[self.tls.write(view) :]
 
-    def sendall(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[self._tls.write(view) :]
+        def recv(self, size: int) -> bytes:
+            try:
+                return self.tls.read(size)  # type: ignore[no-any-return]
+            except _ssl.SSLEOFError:
+                return b""
 
-    def recv(self, size: int) -> bytes:
-        try:
-            return self._tls.read(size)  # type: ignore[no-any-return]
-        except self._eof:
-            return b""
+    seconds = plain.gettimeout()
+    stream = Stream(plain.family, plain.type, plain.proto, plain.detach())
+    stream.settimeout(seconds)
+    stream.tls = context._wrap_socket(stream, False, server_name)
+    stream.tls.do_handshake()
+    return stream

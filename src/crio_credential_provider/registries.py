@@ -22,10 +22,13 @@ from .reference import Reference, ReferenceSyntaxError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
     from typing import Any
 
     from .parsecache import ParseCache
+
+    _Endpoint = tuple[str, bool, tuple[str, ...], bool]
+    """A mirror or, last, the registry itself: location, whether insecure, kinds, whether it is the registry itself."""
 
 MAIN_FILE = "/etc/containers/registries.conf"
 DROP_IN_DIRECTORY = "/etc/containers/registries.conf.d"
@@ -143,8 +146,10 @@ class PullSource(Record):
         """The same source, reached only through a short name."""
         return self._replaced(self.kinds, short_name)
 
-    def without(self, kinds: Iterable[str]) -> PullSource:
+    def without(self, kinds: Collection[str]) -> PullSource:
         """The same source, less the kinds of references for which CRI-O's pull fails."""
+        if not kinds:
+            return self
         return self._replaced(tuple(kind for kind in self.kinds if kind not in kinds), self.short_name)
 
     def _replaced(self, kinds: tuple[str, ...], short_name: str) -> PullSource:
@@ -354,18 +359,6 @@ def _possible_prefixes(name: str) -> list[str]:
 # -- pull sources -----------------------------------------------------------------------------------------------------
 
 
-class _Endpoint(Record):
-    """A mirror or, last, the registry itself."""
-
-    __slots__ = ("insecure", "kinds", "location", "primary")
-
-    def __init__(self, location: str, insecure: bool, kinds: tuple[str, ...], primary: bool) -> None:
-        self.location = location
-        self.insecure = insecure
-        self.kinds = kinds
-        self.primary = primary
-
-
 def pull_sources(config: Configuration, image: Reference) -> list[PullSource]:
     """What CRI-O will ask for a full reference, in its order.
 
@@ -415,43 +408,43 @@ def _targets(registry: Registry | None, image: Reference, kind: str) -> Iterator
     """The endpoints that serve one kind of reference, each with its position among all of the registry and the image
     there."""
     if registry is None:
-        yield 0, _Endpoint(str(image), False, REFERENCE_KINDS, primary=True), image
+        yield 0, (str(image), False, REFERENCE_KINDS, True), image
         return
     for position, endpoint in enumerate(_endpoints(registry)):
-        if kind in endpoint.kinds:
-            yield position, endpoint, _rewrite(registry, endpoint, image)
+        location, _, kinds, primary = endpoint
+        if kind in kinds:
+            yield position, endpoint, _rewrite(registry, location, primary, image)
 
 
 def _source(config: Configuration, endpoint: _Endpoint, target: Reference) -> PullSource:
+    location, insecure, kinds, primary = endpoint
     name = target.name
     blocker = find_registry(config, name)
     blocked = blocker is not None and blocker.blocked
-    return PullSource(
-        str(target), name, endpoint.location, endpoint.insecure, endpoint.primary, blocked, endpoint.kinds
-    )
+    return PullSource(str(target), name, location, insecure, primary, blocked, kinds)
 
 
 def _endpoints(registry: Registry) -> Iterator[_Endpoint]:
     for mirror in registry.mirrors:
         allowed = (DIGEST,) if registry.mirror_by_digest_only else REFERENCE_KINDS
         kinds = tuple(kind for kind in allowed if mirror.serves(kind))
-        yield _Endpoint(mirror.location, mirror.insecure, kinds, primary=False)
-    yield _Endpoint(registry.location, registry.insecure, REFERENCE_KINDS, primary=True)
+        yield mirror.location, mirror.insecure, kinds, False
+    yield registry.location, registry.insecure, REFERENCE_KINDS, True
 
 
-def _rewrite(registry: Registry, endpoint: _Endpoint, image: Reference) -> Reference:
-    """The image at an endpoint: its location in place of the matched prefix.
+def _rewrite(registry: Registry, location: str, primary: bool, image: Reference) -> Reference:
+    """The image at a mirror or at the registry itself: its location in place of the matched prefix.
 
     Raises:
         ConfigError: the result is no reference, or not spelled as it would be after normalising.
     """
     text = str(image)
-    if not endpoint.location:
+    if not location:
         return image
     matched = registry.prefix
     if matched.startswith("*."):
         matched = text[: text.index(matched[1:]) + len(matched) - 1]
-    rewritten = endpoint.location + text[len(matched) :]
+    rewritten = location + text[len(matched) :]
     try:
         target = reference.parse(rewritten)
         if str(target) == rewritten:
@@ -459,8 +452,8 @@ def _rewrite(registry: Registry, endpoint: _Endpoint, image: Reference) -> Refer
         reason = f"{rewritten!r} would mean {str(target)!r}"
     except ReferenceSyntaxError as error:
         reason = error.message
-    what = "location" if endpoint.primary else "mirror"
-    complaint = f"the {what} {endpoint.location!r} makes no valid reference of {text!r}: {reason}"
+    what = "location" if primary else "mirror"
+    complaint = f"the {what} {location!r} makes no valid reference of {text!r}: {reason}"
     from .registriesfile import cut
 
     raise ConfigError(
