@@ -18,7 +18,7 @@ help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
 
 build: $(BUILD_VENV) ## build/bin/crio-credential-provider, with what it needs beside it
-	@$(VENV) tools/make_bundle.py build
+	@$(VENV) -X no_debug_ranges tools/make_bundle.py build
 
 wheel: $(BUILD_VENV) ## dist/*.whl
 	@$(VENV) tools/make_bundle.py wheel

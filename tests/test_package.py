@@ -186,6 +186,28 @@ def test_byte_code_lies_beside_and_nothing_is_written_there(
     assert make_node(str(moved)).run(request()).status == 0
 
 
+def test_a_pull_comes_out_of_one_file(make_node: NodeMaker, moved: Path, cluster: ApiServer, alpha: str) -> None:
+    """And the package itself is for everything else."""
+    package = moved.parent.parent / "lib" / NAME / "crio_credential_provider"
+    away = package.with_name("away")
+    package.rename(away)
+    node = make_node(str(moved))
+    node.write_mirrors("docker.io", "mirror.corp:5000/hub")
+    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
+    # Of the package, only reading a file that changed is missing.
+    assert "internal error, ImportError at" in node.run(request(token=alpha)).stderr
+    away.rename(package)
+    assert_serves(make_node(str(moved)), cluster, alpha)
+
+
+def test_another_python_imports_the_package(make_node: NodeMaker, moved: Path, cluster: ApiServer, alpha: str) -> None:
+    """The file of a pull is for the interpreter of the build alone, and is named for it."""
+    (file,) = (moved.parent.parent / "lib" / NAME).glob("pull-path.*")
+    assert file.suffix == f".{sys.implementation.cache_tag}"
+    file.unlink()
+    assert_serves(make_node(str(moved)), cluster, alpha)
+
+
 def test_as_an_ordinary_user(make_node: NodeMaker, moved: Path, tmp_path: Path) -> None:
     """Nothing of the program needs root but the places that it writes to."""
     if os.geteuid() != 0:

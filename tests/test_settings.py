@@ -71,7 +71,11 @@ def test_a_flag_goes_before_its_variable(flag: Flag) -> None:
 
 def test_the_attributes_are_those_that_are_declared() -> None:
     assert sorted(settings.Settings.__annotations__) == sorted(flag.attribute for flag in FLAGS)
-    assert sorted(vars(settings.loads([], {}))) == sorted(flag.attribute for flag in FLAGS)
+    found = settings.loads([], {})
+    assert all(hasattr(found, flag.attribute) for flag in FLAGS)
+    assert sorted(vars(found)) == sorted(flag.attribute for flag in FLAGS)
+    with pytest.raises(AttributeError, match="unheard_of"):
+        _ = found.unheard_of
 
 
 def test_variables_have_the_one_prefix() -> None:

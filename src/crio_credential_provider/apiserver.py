@@ -416,7 +416,7 @@ class _Connection:
 
     def _size(self, text: str, base: int) -> int:
         digits = "0123456789abcdefABCDEF" if base == 16 else "0123456789"
-        if not text or len(text) > 16 or any(digit not in digits for digit in text):
+        if not text or len(text) > 16 or text.strip(digits):
             raise _Malformed("sent a broken chunked body" if base == 16 else "sent a broken Content-Length")
         size = int(text, base)
         if size > self._max_size:

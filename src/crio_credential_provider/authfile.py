@@ -13,7 +13,7 @@ from . import native
 from .errors import AuthFileError
 from .serviceaccount import is_label
 
-_HEX = frozenset("0123456789abcdef")
+_HEX = "0123456789abcdef"
 _OTHERS_CAN_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -36,7 +36,7 @@ def repository_digest(name: str) -> str:
     """The digest in the name of an auth file; "" for a name of another kind."""
     namespace, _, rest = name.rpartition("-")
     found = rest.removesuffix(".json")
-    is_ours = is_label(namespace) and rest.endswith(".json") and len(found) == 64 and _HEX.issuperset(found)
+    is_ours = is_label(namespace) and rest.endswith(".json") and len(found) == 64 and not found.strip(_HEX)
     return found if is_ours else ""
 
 

@@ -15,7 +15,7 @@ import binascii
 from . import native
 from .errors import ConfigError
 from .record import Record
-from .registries import AUTH_FILE_HELPER, fold
+from .registries import AUTH_FILE_HELPER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 DOCKER_HUB = "index.docker.io"
-_DOCKER_HUB_NAMES = ("docker.io", "registry-1.docker.io")
+DOCKER_HUB_NAMES = (DOCKER_HUB, "docker.io", "registry-1.docker.io")
 
 
 class Credential(Record):
@@ -93,7 +93,7 @@ def loads(data: bytes) -> DockerConfig:
     cred_helpers: dict[str, str] = {}
     for name, value in _members(_parse(data), "the file"):
         # Members match without regard to case; a second one adds to the first, null takes it back.
-        folded = fold(name)
+        folded = name if name == "auths" else native.fold(name)
         if folded == "auths":
             if value is None:
                 auths.clear()
@@ -134,11 +134,11 @@ def _parse(data: bytes) -> Any:
 
 
 def _members(value: Any, where: str) -> _Object:
+    if type(value) is _Object:
+        return value
     if value is None:
         return _Object()
-    if not isinstance(value, _Object):
-        raise ConfigError(f"{where} must be a JSON object", rule="json")
-    return value
+    raise ConfigError(f"{where} must be a JSON object", rule="json")
 
 
 def _string(value: Any, where: str) -> str:
@@ -150,20 +150,25 @@ def _string(value: Any, where: str) -> str:
 
 
 def _entries(value: Any) -> dict[str, AuthEntry]:
-    return {key: _entry(entry, f"entry {n} of auths") for n, (key, entry) in enumerate(_members(value, "auths"), 1)}
+    entries = {}
+    for number, (key, entry) in enumerate(_members(value, "auths"), 1):
+        entries[key] = _entry(entry, number)
+    return entries
 
 
-def _entry(value: Any, where: str) -> AuthEntry:
+def _entry(value: Any, number: int) -> AuthEntry:
+    """A namespace may hold a thousand of these, whose members are nearly always spelled as they should be."""
+    members = value if type(value) is _Object else _members(value, f"entry {number} of auths")
     read = {"auth": "", "identitytoken": "", "username": "", "password": ""}
-    for name, member in _members(value, where):
-        folded = fold(name)
-        if member is None:
+    for name, member in members:
+        folded = name if name in read else native.fold(name)
+        if folded not in read:
             continue
-        if folded in ("auth", "identitytoken"):
-            read[folded] = _string(member, where)
-        elif folded in ("username", "password") and isinstance(member, str):
-            # CRI-O never reads these two, so that a wrong type is no fault.
+        if isinstance(member, str):
             read[folded] = member
+        elif member is not None and folded in ("auth", "identitytoken"):
+            raise ConfigError(f"entry {number} of auths must have strings as values", rule="json")
+        # CRI-O never reads the other two, so that a wrong type is no fault.
     return AuthEntry(read["auth"], read["identitytoken"], read["username"], read["password"])
 
 
@@ -279,7 +284,7 @@ def decode_base64(text: str) -> bytes:
     """
     text = text.replace("\r", "").replace("\n", "")
     # Python's strict mode takes padding after whole groups of four ("dTpw=").
-    if len(text) % 4 or len(text) - len(text.rstrip("=")) > 2:
+    if len(text) % 4 or text.endswith("==="):
         raise ValueError("wrong padding")
     return binascii.a2b_base64(text, strict_mode=True)
 
@@ -301,4 +306,4 @@ def normalized_host(key: str) -> str:
     host = key.removeprefix("http://").removeprefix("https://")
     if host != key:
         host = host.partition("/")[0]
-    return DOCKER_HUB if host in _DOCKER_HUB_NAMES else host
+    return DOCKER_HUB if host in DOCKER_HUB_NAMES else host

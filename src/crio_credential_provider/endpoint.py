@@ -36,8 +36,8 @@ CERTIFICATE_AUTHORITIES = (
 
 _MAX_SIZE = 4 * 1024 * 1024
 
-_IPV6 = frozenset("0123456789abcdefABCDEF:.")
-_HOST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._")
+_IPV6 = "0123456789abcdefABCDEF:."
+_HOST = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._"
 
 
 class ClientCertificate(Record):
@@ -191,11 +191,11 @@ def _from_url(url: str, origin: str, ca_file: str = "", ca_data: str = "", serve
     host, _, port = authority.rpartition("]") if is_ipv6 else authority.partition(":")
     port = port.lstrip(":") or "443"
     host = host.removeprefix("[")
-    if not (_IPV6.issuperset(host) if is_ipv6 else _is_host(host)) or not (
+    if not (_is_address(host) if is_ipv6 else _is_host(host)) or not (
         port.isascii() and port.isdigit() and 0 < int(port) < 65536
     ):
         raise ConfigError(f"{origin} names the API server {url!r}, which is not https://HOST[:PORT]")
-    if server_name and not _is_host(server_name) and not _IPV6.issuperset(server_name):
+    if server_name and not _is_host(server_name) and not _is_address(server_name):
         raise ConfigError(
             f"{origin}: tls-server-name {server_name!r} is no host name and no address", rule="kubeconfig"
         )
@@ -204,7 +204,11 @@ def _from_url(url: str, origin: str, ca_file: str = "", ca_data: str = "", serve
 
 def _is_host(text: str) -> bool:
     """Whether the text can be a host name: it becomes part of an HTTP header and of a TLS handshake."""
-    return _HOST.issuperset(text) and all(0 < len(label) < 64 for label in text.removesuffix(".").split("."))
+    return not text.strip(_HOST) and all(0 < len(label) < 64 for label in text.removesuffix(".").split("."))
+
+
+def _is_address(text: str) -> bool:
+    return not text.strip(_IPV6)
 
 
 def _without_userinfo(url: str) -> str:
@@ -245,7 +249,7 @@ def _read(path: str) -> bytes:
 def _from_kubeconfig(path: str, settings: Settings) -> Endpoint:
     kept = _load_kubeconfig(path, settings)
     given = settings.certificate_authority
-    ca_data = "" if given else kept["certificate-authority-data"]
+    ca_data = "" if given else _pem(kept, path)
     ca_file = given or ("" if ca_data else _absolute(kept["certificate-authority"], path, settings.root))
     return _from_url(kept["server"], path, ca_file, ca_data, kept["tls-server-name"])
 
@@ -269,7 +273,8 @@ _EMBEDDED = ("client-certificate-data", "client-key-data")
 def _load_kubeconfig(path: str, settings: Settings) -> dict[str, str]:
     """What matters of the current context, none of it secret, so that it may be kept between runs.
 
-    ``certificate-authority-data`` is the PEM text; the client's certificate and key are their paths.
+    The client's certificate and key are their paths. ``certificate-authority-data`` is base64 as in the kubeconfig: PEM
+    has line breaks, and would keep the form from being plain (``plainjson``).
     """
     cache = ParseCache(settings.cache_dir, "kubeconfig") if settings.cache_dir else None
     kept: dict[str, str] | None = cache.load([path]) if cache else None
@@ -279,13 +284,18 @@ def _load_kubeconfig(path: str, settings: Settings) -> dict[str, str]:
     cluster, user = _current(_parse(path), path)
     kept = {name: _text(cluster, name) for name in _CLUSTER_MEMBERS}
     kept.update((name, _text(user, name)) for name in _USER_MEMBERS)
-    try:
-        kept["certificate-authority-data"] = binascii.a2b_base64(kept["certificate-authority-data"]).decode("ascii")
-    except ValueError:
-        raise ConfigError(f"{path}: certificate-authority-data is not base64 of PEM", rule="kubeconfig") from None
+    _pem(kept, path)
     if cache:
         cache.store(snapshot, kept)
     return kept
+
+
+def _pem(kept: dict[str, str], path: str) -> str:
+    """The CA certificates that are embedded in a kubeconfig, "" for none."""
+    try:
+        return binascii.a2b_base64(kept["certificate-authority-data"]).decode("ascii")
+    except ValueError:
+        raise ConfigError(f"{path}: certificate-authority-data is not base64 of PEM", rule="kubeconfig") from None
 
 
 def _parse(path: str) -> Any:

@@ -8,8 +8,6 @@ Of equally specific answers the earlier secret's wins. Pure: knows no files and 
 
 from __future__ import annotations
 
-from itertools import islice
-
 from . import dockerconfig
 from .dockerconfig import AuthEntry, Credential, DockerConfig
 from .errors import ConfigError
@@ -142,8 +140,15 @@ class Keyring:
 
     def _add(self, entry: _Entry) -> None:
         key = entry.key
-        self._exact.setdefault(key, []).append(entry)
+        same = self._exact.get(key)
+        if same is None:
+            self._exact[key] = [entry]
+        else:
+            same.append(entry)
         bare = key.removeprefix("http://").removeprefix("https://")
+        if bare == key and "*" not in key and key[-1:] != "/" and key not in dockerconfig.DOCKER_HUB_NAMES:
+            # Nearly all: such a key counts as it stands and in no other way.
+            return
         host, _, path = bare.partition("/")
         if "*" in host:
             self._globs.append((host, _url_path(path), entry))
@@ -280,7 +285,7 @@ def select(
         candidates = keyring.candidates(source.name) if may_use else iter(())
         for candidate in candidates:
             if candidate.credential is not None:
-                lost = tuple(islice(candidates, _MOST_TOLD))
+                lost = tuple(candidate for _, candidate in zip(range(_MOST_TOLD), candidates, strict=False))
                 chosen = Choice(source, candidate.credential, candidate.secret, candidate.key, lost)
                 break
             flawed[Skipped(candidate.secret, f"its entry {candidate.key!r} {candidate.flaw}")] = None

@@ -2,10 +2,10 @@
 
 Where the program ships its own interpreter (the self-contained bundle has a module ``_pinned``), these are the C halves
 behind the public modules, since importing the public ones takes longer than all the rest of a run: they bring ``re``,
-``enum``, ``selectors`` and more along. Everywhere else they are the public modules. The one module that goes below the
-standard library's public surface; nothing else knows the difference. Verdicts are the same by construction, and
-``demo.selftest`` shows it when a bundle is built: whatever the C scanner does not take is given to ``json``, and
-verification is OpenSSL's in both.
+``enum``, ``selectors`` and more along. Everywhere else they are the public modules, with ``plainjson`` before ``json``.
+The one module that goes below the standard library's public surface; nothing else knows the difference. Verdicts are
+the same by construction, and ``demo.selftest`` shows it when a bundle is built: whatever the C scanner does not take is
+given to ``json``, and verification is OpenSSL's in both.
 """
 
 from __future__ import annotations
@@ -74,6 +74,7 @@ class Decoder:
         self.parse_int = float if numbers_as_float else int
         self.parse_constant = _refuse_constant if numbers_as_float else float
         self._scan: Any = _c_scanner(self) if PINNED else None
+        self._public: Any = None
 
     def decode(self, text: str) -> Any:
         """The value of a document.
@@ -90,12 +91,21 @@ class Decoder:
                     return value
             except (StopIteration, ValueError):
                 pass
-        # Whatever the scanner does not take, the public module judges, and says why.
-        import json
+        elif "json" not in sys.modules:
+            from . import plainjson
 
-        return json.JSONDecoder(
-            object_pairs_hook=self.object_pairs_hook, parse_int=self.parse_int, parse_constant=self.parse_constant
-        ).decode(text)
+            try:
+                return plainjson.loads(text, self.object_pairs_hook, self.parse_int)
+            except plainjson.NotPlain:
+                pass
+        # Whatever is not taken so far, the public module judges, and says why.
+        if self._public is None:
+            import json
+
+            self._public = json.JSONDecoder(
+                object_pairs_hook=self.object_pairs_hook, parse_int=self.parse_int, parse_constant=self.parse_constant
+            )
+        return self._public.decode(text)
 
 
 def _c_scanner(context: Any) -> Any:
@@ -116,6 +126,12 @@ def loads(text: str) -> Any:
     return _PLAIN.decode(text)
 
 
+def fold(key: str) -> str:
+    """A key as Go's TOML and JSON decoders match it: without regard to case, by Unicode's simple folding."""
+    # Of the two letters outside ASCII that fold into it, lower() knows U+212A (k) and not U+017F (s).
+    return key.replace("\u017f", "s").lower()
+
+
 def json_reason(error: Exception) -> str:
     """What is wrong with a document, without quoting it."""
     if hasattr(error, "lineno"):
@@ -132,6 +148,13 @@ def dumps(value: Any) -> str:
 
         encoder: Any = _json.make_encoder
         return "".join(encoder(None, None, _json.encode_basestring_ascii, None, ":", ",", False, False, True)(value, 0))
+    if "json" not in sys.modules:
+        from . import plainjson
+
+        try:
+            return plainjson.dumps(value)
+        except plainjson.NotPlain:
+            pass
     import json
 
     return json.dumps(value, separators=(",", ":"))
@@ -183,35 +206,35 @@ def tls_client_context() -> ssl.SSLContext:
 def start_tls(context: ssl.SSLContext, plain: socket.socket, server_name: str) -> TlsStream:
     """Shakes hands and verifies; the plain socket belongs to the stream from here on."""
     if PINNED:
-        return _Stream(context, plain, server_name)
+        return _stream(context, plain, server_name)
     # As bytes, since the codec for international names takes 5 ms of CPU to import.
     return context.wrap_socket(plain, server_hostname=server_name.encode("ascii"))
 
 
-class _Stream:
+def _stream(context: Any, plain: Any, server_name: str) -> TlsStream:
     """What ``ssl.SSLSocket`` does of this, on its C half."""
+    import _ssl
 
-    def __init__(self, context: Any, plain: Any, server_name: str) -> None:
-        class Socket(load_socket().socket):  # type: ignore[misc]
-            """OpenSSL's side keeps a weak reference, which the C type alone does not allow."""
+    # Made here, since to make a class takes 60,000 instructions, and most runs need none of TLS.
+    class Stream(load_socket().socket):  # type: ignore[misc]
+        """A class in Python, since OpenSSL's side keeps a weak reference, which the C type alone does not allow."""
 
-        seconds = plain.gettimeout()
-        self._plain = Socket(plain.family, plain.type, plain.proto, plain.detach())
-        self._plain.settimeout(seconds)
-        self._tls = context._wrap_socket(self._plain, False, server_name)
-        self._tls.do_handshake()
-        self._eof = load_ssl().SSLEOFError
+        tls: Any
 
-    def settimeout(self, seconds: float) -> None:
-        self._plain.settimeout(seconds)
+        def sendall(self, data: bytes) -> None:
+            view = memoryview(data)
+            while view:
+                view = view[self.tls.write(view) :]
 
-    def sendall(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[self._tls.write(view) :]
+        def recv(self, size: int) -> bytes:
+            try:
+                return self.tls.read(size)  # type: ignore[no-any-return]
+            except _ssl.SSLEOFError:
+                return b""
 
-    def recv(self, size: int) -> bytes:
-        try:
-            return self._tls.read(size)  # type: ignore[no-any-return]
-        except self._eof:
-            return b""
+    seconds = plain.gettimeout()
+    stream = Stream(plain.family, plain.type, plain.proto, plain.detach())
+    stream.settimeout(seconds)
+    stream.tls = context._wrap_socket(stream, False, server_name)
+    stream.tls.do_handshake()
+    return stream

@@ -51,10 +51,14 @@ class ParseCache:
         """The form kept for exactly these files, or None."""
         try:
             descriptor = os.open(self._path(paths), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-            with open(descriptor, "rb") as file:
-                if not _is_ours(os.fstat(descriptor), stat.S_ISREG) or not self._directory_is_ours():
+            try:
+                status = os.fstat(descriptor)
+                if not _is_ours(status, stat.S_ISREG) or not self._directory_is_ours():
                     return None
-                checksum, _, data = file.read(_MAX_SIZE).partition(b"\n")
+                # In one piece, as a file gives it; of a piece that is missing the checksum tells.
+                checksum, _, data = os.read(descriptor, min(status.st_size, _MAX_SIZE)).partition(b"\n")
+            finally:
+                os.close(descriptor)
             # The checksum tells a torn or damaged file; the owner and the mode that nobody else wrote it.
             if checksum != _checksum(data):
                 return None

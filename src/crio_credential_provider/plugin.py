@@ -146,7 +146,7 @@ class _Run:
     def sweep(self) -> None:
         """Removes files that nobody comes for, whatever became of the run itself."""
         given = self._settings
-        if not _has_files(given.auth_dir):
+        if not _has_files(given.auth_dir, besides=os.path.basename(self._auth_file)):
             return
         from . import handoff
 
@@ -198,10 +198,11 @@ class _Run:
         self._journal.send(self._priority, self._message, fields)
 
 
-def _has_files(directory: str) -> bool:
-    """Whether there is anything to sweep, at the cost of a look: nearly always there is nothing but ``in-use``."""
+def _has_files(directory: str, besides: str) -> bool:
+    """Whether there is anything to sweep, at the cost of a look: nearly always there is nothing but ``in-use`` and what
+    this run has written."""
     try:
-        return any(name.endswith((".json", ".tmp")) for name in os.listdir(directory))
+        return any(name.endswith((".json", ".tmp")) and name != besides for name in os.listdir(directory))
     except OSError:
         return False
 

@@ -258,11 +258,15 @@ def _member(value: dict[str, Any], name: str) -> dict[str, Any]:
 
 def loads(items: list[Any], namespace: str) -> PullSecrets:
     """Secret objects as pull secrets, in their order."""
-    loaded = [_load(_name(item), item, namespace) for item in items]
-    return PullSecrets(
-        tuple(secret for secret in loaded if isinstance(secret, PullSecret)),
-        tuple(secret for secret in loaded if isinstance(secret, Skipped)),
-    )
+    secrets: list[PullSecret] = []
+    skipped: list[Skipped] = []
+    for item in items:
+        loaded = _load(_name(item), item, namespace)
+        if isinstance(loaded, PullSecret):
+            secrets.append(loaded)
+        else:
+            skipped.append(loaded)
+    return PullSecrets(tuple(secrets), tuple(skipped))
 
 
 def _name(item: Any) -> str:

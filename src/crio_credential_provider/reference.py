@@ -15,13 +15,14 @@ from __future__ import annotations
 from .errors import ProviderError
 from .record import Record
 
-_DIGITS = frozenset("0123456789")
-_LOWER_ALNUM = _DIGITS | frozenset("abcdefghijklmnopqrstuvwxyz")
-_ALNUM = _LOWER_ALNUM | frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
-_LABEL = _ALNUM | {"-"}
-_WORD = _ALNUM | {"_"}
-_TAG = _WORD | {".", "-"}
-_HEX = _DIGITS | frozenset("abcdef")
+# Letters that are allowed: a text is made of them if nothing is left of it after strip().
+_DIGITS = "0123456789"
+_LOWER_ALNUM = _DIGITS + "abcdefghijklmnopqrstuvwxyz"
+_ALNUM = _LOWER_ALNUM + "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_LABEL = _ALNUM + "-"
+_WORD = _ALNUM + "_"
+_TAG = _WORD + ".-"
+_HEX = _DIGITS + "abcdef"
 
 _MAX_NAME = 255
 """Bytes in a repository name, domain included (distribution: NameTotalLengthMax)."""
@@ -71,7 +72,7 @@ def parse(text: str) -> Reference:
     Raises:
         ReferenceSyntaxError: the text is no reference, or a bare 64-digit identifier.
     """
-    if len(text) == 64 and _HEX.issuperset(text):
+    if len(text) == 64 and not text.strip(_HEX):
         raise ReferenceSyntaxError(f"{_shown(text)} is an image identifier, not a name")
     domain, slash, rest = text.partition("/")
     if not slash or not is_registry_host(domain):
@@ -124,7 +125,7 @@ def is_registry_host(text: str) -> bool:
 def is_domain(text: str) -> bool:
     """Whether the text is a host with an optional port by the grammar; IPv6 addresses are not."""
     host, colon, port = text.partition(":")
-    if colon and not (port and _DIGITS.issuperset(port)):
+    if colon and (not port or port.strip(_DIGITS)):
         return False
     return all(_is_label(label) for label in host.split("."))
 
@@ -143,13 +144,15 @@ def _split_name(name: str) -> tuple[str, str]:
 
 
 def _is_label(text: str) -> bool:
-    return bool(text) and _LABEL.issuperset(text) and text[0] != "-" and text[-1] != "-"
+    return bool(text) and not text.strip(_LABEL) and text[0] != "-" and text[-1] != "-"
 
 
 def _is_component(text: str) -> bool:
     """Runs of lower-case letters and digits; between two of them one of ``.``, ``_``, ``__`` or any number of ``-``."""
     if not text or text[0] not in _LOWER_ALNUM or text[-1] not in _LOWER_ALNUM:
         return False
+    if not text.strip(_LOWER_ALNUM):
+        return True
     separator = ""
     for character in text:
         if character not in _LOWER_ALNUM:
@@ -162,9 +165,9 @@ def _is_component(text: str) -> bool:
 
 
 def _is_tag(text: str) -> bool:
-    return 0 < len(text) <= _MAX_TAG and text[0] in _WORD and _TAG.issuperset(text)
+    return 0 < len(text) <= _MAX_TAG and text[0] in _WORD and not text.strip(_TAG)
 
 
 def _is_digest(text: str) -> bool:
     algorithm, _, digits = text.partition(":")
-    return _DIGEST_LENGTHS.get(algorithm) == len(digits) and _HEX.issuperset(digits)
+    return _DIGEST_LENGTHS.get(algorithm) == len(digits) and not digits.strip(_HEX)

@@ -1,8 +1,9 @@
-"""registries.conf and its drop-ins: which tables there are, which one matches, and the pull sources it makes.
+"""registries.conf and its drop-ins: which files count, which table matches, and the pull sources it makes.
 
 Follows what CRI-O 1.37 does (containers/image 5.38), section by section of docs/registries.md; the vectors in
 tests/vectors hold the same rules as cases that this library answered. Reads files, asks nobody else. Knows nothing
-about credentials.
+about credentials; how a file is written and checked is ``registriesfile``'s, which a run whose files are kept in their
+parsed form does not load.
 
     config = load(search_files("", ""), cache=None)
     for source in repository_sources(config, reference.parse("docker.io/library/nginx")).sources:
@@ -12,6 +13,7 @@ about credentials.
 from __future__ import annotations
 
 import os
+import stat
 
 from . import reference
 from .errors import ConfigError
@@ -20,10 +22,13 @@ from .reference import Reference, ReferenceSyntaxError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
     from typing import Any
 
     from .parsecache import ParseCache
+
+    _Endpoint = tuple[str, bool, tuple[str, ...], bool]
+    """A mirror or, last, the registry itself: location, whether insecure, kinds, whether it is the registry itself."""
 
 MAIN_FILE = "/etc/containers/registries.conf"
 DROP_IN_DIRECTORY = "/etc/containers/registries.conf.d"
@@ -37,14 +42,6 @@ TAG = "tag"
 DIGEST = "digest"
 REFERENCE_KINDS = (TAG, DIGEST)
 """What a pod can name; with both, CRI-O drops the tag, with neither it takes ``:latest``."""
-
-_MAX_FILE_SIZE = 16 * 1024 * 1024
-"""Bytes; a thousand tables with five mirrors each are 0.5 MB."""
-
-_MAX_MESSAGE = 600
-"""Characters of an error before its hint; two names of the greatest legal length fit."""
-
-_REFUSED = "CRI-O refuses this configuration as well, and with it every pull on this node"
 
 
 class Mirror(Record):
@@ -149,8 +146,10 @@ class PullSource(Record):
         """The same source, reached only through a short name."""
         return self._replaced(self.kinds, short_name)
 
-    def without(self, kinds: Iterable[str]) -> PullSource:
+    def without(self, kinds: Collection[str]) -> PullSource:
         """The same source, less the kinds of references for which CRI-O's pull fails."""
+        if not kinds:
+            return self
         return self._replaced(tuple(kind for kind in self.kinds if kind not in kinds), self.short_name)
 
     def _replaced(self, kinds: tuple[str, ...], short_name: str) -> PullSource:
@@ -239,20 +238,17 @@ def _drop_ins(directory: str) -> list[str]:
     A directory that is itself a symlink counts as empty, as with CRI-O, whose walk does not follow it.
     """
     try:
-        if os.path.islink(directory) or not os.path.isdir(directory):
-            os.lstat(directory)
+        if not stat.S_ISDIR(os.lstat(directory).st_mode):
             return [directory] if directory.endswith(".conf") else []
         with os.scandir(directory) as entries:
             names = [e.name for e in entries if e.name.endswith(".conf") and not e.is_dir(follow_symlinks=False)]
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise _unreadable(directory, error) from None
+        from . import registriesfile
+
+        raise registriesfile.unreadable(directory, error) from None
     return [os.path.join(directory, name) for name in sorted(names, key=os.fsencode)]
-
-
-def _unreadable(path: str, error: OSError) -> ConfigError:
-    return ConfigError(f"cannot read {path}: {error.strerror}", _REFUSED, rule="io")
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
@@ -273,43 +269,16 @@ def load(search: SearchPath, cache: ParseCache | None) -> Configuration:
         if kept is not None:
             return _from_kept(kept)
         snapshot = cache.snapshot(paths)
+    from . import registriesfile
+
     contents: list[tuple[str, bytes]] = []
     for path in paths:
-        data = _read(path, required=path == search.main and search.main_required)
+        data = registriesfile.read(path, required=path == search.main and search.main_required)
         if data is not None:
             contents.append((path, data))
     config = loads(contents, main=search.main)
     if cache is not None:
         cache.store(snapshot, _to_kept(config))
-    return config
-
-
-def _read(path: str, required: bool) -> bytes | None:
-    """The file's content; None where it is missing and may be: dangling links count as missing."""
-    try:
-        # A FIFO would block a plain open until somebody writes to it.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with open(descriptor, "rb") as file:
-            data = file.read(_MAX_FILE_SIZE + 1)
-    except FileNotFoundError as error:
-        if required:
-            raise _unreadable(path, error) from None
-        return None
-    except OSError as error:
-        raise _unreadable(path, error) from None
-    if len(data or b"") > _MAX_FILE_SIZE:
-        raise ConfigError(f"{path} is larger than {_MAX_FILE_SIZE >> 20} MiB", "split or shorten it", rule="io")
-    return data or b""
-
-
-def _to_kept(config: Configuration) -> dict[str, Any]:
-    return {name: getattr(config, name) for name in Configuration.__slots__}
-
-
-def _from_kept(kept: dict[str, Any]) -> Configuration:
-    config = Configuration()
-    for name in Configuration.__slots__:
-        setattr(config, name, kept[name])
     return config
 
 
@@ -323,371 +292,25 @@ def loads(contents: Iterable[tuple[str, bytes]], main: str) -> Configuration:
     Raises:
         ConfigError: CRI-O would refuse one of the files.
     """
-    config = Configuration()
-    for path, data in contents:
-        try:
-            _merge(config, _check(_decode(data), path, drop_in=path != main))
-        except ConfigError as error:
-            raise ConfigError(f"{path}: {_cut(error.message)}", _REFUSED, rule=error.rule) from None
-    if not config.credential_helpers:
-        config.credential_helpers = [AUTH_FILE_HELPER]
+    from . import registriesfile
+
+    config = _from_kept(registriesfile.loads(contents, main))
+    config.credential_helpers = config.credential_helpers or [AUTH_FILE_HELPER]
     return config
 
 
-def _cut(message: str) -> str:
-    """A message that fits into a log line, whatever the file holds: it quotes locations, which have no bound."""
-    return message if len(message) <= _MAX_MESSAGE else f"{message[:_MAX_MESSAGE]}..."
-
-
-def _merge(config: Configuration, later: _File) -> None:
-    """A table of a later file replaces the one with the same prefix whole; lists are replaced, aliases joined."""
-    config.tables.update(later.tables)
-    if later.unqualified_search_registries is not None:
-        config.unqualified_search_registries = later.unqualified_search_registries
-    if later.credential_helpers is not None:
-        config.credential_helpers = later.credential_helpers
-    config.short_name_mode = later.short_name_mode or config.short_name_mode
-    config.aliases.update(later.aliases)
-
-
-class _File:
-    """What one file says; None for a list that it does not mention."""
-
-    __slots__ = ("aliases", "credential_helpers", "short_name_mode", "tables", "unqualified_search_registries")
-
-    def __init__(self) -> None:
-        self.tables: dict[str, list[Any]] = {}
-        self.unqualified_search_registries: list[str] | None = None
-        self.credential_helpers: list[str] | None = None
-        self.short_name_mode = ""
-        self.aliases: dict[str, str] = {}
-
-
-# -- TOML and its types -----------------------------------------------------------------------------------------------
-
-_BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
-_INT64 = range(-(2**63), 2**63)
-
-
-def _decode(data: bytes) -> dict[str, Any]:
-    """TOML 1.1 as Go's BurntSushi/toml takes it: one byte order mark of any kind is dropped, the rest is UTF-8."""
-    for mark in _BYTE_ORDER_MARKS:
-        if data.startswith(mark):
-            data = data[len(mark) :]
-            break
-    if not data.strip(b" \t\n"):
-        return {}
-    # tomli takes 13 ms of CPU to import; this is only reached when a file changed.
-    import tomli
-
-    try:
-        document = tomli.loads(data.decode(), parse_float=_parse_float)
-        _check_integers(document)
-    except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else _toml_reason(error)
-        raise ConfigError(f"not valid TOML: {reason}", rule="toml-syntax") from None
-    return document
-
-
-def _toml_reason(error: ValueError) -> str:
-    if isinstance(error, UnicodeDecodeError):
-        return f"byte {error.start} is not UTF-8"
-    return str(error)
-
-
-def _parse_float(text: str) -> float:
-    value = float(text)
-    if value in (float("inf"), float("-inf")) and "inf" not in text:
-        raise ValueError(f"the number {text[:40]} is out of range")
-    return value
-
-
-def _check_integers(document: dict[str, Any]) -> None:
-    """Go's integers end at 64 bits, also under keys that nobody knows."""
-    pending: list[Any] = [document]
-    while pending:
-        value = pending.pop()
-        if isinstance(value, dict):
-            pending.extend(value.values())
-        elif isinstance(value, list):
-            pending.extend(value)
-        elif isinstance(value, int) and value not in _INT64:
-            raise ValueError("an integer is out of the 64-bit range")
-
-
-def fold(key: str) -> str:
-    """A key as Go's TOML and JSON decoders match it: without regard to case, by Unicode's simple folding."""
-    # Of the two letters outside ASCII that fold into it, lower() knows U+212A (k) and not U+017F (s).
-    return key.replace("\u017f", "s").lower()
-
-
-def _fold(table: dict[str, Any]) -> dict[str, Any]:
-    """A table with its keys folded; an exact spelling wins."""
-    folded = {fold(key): value for key, value in table.items()}
-    folded.update({key: value for key, value in table.items() if key in folded})
-    return folded
-
-
-def _wrong_type(where: str, expected: str) -> ConfigError:
-    return ConfigError(f"{where} must be {expected}", rule="toml-type")
-
-
-def _get_string(table: dict[str, Any], key: str, where: str) -> str:
-    value = table.get(key, "")
-    if not isinstance(value, str):
-        raise _wrong_type(f"{where}{key}", "a string")
-    return value
-
-
-def _get_boolean(table: dict[str, Any], key: str, where: str) -> bool:
-    value = table.get(key, False)
-    if not isinstance(value, bool):
-        raise _wrong_type(f"{where}{key}", "true or false, without quotes")
-    return value
-
-
-def _get_strings(table: dict[str, Any], key: str, where: str) -> list[str] | None:
-    value = table.get(key)
-    if value is None:
-        return None
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise _wrong_type(f"{where}{key}", "an array of strings")
-    return value
-
-
-def _get_tables(table: dict[str, Any], key: str, where: str) -> list[dict[str, Any]]:
-    value = table.get(key, [])
-    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise _wrong_type(f"{where}{key}", f"an array of tables, [[{where.split('[')[0].strip('. ')}{key}]]")
-    return [_fold(item) for item in value]
-
-
-def _get_table(table: dict[str, Any], key: str, where: str) -> dict[str, Any]:
-    value = table.get(key, {})
-    if not isinstance(value, dict):
-        raise _wrong_type(f"{where}{key}", f"a table, [{key}]")
-    return _fold(value)
-
-
-# -- checks on one file -----------------------------------------------------------------------------------------------
-
-
-class _Table:
-    """A ``[[registry]]`` with its types checked and its rules not yet."""
-
-    __slots__ = (
-        "blocked",
-        "insecure",
-        "location",
-        "mirror_by_digest_only",
-        "mirrors",
-        "prefix",
-        "pull_from_mirror",
-        "where",
-    )
-
-    def __init__(self, table: dict[str, Any], where: str) -> None:
-        self.where = where
-        dotted = f"{where}: "
-        self.prefix = _get_string(table, "prefix", dotted)
-        self.location = _get_string(table, "location", dotted)
-        self.insecure = _get_boolean(table, "insecure", dotted)
-        self.blocked = _get_boolean(table, "blocked", dotted)
-        self.mirror_by_digest_only = _get_boolean(table, "mirror-by-digest-only", dotted)
-        self.pull_from_mirror = _get_string(table, "pull-from-mirror", dotted)
-        self.mirrors = [
-            Mirror(
-                _get_string(mirror, "location", dotted),
-                _get_boolean(mirror, "insecure", dotted),
-                _get_string(mirror, "pull-from-mirror", dotted),
-            )
-            for mirror in _get_tables(table, "mirror", dotted)
-        ]
-
-
-def _check(document: dict[str, Any], path: str, drop_in: bool) -> _File:
-    """The rules for one file, in the order in which CRI-O's library applies them: the first error wins."""
-    top = _fold(document)
-    file = _File()
-    tables = [_Table(t, f"[[registry]] number {n}") for n, t in enumerate(_get_tables(top, "registry", ""), 1)]
-    search = _get_strings(top, "unqualified-search-registries", "")
-    file.credential_helpers = _get_strings(top, "credential-helpers", "")
-    file.short_name_mode = _get_string(top, "short-name-mode", "")
-    layer_store_helper = _get_string(top, "additional-layer-store-auth-helper", "")
-    aliases = _get_aliases(top)
-    v1 = _get_v1(top)
-
-    if any(names is not None for names in v1.values()):
-        v2 = any((tables, "registry" in top, search is not None, file.credential_helpers is not None))
-        if drop_in or v2 or file.short_name_mode or layer_store_helper or aliases is not None:
-            raise ConfigError(
-                "the version 1 format ([registries.search], .insecure, .block) cannot be used in a drop-in or beside "
-                "version 2 settings; rewrite it as [[registry]] tables",
-                rule="v1-format",
-            )
-        tables, search = _convert_v1(v1)
-
-    for table in tables:
-        _check_table(table)
-    _check_conflicts(tables)
-    if search is not None:
-        file.unqualified_search_registries = [_check_search_registry(host) for host in search]
-    for table in tables:
-        # Of several tables with the same prefix the first one stays.
-        file.tables.setdefault(table.prefix, _row(table, path))
-    if file.short_name_mode not in ("", "enforcing", "permissive", "disabled"):
-        raise ConfigError(
-            f"short-name-mode is {file.short_name_mode!r}, not enforcing, permissive or disabled",
-            rule="short-name-mode",
-        )
-    for prefix in sorted(file.tables):
-        if prefix.startswith("*.") and not _WILDCARD_FORBIDDEN.isdisjoint(prefix):
-            raise ConfigError(
-                f"the wildcard prefix {prefix!r} must be a host without /, @ and :", rule="wildcard-prefix"
-            )
-    file.aliases = {name: _check_alias(name, target) for name, target in (aliases or {}).items()}
-    return file
-
-
-_WILDCARD_FORBIDDEN = frozenset("/@:")
-_PULL_FROM_MIRROR = ("", "all", "digest-only", "tag-only")
-
-
-def _row(table: _Table, path: str) -> list[Any]:
-    mirrors = [[mirror.location, mirror.insecure, mirror.pull_from_mirror] for mirror in table.mirrors]
-    return [table.location, table.insecure, table.blocked, table.mirror_by_digest_only, mirrors, path]
-
-
-def _get_aliases(top: dict[str, Any]) -> dict[str, str] | None:
-    """``[aliases]``; a wrong type of the whole is ignored in silence, of a value it is an error."""
-    aliases = top.get("aliases")
-    if not isinstance(aliases, dict):
-        return None
-    for name, target in aliases.items():
-        if not isinstance(target, str):
-            raise _wrong_type(f"aliases.{name}", "a string")
-    return aliases
-
-
-def _get_v1(top: dict[str, Any]) -> dict[str, list[str] | None]:
-    v1 = _get_table(top, "registries", "")
-    parts = ("search", "insecure", "block")
-    return {
-        part: _get_strings(_get_table(v1, part, "registries."), "registries", f"registries.{part}.") for part in parts
-    }
-
-
-def _convert_v1(v1: dict[str, list[str] | None]) -> tuple[list[_Table], list[str] | None]:
-    """Version 1 lists as tables with prefix = location and no mirrors."""
-    tables: dict[str, _Table] = {}
-    for part in ("block", "insecure"):
-        for name in v1[part] or ():
-            location = _trim(name, f"registries.{part}")
-            table = tables.get(location)
-            if table is None:
-                table = tables[location] = _Table({"prefix": location, "location": location}, f"registries.{part}")
-            if part == "block":
-                table.blocked = True
-            else:
-                table.insecure = True
-    return list(tables.values()), v1["search"]
-
-
-def _trim(text: str, where: str) -> str:
-    """What locations, prefixes and search registries all go through; everything else bites later."""
-    trimmed = text.rstrip("/")
-    if trimmed.startswith(("http://", "https://")):
-        raise ConfigError(
-            f"{where}: {text!r} must be a host, with port and path where needed, without a scheme",
-            rule="scheme-in-location",
-        )
-    return trimmed
-
-
-def _check_table(table: _Table) -> None:
-    """Trims the table's names in place and checks its rules; leaves ``prefix`` never unset."""
-    where = table.where
-    table.location = _trim(table.location, f"{where}: location")
-    if not table.prefix:
-        if not table.location:
-            raise ConfigError(f"{where} has neither location nor prefix", rule="location-and-prefix-unset")
-        table.prefix = table.location
-    else:
-        table.prefix = _trim(table.prefix, f"{where}: prefix")
-        if not table.location and not table.prefix.startswith("*."):
-            raise ConfigError(
-                f"{where} (prefix {table.prefix!r}) has no location, which only a prefix that starts with *. may omit",
-                rule="location-unset",
-            )
-    where = f"{where} (prefix {table.prefix!r})"
-    table.where = where
-    if table.pull_from_mirror:
-        raise ConfigError(f"{where}: pull-from-mirror belongs into a mirror", rule="pull-from-mirror-on-primary")
-    for number, mirror in enumerate(table.mirrors, 1):
-        place = f"{where}, mirror number {number}"
-        mirror.location = location = _trim(mirror.location, f"{place}: location")
-        if not location:
-            raise ConfigError(f"{place} has no location", rule="mirror-location-unset")
-        if table.mirror_by_digest_only and mirror.pull_from_mirror:
-            raise ConfigError(
-                f"{place}: pull-from-mirror cannot be set where the registry has mirror-by-digest-only",
-                rule="digest-only-exclusion",
-            )
-        if mirror.pull_from_mirror not in _PULL_FROM_MIRROR:
-            raise ConfigError(
-                f"{place}: pull-from-mirror is {mirror.pull_from_mirror!r}, not all, digest-only or tag-only",
-                rule="pull-from-mirror-value",
-            )
-
-
-def _check_conflicts(tables: list[_Table]) -> None:
-    """Tables of one location must agree on insecure and blocked.
-
-    All are held against the first of their location: if none differs from it, no two differ. One pass, so that the
-    cost grows with the number of tables and not with its square.
-    """
-    groups: dict[str, list[_Table]] = {}
-    for table in tables:
-        groups.setdefault(table.location or table.prefix, []).append(table)
-    for location, (first, *others) in groups.items():
-        for other in others:
-            for key in ("insecure", "blocked"):
-                if getattr(first, key) != getattr(other, key):
-                    raise ConfigError(
-                        f"{first.where} and {other.where} share the location {location!r} and disagree on {key}",
-                        rule=f"conflicting-{key}",
-                    )
-
-
-def _check_search_registry(host: str) -> str:
-    trimmed = _trim(host, "unqualified-search-registries")
-    if not reference.is_domain(trimmed):
-        raise ConfigError(
-            f"unqualified-search-registries: {host!r} is no registry host, with port where needed",
-            rule="unqualified-search",
-        )
-    return trimmed
-
-
-def _check_alias(name: str, target: str) -> str:
-    """The target normalised, or "" where the alias is taken back."""
-    try:
-        left = reference.parse_literal(name)
-        if left.tag or left.digest or reference.is_registry_host(left.domain):
-            raise ConfigError(f"aliases: {name!r} is no short name", rule="alias")
-        if not target:
-            return ""
-        right = reference.parse_literal(target)
-        if right.tag or right.digest or not reference.is_registry_host(right.domain):
-            raise ConfigError(f"aliases: {target!r} is no repository with its registry", rule="alias")
-        return reference.parse(target).name
-    except ReferenceSyntaxError as error:
-        raise ConfigError(f"aliases: {error.message}", rule="alias") from None
+def _to_kept(config: Configuration) -> dict[str, Any]:
+    return {name: getattr(config, name) for name in Configuration.__slots__}
+
+
+def _from_kept(kept: dict[str, Any]) -> Configuration:
+    config = Configuration()
+    for name in Configuration.__slots__:
+        setattr(config, name, kept[name])
+    return config
 
 
 # -- matching ---------------------------------------------------------------------------------------------------------
-
-_BOUNDARIES = frozenset("/:@")
 
 
 def find_registry(config: Configuration, name: str) -> Registry | None:
@@ -712,40 +335,28 @@ def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-def possible_prefixes(name: str) -> Iterator[str]:
+def possible_prefixes(name: str) -> list[str]:
     """Every non-empty prefix, wildcards included, that matches the name."""
-    ends = [i for i, character in enumerate(name) if character in _BOUNDARIES]
-    ends.append(len(name))
-    for end in ends:
+    # A match ends at one of these, or at the end of the name.
+    marked = name.replace(":", "/").replace("@", "/") + "/"
+    prefixes = []
+    end = marked.find("/")
+    while end >= 0:
         if end:
-            yield name[:end]
+            prefixes.append(name[:end])
+        end = marked.find("/", end + 1)
     # A wildcard *.D matches where the *first* .D of the name lies before any slash and ends at a boundary.
-    start = name.find(".", 0, _first_slash(name))
+    host = name.partition("/")[0]
+    start = host.find(".")
     while start >= 0:
-        end = next(end for end in ends if end > start)
-        if name.find(name[start:end]) == start:
-            yield f"*{name[start:end]}"
-        start = name.find(".", start + 1, _first_slash(name))
-
-
-def _first_slash(name: str) -> int:
-    position = name.find("/")
-    return len(name) if position < 0 else position
+        domain = name[start : marked.find("/", start)]
+        if name.find(domain) == start:
+            prefixes.append(f"*{domain}")
+        start = host.find(".", start + 1)
+    return prefixes
 
 
 # -- pull sources -----------------------------------------------------------------------------------------------------
-
-
-class _Endpoint(Record):
-    """A mirror or, last, the registry itself."""
-
-    __slots__ = ("insecure", "kinds", "location", "primary")
-
-    def __init__(self, location: str, insecure: bool, kinds: tuple[str, ...], primary: bool) -> None:
-        self.location = location
-        self.insecure = insecure
-        self.kinds = kinds
-        self.primary = primary
 
 
 def pull_sources(config: Configuration, image: Reference) -> list[PullSource]:
@@ -763,7 +374,8 @@ def pull_sources(config: Configuration, image: Reference) -> list[PullSource]:
         image = Reference(image.domain, image.path, tag="latest")
     registry = find_registry(config, image.name)
     kind = DIGEST if image.digest else TAG
-    return [source for _, source in _sources_of_kind(config, registry, image, kind)]
+    targets = _targets(registry, image, kind)
+    return [_source(endpoint, target, find_registry(config, target.name)) for _, endpoint, target in targets]
 
 
 def repository_sources(config: Configuration, image: Reference) -> RepositorySources:
@@ -783,8 +395,10 @@ def repository_sources(config: Configuration, image: Reference) -> RepositorySou
     errors: dict[str, ConfigError] = {}
     for kind, probe in probes.items():
         try:
-            for position, source in _sources_of_kind(config, registry, probe, kind):
-                merged.setdefault(position, source)
+            for position, endpoint, target in _targets(registry, probe, kind):
+                if position not in merged:
+                    blocker = registry if target is probe else find_registry(config, target.name)
+                    merged[position] = _source(endpoint, target, blocker)
         except ConfigError as error:
             errors[kind] = error
     if len(errors) == len(probes):
@@ -792,53 +406,49 @@ def repository_sources(config: Configuration, image: Reference) -> RepositorySou
     return RepositorySources(tuple(merged[position].without(errors) for position in sorted(merged)), errors)
 
 
-def _sources_of_kind(
-    config: Configuration, registry: Registry | None, image: Reference, kind: str
-) -> Iterator[tuple[int, PullSource]]:
-    """The sources for one kind of reference, each with its position among all endpoints of the registry."""
+def _targets(registry: Registry | None, image: Reference, kind: str) -> Iterator[tuple[int, _Endpoint, Reference]]:
+    """The endpoints that serve one kind of reference, each with its position among all of the registry and the image
+    there."""
     if registry is None:
-        yield 0, PullSource(str(image), image.name, str(image), False, True, False, REFERENCE_KINDS)
+        yield 0, (str(image), False, REFERENCE_KINDS, True), image
         return
     for position, endpoint in enumerate(_endpoints(registry)):
-        if kind not in endpoint.kinds:
-            continue
-        target = _rewrite(registry, endpoint, image)
-        blocker = find_registry(config, target.name)
-        yield (
-            position,
-            PullSource(
-                str(target),
-                target.name,
-                endpoint.location,
-                endpoint.insecure,
-                endpoint.primary,
-                blocker is not None and blocker.blocked,
-                endpoint.kinds,
-            ),
-        )
+        location, _, kinds, primary = endpoint
+        if kind in kinds:
+            yield position, endpoint, _rewrite(registry, location, primary, image)
+
+
+def _source(endpoint: _Endpoint, target: Reference, blocker: Registry | None) -> PullSource:
+    """The source at an endpoint; ``blocker`` is the table that matches there, which may block it."""
+    location, insecure, kinds, primary = endpoint
+    blocked = blocker is not None and blocker.blocked
+    return PullSource(str(target), target.name, location, insecure, primary, blocked, kinds)
 
 
 def _endpoints(registry: Registry) -> Iterator[_Endpoint]:
     for mirror in registry.mirrors:
         allowed = (DIGEST,) if registry.mirror_by_digest_only else REFERENCE_KINDS
         kinds = tuple(kind for kind in allowed if mirror.serves(kind))
-        yield _Endpoint(mirror.location, mirror.insecure, kinds, primary=False)
-    yield _Endpoint(registry.location, registry.insecure, REFERENCE_KINDS, primary=True)
+        yield mirror.location, mirror.insecure, kinds, False
+    yield registry.location, registry.insecure, REFERENCE_KINDS, True
 
 
-def _rewrite(registry: Registry, endpoint: _Endpoint, image: Reference) -> Reference:
-    """The image at an endpoint: its location in place of the matched prefix.
+def _rewrite(registry: Registry, location: str, primary: bool, image: Reference) -> Reference:
+    """The image at a mirror or at the registry itself: its location in place of the matched prefix.
 
     Raises:
         ConfigError: the result is no reference, or not spelled as it would be after normalising.
     """
     text = str(image)
-    if not endpoint.location:
+    if not location:
         return image
     matched = registry.prefix
     if matched.startswith("*."):
         matched = text[: text.index(matched[1:]) + len(matched) - 1]
-    rewritten = endpoint.location + text[len(matched) :]
+    rewritten = location + text[len(matched) :]
+    if rewritten == text:
+        # Nearly every registry itself.
+        return image
     try:
         target = reference.parse(rewritten)
         if str(target) == rewritten:
@@ -846,10 +456,12 @@ def _rewrite(registry: Registry, endpoint: _Endpoint, image: Reference) -> Refer
         reason = f"{rewritten!r} would mean {str(target)!r}"
     except ReferenceSyntaxError as error:
         reason = error.message
-    what = "location" if endpoint.primary else "mirror"
-    complaint = f"the {what} {endpoint.location!r} makes no valid reference of {text!r}: {reason}"
+    what = "location" if primary else "mirror"
+    complaint = f"the {what} {location!r} makes no valid reference of {text!r}: {reason}"
+    from .registriesfile import cut
+
     raise ConfigError(
-        f"{registry.file}: [[registry]] with prefix {registry.prefix!r}: {_cut(complaint)}",
+        f"{registry.file}: [[registry]] with prefix {registry.prefix!r}: {cut(complaint)}",
         "CRI-O fails every pull of this image with it, from the other sources as well",
         rule="pull-source",
     )

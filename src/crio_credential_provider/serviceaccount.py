@@ -17,8 +17,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_LABEL = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
-_BASE64URL = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
+_LABEL = "abcdefghijklmnopqrstuvwxyz0123456789-"
+_BASE64URL = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 _HINT = "the kubelet hands over a bound service account token where the CredentialProviderConfig has tokenAttributes"
 
 
@@ -79,7 +79,7 @@ def loads(token: str) -> ServiceAccount:
 def _claims(token: str) -> dict[str, Any]:
     parts = token.split(".")
     # All three become part of an HTTP header, where a line break would end it (RFC 7515: base64url without padding).
-    if len(parts) == 3 and all(map(_BASE64URL.issuperset, parts)):
+    if len(parts) == 3 and all(map(_is_base64url, parts)):
         try:
             payload = parts[1].replace("-", "+").replace("_", "/")
             claims = native.loads(binascii.a2b_base64(payload + "=" * (-len(payload) % 4), strict_mode=True).decode())
@@ -88,6 +88,11 @@ def _claims(token: str) -> dict[str, Any]:
         if isinstance(claims, dict):
             return claims
     raise RequestError("the serviceAccountToken is no JWT", _HINT)
+
+
+def _is_base64url(text: str) -> bool:
+    """Without padding. Deletes what may be there: for a token 0.1 million instructions less than asking letters."""
+    return text.isascii() and not text.encode().translate(None, _BASE64URL)
 
 
 def _object(claim: dict[str, Any], name: str) -> dict[str, Any]:
@@ -115,4 +120,4 @@ def is_subdomain(text: str) -> bool:
 
 
 def _is_label_text(text: str) -> bool:
-    return bool(text) and _LABEL.issuperset(text) and text[0] != "-" and text[-1] != "-"
+    return bool(text) and not text.strip(_LABEL) and text[0] != "-" and text[-1] != "-"

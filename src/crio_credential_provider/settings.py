@@ -295,6 +295,15 @@ class Settings:
     log_level: str
     root: str
 
+    def __getattr__(self, name: str) -> Any:
+        """The default of a flag that was not given, when it is first asked for: a run asks for a third of them."""
+        flag = FLAGS_BY_NAME.get(name.replace("_", "-"))
+        if flag is None:
+            raise AttributeError(name)
+        value = () if flag.repeatable else flag.parse(self.root + flag.default if flag.is_path else flag.default)
+        setattr(self, name, value)
+        return value
+
 
 def loads(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
     """Settings from a command line (without the program's name) and an environment.
@@ -305,18 +314,11 @@ def loads(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
     # Each value with where it was given; the flag wins.
     given = {**_from_environment(environment), **_from_arguments(arguments)}
     settings = Settings()
-    root = ""
-    for flag in (FLAGS_BY_NAME["root"], *FLAGS):
-        values = [_value(flag, origin, text) for origin, text in given.get(flag.name, ())]
-        if flag.repeatable:
-            value: Any = tuple(values)
-        elif values:
-            value = values[-1]
-        else:
-            value = flag.parse(root + flag.default if flag.is_path else flag.default)
-        if flag.name == "root":
-            value = root = value.rstrip("/")
-        setattr(settings, flag.attribute, value)
+    for flag in FLAGS:
+        if flag.name in given:
+            values = [_value(flag, origin, text) for origin, text in given[flag.name]]
+            setattr(settings, flag.attribute, tuple(values) if flag.repeatable else values[-1])
+    settings.root = settings.root.rstrip("/")
     if settings.secrets_from == POD and settings.insecure_skip_tls_verify:
         raise UsageError(
             "--insecure-skip-tls-verify cannot be used with --secrets-from pod",
@@ -330,8 +332,16 @@ FLAGS_BY_NAME = {flag.name: flag for flag in FLAGS}
 
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     """Variables that look like settings and are none: most likely typing mistakes."""
-    known = {flag.variable for flag in FLAGS}
-    return sorted(name for name in environment if name.startswith(ENVIRONMENT_PREFIX) and name not in known)
+    return sorted(name for name in _variables(environment) if _flag_of(name) is None)
+
+
+def _variables(environment: Mapping[str, str]) -> list[str]:
+    return [name for name in environment if name.startswith(ENVIRONMENT_PREFIX)]
+
+
+def _flag_of(variable: str) -> Flag | None:
+    flag = FLAGS_BY_NAME.get(variable.removeprefix(ENVIRONMENT_PREFIX).lower().replace("_", "-"))
+    return flag if flag is not None and flag.variable == variable else None
 
 
 def _value(flag: Flag, origin: str, text: str) -> Any:
@@ -343,11 +353,12 @@ def _value(flag: Flag, origin: str, text: str) -> Any:
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, list[tuple[str, str]]]:
     given = {}
-    for flag in FLAGS:
-        text = environment.get(flag.variable)
-        if text is not None:
+    for variable in _variables(environment):
+        flag = _flag_of(variable)
+        if flag is not None:
+            text = environment[variable]
             texts = [part.strip() for part in text.split(",") if part.strip()] if flag.repeatable else [text]
-            given[flag.name] = [(flag.variable, text) for text in texts]
+            given[flag.name] = [(variable, text) for text in texts]
     return given
 
 
