@@ -24,6 +24,8 @@ from .tree import Tree, Unreadable
 _MAX_REGISTRIES = 16 * 1024 * 1024
 _HOME = "/root"
 """The home of a service, where registries.conf is looked for as well."""
+_OUR_FLAGS = ("--secrets-from", "--mirror-registry", "--no-pull-record", "--hand-off")
+"""Flags that no other provider is known to have."""
 
 
 class Given(NamedTuple):
@@ -157,13 +159,14 @@ def _config(tree: Tree, path: str, version: Version | None) -> tuple[ProviderCon
 
 
 def _own_entry(tree: Tree, config: ProviderConfig | None, bin_dir: str) -> Provider | None:
-    """The entry of this plugin: by its name, else by the program behind it."""
+    """The entry of this plugin: by its name, else by its arguments or the program behind it."""
     providers = config.providers if config else ()
     for provider in providers:
         if provider.name == NAME:
             return provider
     for provider in providers:
-        if NAME in provider.name or (bin_dir and _is_ours(tree, posixpath.join(bin_dir, provider.name))):
+        has_our_flags = any(text.startswith(_OUR_FLAGS) for text, _ in provider.arguments)
+        if NAME in provider.name or has_our_flags or _is_ours(tree, posixpath.join(bin_dir or "/", provider.name)):
             return provider
     return _misnamed_entry(tree, providers, bin_dir)
 
