@@ -25,7 +25,7 @@ BARRED = frozenset(
 TLS = frozenset(("ssl", "_ssl", "_hashlib"))
 # What only tools for people and a node that changed need.
 NOT_ON_THE_PULL_PATH = frozenset(
-    f"crio_credential_provider.{name}" for name in ("help", "version", "cli", "demo", "demo.cluster")
+    f"crio_credential_provider.{name}" for name in ("help", "version", "registriesfile", "cli", "demo", "demo.cluster")
 )
 
 
@@ -61,7 +61,7 @@ def test_a_pull_with_a_mirror_loads_nothing_barred(plugin: Path, warm_node: Node
     found = imported(str(plugin), warm_node, request(NGINX, alpha))
     assert warm_node.auth_files()
     assert sorted(found & BARRED) == []
-    assert sorted(found & NOT_ON_THE_PULL_PATH) == []
+    assert sorted(found & (NOT_ON_THE_PULL_PATH | {"json"})) == []
     # The reverse, so that the check itself cannot rot: what this run needs is seen.
     assert "_ssl" in found
 
@@ -72,6 +72,14 @@ def test_a_pull_without_a_mirror_loads_nothing_of_tls(plugin: Path, warm_node: N
     loaded = {name for name in found if name.startswith("crio_credential_provider.")}
     assert "crio_credential_provider.apiserver" not in loaded
     assert "crio_credential_provider.endpoint" not in loaded
+
+
+def test_a_pull_without_a_mirror_and_a_journal_loads_next_to_nothing(plugin: Path, warm_node: Node, alpha: str) -> None:
+    """``socket`` is for the journal, and costs more than all the rest."""
+    message = request("quay.io/team/app", alpha)
+    flag = "--journal-socket="
+    assert "socket" in imported(str(plugin), warm_node, message)
+    assert sorted(imported(str(plugin), warm_node, message, flag) & {"socket", "_socket", "enum", "re", "json"}) == []
 
 
 def test_a_static_pod_loads_nothing_of_tls(plugin: Path, warm_node: Node) -> None:

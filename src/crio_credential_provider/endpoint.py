@@ -228,7 +228,7 @@ def _read(path: str) -> bytes:
 def _from_kubeconfig(path: str, settings: Settings) -> Endpoint:
     kept = _load_kubeconfig(path, settings)
     given = settings.certificate_authority
-    ca_data = "" if given else kept["certificate-authority-data"]
+    ca_data = "" if given else _pem(kept, path)
     ca_file = given or ("" if ca_data else _absolute(kept["certificate-authority"], path, settings.root))
     return _from_url(kept["server"], path, ca_file, ca_data, kept["tls-server-name"])
 
@@ -252,7 +252,8 @@ _EMBEDDED = ("client-certificate-data", "client-key-data")
 def _load_kubeconfig(path: str, settings: Settings) -> dict[str, str]:
     """What matters of the current context, none of it secret, so that it may be kept between runs.
 
-    ``certificate-authority-data`` is the PEM text; the client's certificate and key are their paths.
+    The client's certificate and key are their paths. ``certificate-authority-data`` is base64 as in the kubeconfig: PEM
+    has line breaks, and would keep the form from being plain (``plainjson``).
     """
     cache = ParseCache(settings.cache_dir, "kubeconfig") if settings.cache_dir else None
     kept: dict[str, str] | None = cache.load([path]) if cache else None
@@ -262,13 +263,18 @@ def _load_kubeconfig(path: str, settings: Settings) -> dict[str, str]:
     cluster, user = _current(_parse(path), path)
     kept = {name: _text(cluster, name) for name in _CLUSTER_MEMBERS}
     kept.update((name, _text(user, name)) for name in _USER_MEMBERS)
-    try:
-        kept["certificate-authority-data"] = binascii.a2b_base64(kept["certificate-authority-data"]).decode("ascii")
-    except ValueError:
-        raise ConfigError(f"{path}: certificate-authority-data is not base64 of PEM", rule="kubeconfig") from None
+    _pem(kept, path)
     if cache:
         cache.store(snapshot, kept)
     return kept
+
+
+def _pem(kept: dict[str, str], path: str) -> str:
+    """The CA certificates that are embedded in a kubeconfig, "" for none."""
+    try:
+        return binascii.a2b_base64(kept["certificate-authority-data"]).decode("ascii")
+    except ValueError:
+        raise ConfigError(f"{path}: certificate-authority-data is not base64 of PEM", rule="kubeconfig") from None
 
 
 def _parse(path: str) -> Any:

@@ -13,10 +13,7 @@ from . import native
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Mapping
-else:
-    socket = native.load_socket()
 
 IDENTIFIER = "crio-credential"
 """What the Go provider's entries go by: the first 15 characters of the program's name."""
@@ -64,6 +61,8 @@ class Journal:
     def _send(self, data: bytes) -> None:
         if not self._path:
             return
+        # Only now: without a journal a system launch takes half of the instructions.
+        socket = native.load_socket()
         begin = time.monotonic()
         try:
             channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
