@@ -323,7 +323,7 @@ def find_registry(config: Configuration, name: str) -> Registry | None:
     Args:
         name: the repository without tag and digest; matched as it stands.
     """
-    found = [prefix for prefix in _possible_prefixes(name) if prefix in config.tables]
+    found = [prefix for prefix in possible_prefixes(name) if prefix in config.tables]
     if not found:
         return None
     best = min(found, key=lambda prefix: (-len(_bytes(prefix)), _bytes(prefix)))
@@ -335,7 +335,7 @@ def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-def _possible_prefixes(name: str) -> list[str]:
+def possible_prefixes(name: str) -> list[str]:
     """Every non-empty prefix, wildcards included, that matches the name."""
     # A match ends at one of these, or at the end of the name.
     marked = name.replace(":", "/").replace("@", "/") + "/"
