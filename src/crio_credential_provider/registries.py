@@ -374,7 +374,8 @@ def pull_sources(config: Configuration, image: Reference) -> list[PullSource]:
         image = Reference(image.domain, image.path, tag="latest")
     registry = find_registry(config, image.name)
     kind = DIGEST if image.digest else TAG
-    return [_source(config, endpoint, target) for _, endpoint, target in _targets(registry, image, kind)]
+    targets = _targets(registry, image, kind)
+    return [_source(endpoint, target, find_registry(config, target.name)) for _, endpoint, target in targets]
 
 
 def repository_sources(config: Configuration, image: Reference) -> RepositorySources:
@@ -396,7 +397,8 @@ def repository_sources(config: Configuration, image: Reference) -> RepositorySou
         try:
             for position, endpoint, target in _targets(registry, probe, kind):
                 if position not in merged:
-                    merged[position] = _source(config, endpoint, target)
+                    blocker = registry if target is probe else find_registry(config, target.name)
+                    merged[position] = _source(endpoint, target, blocker)
         except ConfigError as error:
             errors[kind] = error
     if len(errors) == len(probes):
@@ -416,12 +418,11 @@ def _targets(registry: Registry | None, image: Reference, kind: str) -> Iterator
             yield position, endpoint, _rewrite(registry, location, primary, image)
 
 
-def _source(config: Configuration, endpoint: _Endpoint, target: Reference) -> PullSource:
+def _source(endpoint: _Endpoint, target: Reference, blocker: Registry | None) -> PullSource:
+    """The source at an endpoint; ``blocker`` is the table that matches there, which may block it."""
     location, insecure, kinds, primary = endpoint
-    name = target.name
-    blocker = find_registry(config, name)
     blocked = blocker is not None and blocker.blocked
-    return PullSource(str(target), name, location, insecure, primary, blocked, kinds)
+    return PullSource(str(target), target.name, location, insecure, primary, blocked, kinds)
 
 
 def _endpoints(registry: Registry) -> Iterator[_Endpoint]:
@@ -445,6 +446,9 @@ def _rewrite(registry: Registry, location: str, primary: bool, image: Reference)
     if matched.startswith("*."):
         matched = text[: text.index(matched[1:]) + len(matched) - 1]
     rewritten = location + text[len(matched) :]
+    if rewritten == text:
+        # Nearly every registry itself.
+        return image
     try:
         target = reference.parse(rewritten)
         if str(target) == rewritten:
@@ -486,6 +490,8 @@ def short_name_candidates(config: Configuration, image: Reference) -> Iterator[t
             continue
         alias = config.aliases.get(spelling, "")
         for text in [alias] if alias else [f"{host}/{spelling}" for host in config.unqualified_search_registries]:
+            if text in seen:
+                continue
             try:
                 candidate = reference.parse(text)
             except ReferenceSyntaxError:
