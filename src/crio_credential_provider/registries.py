@@ -490,8 +490,6 @@ def short_name_candidates(config: Configuration, image: Reference) -> Iterator[t
             continue
         alias = config.aliases.get(spelling, "")
         for text in [alias] if alias else [f"{host}/{spelling}" for host in config.unqualified_search_registries]:
-            if text in seen:
-                continue
             try:
                 candidate = reference.parse(text)
             except ReferenceSyntaxError:
