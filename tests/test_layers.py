@@ -72,7 +72,7 @@ def name_of(path: Path) -> str:
 
 MODULES = {name_of(path): imports_of(path) for path in sorted(PACKAGE.rglob("*.py")) if path.name != "_build.py"}
 
-TOOLS = frozenset(("cli", "demo", "doctor", "explanation", "manifests", "registryclient"))
+TOOLS = frozenset(("cli", "demo", "doctor", "explanation", "help", "manifests", "registryclient"))
 """Packages and modules for people, which stand on the core: no pull runs through them."""
 
 CORE = {name: found for name, found in MODULES.items() if name.partition(".")[0] not in TOOLS}

@@ -74,7 +74,7 @@ def test_the_wheel_holds_the_package_and_its_license_alone(wheel: Path) -> None:
     assert f"{information}licenses/LICENSE" in names
     assert (metadata["Name"], metadata["Version"], metadata["License-Expression"]) == (NAME, __version__, "Apache-2.0")
     requires = [requirement.split(">=")[0].strip().lower() for requirement in metadata.get_all("Requires-Dist", [])]
-    assert sorted(requires) == ["pyyaml", "tomli"]
+    assert sorted(requires) == ["pyyaml", "rich", "ruamel-yaml", "shtab", "tomli"]
 
 
 def test_the_wheel_serves_a_request(make_node: NodeMaker, installed: Path, cluster: ApiServer, alpha: str) -> None:

@@ -1,9 +1,10 @@
-"""What ``--help`` prints: the flags of the plugin, from the one table that also parses them."""
+"""What ``--help`` prints: the commands, and the flags of the plugin from the one table that also parses them."""
 
 from __future__ import annotations
 
 import textwrap
 
+from .cli import SUMMARIES
 from .settings import FLAGS, Flag
 
 _HEAD = """\
@@ -15,14 +16,7 @@ standard input. It leaves an auth file for CRI-O and answers on standard output.
 Usage:
   crio-credential-provider [FLAGS] < request     as the kubelet does
   crio-credential-provider COMMAND [--help]      for people:
-    explain      what a pull will do, step by step, and why
-    verify       ask each pull source for the image with the credential that it gets
-    doctor       find what is wrong on this node
-    manifests    print what a cluster needs
-    demo         the whole job on an embedded cluster
-    gc           remove auth files that nobody comes for
-    completion   completion for bash and zsh
-  crio-credential-provider --version | --version-json | --help
+{commands}  crio-credential-provider --version | --version-json | --help
 
 Flags, each also as an environment variable:
 """
@@ -35,7 +29,8 @@ Exit status: 0 answered; 1 a fault, told on stderr; 2 wrong usage.
 
 def text() -> str:
     """The whole help, at most 100 columns wide."""
-    return _HEAD + "".join(map(_flag, FLAGS)) + _TAIL
+    commands = "".join(f"    {command:12} {summary}\n" for command, summary in SUMMARIES.items())
+    return _HEAD.format(commands=commands) + "".join(map(_flag, FLAGS)) + _TAIL
 
 
 def _flag(flag: Flag) -> str:
