@@ -86,7 +86,8 @@ def test_every_variable_that_is_named_exists(document: str) -> None:
 def test_every_flag_that_the_text_names_exists() -> None:
     # `--flag` or `--flag=value` in code type, outside commands of other programs.
     ours = {f"--{name}" for name in FLAGS_BY_NAME} | {"--version", "--version-json", "--help"}
-    of_commands = {"--in-use", "--output"}
+    parsers = [import_module(f"crio_credential_provider.cli.{command}").parser() for command in COMMANDS]
+    of_commands = {option for parser in parsers for option in parser._option_string_actions}
     others = {"--docker-server", "--authorization-mode", "--feature-gates", "--flag"}
     for name in re.findall(r"`(--[\w-]+)[^`]*`", README):
         assert name in ours | of_commands | others, name
