@@ -89,7 +89,8 @@ class Decoder:
                 value, end = self._scan(text, len(text) - len(text.lstrip(_BLANKS)))
                 if not text[end:].strip(_BLANKS):
                     return value
-            except (StopIteration, ValueError):
+            except (StopIteration, ValueError, SystemError):
+                # The last where json.decoder is not loaded: CPython 3.11's scanner then finds no error to raise.
                 pass
         elif "json" not in sys.modules:
             from . import plainjson
