@@ -629,6 +629,24 @@ def test_closed_standard_streams_leave_no_traceback(node: Node) -> None:
     assert subprocess.run(command, env=environment, check=False, timeout=20).returncode == 1
 
 
+UNUSABLE_STREAMS = {
+    "<&-": "standard input cannot be read: Bad file descriptor",
+    ">&-": "the kubelet does not read the answer: Bad file descriptor",
+    ">/dev/full": "the kubelet does not read the answer: No space left on device",
+    "--help >/dev/full": "standard output cannot be written to: No space left on device",
+    "--version >/dev/full": "standard output cannot be written to: No space left on device",
+}
+
+
+@pytest.mark.parametrize("redirection", UNUSABLE_STREAMS)
+def test_a_stream_that_cannot_be_used_is_a_line_and_no_traceback(node: Node, redirection: str) -> None:
+    script = f'exec "$0" "$@" {redirection}'
+    node.command = ["sh", "-c", script, *node.command]
+    run = node.run(request())
+    assert (run.status, run.stdout) == (1, b"")
+    assert run.stderr == f"crio-credential-provider: {UNUSABLE_STREAMS[redirection]}\n"
+
+
 # -- configuration that is broken -------------------------------------------------------------------------------------
 
 SENTENCE = "CRI-O refuses this configuration as well, and with it every pull on this node"

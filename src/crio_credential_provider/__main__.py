@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 COMMANDS = ("completion", "demo", "doctor", "explain", "gc", "manifests", "verify")
 
-USAGE_FAULT = 2
+FAULT, USAGE_FAULT = 1, 2
 
 
 def main() -> NoReturn:
@@ -26,8 +26,23 @@ def main() -> NoReturn:
         status = _run(sys.argv[1:])
     except KeyboardInterrupt:
         status = 130
-    sys.stdout.flush()
+    _say("")
     os._exit(status)
+
+
+def _say(text: str) -> None:
+    """Writes to standard output, if there is one, with what was written before; ends the process where that fails."""
+    if sys.stdout is None:
+        return
+    try:
+        if text:
+            sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        from . import journal
+
+        journal.complain(f"standard output cannot be written to: {error.strerror}")
+        os._exit(FAULT)
 
 
 def _run(arguments: list[str]) -> int:
@@ -41,17 +56,17 @@ def _run(arguments: list[str]) -> int:
         if argument in ("--version", "-version"):
             from . import version
 
-            sys.stdout.write(version.as_text())
+            _say(version.as_text())
             return 0
         if argument in ("--version-json", "-version-json"):
             from . import version
 
-            sys.stdout.write(version.as_json())
+            _say(version.as_json())
             return 0
         if argument in ("--help", "-h", "-help"):
             from . import help
 
-            sys.stdout.write(help.text())
+            _say(help.text())
             return 0
     from . import journal, plugin
 

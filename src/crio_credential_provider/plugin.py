@@ -209,12 +209,15 @@ def _has_files(directory: str, besides: str) -> bool:
 
 def _read_request() -> bytes:
     data = bytearray()
-    while block := os.read(0, 65536):
-        data += block
-        if len(data) > settings.MAX_REQUEST_SIZE:
-            raise RequestError(
-                f"standard input is larger than {settings.MAX_REQUEST_SIZE >> 20} MiB: no request of a kubelet"
-            )
+    try:
+        while block := os.read(0, 65536):
+            data += block
+            if len(data) > settings.MAX_REQUEST_SIZE:
+                raise RequestError(
+                    f"standard input is larger than {settings.MAX_REQUEST_SIZE >> 20} MiB: no request of a kubelet"
+                )
+    except OSError as error:
+        raise RequestError(f"standard input cannot be read: {error.strerror}") from None
     return bytes(data)
 
 
