@@ -306,8 +306,10 @@ def test_a_file_of_another_shape_is_ignored_and_replaced(kept: Kept, data: bytes
     assert kept.is_refused_and_replaced()
 
 
-def test_a_form_of_another_version_is_ignored_and_replaced(kept: Kept) -> None:
-    with patch.object(parsecache, "__version__", "0.0.1"):
+# The second is what builds before the first release wrote, whose forms looked otherwise.
+@pytest.mark.parametrize("version", ["0.0.1/2", "0.1.0"])
+def test_a_form_of_another_version_is_ignored_and_replaced(kept: Kept, version: str) -> None:
+    with patch.object(parsecache, "_VERSION", version):
         kept.keep()
         assert kept.is_used()
     assert kept.is_refused_and_replaced()

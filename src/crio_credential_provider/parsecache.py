@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 _SETTLED_NS = 2_000_000_000
 """Age in nanoseconds from which a file's times tell its next change; FAT has the coarsest, 2 s."""
 
+_VERSION = f"{__version__}/2"
+"""Of this program, and of what its kept forms look like: the number goes up with every change between two releases."""
+
 _MAX_SIZE = 64 * 1024 * 1024
 """Bytes of a kept form; more is not read."""
 
@@ -65,11 +68,7 @@ class ParseCache:
             kept = native.loads(data.decode())
         except (OSError, ValueError, RecursionError):
             return None
-        if (
-            not isinstance(kept, dict)
-            or kept.get("version") != __version__
-            or kept.get("files") != self.snapshot(paths)
-        ):
+        if not isinstance(kept, dict) or kept.get("version") != _VERSION or kept.get("files") != self.snapshot(paths):
             return None
         return kept.get("form")
 
@@ -79,7 +78,7 @@ class ParseCache:
         horizon = time.time_ns() - _SETTLED_NS
         if self.snapshot(paths) != snapshot or any(entry[-1] >= horizon for entry in snapshot if len(entry) > 1):
             return
-        data = native.dumps({"version": __version__, "files": snapshot, "form": form}).encode()
+        data = native.dumps({"version": _VERSION, "files": snapshot, "form": form}).encode()
         path = self._path(paths)
         temporary = f"{path}.{os.getpid()}.tmp"
         try:
