@@ -366,6 +366,14 @@ def test_a_pull_needs_nothing_of_the_archive(warm_node: Node, own_tree: Path, al
     assert warm_node.run(b"", "--help").status != 0
 
 
+@pytest.mark.parametrize("half", [b"{", b'{"kind":"\x01"}', b'{"kind":}'])
+def test_documents_that_are_none_are_told(make_node: NodeMaker, tree: Path, half: bytes) -> None:
+    """Found by the C scanner in a Python that is half started and has not loaded json."""
+    run = make_node(str(tree / ENTRY)).run(half)
+    assert (run.status, run.entry["OUTCOME"]) == (1, "fault-request")
+    assert "is not valid JSON: " in run.stderr
+
+
 def test_version_json_tells_the_commit(archive: Path, tree: Path) -> None:
     told = json.loads(subprocess.run([tree / ENTRY, "--version-json"], capture_output=True, check=True).stdout)
     record = dict(line.split(": ", 1) for line in (tree / "BUILD").read_text().splitlines())
