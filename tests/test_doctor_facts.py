@@ -281,11 +281,12 @@ def test_crio_reads_every_file_of_its_directory(tmp_path: Path) -> None:
     write(tmp_path, "/etc/crio/crio.conf", '[crio.image]\nnamespaced_auth_dir = "/first"\n')
     write(tmp_path, "/etc/crio/crio.conf.d/00-default", '[crio.image]\nnamespaced_auth_dir = "/second"\n')
     write(tmp_path, "/etc/crio/crio.conf.d/10/x", "[crio.image]\n\nnamespaced_auth_dir = '/third'\n")
-    write(tmp_path, "/etc/crio/crio.conf.d/20.conf", "[crio]\n")
+    write(tmp_path, "/etc/crio/crio.conf.d/20.conf", '[crio.image]\nshort_name_mode = "disabled"\n')
     write(tmp_path, "/var/lib/crio/version", '"1.34.3+abc"')
     crio = find_crio(tree, 100, live=False)
     assert crio is not None and crio.version is not None and crio.version.numbers == (1, 34, 3)
     assert (crio.auth_dir.value, str(crio.auth_dir.origin)) == ("/third", "/etc/crio/crio.conf.d/10/x:3")
+    assert crio.short_name_mode.value == "disabled"
     write(
         tmp_path,
         "/etc/systemd/system/crio.service",

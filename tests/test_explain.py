@@ -414,14 +414,25 @@ def test_a_short_name_that_crio_cannot_complete(place: Place) -> None:
     done = place.alpha()
     assert done.status == 3
     assert "neither an alias for it nor unqualified-search-registries" in done.report["verdict"]["text"]
+    assert "spell the image in full" in done.report["verdict"]["remedy"]
     assert place.json("docker.io/nginx", "-n", "team-alpha", "--pod=web").status == 0
 
 
-def test_several_search_registries_are_told(place: Place) -> None:
+def test_several_search_registries_fail_the_pull_unless_crio_conf_allows_it(place: Place) -> None:
     place.node.write_registries_conf(CONF.replace('["docker.io"]', '["docker.io", "quay.io"]'))
     done = place.alpha()
     assert done.report["image"]["pulledAs"] == [f"{NGINX}:1.27", "quay.io/nginx:1.27"]
-    assert "CRI-O refuses such a short name, unless short_name_mode" in done.report["verdict"]["text"]
+    assert (done.status, done.report["verdict"]["status"]) == (3, "unwell")
+    assert "CRI-O's short_name_mode is enforcing" in done.report["verdict"]["text"]
+    assert done.report["verdict"]["remedy"].startswith(f"spell the image in full, as {NGINX}")
+    assert [source["asked"] for source in done.report["sources"]] == [False] * len(done.report["sources"])
+    assert place.json(f"{NGINX}:1.27", "-n", "team-alpha", "--pod=web").status == 0
+    drop_in = place.node.write("etc/crio/crio.conf.d/10-names", '[crio.image]\nshort_name_mode = "disabled"\n')
+    done = place.alpha()
+    assert (done.status, done.report["verdict"]["status"]) == (0, "well")
+    assert done.report["then"][-1].startswith("if that refuses, has no such image or does not answer, it asks quay.io")
+    drop_in.write_text('[crio.image]\nshort_name_mode = "enforcing"\n')
+    assert place.alpha().status == 3
 
 
 # -- who asks ---------------------------------------------------------------------------------------------------------

@@ -364,6 +364,7 @@ def test_a_short_name_that_cri_o_cannot_complete(place: Place) -> None:
     done = place.verify_json("nginx:1.27", *WEB)
     assert (done.status, done.report["verdict"]["succeeds"], place.mirror.log) == (3, False, [])
     assert "nginx is a short name" in done.report["verdict"]["text"]
+    assert "spell the image in full" in done.report["verdict"]["remedy"]
     place.add_secret("mirror-creds", **{place.mirror.host: ("alpha", PASSWORD)})
     assert place.verify(f"{NGINX}:1.27", *WEB).status == 0
 

@@ -106,7 +106,9 @@ def _explain(given: argparse.Namespace) -> Explanation:
         notes = [f"the arguments are those of {error.path}"] if isinstance(error, RefusedArguments) else []
         return explanation.failed(error, chosen, given.image or "", notes)
     image = asked.image if asked.typed else None
-    explained = explanation.explain(asked.request, chosen, asked.connect, image, asked.typed, asked.notes)
+    explained = explanation.explain(
+        asked.request, chosen, asked.connect, image, asked.typed, asked.notes, enforcing=asked.enforcing
+    )
     return explained._replace(notes=(*explained.notes, *_notes_of_file(asked, explained)))
 
 

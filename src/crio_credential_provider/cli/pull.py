@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 from .. import credentialprovider, provider, reference, serviceaccount, settings
 from ..credentialprovider import Request
 from ..errors import ClusterError, ConfigError, ProviderError, RequestError, UsageError
-from ..explanation import NotAsked
+from ..explanation import NotAsked, is_short_name
 from ..reference import Reference, ReferenceSyntaxError
 from ..settings import FLAGS_BY_NAME, POD, SERVICE_ACCOUNT, Settings
 from . import objectsfile
@@ -74,6 +74,7 @@ class Pull(NamedTuple):
         connect: the connection to the cluster, as ``provider.resolve`` takes it.
         notes: what differs here from a pull, for the person.
         offline: the file that stands for the cluster, if one was given.
+        enforcing: whether CRI-O refuses a short name that may mean several images.
     """
 
     typed: str
@@ -83,6 +84,7 @@ class Pull(NamedTuple):
     connect: Callable[[], Cluster]
     notes: tuple[str, ...] = ()
     offline: ObjectsFile | None = None
+    enforcing: bool = True
 
 
 class RefusedArguments(ProviderError):
@@ -173,6 +175,15 @@ def _files_of_kubelet(given: argparse.Namespace) -> _Files:
     config, kubeconfig = (tree.real(f.value) if f is not None and tree.exists(f.value) else "" for f in flags)
     # Below --root the plugin knows no kubelet, and takes the usual kubeconfigs alone.
     return _Files(config, "" if given.root else kubeconfig)
+
+
+def _enforces_short_names(given: argparse.Namespace) -> bool:
+    """CRI-O's short_name_mode on this machine, or its default where there is no CRI-O."""
+    from ..doctor import crio
+    from ..doctor.tree import Tree
+
+    found = crio.find_crio(Tree(given.root or ""), os.sysconf("SC_CLK_TCK"), live=not given.root)
+    return found is None or found.short_name_mode.value != crio.DISABLED
 
 
 def _load_usual_entry(path: str) -> tuple[list[str], dict[str, str]]:
@@ -278,7 +289,8 @@ def find(given: argparse.Namespace, chosen: Settings) -> Pull:
     """
     _check(given, chosen)
     found = _find(given, chosen)
-    return found._replace(notes=(*_note_on_config(given), *found.notes))
+    enforcing = is_short_name(found.typed) and _enforces_short_names(given)
+    return found._replace(notes=(*_note_on_config(given), *found.notes), enforcing=enforcing)
 
 
 def _find(given: argparse.Namespace, chosen: Settings) -> Pull:

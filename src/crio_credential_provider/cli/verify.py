@@ -161,7 +161,9 @@ def _verify(given: argparse.Namespace) -> Report:
     """
     chosen = pull.find_settings(given)
     asked = pull.find(given, chosen)
-    explained = explanation.explain(asked.request, chosen, asked.connect, asked.image, asked.typed, asked.notes)
+    explained = explanation.explain(
+        asked.request, chosen, asked.connect, asked.image, asked.typed, asked.notes, enforcing=asked.enforcing
+    )
     if isinstance(explained.error, NotAsked):
         raise explained.error
     if explained.resolution is None or explained.resolution.config is None:
@@ -303,17 +305,14 @@ def _conclusion(
     explained: Explanation, checked: Sequence[Checked], serving: Checked | None, reference: str
 ) -> tuple[str, str]:
     """What the pull comes to, and what to do about it first."""
-    ambiguous = ""
-    if len(explained.asked.candidates) > 1:
-        ambiguous = ". CRI-O refuses a short name with several search registries, unless crio.conf allows it"
     if explained.asked.error:
-        return f"The pull fails, whatever the registries answer: {explained.asked.error}", ""
+        return f"The pull fails, whatever the registries answer: {explained.asked.error}", explained.asked.remedy
     if serving is not None:
         name = serving.source.source.name
         separator = "@" if ":" in reference else ":"
         failed = [found for found in checked if found.needed and found is not serving]
         late = f", after {_count(len(failed))} before it failed" if failed else ""
-        return f"The pull would succeed: {name}{separator}{reference} is there{late}{ambiguous}", ""
+        return f"The pull would succeed: {name}{separator}{reference} is there{late}", ""
     asked = [found for found in checked if found.verdict is not None]
     if not asked:
         return "The pull fails: CRI-O asks nobody for this image", ""
@@ -323,7 +322,7 @@ def _conclusion(
     first = asked[0]
     if explained.error is not None and first.outcome in (registryclient.UNAUTHORIZED, registryclient.FORBIDDEN):
         return f"The pull would fail, as the plugin does: {explained.error.message}", explained.error.hint
-    text = f"The pull would fail. {first.source.source.name}: {_summary(first)}{ambiguous}"
+    text = f"The pull would fail. {first.source.source.name}: {_summary(first)}"
     return text, first.remedy
 
 

@@ -23,12 +23,17 @@ _VERSION_FILES = ("/run/crio/version", "/var/run/crio/version", "/var/lib/crio/v
 _TABLE = "crio.image"
 
 AUTH_DIR_FLAG, REGISTRIES_CONF, REGISTRIES_CONF_DIR = "namespaced-auth-dir", "registries-conf", "registries-conf-dir"
+SHORT_NAME_MODE = "short-name-mode"
+ENFORCING, DISABLED = "enforcing", "disabled"
 _SHORT = {"c": "config", "d": "config-dir"}
-_FLAGS = frozenset((AUTH_DIR_FLAG, REGISTRIES_CONF, REGISTRIES_CONF_DIR, "config", "config-dir", *_SHORT))
+_FLAGS = frozenset(
+    (AUTH_DIR_FLAG, REGISTRIES_CONF, REGISTRIES_CONF_DIR, SHORT_NAME_MODE, "config", "config-dir", *_SHORT)
+)
 _VARIABLES = {
     AUTH_DIR_FLAG: "CONTAINER_NAMESPACED_AUTH_DIR",
     REGISTRIES_CONF: "CONTAINER_REGISTRIES_CONF",
     REGISTRIES_CONF_DIR: "CONTAINER_REGISTRIES_CONF_DIR",
+    SHORT_NAME_MODE: "CONTAINER_SHORT_NAME_MODE",
     "config": "CONTAINER_CONFIG",
     "config-dir": "CONTAINER_CONFIG_DIR",
 }
@@ -47,6 +52,7 @@ class Crio(NamedTuple):
     Attributes:
         auth_dir: its namespaced_auth_dir.
         registries_conf, registries_conf_dir: what it was started with, "" for its default search.
+        short_name_mode: its own, which goes before that of registries.conf.
         version: None where nobody says.
         environment: what its unit sets; the proxies are among it.
         refused: files that are no TOML, and why: then nothing is known of its settings.
@@ -56,6 +62,7 @@ class Crio(NamedTuple):
     auth_dir: Setting
     registries_conf: Setting
     registries_conf_dir: Setting
+    short_name_mode: Setting
     version: Version | None
     environment: dict[str, str]
     refused: tuple[tuple[Origin, str], ...]
@@ -84,12 +91,18 @@ def find_crio(tree: Tree, ticks: int, *, live: bool) -> Crio | None:
 
     files = _files(tree, option("config", _CONFIG).value, option("config-dir", _CONFIG_DIR).value)
     refused: list[tuple[Origin, str]] = []
-    auth_dir = _auth_dir(tree, files, problems, refused)
+    written = _image_options(tree, files, problems, refused)
+
+    def image_option(name: str, default: str) -> Setting:
+        given = option(name, "")
+        return given if given.value else written.get(name.replace("-", "_"), Setting(default, None))
+
     program = process.program if process else unit.words[0].text if unit and unit.words else ""
     return Crio(
-        option(AUTH_DIR_FLAG, "") if option(AUTH_DIR_FLAG, "").value else auth_dir,
+        image_option(AUTH_DIR_FLAG, DEFAULT_AUTH_DIR),
         option(REGISTRIES_CONF, ""),
         option(REGISTRIES_CONF_DIR, ""),
+        image_option(SHORT_NAME_MODE, ENFORCING),
         _version(tree, program, live=live),
         environment,
         tuple(refused),
@@ -118,10 +131,13 @@ def _files(tree: Tree, config: str, directory: str) -> list[str]:
     return found[:1] + sorted(found[1:], key=lambda path: path.split("/")) if config in found else sorted(found)
 
 
-def _auth_dir(tree: Tree, files: list[str], problems: list[Unreadable], refused: list[tuple[Origin, str]]) -> Setting:
+def _image_options(
+    tree: Tree, files: list[str], problems: list[Unreadable], refused: list[tuple[Origin, str]]
+) -> dict[str, Setting]:
+    """Options of ``[crio.image]``, by the names that they have there."""
     import tomli
 
-    found = Setting(DEFAULT_AUTH_DIR, None)
+    found: dict[str, Setting] = {}
     for file in files:
         try:
             text = tree.text(file)
@@ -133,10 +149,11 @@ def _auth_dir(tree: Tree, files: list[str], problems: list[Unreadable], refused:
             line = re.search(r"at line (\d+)", str(error))
             refused.append((Origin(file, int(line[1]) if line else 0), "it is not valid TOML"))
             continue
-        value = as_mapping(as_mapping(document.get("crio")).get("image")).get("namespaced_auth_dir")
-        if isinstance(value, str):
-            number = toml_line(text, _TABLE, "namespaced_auth_dir")
-            found = Setting(value, Origin(file, number))
+        options = as_mapping(as_mapping(document.get("crio")).get("image"))
+        for name in ("namespaced_auth_dir", "short_name_mode"):
+            value = options.get(name)
+            if isinstance(value, str):
+                found[name] = Setting(value, Origin(file, toml_line(text, _TABLE, name)))
     return found
 
 

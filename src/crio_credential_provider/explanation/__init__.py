@@ -71,6 +71,8 @@ def explain(
     image: Reference | None = None,
     typed: str = "",
     notes: Iterable[str] = (),
+    *,
+    enforcing: bool = True,
 ) -> Explanation:
     """Explains a pull.
 
@@ -79,6 +81,7 @@ def explain(
         image: with tag and digest; None where only the request is known, and both kinds of references are told of.
         typed: the image as the pod spells it, from which CRI-O sees whether it is a short name.
         notes: taken over.
+        enforcing: whether CRI-O refuses a short name that may mean several images: its short_name_mode.
     """
     resolution: Resolution | None = None
     error: ProviderError | None = None
@@ -89,7 +92,9 @@ def explain(
         error = raised
         if resolution is None:
             return failed(error, settings, typed, notes)
-    asked = sources.find_asked(resolution.config, image, typed) if resolution.config and image else NOTHING_ASKED
+    asked = NOTHING_ASKED
+    if resolution.config and image:
+        asked = sources.find_asked(resolution.config, image, typed, enforcing)
     found = tuple(sources.find_sources(resolution, settings, error, asked, image, typed))
     auth_file = outcome.auth_file(resolution, settings)
     configured = tables.find_tables(resolution, settings)

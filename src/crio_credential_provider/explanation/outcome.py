@@ -123,7 +123,7 @@ def verdict(
     if error is not None:
         return verdict_of_error(error)
     if asked.error:
-        return Verdict(UNWELL, f"CRI-O fails this pull, whatever the secrets hold: {asked.error}")
+        return Verdict(UNWELL, f"CRI-O fails this pull, whatever the secrets hold: {asked.error}", asked.remedy)
     usual = [source for source in sources if source.asked or (source.asked is None and not source.source.short_name)]
     if usual and not any(source.is_open for source in usual):
         return Verdict(UNWELL, "CRI-O asks nobody: every place for this image is blocked in registries.conf")
@@ -131,16 +131,12 @@ def verdict(
     if not wanted:
         return Verdict(WELL, _why_none_needed(resolution, sources))
     served = [source for source in wanted if source.origin]
-    ambiguous = "" if len(asked.candidates) < 2 else f". CRI-O refuses such a short name, unless {_CHOOSES}"
     if not served:
         text = f"{_names(wanted)} without a credential: {resolution.reason or _first_reason(wanted)}{_nearest(wanted)}"
-        return Verdict(UNWELL, f"CRI-O asks {text}{ambiguous}", _remedy(resolution, wanted[0], settings))
+        return Verdict(UNWELL, f"CRI-O asks {text}", _remedy(resolution, wanted[0], settings))
     first = served[0]
     late = "" if first is wanted[0] else f"; {wanted[0].source.name}, which CRI-O asks before it, gets none"
-    return Verdict(WELL, f"CRI-O asks {first.source.name} {_shown_at(first)}{late}{ambiguous}")
-
-
-_CHOOSES = 'short_name_mode is "disabled" in crio.conf: registries.conf has more than one search registry'
+    return Verdict(WELL, f"CRI-O asks {first.source.name} {_shown_at(first)}{late}")
 
 
 def _names(sources: list[Source]) -> str:

@@ -138,11 +138,13 @@ class Asked(NamedTuple):
         candidates: what it takes the name for; several for a short name.
         sources: asked in turn; None where the spelling is not known.
         error: why it will fail this pull, "" where it will not.
+        remedy: what to do about that.
     """
 
     candidates: tuple[Reference, ...]
     sources: tuple[PullSource, ...] | None
     error: str
+    remedy: str = ""
 
 
 NO_TABLES = Tables((), None, (), 0)

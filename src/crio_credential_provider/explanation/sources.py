@@ -27,8 +27,12 @@ from .records import (
 )
 
 
-def find_asked(config: Configuration, image: Reference, typed: str) -> Asked:
-    """What CRI-O takes the pod's spelling for, and the places that it asks in turn."""
+def find_asked(config: Configuration, image: Reference, typed: str, enforcing: bool) -> Asked:
+    """What CRI-O takes the pod's spelling for, and the places that it asks in turn.
+
+    Args:
+        enforcing: whether it refuses a short name that may mean several.
+    """
     candidates: tuple[Reference, ...] = (image,)
     if typed and is_short_name(typed):
         spelling = reference.parse_literal(typed).name
@@ -36,16 +40,25 @@ def find_asked(config: Configuration, image: Reference, typed: str) -> Asked:
         candidates = tuple(Reference(found.domain, found.path, image.tag, image.digest) for found in resolved)
         if not candidates:
             missing = "neither an alias for it nor unqualified-search-registries"
-            return Asked((), (), f"{spelling} is a short name, and registries.conf has {missing}")
+            return Asked((), (), f"{spelling} is a short name, and registries.conf has {missing}", _spell(image))
+        if enforcing and len(candidates) > 1:
+            several = "registries.conf has more than one search registry, and CRI-O's short_name_mode is enforcing"
+            return Asked(candidates, (), f"{spelling} is a short name, {several}", _spell(image))
     found: dict[str, PullSource] = {}
-    errors = []
+    errors: list[ConfigError] = []
     for candidate in candidates:
         try:
             for source in registries.pull_sources(config, candidate):
                 found.setdefault(source.name, source)
         except ConfigError as error:
-            errors.append(error.message)
-    return Asked(candidates, tuple(found.values()), errors[0] if len(errors) == len(candidates) else "")
+            errors.append(error)
+    if len(errors) == len(candidates):
+        return Asked(candidates, tuple(found.values()), errors[0].message, errors[0].hint)
+    return Asked(candidates, tuple(found.values()), "")
+
+
+def _spell(image: Reference) -> str:
+    return f"spell the image in full, as {image.name}, or give it an alias in registries.conf"
 
 
 def _why_not_asked(source: PullSource, image: Reference, typed: str) -> str:
