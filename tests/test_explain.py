@@ -600,6 +600,17 @@ def test_the_file_may_say_whose_secrets_count(place: Place) -> None:
     assert done.report["secrets"]["looked"] == ["a", "b", "c"]
 
 
+def test_a_pod_that_was_not_created_yet(place: Place) -> None:
+    pod = {
+        "kind": "Pod",
+        "metadata": {"name": "web"},
+        "spec": {"containers": [], "imagePullSecrets": [{"name": "b"}]},
+    }
+    path = place.write_objects(FORMS["list"]([secret("a", entry(MIRROR)), secret("b", entry(MIRROR)), pod]))
+    done = place.alpha("--secrets", path, "--secrets-from=pod")
+    assert (done.status, done.source(SOURCE)["credential"]["secret"]) == (0, "b")
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

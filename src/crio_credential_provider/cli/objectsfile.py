@@ -25,6 +25,9 @@ _MAX_DEPTH = 64
 """Of collections in each other; a Pod has some ten."""
 
 SECRET, POD, SERVICE_ACCOUNT = "Secret", "Pod", "ServiceAccount"
+_NO_UID = "00000000-0000-0000-0000-000000000000"
+"""Of a pod that was not created yet."""
+
 _RESOURCES = {"secrets": SECRET, "pods": POD, "serviceaccounts": SERVICE_ACCOUNT}
 
 Object = dict[str, Any]
@@ -187,7 +190,8 @@ def _objects(document: Any) -> Iterator[Object]:
 
 
 def _as_served(found: Object) -> Object:
-    """An object as the API server would hand it out: what ``stringData`` says is in ``data``, a pod has an account."""
+    """An object as the API server would hand it out: what ``stringData`` says is in ``data``, a pod has an account
+    and a uid."""
     written, spec = found.get("stringData"), found.get("spec")
     if found["kind"] == SECRET and isinstance(written, dict):
         data = found.get("data")
@@ -198,5 +202,6 @@ def _as_served(found: Object) -> Object:
         }
         return {**found, "data": {**(data if isinstance(data, dict) else {}), **encoded}}
     if found["kind"] == POD and isinstance(spec, dict):
-        return {**found, "spec": {"serviceAccountName": "default", **spec}}
+        metadata = {"uid": _NO_UID, **found["metadata"]}
+        return {**found, "metadata": metadata, "spec": {"serviceAccountName": "default", **spec}}
     return found
