@@ -919,6 +919,33 @@ def test_many_secrets_are_told_of_in_few_lines(place: Place) -> None:
     }
 
 
+def test_many_secrets_and_tables_fit_on_a_screen(place: Place) -> None:
+    tables = [f'[[registry]]\nlocation = "docker.io/team{number:03}"\n' for number in range(300)]
+    place.node.write_registries_conf(CONF + "\n".join(tables))
+    junk = [{**secret(f"j{number:03}", entry(MIRROR)), "data": {}} for number in range(300)]
+    helm = [{**secret(f"h{number:03}", entry(MIRROR)), "type": "helm.sh/release.v1"} for number in range(300)]
+    good = [secret(f"s{number:03}", entry("other.corp")) for number in range(300)]
+    path = place.write_objects(FORMS["list"]([*junk, *helm, *good]))
+    arguments = ("docker.io/team123x/app", "-n", "team-alpha", "--secrets", path)
+    done = place.run(*arguments)
+    assert len(done.out.splitlines()) < 100
+    assert "s018, s019 and 280 more" in done.flat and "h018, h019 and 280 more are of type helm.sh" in done.flat
+    assert "nor 280 more, which --output json tells" in done.flat
+    report = place.json(*arguments).report
+    assert (len(report["secrets"]["looked"]), len(report["secrets"]["skipped"])) == (300, 300)
+    assert [other["prefix"] for other in report["registries"]["others"]][:2] == [
+        "docker.io/team123",
+        "docker.io/team120",
+    ]
+
+
+def test_a_file_name_keeps_its_letters(place: Place) -> None:
+    (place.node.root / "objects.yaml").write_text(json.dumps(secret("a", entry(MIRROR))))
+    with contextlib.chdir(place.node.root):
+        out = place.run("nginx", "-n", "team-beta", "--secrets", "objects.yaml").out
+    assert "objects.yaml has no secret of namespace team-beta" in out
+
+
 # -- terminals and pipes ----------------------------------------------------------------------------------------------
 
 

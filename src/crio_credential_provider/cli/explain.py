@@ -15,7 +15,19 @@ from .. import explanation, settings
 from ..errors import ProviderError, RequestError, UsageError
 from ..explanation import UNKNOWN, UNWELL, WELL, Explanation, OtherKey, Source, Table, Tables, shown_key
 from . import output, pull
-from .output import FAULT, OK, USAGE_FAULT, add_output, complain, make_parser, printable, write, write_json, write_line
+from .output import (
+    FAULT,
+    OK,
+    USAGE_FAULT,
+    add_output,
+    complain,
+    make_parser,
+    printable,
+    sentence,
+    write,
+    write_json,
+    write_line,
+)
 from .pull import Pull, RefusedArguments
 
 if TYPE_CHECKING:
@@ -120,8 +132,9 @@ def _notes_of_file(asked: Pull, explained: Explanation) -> Iterable[str]:
         yield "nobody was asked: that the service account may read these secrets is assumed"
     yield from asked.offline.notes
     if explained.resolution.selection is not None and asked.settings.secrets_from == settings.NAMESPACE:
-        for name, kind in asked.offline.of_other_types(explained.resolution.account.namespace):
-            yield f"secret {name} is of type {kind}: the plugin lists kubernetes.io/dockerconfigjson alone"
+        for kind, names in asked.offline.of_other_types(explained.resolution.account.namespace).items():
+            secrets = f"secret {names[0]} is" if len(names) == 1 else f"secrets {_some(names)} are"
+            yield f"{secrets} of type {kind}: the plugin lists kubernetes.io/dockerconfigjson alone"
 
 
 # -- JSON -------------------------------------------------------------------------------------------------------------
@@ -244,6 +257,9 @@ _ASKS = {
     settings.SERVICE_ACCOUNT: "the imagePullSecrets of service account {0.namespace}/{0.name}, asked for as it",
 }
 
+_MOST_SHOWN = 20
+"""Secrets that are named at one place: a namespace may hold a thousand."""
+
 Line = tuple[int, str]
 """Indent in columns, and the text."""
 
@@ -288,13 +304,9 @@ def _sections(explained: Explanation) -> Iterable[tuple[str, list[Line]]]:
     yield "Secrets", _secrets(explained)
     yield "Auth file", _auth_file(explained)
     yield "Answer", _answer(explained)
-    yield "CRI-O then", [(0, _sentence(step)) for step in explained.steps]
-    yield "Warnings", [(0, _sentence(warning)) for warning in (resolution.warnings if resolution else ())]
-    yield "Notes", [(0, _sentence(note)) for note in explained.notes]
-
-
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}."
+    yield "CRI-O then", [(0, sentence(step)) for step in explained.steps]
+    yield "Warnings", [(0, sentence(warning)) for warning in (resolution.warnings if resolution else ())]
+    yield "Notes", [(0, sentence(note)) for note in explained.notes]
 
 
 def _image(explained: Explanation) -> list[Line]:
@@ -386,10 +398,18 @@ def _secrets(explained: Explanation) -> list[Line]:
     resolution = explained.resolution
     if resolution is None or resolution.account is None or resolution.selection is None:
         return []
-    names = ", ".join(secret.name for secret in resolution.secrets) or "none"
+    names = _some([secret.name for secret in resolution.secrets])
     lines = [(0, _ASKS[explained.settings.secrets_from].format(resolution.account)), (2, f"found: {names}")]
-    lines += [(2, f"not used: {skipped.secret}: {skipped.reason}") for skipped in resolution.skipped]
+    lines += [(2, f"not used: {skipped.secret}: {skipped.reason}") for skipped in resolution.skipped[:_MOST_SHOWN]]
+    if len(resolution.skipped) > _MOST_SHOWN:
+        lines.append((2, f"nor {len(resolution.skipped) - _MOST_SHOWN} more, which --output json tells"))
     return lines
+
+
+def _some(names: list[str]) -> str:
+    """The first of many names, and how many more there are."""
+    more = len(names) - _MOST_SHOWN
+    return f"{', '.join(names[:_MOST_SHOWN])}{f' and {more} more' if more > 0 else ''}" or "none"
 
 
 def _auth_file(explained: Explanation) -> list[Line]:

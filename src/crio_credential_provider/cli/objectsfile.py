@@ -64,12 +64,14 @@ class ObjectsFile:
         """An object by its name; None where the file has none."""
         return self._objects.get((kind, namespace, name)) or self._objects.get((kind, "", name))
 
-    def of_other_types(self, namespace: str) -> Iterator[tuple[str, str]]:
-        """Name and type of the secrets that are not listed, since the plugin asks for one type alone."""
+    def of_other_types(self, namespace: str) -> dict[str, list[str]]:
+        """Type -> names of the secrets that are not listed, since the plugin asks for one type alone."""
+        found: dict[str, list[str]] = {}
         for secret in self._secrets(namespace):
-            kind = text(secret, "type")
+            kind = text(secret, "type") or "Opaque"
             if kind != DOCKER_CONFIG_JSON:
-                yield text(secret, "metadata", "name"), kind or "Opaque"
+                found.setdefault(kind, []).append(text(secret, "metadata", "name"))
+        return found
 
     def assume_holder(self, kind: str, account: ServiceAccount) -> None:
         """Adds the pod, or the service account, where the file lacks it: with all its pull secrets, by name."""

@@ -110,6 +110,12 @@ def complain(command: str, text: str) -> None:
     sys.stderr.write(f"crio-credential-provider {command}: {printable(text)}\n")
 
 
+def sentence(text: str) -> str:
+    """With a capital, unless it begins with a name or an address, and a full stop."""
+    start = text[:1].upper() if text.partition(" ")[0].isalpha() else text[:1]
+    return f"{start}{text[1:]}{'' if text.endswith(('.', '?')) else '.'}"
+
+
 def printable(text: str) -> str:
     """The text with control characters escaped: a name must not move the cursor of whoever reads it."""
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)

@@ -33,6 +33,7 @@ from .output import (
     complain,
     make_parser,
     printable,
+    sentence,
     write,
     write_json,
 )
@@ -410,9 +411,9 @@ def _write_text(report: Report) -> None:
     def text(words: str, style: str = "") -> Text:
         return Text(printable(words), style=style, overflow="fold")
 
-    parts: list[RenderableType] = [text(_sentence(report.text), _STYLES[report.succeeds])]
+    parts: list[RenderableType] = [text(sentence(report.text), _STYLES[report.succeeds])]
     if report.remedy:
-        parts.append(text(_sentence(f"To do: {report.remedy}")))
+        parts.append(text(sentence(f"To do: {report.remedy}")))
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for heading in ("", "Source", "Credential", "Verdict"):
         table.add_column(heading, overflow="fold")
@@ -423,7 +424,7 @@ def _write_text(report: Report) -> None:
         style = "green" if found.outcome == registryclient.OK else "" if found.verdict is None else "red"
         name, credential = text(found.source.source.name), text(_shown_credential(found))
         table.add_row(str(number), name, credential, text(_shown(found), style))
-        if lines := [text(_sentence(line)) for line in _details(found, report.remedy)]:
+        if lines := [text(sentence(line)) for line in _details(found, report.remedy)]:
             details.add_row(str(number), Group(*lines))
     parts += [Text(""), table] if report.checked else []
     parts += [Text(""), details] if details.row_count else []
@@ -431,17 +432,11 @@ def _write_text(report: Report) -> None:
     if report.explained.error is not None:
         error = str(report.explained.error)
         notes.insert(0, f"the plugin fails for this pull, so that CRI-O reads the node's own auth file: {error}")
-    parts += [Text(""), *(text(_sentence(note)) for note in notes)] if notes else []
+    parts += [Text(""), *(text(sentence(note)) for note in notes)] if notes else []
     write(*parts)
 
 
 _STYLES = {True: "bold green", False: "bold red", None: "bold yellow"}
-
-
-def _sentence(text: str) -> str:
-    """With a capital, unless it begins with a name or an address, and a full stop."""
-    start = text[:1].upper() if text.partition(" ")[0].isalpha() else text[:1]
-    return f"{start}{text[1:]}{'' if text.endswith(('.', '?')) else '.'}"
 
 
 def _shown_credential(found: Checked) -> str:

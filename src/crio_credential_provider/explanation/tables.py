@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator
+from itertools import takewhile
 
 from .. import registries
 from ..errors import ConfigError
@@ -94,7 +95,7 @@ def _other_tables(
 ) -> tuple[tuple[OtherTable, ...], int]:
     """Tables that nearly apply, nearest first, and how many tables are not told of."""
     matching = set(registries.possible_prefixes(name))
-    found: list[tuple[int, str, str]] = []
+    found: list[tuple[int, int, str, str]] = []
     for prefix in config.tables:
         if match is not None and prefix == match.table.prefix:
             continue
@@ -102,12 +103,17 @@ def _other_tables(
             assert match is not None
             shorter = len(prefix) < len(match.table.prefix)
             why = "is shorter than" if shorter else "is as long as, and in byte order after,"
-            found.append((0, prefix, f"it matches, but {why} {match.table.prefix}"))
+            found.append((0, 0, prefix, f"it matches, but {why} {match.table.prefix}"))
         elif (why_not := near.why_table(prefix, name)) is not None:
-            found.append((why_not[0], prefix, why_not[1]))
+            found.append((why_not[0], -_in_common(prefix, name), prefix, why_not[1]))
     found.sort()
-    told = [OtherTable(_table(config, prefix), why) for _, prefix, why in found[:MOST_TOLD]]
+    told = [OtherTable(_table(config, prefix), why) for _, _, prefix, why in found[:MOST_TOLD]]
     return tuple(told), len(config.tables) - len(told) - (match is not None)
+
+
+def _in_common(one: str, other: str) -> int:
+    """Letters with which both begin."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def _table(config: registries.Configuration, prefix: str) -> Table:
