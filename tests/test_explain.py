@@ -407,6 +407,22 @@ def test_an_alias_leads_elsewhere(place: Place) -> None:
     spelled = place.json("docker.io/library/nginx:1.27", "-n", "team-alpha", "--pod=web")
     assert spelled.source("registry.corp/web/nginx")["whyNot"] == "CRI-O comes here for the short name nginx alone"
     assert spelled.source(SOURCE)["asked"] is True
+    # The kubelet's credential goes where the alias leads.
+    handed = "has a key for docker.io, the kubelet hands that credential over: CRI-O shows it at"
+    assert f"{handed} registry.corp, ahead of any file" in done.report["then"][1]
+    assert f"{handed} docker.io, ahead of any file" in spelled.report["then"][1]
+
+
+def test_a_request_does_not_tell_of_a_short_name(place: Place) -> None:
+    place.node.write_registries_conf(f'{CONF}\n[aliases]\nnginx = "registry.corp/web/nginx"\n')
+    place.cluster.add_secret("team-alpha", "other", {"auths": entry("registry.corp")})
+    path = place.node.write("request.json", recorded_request())
+    steps = place.json(
+        "--request", str(path), "--secrets", place.write_objects(FORMS["list"]([secret("a", entry(MIRROR))]))
+    ).report["then"]
+    assert [step for step in steps if "registry.corp" in step] == [
+        "only where the pod spells the short name nginx, it asks registry.corp/web/nginx without a credential"
+    ]
 
 
 def test_a_short_name_that_crio_cannot_complete(place: Place) -> None:

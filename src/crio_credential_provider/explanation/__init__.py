@@ -110,7 +110,7 @@ def explain(
         auth_file=auth_file,
         answer=outcome.answer(resolution, request, settings) if error is None else None,
         exit_status=outcome.exit_status(error),
-        steps=() if isinstance(error, NotAsked) else tuple(outcome.steps(resolution, found, auth_file, asked.error)),
+        steps=() if isinstance(error, NotAsked) else tuple(outcome.steps(resolution, found, auth_file, asked)),
         verdict=outcome.verdict(resolution, error, found, asked, settings),
         notes=(*notes, *tables.notes_on_home(configured.files)),
     )

@@ -46,15 +46,13 @@ def answer(resolution: Resolution, request: Request, settings: Settings) -> dict
     return answer
 
 
-def steps(
-    resolution: Resolution, sources: Iterable[Source], auth_file: AuthFile | None, pull_error: str
-) -> Iterator[str]:
+def steps(resolution: Resolution, sources: Iterable[Source], auth_file: AuthFile | None, asked: Asked) -> Iterator[str]:
     """What CRI-O does after the plugin's answer, or its failure (docs/contracts.md, 2)."""
     config = resolution.config
     if config is None:
         return
-    if pull_error:
-        yield f"CRI-O fails this pull: {pull_error}"
+    if asked.error:
+        yield f"CRI-O fails this pull: {asked.error}"
         return
     if auth_file is not None:
         yield "CRI-O takes the auth file for this one pull, and then reads no other, not even the node's own"
@@ -63,18 +61,31 @@ def steps(
     else:
         yield f"credential-helpers lacks {registries.AUTH_FILE_HELPER}: CRI-O reads no auth file at all"
     open_sources = [source for source in sources if source.is_open]
-    host = resolution.image.domain
-    if any(source.source.name.partition("/")[0] == host for source in open_sources):
+    # Where the spelling is not known, a short name's places may be asked or not, and in another order.
+    perhaps = [source for source in open_sources if source.asked is None and source.source.short_name]
+    surely = [source for source in open_sources if source not in perhaps]
+    hosts = _shown_the_pods_own(resolution, surely, asked)
+    if hosts:
         yield (
-            f"where one of the pod's imagePullSecrets has a key for {host}, the kubelet hands that credential over: "
-            f"CRI-O shows it at {host}, ahead of any file"
+            f"where one of the pod's imagePullSecrets has a key for {resolution.image.domain}, the kubelet hands that "
+            f"credential over: CRI-O shows it at {_joined(hosts)}, ahead of any file"
         )
-    for number, source in enumerate(open_sources):
+    for number, source in enumerate(surely):
         when = "if that refuses, has no such image or does not answer," if number else "first"
         yield f"{when} it asks {source.source.name}{_which_kinds(source)} {_shown_at(source)}"
+    for source in perhaps:
+        name, short_name = source.source.name, source.source.short_name
+        yield f"only where the pod spells the short name {short_name}, it asks {name} {_shown_at(source)}"
     blocked = [source for source in sources if source.asked is not False and source.source.blocked]
     if blocked:
         yield f"it does not ask {_names(blocked)}: blocked in registries.conf"
+
+
+def _shown_the_pods_own(resolution: Resolution, sources: Iterable[Source], asked: Asked) -> list[str]:
+    """The hosts at which CRI-O shows what the kubelet hands over: those of the names that it takes the image for, which
+    a short name makes others than the kubelet's."""
+    own = {candidate.domain for candidate in asked.candidates} or {resolution.image.domain}
+    return list(dict.fromkeys(host for source in sources if (host := source.source.name.partition("/")[0]) in own))
 
 
 def _which_kinds(source: Source) -> str:
@@ -140,7 +151,10 @@ def verdict(
 
 
 def _names(sources: list[Source]) -> str:
-    names = [source.source.name for source in sources]
+    return _joined([source.source.name for source in sources])
+
+
+def _joined(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
