@@ -327,6 +327,24 @@ def test_the_node_s_own_credential_where_no_mirror_is(place: Place) -> None:
     assert source["remedy"].startswith(f"the node's auth file, key {host}: was it rotated")
 
 
+def test_the_pods_own_registry_is_left_to_the_kubelet(place: Place) -> None:
+    """No table: whether imagePullSecrets have a credential is the kubelet's affair, and no verdict is given."""
+    host = place.mirror.host
+    place.write_conf(f'[[registry]]\nlocation = "{host}"\ninsecure = true\n')
+    place.add_secret("mirror-creds", **{host: ("alpha", PASSWORD)})
+    image = f"{host}/hub/library/nginx:1.27"
+    done = place.verify_json(image, *WEB)
+    assert (done.status, done.report["verdict"]["succeeds"], done.outcomes) == (
+        1,
+        None,
+        {f"{host}/hub/library/nginx": "unknown"},
+    )
+    assert "the kubelet hands one over" in done.stderr
+    assert f"--mirror-registry {host}" in done.report["verdict"]["remedy"]
+    tried = place.verify_json(image, *WEB, "--mirror-registry", host)
+    assert (tried.status, tried.outcomes) == (0, {f"{host}/hub/library/nginx": "ok"})
+
+
 def test_a_helper_program_of_the_node_is_not_run(place: Place) -> None:
     place.node.write("var/lib/kubelet/config.json", json.dumps({"credHelpers": {place.mirror.host: "nowhere"}}))
     place.add_secret("mirror-creds", **{"elsewhere.corp": ("alpha", PASSWORD), "hub.nowhere.invalid": ("a", "b")})

@@ -70,7 +70,8 @@ Examples:
 Exit status:
   0  the pull would succeed: a place has the image and hands it out
   3  it would not: no place does, or CRI-O fails the pull itself
-  1  not found out, told on stderr: the cluster, or a file that CRI-O reads, could not be read
+  1  not found out, told on stderr: the cluster, or a file that CRI-O reads, could not be read; or it is up to
+     a credential helper, or to what the kubelet hands over
   2  wrong usage
 """
 
@@ -177,6 +178,8 @@ def _verify(given: argparse.Namespace) -> Report:
     namespace = explained.resolution.account.namespace if explained.resolution.account else ""
     for source in explained.sources:
         found = _check(source, verdicts.get(source.source.name), serving is None, namespace)
+        if _is_left_to_the_kubelet(found, explained):
+            found = _left_to_the_kubelet(found)
         checked.append(found)
         if serving is None and found.outcome == registryclient.OK:
             serving = found
@@ -265,6 +268,33 @@ def _check(source: Source, verdict: Verdict | None, needed: bool, namespace: str
     return Checked(source, verdict.outcome, verdict.evidence, _remedy(source, verdict, namespace), verdict, needed)
 
 
+def _is_left_to_the_kubelet(found: Checked, explained: Explanation) -> bool:
+    """Whether a source only lacks a credential that the kubelet may have from the pod's imagePullSecrets: no secret was
+    looked through for it."""
+    resolution = explained.resolution
+    if resolution is None or resolution.account is None or explained.error is not None:
+        return False
+    place = found.source.source
+    looked = resolution.selection is not None and provider.may_use_secrets(place, explained.settings)
+    return (
+        not looked
+        and found.verdict is not None
+        and found.verdict.cause == "no-credential"
+        and place.name.partition("/")[0] in explanation.own_hosts(resolution.image, explained.asked)
+    )
+
+
+def _left_to_the_kubelet(found: Checked) -> Checked:
+    host = found.source.source.name.partition("/")[0]
+    return found._replace(
+        outcome=UNKNOWN,
+        evidence=f"{found.evidence}; the plugin leaves none for {host}, and whether the kubelet hands one over is not "
+        "looked up here",
+        remedy=f"give a pull secret in the pod's imagePullSecrets a key for {host}; --mirror-registry {host} tries "
+        "here what the namespace's secrets have",
+    )
+
+
 def _remedy(source: Source, verdict: Verdict, namespace: str) -> str:
     """What to do, and in which secret: the registry's verdict knows of none."""
     holder = _holder(source)
@@ -319,7 +349,10 @@ def _conclusion(
         return "The pull fails: CRI-O asks nobody for this image", ""
     unknown = next((found for found in asked if found.outcome == UNKNOWN), None)
     if unknown is not None:
-        return f"Whether the pull would succeed is not known: {unknown.source.source.name}: {unknown.evidence}", ""
+        return (
+            f"Whether the pull would succeed is not known: {unknown.source.source.name}: {unknown.evidence}",
+            unknown.remedy,
+        )
     first = asked[0]
     if explained.error is not None and first.outcome in (registryclient.UNAUTHORIZED, registryclient.FORBIDDEN):
         return f"The pull would fail, as the plugin does: {explained.error.message}", explained.error.hint

@@ -36,6 +36,7 @@ from .records import (
     Table,
     Tables,
     is_short_name,
+    own_hosts,
     shown_key,
 )
 
@@ -60,6 +61,7 @@ __all__ = [
     "explain",
     "failed",
     "is_short_name",
+    "own_hosts",
     "shown_key",
 ]
 

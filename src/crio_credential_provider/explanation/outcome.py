@@ -23,6 +23,7 @@ from .records import (
     NotAsked,
     Source,
     Verdict,
+    own_hosts,
     shown_key,
 )
 
@@ -64,7 +65,8 @@ def steps(resolution: Resolution, sources: Iterable[Source], auth_file: AuthFile
     # Where the spelling is not known, a short name's places may be asked or not, and in another order.
     perhaps = [source for source in open_sources if source.asked is None and source.source.short_name]
     surely = [source for source in open_sources if source not in perhaps]
-    hosts = _shown_the_pods_own(resolution, surely, asked)
+    own = own_hosts(resolution.image, asked)
+    hosts = list(dict.fromkeys(host for source in surely if (host := source.source.name.partition("/")[0]) in own))
     if hosts:
         yield (
             f"where one of the pod's imagePullSecrets has a key for {resolution.image.domain}, the kubelet hands that "
@@ -79,13 +81,6 @@ def steps(resolution: Resolution, sources: Iterable[Source], auth_file: AuthFile
     blocked = [source for source in sources if source.asked is not False and source.source.blocked]
     if blocked:
         yield f"it does not ask {_names(blocked)}: blocked in registries.conf"
-
-
-def _shown_the_pods_own(resolution: Resolution, sources: Iterable[Source], asked: Asked) -> list[str]:
-    """The hosts at which CRI-O shows what the kubelet hands over: those of the names that it takes the image for, which
-    a short name makes others than the kubelet's."""
-    own = {candidate.domain for candidate in asked.candidates} or {resolution.image.domain}
-    return list(dict.fromkeys(host for source in sources if (host := source.source.name.partition("/")[0]) in own))
 
 
 def _which_kinds(source: Source) -> str:

@@ -185,6 +185,12 @@ class Explanation(NamedTuple):
     notes: tuple[str, ...]
 
 
+def own_hosts(image: Reference, asked: Asked) -> set[str]:
+    """Where CRI-O shows the credential that the kubelet hands over from the pod's imagePullSecrets: the registries of
+    the names that it takes the image for, which a short name makes others than the kubelet's."""
+    return {candidate.domain for candidate in asked.candidates} or {image.domain}
+
+
 def is_short_name(typed: str) -> bool:
     """Whether CRI-O completes a name by its aliases and search registries, instead of taking it as Docker Hub's."""
     first, slash, _ = typed.partition("/")
