@@ -394,6 +394,38 @@ def test_mirror_registry_keeps_secrets_away_and_says_so(place: Place) -> None:
     assert reason == "--mirror-registry keeps the secrets from it, and the global auth file has none"
 
 
+@contextlib.contextmanager
+def as_nobody() -> Iterator[None]:
+    """As a user who may read nothing of the node."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+def test_what_root_alone_may_read_is_no_fault_of_the_plugin(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert place.json("quay.io/a/b", "-n", "team-alpha", "--pod=web").status == 0
+    monkeypatch.setattr(place, "files", list)
+    place.node.root.chmod(0)
+    try:
+        with as_nobody():
+            done = place.json("quay.io/a/b", "-n", "team-alpha", "--pod=web")
+    finally:
+        place.node.root.chmod(0o755)
+    assert (done.status, done.report["verdict"]["status"]) == (1, "unknown")
+    assert "Permission denied" in done.report["verdict"]["text"] and "as root" in done.report["verdict"]["remedy"]
+
+
+def test_a_node_auth_file_that_cannot_be_used_is_told_without_a_mirror_too(place: Place) -> None:
+    place.node.write("var/lib/kubelet/config.json", "{")
+    notes = place.json("quay.io/a/b", "-n", "team-alpha", "--pod=web").report["notes"]
+    assert len(notes) == 1 and "var/lib/kubelet/config.json is left out" in notes[0]
+
+
 # -- short names ------------------------------------------------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ credential: secrets appear by their names and keys.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from .records import (
     NODE,
     NODE_HELPER,
     NOTHING_ASKED,
+    RUN_AS_ROOT,
     SECRET,
     UNDECIDED,
     UNKNOWN,
@@ -91,7 +93,7 @@ def explain(
         resolution = provider.begin(request)
         provider.complete(resolution, request, settings, connect)
     except ProviderError as raised:
-        error = raised
+        error = _as_seen_by_root(raised)
         if resolution is None:
             return failed(error, settings, typed, notes)
     asked = NOTHING_ASKED
@@ -114,8 +116,16 @@ def explain(
         exit_status=outcome.exit_status(error),
         steps=() if isinstance(error, NotAsked) else tuple(outcome.steps(resolution, found, auth_file, asked)),
         verdict=outcome.verdict(resolution, error, found, asked, settings),
-        notes=(*notes, *tables.notes_on_home(configured.files)),
+        notes=(*notes, *tables.notes_on_home(configured.files), *sources.notes_on_node(resolution, settings)),
     )
+
+
+def _as_seen_by_root(error: ProviderError) -> ProviderError:
+    """What only this user may not read, CRI-O and the plugin may: no pull fails of it."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, PermissionError):
+        cause = cause.__context__
+    return error if cause is None or not os.geteuid() else NotAsked(error.message, RUN_AS_ROOT)
 
 
 def failed(error: ProviderError, settings: Settings, typed: str = "", notes: Iterable[str] = ()) -> Explanation:

@@ -24,6 +24,9 @@ UNDECIDED = "not decided"
 """The reason of a source of which nothing is known, since the cluster was not asked."""
 
 
+RUN_AS_ROOT = "run this as root, as CRI-O and the plugin run"
+
+
 class NotAsked(ProviderError):
     """Raised by ``connect``: the cluster could not be asked as the plugin would ask it. No pull fails of it."""
 

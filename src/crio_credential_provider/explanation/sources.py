@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
 
 from .. import keyring, provider, reference, registries
@@ -17,6 +19,7 @@ from .records import (
     NOBODY,
     NODE,
     NODE_HELPER,
+    RUN_AS_ROOT,
     SECRET,
     UNDECIDED,
     Asked,
@@ -68,6 +71,16 @@ def _why_not_asked(source: PullSource, image: Reference, typed: str) -> str:
     if kind not in source.kinds:
         return f"it serves pulls by {' and '.join(source.kinds)} alone, and this is one by {kind}"
     return "the pod's short name leads elsewhere"
+
+
+def notes_on_node(resolution: Resolution, settings: Settings) -> Iterator[str]:
+    """What keeps the node's own auth file from being read, where the decision does not warn of it."""
+    path = settings.global_auth_file
+    for warning in provider.global_config(path)[1] if resolution.config is not None else ():
+        if os.geteuid() and warning.endswith(os.strerror(errno.EACCES)):
+            yield f"this user may not read {path}: the node's own credentials are not told of; {RUN_AS_ROOT}"
+        elif resolution.selection is None:
+            yield warning
 
 
 # -- sources and their credentials ------------------------------------------------------------------------------------
