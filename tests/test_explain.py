@@ -371,6 +371,8 @@ def test_auth_files_that_crio_does_not_read(place: Place) -> None:
     assert (done.status, done.source(SOURCE)["credential"]) == (3, None)
     assert "CRI-O reads no auth file" in done.report["verdict"]["text"]
     assert any("reads no auth file at all" in step for step in done.report["then"])
+    assert f"first it asks {SOURCE} with what docker-credential-other has" in done.report["then"]
+    assert "add containers-auth.json to credential-helpers" in done.report["verdict"]["remedy"]
 
 
 def test_the_nodes_own_credential_counts(place: Place) -> None:
@@ -734,6 +736,7 @@ def test_a_static_pods_request(place: Place) -> None:
     done = place.json("--request", path)
     assert done.status == 3
     assert "carries no service account token" in done.report["verdict"]["text"]
+    assert "a key for mirror.corp:5000" in done.report["verdict"]["remedy"]
     assert {source["asked"] for source in done.report["sources"]} == {None}
     assert "neither tag nor digest" in place.run("--request", path).flat
     place.node.write("var/lib/kubelet/config.json", json.dumps({"auths": entry(MIRROR)}))

@@ -60,7 +60,8 @@ def steps(resolution: Resolution, sources: Iterable[Source], auth_file: AuthFile
     elif registries.AUTH_FILE_HELPER in config.credential_helpers:
         yield "CRI-O finds no auth file of this pull and reads the node's own, its global_auth_file"
     else:
-        yield f"credential-helpers lacks {registries.AUTH_FILE_HELPER}: CRI-O reads no auth file at all"
+        lacks = f"credential-helpers lacks {registries.AUTH_FILE_HELPER}"
+        yield f"{lacks}: CRI-O reads no auth file at all, and runs {_programs(config)} for each place instead"
     open_sources = [source for source in sources if source.is_open]
     # Where the spelling is not known, a short name's places may be asked or not, and in another order.
     perhaps = [source for source in open_sources if source.asked is None and source.source.short_name]
@@ -74,10 +75,10 @@ def steps(resolution: Resolution, sources: Iterable[Source], auth_file: AuthFile
         )
     for number, source in enumerate(surely):
         when = "if that refuses, has no such image or does not answer," if number else "first"
-        yield f"{when} it asks {source.source.name}{_which_kinds(source)} {_shown_at(source)}"
+        yield f"{when} it asks {source.source.name}{_which_kinds(source)} {_shown_at(source, config)}"
     for source in perhaps:
         name, short_name = source.source.name, source.source.short_name
-        yield f"only where the pod spells the short name {short_name}, it asks {name} {_shown_at(source)}"
+        yield f"only where the pod spells the short name {short_name}, it asks {name} {_shown_at(source, config)}"
     blocked = [source for source in sources if source.asked is not False and source.source.blocked]
     if blocked:
         yield f"it does not ask {_names(blocked)}: blocked in registries.conf"
@@ -89,7 +90,13 @@ def _which_kinds(source: Source) -> str:
     return ""
 
 
-def _shown_at(source: Source) -> str:
+def _programs(config: registries.Configuration) -> str:
+    return _joined([f"docker-credential-{name}" for name in config.credential_helpers])
+
+
+def _shown_at(source: Source, config: registries.Configuration | None) -> str:
+    if config is not None and registries.AUTH_FILE_HELPER not in config.credential_helpers:
+        return f"with what {_programs(config)} has"
     if source.origin == SECRET:
         return f"with the credential of secret {source.secret}"
     if source.origin == NODE:
@@ -142,7 +149,7 @@ def verdict(
         return Verdict(UNWELL, f"CRI-O asks {text}", _remedy(resolution, wanted[0], settings))
     first = served[0]
     late = "" if first is wanted[0] else f"; {wanted[0].source.name}, which CRI-O asks before it, gets none"
-    return Verdict(WELL, f"CRI-O asks {first.source.name} {_shown_at(first)}{late}")
+    return Verdict(WELL, f"CRI-O asks {first.source.name} {_shown_at(first, resolution.config)}{late}")
 
 
 def _names(sources: list[Source]) -> str:
@@ -164,11 +171,18 @@ def _nearest(wanted: list[Source]) -> str:
 
 
 def _remedy(resolution: Resolution, source: Source, settings: Settings) -> str:
-    """A secret that would do, where secrets were looked for."""
-    account = resolution.account
-    if account is None or resolution.selection is None:
-        return ""
+    """A secret that would do, where secrets were looked for; else what keeps them from being looked for."""
+    account, config = resolution.account, resolution.config
     host = source.source.name.partition("/")[0]
+    if config is not None and registries.AUTH_FILE_HELPER not in config.credential_helpers:
+        return f"add {registries.AUTH_FILE_HELPER} to credential-helpers in registries.conf, and reload CRI-O"
+    if account is None:
+        return (
+            f"for a static pod give the node's own auth file {settings.global_auth_file} a key for {host}; for any "
+            "other give the plugin's entry in the CredentialProviderConfig tokenAttributes"
+        )
+    if resolution.selection is None:
+        return ""
     holders = {POD: "the pod", SERVICE_ACCOUNT: f"service account {account.name}"}
     named = holders.get(settings.secrets_from)
     where = f", named in the imagePullSecrets of {named}" if named else ""
