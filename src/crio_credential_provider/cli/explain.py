@@ -61,8 +61,8 @@ Exit status:
      another location, or what --mirror-registry names) gets one, from a secret or from the node; or this
      pull asks no such place
   3  it does not: no such place gets a credential, or the plugin fails, or CRI-O fails the pull itself
-  1  not decided, told on stderr: the cluster could not be asked as the plugin would ask it; what is
-     known without it is told
+  1  not decided, told on stderr: the cluster could not be asked as the plugin would ask it, or this
+     user may not read what CRI-O reads; what is known without it is told
   2  wrong usage
 """
 
