@@ -355,6 +355,14 @@ def test_a_helper_program_of_the_node_is_not_run(place: Place) -> None:
     assert {p.path for p in place.mirror.log} == {"/v2/"}
 
 
+def test_helper_programs_of_registries_conf_are_not_run(place: Place) -> None:
+    tables = table("docker.io", f"{place.mirror.host}/hub", location="hub.nowhere.invalid")
+    place.node.write_registries_conf(f'credential-helpers = ["other"]\n{SEARCH}{tables}')
+    done = place.verify_json("nginx:1.27", *WEB)
+    assert (done.status, done.report["sources"][0]["outcome"]) == (1, "unknown")
+    assert done.report["verdict"]["succeeds"] is None
+
+
 # -- when something else is wrong -------------------------------------------------------------------------------------
 
 

@@ -19,7 +19,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .. import explanation, keyring, provider, registryclient
+from .. import explanation, keyring, provider, registries, registryclient
 from ..errors import ProviderError, UsageError
 from ..explanation import NODE_HELPER, SECRET, Explanation, NotAsked, Source, shown_key
 from ..registryclient import Verdict
@@ -171,6 +171,9 @@ def _verify(given: argparse.Namespace) -> Report:
     if explained.resolution is None or explained.resolution.config is None:
         assert explained.error is not None
         raise explained.error
+    if registries.AUTH_FILE_HELPER not in explained.resolution.config.credential_helpers:
+        # CRI-O runs helper programs alone, for every place.
+        explained = explained._replace(sources=tuple(s._replace(origin=NODE_HELPER) for s in explained.sources))
     reference = asked.image.digest or asked.image.tag or "latest"
     verdicts = _ask_all(explained, reference, chosen.root)
     checked: list[Checked] = []
