@@ -528,6 +528,9 @@ def test_a_token_from_a_file(place: Place) -> None:
         done = place.json("nginx", "--token-file", path, *arguments)
         assert (done.status, done.out) == (2, "")
         assert "not for" in done.err
+    place.node.write("token", place.cluster.mint_token("team-alpha", "default", "web", expires_in=-60))
+    done = place.json("nginx", "--token-file", path)
+    assert done.status == 3 and "the token has expired since it was made" in done.report["notes"][0]
     place.node.write("token", "none")
     assert "no JWT" in place.json("nginx", "--token-file", path).err
 

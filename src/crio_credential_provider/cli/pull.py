@@ -16,6 +16,7 @@ import base64
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
@@ -59,6 +60,10 @@ PROVIDER_NAME = "crio-credential-provider"
 
 _MAX_SIZE = 4 * 1024 * 1024
 _CONFIG_SUFFIXES = (".json", ".yaml", ".yml")
+_EXPIRED = (
+    "the token has expired since it was made, so that the API server refuses it now: name IMAGE and -n NAMESPACE, for "
+    "which a new one is asked for, or give the secrets with --secrets"
+)
 _TOKEN_SECONDS = 600
 """The least that the API server grants; a pull's token is asked for and used within a second."""
 
@@ -317,7 +322,10 @@ def _find(given: argparse.Namespace, chosen: Settings) -> Pull:
 
 
 def _with_token(typed: str, image: Reference, request: Request, chosen: Settings, offline: ObjectsFile | None) -> Pull:
-    return Pull(typed, image, request, chosen, _connector(request, chosen, offline), offline=offline)
+    account = serviceaccount.loads(request.token) if request.token else None
+    late = account is not None and 0 < account.expires < time.time() and offline is None and chosen.secrets_from != POD
+    notes = (_EXPIRED,) if late else ()
+    return Pull(typed, image, request, chosen, _connector(request, chosen, offline), notes, offline)
 
 
 def _check(given: argparse.Namespace, chosen: Settings) -> None:

@@ -168,17 +168,18 @@ def _verify(given: argparse.Namespace) -> Report:
     )
     if isinstance(explained.error, NotAsked):
         raise explained.error
-    if explained.resolution is None or explained.resolution.config is None:
+    resolution = explained.resolution
+    if resolution is None or resolution.config is None:
         assert explained.error is not None
         raise explained.error
-    if registries.AUTH_FILE_HELPER not in explained.resolution.config.credential_helpers:
+    if registries.AUTH_FILE_HELPER not in resolution.config.credential_helpers:
         # CRI-O runs helper programs alone, for every place.
         explained = explained._replace(sources=tuple(s._replace(origin=NODE_HELPER) for s in explained.sources))
     reference = asked.image.digest or asked.image.tag or "latest"
     verdicts = _ask_all(explained, reference, chosen.root)
     checked: list[Checked] = []
     serving: Checked | None = None
-    namespace = explained.resolution.account.namespace if explained.resolution.account else ""
+    namespace = resolution.account.namespace if resolution.account else ""
     for source in explained.sources:
         found = _check(source, verdicts.get(source.source.name), serving is None, namespace)
         if _is_left_to_the_kubelet(found, explained):
@@ -188,7 +189,7 @@ def _verify(given: argparse.Namespace) -> Report:
             serving = found
     succeeds = _succeeds(checked)
     text, remedy = _conclusion(explained, checked, serving, reference)
-    notes = [*explained.notes, *explained.resolution.warnings]
+    notes = [*explained.notes, *resolution.warnings]
     if not asked.typed and not asked.image.tag:
         notes.append("a recorded request tells neither tag nor digest: latest was asked for")
     return Report(explained, reference, namespace, tuple(checked), serving, succeeds, text, remedy, tuple(notes))
