@@ -235,7 +235,7 @@ _CONFIG = {
         "Set cacheType: Token.",
     ),
     "require-service-account": Entry(
-        WARNING,
+        NOTE,
         "requireServiceAccount is false",
         "The plugin is also run for pods without a service account, static pods above all, for which it can do "
         "nothing.",
@@ -309,6 +309,16 @@ _CONFIG = {
         "fails or hangs delays each such pull.",
         "Two entries of providers in the kubelet's log for one pull.",
         "Narrow one of the two, unless it is meant so.",
+    ),
+    "plugin-root": Entry(
+        ERROR,
+        "the plugin is told to look for the node's files below another directory",
+        "The plugin writes auth files where CRI-O does not look for them, and finds none of the node's own files: every "
+        "pull goes without the namespace's credentials.",
+        "--root is for trying the plugin on a directory that holds a node's files. Every default path lies below it "
+        "then: registries.conf, the kubeconfig, the auth directory.",
+        "The plugin's journal names paths below that directory.",
+        "Remove --root from args, or its variable from env.",
     ),
     "plugin-arguments-refused": Entry(
         ERROR,
@@ -403,6 +413,18 @@ _AUTH_DIR = {
         "Files of some age in the directory.",
         "crio-credential-provider gc",
     ),
+    "global-auth-file-mismatch": Entry(
+        WARNING,
+        "CRI-O has another global auth file than the plugin",
+        "In pulls for which the plugin leaves an auth file, sources that no secret of the namespace serves get no "
+        "credential, though CRI-O's file has one for them.",
+        "CRI-O does not read its global_auth_file when it has one of the plugin. So the plugin copies from that file "
+        "what a pull needs, and looks for it at --global-auth-file, which is /var/lib/kubelet/config.json where nobody "
+        "says otherwise.",
+        "A pull from the image's own registry, or from a mirror that only the node has credentials for, fails with "
+        '"authentication required" once the namespace has a secret for another source.',
+        "Give the plugin --global-auth-file with CRI-O's path.",
+    ),
     "global-auth-file-refused": Entry(
         WARNING,
         "the node's global auth file cannot be used",
@@ -424,6 +446,16 @@ _REGISTRIES = {
         "it is told to reload, so that the fault shows late.",
         "The pod's event and CRI-O's log have the same reason; the plugin's journal has it as well.",
         "Correct the file.",
+    ),
+    "registries-drop-ins-ignored": Entry(
+        WARNING,
+        "the directory of registries.conf's drop-ins is a link, which CRI-O does not follow",
+        "What stands in its files does not count: their mirrors are not asked, and their blocks do not hold.",
+        "CRI-O walks the directory, and such a walk does not follow a link that it begins with. Links to files in the "
+        "directory are followed; so are links above it. Newer releases of the library that reads these files do follow it: "
+        "another tool on the node may see mirrors that CRI-O does not.",
+        'CRI-O\'s log has no error. Its "Trying to access" does not name the mirrors of these files.',
+        "Make it a directory, with the files in it.",
     ),
     "credential-helpers-without-auth-file": Entry(
         ERROR,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from ..errors import ProviderError
 from ..manifests import matchimages
 from ..manifests.merge import merge
 from ..manifests.providerconfig import Wanted
+from .located import loads_yaml
 from .node import Node
 from .providerconfig import NAME, is_name
 from .tree import Unreadable
@@ -55,29 +57,41 @@ def correct(node: Node, audience: str, without: list[str]) -> Corrected | str:
         patterns = tuple(text for text, _ in node.entry.patterns if text not in without)
     wanted = Wanted(node.minor or CURRENT, patterns, audience)
     try:
-        text, renamed = _with_our_name(node, node.tree.read(file).decode())
+        text = _under_our_name(node, node.tree.read(file).decode())
         merged = merge(text, wanted, name=file, without=without)
+        content, renamed = _under_its_name(node, merged.text)
     except Unreadable as error:
         return str(error)
     except UnicodeDecodeError:
         return f"{file} is not UTF-8 text"
     except ProviderError as error:
         return str(error)
-    return Corrected(file, merged.text, (*renamed, *merged.changes), tuple(_assumed(node, audience)))
+    return Corrected(file, content, (*renamed, *merged.changes), tuple(_assumed(node, audience)))
 
 
-def _with_our_name(node: Node, text: str) -> tuple[str, tuple[str, ...]]:
-    """The text with the name of our entry as the kubelet takes it, and what that changed.
-
-    manifests knows our entry by its name alone.
-    """
+def _under_our_name(node: Node, text: str) -> str:
+    """The text with our entry under our name: manifests knows it by nothing else."""
     entry = node.entry
-    if entry is None or is_name(entry.name) or NAME not in entry.name:
+    return _renamed(text, entry.origin("name").line, entry.name, NAME) if entry and entry.name else text
+
+
+def _under_its_name(node: Node, text: str) -> tuple[str, tuple[str, ...]]:
+    """The text with our entry under the name that it had, if the kubelet takes that, and what was changed of it."""
+    entry = node.entry
+    if entry is None or entry.name in ("", NAME):
         return text, ()
+    if not is_name(entry.name):
+        return text, (f"name: {entry.name} became {NAME}",)
+    document = loads_yaml(text.encode(), entry.document.file)
+    place = next(at for at, provider in enumerate(document.value["providers"]) if provider["name"] == NAME)
+    return _renamed(text, document.line("providers", place, "name"), NAME, entry.name), ()
+
+
+def _renamed(text: str, line: int, old: str, new: str) -> str:
     lines = text.splitlines(keepends=True)
-    number = entry.origin("name").line - 1
-    lines[number] = lines[number].replace(entry.name, NAME)
-    return "".join(lines), (f"name: {entry.name} became {NAME}",)
+    written = rf"(\bname[\"']?\s*:\s*[\"']?){re.escape(old)}(?=[\"'\s,}}]|$)"
+    lines[line - 1] = re.sub(written, lambda found: found[1] + new, lines[line - 1], count=1)
+    return "".join(lines)
 
 
 def _assumed(node: Node, audience: str) -> list[str]:

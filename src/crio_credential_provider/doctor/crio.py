@@ -22,15 +22,20 @@ _UNITS = ("crio.service", "cri-o.service")
 _VERSION_FILES = ("/run/crio/version", "/var/run/crio/version", "/var/lib/crio/version")
 _TABLE = "crio.image"
 
+GLOBAL_AUTH_FILE_FLAG = "global-auth-file"
 AUTH_DIR_FLAG, REGISTRIES_CONF, REGISTRIES_CONF_DIR = "namespaced-auth-dir", "registries-conf", "registries-conf-dir"
 SHORT_NAME_MODE = "short-name-mode"
 ENFORCING, DISABLED = "enforcing", "disabled"
 _SHORT = {"c": "config", "d": "config-dir"}
 _FLAGS = frozenset(
-    (AUTH_DIR_FLAG, REGISTRIES_CONF, REGISTRIES_CONF_DIR, SHORT_NAME_MODE, "config", "config-dir", *_SHORT)
+    (
+        *(AUTH_DIR_FLAG, GLOBAL_AUTH_FILE_FLAG, REGISTRIES_CONF, REGISTRIES_CONF_DIR, SHORT_NAME_MODE),
+        *("config", "config-dir", *_SHORT),
+    )
 )
 _VARIABLES = {
     AUTH_DIR_FLAG: "CONTAINER_NAMESPACED_AUTH_DIR",
+    GLOBAL_AUTH_FILE_FLAG: "CONTAINER_GLOBAL_AUTH_FILE",
     REGISTRIES_CONF: "CONTAINER_REGISTRIES_CONF",
     REGISTRIES_CONF_DIR: "CONTAINER_REGISTRIES_CONF_DIR",
     SHORT_NAME_MODE: "CONTAINER_SHORT_NAME_MODE",
@@ -51,6 +56,7 @@ class Crio(NamedTuple):
 
     Attributes:
         auth_dir: its namespaced_auth_dir.
+        global_auth_file: for pulls without credentials of their own; "" for none.
         registries_conf, registries_conf_dir: what it was started with, "" for its default search.
         short_name_mode: its own, which goes before that of registries.conf.
         version: None where nobody says.
@@ -60,6 +66,7 @@ class Crio(NamedTuple):
     """
 
     auth_dir: Setting
+    global_auth_file: Setting
     registries_conf: Setting
     registries_conf_dir: Setting
     short_name_mode: Setting
@@ -100,6 +107,7 @@ def find_crio(tree: Tree, ticks: int, *, live: bool) -> Crio | None:
     program = process.program if process else unit.words[0].text if unit and unit.words else ""
     return Crio(
         image_option(AUTH_DIR_FLAG, DEFAULT_AUTH_DIR),
+        image_option(GLOBAL_AUTH_FILE_FLAG, ""),
         option(REGISTRIES_CONF, ""),
         option(REGISTRIES_CONF_DIR, ""),
         image_option(SHORT_NAME_MODE, ENFORCING),
@@ -149,11 +157,9 @@ def _image_options(
             line = re.search(r"at line (\d+)", str(error))
             refused.append((Origin(file, int(line[1]) if line else 0), "it is not valid TOML"))
             continue
-        options = as_mapping(as_mapping(document.get("crio")).get("image"))
-        for name in ("namespaced_auth_dir", "short_name_mode"):
-            value = options.get(name)
+        for key, value in as_mapping(as_mapping(document.get("crio")).get("image")).items():
             if isinstance(value, str):
-                found[name] = Setting(value, Origin(file, toml_line(text, _TABLE, name)))
+                found[key] = Setting(value, Origin(file, toml_line(text, _TABLE, key)))
     return found
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 import posixpath
+import re
 from typing import NamedTuple
 
 from .. import registries, settings
@@ -24,6 +25,9 @@ from .tree import Tree, Unreadable
 _MAX_REGISTRIES = 16 * 1024 * 1024
 _HOME = "/root"
 """The home of a service, where registries.conf is looked for as well."""
+_MARK = re.compile(rb"crio[-_]credential[-_]provider")
+_MAX_PROGRAM = 8 * 1024 * 1024
+"""Bytes; those of the clouds' providers have more."""
 _OUR_FLAGS = ("--secrets-from", "--mirror-registry", "--no-pull-record", "--hand-off")
 """Flags that no other provider is known to have."""
 
@@ -55,6 +59,7 @@ class RegistriesConf(NamedTuple):
         config: merged; None where it is refused or cannot be read.
         refused: why.
         unreadable: a file that this process may not read.
+        linked: drop-in directories that are links, which CRI-O does not follow.
     """
 
     main: str
@@ -62,6 +67,7 @@ class RegistriesConf(NamedTuple):
     config: Configuration | None
     refused: ConfigError | None
     unreadable: Unreadable | None
+    linked: tuple[str, ...] = ()
 
 
 class Node(NamedTuple):
@@ -185,10 +191,11 @@ def _misnamed_entry(tree: Tree, providers: tuple[Provider, ...], bin_dir: str) -
 
 
 def _is_ours(tree: Tree, path: str) -> bool:
-    """Whether a path leads to a file of this program, by its name."""
+    """Whether a path leads to a file of this program, by the file's name or by what it holds: the launcher and a
+    script of an installation know the program's name."""
     try:
-        return tree.exists(path) and NAME in tree.target(path)
-    except OSError:
+        return tree.exists(path) and (NAME in tree.target(path) or bool(_MARK.search(tree.read(path, _MAX_PROGRAM))))
+    except (OSError, Unreadable):
         return False
 
 
@@ -197,14 +204,17 @@ def _settings(entry: Provider | None) -> tuple[Settings | None, UsageError | Non
     if entry is None:
         return None, None
     try:
-        return settings.loads([text for text, _ in entry.arguments], entry.environment), None
+        # With --root= the paths are the node's: a root of its own is told for itself, and the rest examined without.
+        return settings.loads([*(text for text, _ in entry.arguments), "--root="], entry.environment), None
     except UsageError as error:
         return None, error
 
 
 def _registries(tree: Tree, given: str, chosen: Settings) -> RegistriesConf:
     """As the plugin reads it: ``registries.search_files`` below a root that no link leads out of."""
-    main, drop_ins = (given, []) if given else search_files(tree, chosen.registries_conf, chosen.registries_conf_dir)
+    directory = chosen.registries_conf_dir
+    main, drop_ins = (given, []) if given else search_files(tree, chosen.registries_conf, directory)
+    linked = tuple(path for path in (directory or registries.DROP_IN_DIRECTORY,) if is_linked_directory(tree, path))
     contents: list[tuple[str, bytes]] = []
     unreadable = None
     for path in (main, *drop_ins):
@@ -218,7 +228,7 @@ def _registries(tree: Tree, given: str, chosen: Settings) -> RegistriesConf:
     if unreadable:
         return RegistriesConf(main, texts, None, None, unreadable)
     try:
-        return RegistriesConf(main, texts, registries.loads(contents, main), None, None)
+        return RegistriesConf(main, texts, registries.loads(contents, main), None, None, () if given else linked)
     except ConfigError as error:
         return RegistriesConf(main, texts, None, error, None)
 
@@ -236,12 +246,21 @@ def search_files(tree: Tree, main: str, drop_in_directory: str) -> tuple[str, li
     for directory in directories:
         try:
             # A directory that is itself a link counts as empty.
-            names = [] if os.path.islink(tree.root + directory) else tree.names(directory)
+            names = [] if is_linked_directory(tree, directory) else tree.names(directory)
         except Unreadable:
             continue
         paths = [posixpath.join(directory, name) for name in names if name.endswith(".conf")]
         found += [path for path in paths if not tree.is_directory(path)]
     return main or registries.MAIN_FILE, found
+
+
+def is_linked_directory(tree: Tree, directory: str) -> bool:
+    """Whether the last part of a directory's path is a link: those before it CRI-O follows."""
+    above, name = posixpath.split(directory.rstrip("/"))
+    try:
+        return os.path.islink(posixpath.join(tree.real(above), name))
+    except OSError:
+        return False
 
 
 def line_of_registries(conf: RegistriesConf, error: ProviderError) -> Origin:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from ..settings import ENVIRONMENT_PREFIX
 from .commandline import Origin
 from .kubelet import as_mapping
 from .located import MAX_YAML, Document, Syntax, loads_yaml
@@ -76,6 +77,18 @@ class Provider(NamedTuple):
         entries = self.value.get("env")
         pairs = [as_mapping(entry) for entry in entries] if isinstance(entries, list) else []
         return {text_of(pair.get("name")): text_of(pair.get("value")) for pair in pairs if pair.get("name")}
+
+    def origin_of_flag(self, flag: str) -> Origin | None:
+        """Where the plugin is given a flag, as an argument or else as a variable."""
+        for text, place in self.arguments:
+            if text == flag or text.startswith(f"{flag}="):
+                return place
+        variable = ENVIRONMENT_PREFIX + flag.removeprefix("--").replace("-", "_").upper()
+        entries = self.value.get("env")
+        for at, pair in enumerate(entries if isinstance(entries, list) else ()):
+            if as_mapping(pair).get("name") == variable:
+                return self.origin("env", at, "value")
+        return None
 
     @property
     def token_attributes(self) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ import re
 from ... import settings
 from ...manifests import matchimages
 from ...manifests.providerconfig import FIRST
+from ..catalogue import NOTE
 from ..commandline import Origin
 from ..correction import CORRECTED
 from ..finding import Evidence, Examined, Results, Unexamined, at, find
@@ -15,6 +16,8 @@ from ..providerconfig import CACHE_TYPE_SINCE, Provider, duration, effective_pat
 
 _GLOBS = frozenset("*?[")
 _MOST_TOLD = 10
+_BRIEF = 5.0
+"""Seconds in which no second pull of an image comes."""
 
 
 def check_config(node: Node) -> Results:
@@ -66,7 +69,9 @@ def _cache_duration(entry: Provider) -> Results:
     given = entry.value.get("defaultCacheDuration")
     if (duration(given) or 0) > 0:
         evidence = at(entry.origin("defaultCacheDuration"), f"defaultCacheDuration: {given}")
-        yield find("default-cache-duration", evidence, remedy=f"defaultCacheDuration: 0s   ({CORRECTED})")
+        severity = NOTE if (duration(given) or 0) <= _BRIEF else ""
+        remedy = f"defaultCacheDuration: 0s   ({CORRECTED})"
+        yield find("default-cache-duration", evidence, remedy=remedy, severity=severity)
 
 
 def _token_attributes(node: Node, entry: Provider) -> Results:
@@ -80,7 +85,7 @@ def _token_attributes(node: Node, entry: Provider) -> Results:
     # With required annotations the kubelet refuses it, which is told.
     if attributes.get("requireServiceAccount") is False and not attributes.get("requiredServiceAccountAnnotationKeys"):
         evidence = at(entry.origin("tokenAttributes", "requireServiceAccount"), "requireServiceAccount: false")
-        yield find("require-service-account", evidence, remedy=f"requireServiceAccount: true   ({CORRECTED})")
+        yield find("require-service-account", evidence, remedy="requireServiceAccount: true")
 
 
 def _cache_type(node: Node, entry: Provider, cache_type: object) -> Results:
@@ -115,9 +120,12 @@ def _doubtful_arguments(node: Node, entry: Provider) -> Results:
     if chosen is None:
         return
     if chosen.insecure_skip_tls_verify:
-        origin = _origin_of_argument(entry, "--insecure-skip-tls-verify")
+        origin = entry.origin_of_flag("--insecure-skip-tls-verify") or entry.origin("args")
         remedy = f"remove it, and give the cluster's CA with --certificate-authority=FILE where it is needed: {origin}"
         yield find("apiserver-not-verified", at(origin, "--insecure-skip-tls-verify"), remedy=remedy)
+    if root := settings.loads([text for text, _ in entry.arguments], entry.environment).root:
+        evidence = at(entry.origin_of_flag("--root") or entry.origin("args"), f"--root={root}")
+        yield find("plugin-root", evidence, remedy="remove it, then: systemctl restart kubelet")
     if node.registries.config is None:
         return
     for place in chosen.mirror_registry:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import shlex
 from typing import NamedTuple
 
 from ... import reference, registries
@@ -74,6 +75,17 @@ def check_registries(node: Node) -> Results:
         return
     assert conf.config is not None
     yield Examined(f"registries.conf: {', '.join(conf.texts) or f'{conf.main}, which is not there'}")
+    for directory in conf.linked:
+        names = node.tree.names(directory) if node.tree.is_directory(directory) else []
+        ignored = [name for name in names if name.endswith(".conf")]
+        if ignored:
+            target = node.tree.target(directory)
+            evidence = at(directory, f"it is a link to {target}, which holds {', '.join(ignored[:5])}")
+            remedy = (
+                f"as root:\nrm {shlex.quote(directory)} && cp -a {shlex.quote(target)} {shlex.quote(directory)}\n"
+                "then: systemctl reload crio"
+            )
+            yield find("registries-drop-ins-ignored", evidence, remedy=remedy)
     if registries.AUTH_FILE_HELPER not in conf.config.credential_helpers:
         found = [(p, line) for p, t in conf.texts.items() if (line := toml_line(t, "", "credential-helpers"))]
         file, line = found[-1] if found else (conf.main, 0)

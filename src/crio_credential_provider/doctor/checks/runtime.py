@@ -11,6 +11,7 @@ from ... import dockerconfig, handoff, settings
 from ...errors import ConfigError
 from ...pullintents import PullIntents
 from ...settings import Settings
+from ..commandline import Origin
 from ..crio import Crio
 from ..finding import Evidence, Examined, Results, Unexamined, at, find, seen
 from ..node import Node
@@ -46,6 +47,7 @@ def check_crio(node: Node) -> Results:
         yield Unexamined("whether CRI-O and the plugin agree on paths", _why_no_settings(node))
         return
     yield from _auth_dirs(node, crio, node.settings)
+    yield from _global_auth_files(node, crio, node.settings)
     yield from _registries(node, crio, node.settings)
 
 
@@ -88,16 +90,29 @@ def _auth_dirs(node: Node, crio: Crio, chosen: Settings) -> Results:
     yield find("auth-dir-mismatch", *evidence, remedy=remedy)
 
 
+def _global_auth_files(node: Node, crio: Crio, chosen: Settings) -> Results:
+    """Whether the plugin copies from the file that CRI-O would use without it."""
+    theirs, ours = crio.global_auth_file, chosen.global_auth_file
+    # CRI-O's default is no file, and one that is not there has nothing to lose.
+    if not theirs.value or not node.tree.exists(theirs.value) or _is_same(node.tree, theirs.value, ours):
+        return
+    mine = _argument(node, "--global-auth-file")
+    evidence = at(theirs.origin or Origin(""), f"CRI-O's global_auth_file is {theirs.value}")
+    other = Evidence(mine.file, mine.line, f"the plugin's --global-auth-file is {ours}" + _or_default(mine))
+    remedy = (
+        f"args: [--global-auth-file={theirs.value}] in the CredentialProviderConfig, then: systemctl restart kubelet"
+    )
+    yield find("global-auth-file-mismatch", evidence, other, remedy=remedy)
+
+
 def _or_default(mine: Evidence) -> str:
     return "" if mine.line else ", its default"
 
 
 def _argument(node: Node, flag: str) -> Evidence:
-    """Where the entry gives a flag; else the entry."""
-    for text, origin in node.entry.arguments if node.entry else ():
-        if text == flag or text.startswith(f"{flag}="):
-            return at(origin)
-    return Evidence("", 0, "")
+    """Where the entry gives a flag; no place where it does not."""
+    origin = node.entry.origin_of_flag(flag) if node.entry else None
+    return at(origin) if origin else Evidence("", 0, "")
 
 
 def _registries(node: Node, crio: Crio, chosen: Settings) -> Results:
