@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from credentialproviderconfig import faults
 from crio_credential_provider.errors import ConfigError, UsageError
 from crio_credential_provider.manifests.merge import Merged, merge
-from crio_credential_provider.manifests.providerconfig import NAME, Wanted, parse_version
+from crio_credential_provider.manifests.providerconfig import NAME, Wanted, parse_version, update_entry
 
 WANTED = Wanted((1, 34), ("docker.io", "*.corp.example"))
 
@@ -526,3 +526,22 @@ def test_twice_is_once_and_others_stay(text: str, minor: int, given_args: tuple[
     if "&" not in text:
         kept = set(result.text.split())
         assert {word for word in text.split() if word.count(".") == 1 and word[0].isdigit()} <= kept
+
+
+@pytest.mark.parametrize(
+    ("refused", "kept"),
+    (
+        ("--secrets-from pod", "--secrets-from=pod"),
+        ("-secrets-from=pod", "--secrets-from=pod"),
+        ("--secrets-from='pod'", "--secrets-from=pod"),
+        ("--mirror-registries=mirror.corp:5000", "--mirror-registry=mirror.corp:5000"),
+        ("--mirror-registry=https://mirror.corp:5000/hub", "--mirror-registry=mirror.corp:5000/hub"),
+        ("--secrets-from=everywhere", None),
+        ("get-credentials", None),
+    ),
+)
+def test_an_argument_that_the_plugin_refuses_is_taken_for_what_was_meant(refused: str, kept: str | None) -> None:
+    entry = {"name": "crio-credential-provider", "args": [refused]}
+    made, changes = update_entry(entry, Wanted((1, 34), ("docker.io",), ""))
+    assert made.get("args") == ([kept] if kept else None)
+    assert any(refused in change and (kept or "removed") in change for change in changes)

@@ -88,6 +88,17 @@ _BINARY = {
         '"plugin binary executable ... did not exist" in the kubelet\'s log.',
         "Rename the program, or link it under the provider's name.",
     ),
+    "plugin-cannot-run": Entry(
+        ERROR,
+        "the system cannot start the plugin's program",
+        _PLUGIN_FAILS,
+        "The kubelet checks at its start that the program is there and may be executed, and no more. A copy that was "
+        "broken off, a download for another processor, a script whose interpreter went with an update of the system: "
+        "each is noticed at pulls only.",
+        '"exec format error" or "no such file or directory" in the kubelet\'s log at each pull; the pod sees '
+        '"authentication required".',
+        "Install the program for this node's system and processor; try it with --version.",
+    ),
     "plugin-world-writable": Entry(
         ERROR,
         "others than root can replace the plugin's program",
@@ -313,8 +324,8 @@ _CONFIG = {
     "plugin-root": Entry(
         ERROR,
         "the plugin is told to look for the node's files below another directory",
-        "The plugin writes auth files where CRI-O does not look for them, and finds none of the node's own files: every "
-        "pull goes without the namespace's credentials.",
+        "The plugin writes auth files where CRI-O does not look for them, and finds none of the node's own files: "
+        "every pull goes without the namespace's credentials.",
         "--root is for trying the plugin on a directory that holds a node's files. Every default path lies below it "
         "then: registries.conf, the kubeconfig, the auth directory.",
         "The plugin's journal names paths below that directory.",
@@ -452,8 +463,8 @@ _REGISTRIES = {
         "the directory of registries.conf's drop-ins is a link, which CRI-O does not follow",
         "What stands in its files does not count: their mirrors are not asked, and their blocks do not hold.",
         "CRI-O walks the directory, and such a walk does not follow a link that it begins with. Links to files in the "
-        "directory are followed; so are links above it. Newer releases of the library that reads these files do follow it: "
-        "another tool on the node may see mirrors that CRI-O does not.",
+        "directory are followed; so are links above it. Newer releases of the library that reads these files do "
+        "follow it: another tool on the node may see mirrors that CRI-O does not.",
         'CRI-O\'s log has no error. Its "Trying to access" does not name the mirrors of these files.',
         "Make it a directory, with the files in it.",
     ),

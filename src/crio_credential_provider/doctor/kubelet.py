@@ -236,7 +236,7 @@ class Gate(NamedTuple):
 def find_gate(tree: Tree, kubelet: Kubelet, name: str = GATE) -> Gate:
     """The value of a feature gate: the flag goes before the drop-ins, these before the configuration file.
 
-    ``AllAlpha`` and ``AllBeta`` are left to whoever knows the gate's stage.
+    ``AllAlpha`` and ``AllBeta`` are gates like others here: who asks knows the stage.
     """
     problems: list[Unreadable] = []
     value: bool | None = None

@@ -336,7 +336,9 @@ class _Checker:
             self._refuse((*path, key), f"{key} is no list")
             return
         for at, item in enumerate(items):
-            if not isinstance(item, str):
+            if item is None:
+                self._refuse((*path, key, at), f"{key} has an entry with nothing in it")
+            elif not isinstance(item, str):
                 self._refuse((*path, key, at), f"{key} has {item!r}, which is no text: it needs quotes")
 
     def _environment(self, value: dict[str, Any], path: tuple[str | int, ...]) -> None:

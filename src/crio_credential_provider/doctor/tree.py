@@ -115,6 +115,12 @@ class Tree:
         Raises:
             Unreadable: it is missing, larger, no regular file, or it may not be read.
         """
+        data = self._read(path, limit + 1)
+        if len(data) > limit:
+            raise Unreadable(path, f"it is larger than {limit >> 10} KiB")
+        return data
+
+    def _read(self, path: str, size: int) -> bytes:
         try:
             # A FIFO would block a plain open until somebody writes to it.
             descriptor = os.open(self.real(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -122,12 +128,17 @@ class Tree:
                 mode = os.fstat(descriptor).st_mode
                 if not stat.S_ISREG(mode):
                     raise Unreadable(path, "it is a directory" if stat.S_ISDIR(mode) else "it is no regular file")
-                data = file.read(limit + 1)
+                return file.read(size)
         except (OSError, ValueError) as error:
             raise _unreadable(path, error) from None
-        if len(data) > limit:
-            raise Unreadable(path, f"it is larger than {limit >> 10} KiB")
-        return data
+
+    def head(self, path: str, size: int) -> bytes:
+        """The first bytes of a regular file, at most ``size``.
+
+        Raises:
+            Unreadable: as ``read``.
+        """
+        return self._read(path, size)
 
     def text(self, path: str, limit: int = MAX_SIZE) -> str:
         """The content as text, as ``read``; what is not UTF-8 is replaced."""

@@ -10,6 +10,7 @@ decode strictly: an unknown key keeps the kubelet from starting. Knows no YAML.
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
@@ -256,7 +257,13 @@ def _args(had: Any, wanted: Wanted, changes: list[str]) -> list[str]:
             made += [] if flag in placed else new[flag]
             placed.add(flag)
         elif fault := _fault(words):
-            changes.append(f"args: removed {' '.join(words)}, which the plugin refuses: {fault}")
+            meant = _meant(words)
+            flag = meant.removeprefix("--").partition("=")[0]
+            if meant and flag not in new:
+                made.append(meant)
+                changes.append(f"args: {' '.join(words)} became {meant}, since the plugin refuses it: {fault}")
+            else:
+                changes.append(f"args: removed {' '.join(words)}, which the plugin refuses: {fault}")
         else:
             made += words
     for flag, words in new.items():
@@ -269,6 +276,20 @@ def _args(had: Any, wanted: Wanted, changes: list[str]) -> list[str]:
             )
     settings.loads(made, {})
     return made
+
+
+def _meant(words: list[str]) -> str:
+    """What was most likely meant by an argument that the plugin refuses, "" where nothing suggests itself: one dash,
+    a blank for =, quotes that YAML took for text, a scheme, a letter too many."""
+    found = re.fullmatch(r"-*([\w-]+)(?:[=\s]\s*(.*))?", " ".join(words), re.DOTALL)
+    if found is None:
+        return ""
+    name = next(iter(difflib.get_close_matches(found[1].replace("_", "-"), FLAGS_BY_NAME, 1, 0.8)), "")
+    value = (found[2] or "").strip().strip("'\"")
+    if name == "mirror-registry":
+        value = value.partition("://")[2] or value
+    meant = f"--{name}={value}" if value else f"--{name}"
+    return "" if _fault([meant]) else meant
 
 
 def _fault(words: list[str]) -> str:

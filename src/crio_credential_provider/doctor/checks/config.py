@@ -239,6 +239,7 @@ def _against_registries(node: Node, entry: Provider) -> Results:
     if told:
         first = at(entry.origin("matchImages"), told[0])
         others = [Evidence("", 0, text) for text in told[1:_MOST_TOLD]]
+        others += [at(origin, f"{text!r} matches nothing: {why}") for text, origin, why in _dead_patterns(entry)]
         lines = "\n".join(f"- {text.split()[2]}" for text in told)
         yield find("match-images-incomplete", first, *others, remedy=f"add to matchImages ({CORRECTED}):\n{lines}")
     elif not derived.patterns and not allowed and not mirror_locations(node):
@@ -257,12 +258,20 @@ def _mirrored(node: Node, entry: Provider, pattern: str) -> list[str]:
     return [p for p in found if not any(_meets(text, p) for text, _ in entry.patterns)] or found
 
 
+def _dead_patterns(entry: Provider) -> list[tuple[str, Origin, str]]:
+    """Patterns that the kubelet takes and that match no image, told by nothing else: text, place, reason."""
+    found = [(text, place, matchimages.why_dead(effective_pattern(text))) for text, place in entry.patterns]
+    return [(text, place, why) for text, place, why in found if why and bare_pattern(text) == text]
+
+
 def _is_meant(pattern: str, need: str) -> bool:
-    """Whether a pattern matches, or would but for a fault of its own that is told: a glob in its path, or a port that
-    is no number."""
+    """Whether a pattern matches, or would but for a fault of its own that is told: a glob in its path, a blank, or a
+    port that is no number."""
     pattern = bare_pattern(effective_pattern(pattern))
     if pattern_fault(pattern):
-        pattern, need = pattern.partition("/")[0].partition(":")[0], need.partition("/")[0].partition(":")[0]
+        pattern, need = pattern.strip().partition("/")[0].partition(":")[0], need.partition("/")[0].partition(":")[0]
+    elif matchimages.why_dead(pattern):
+        return False
     return matchimages.overlap(pattern, need)
 
 

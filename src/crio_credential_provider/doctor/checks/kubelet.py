@@ -109,19 +109,24 @@ def check_version(node: Node) -> Results:
 
 
 def _gate(node: Node, kubelet: Kubelet) -> Results:
-    gate = find_gate(node.tree, kubelet)
+    gate, name = find_gate(node.tree, kubelet), FEATURE_GATE
     for problem in gate.problems:
         yield Unexamined(f"feature gates in {problem.path}", problem.reason)
     minor = node.minor
     on_by_itself = minor is not None and minor >= GATE_ON_SINCE
+    if gate.value is None and minor is not None:
+        # What is set for all gates of a stage counts for those that nobody names.
+        stage = "AllBeta" if on_by_itself else "AllAlpha"
+        of_stage = find_gate(node.tree, kubelet, stage)
+        gate, name = (of_stage, stage) if of_stage.value is not None else (gate, name)
     if gate.value is False:
-        evidence = at(gate.origin or "", f"{FEATURE_GATE} is false")
+        evidence = at(gate.origin or "", f"{name} is false")
     elif gate.value is None and minor is not None and not on_by_itself:
         evidence = at(gate.origin or kubelet.start, f"{FEATURE_GATE} is not set, and is off in {minor[0]}.{minor[1]}")
     else:
         return
     if on_by_itself:
-        remedy = f"remove {FEATURE_GATE}; {_restart(kubelet)}"
+        remedy = f"remove {name}; {_restart(kubelet)}"
     else:
         remedy = f"in the KubeletConfiguration, then {_restart(kubelet)}:\nfeatureGates:\n  {FEATURE_GATE}: true"
     yield find("feature-gate-off", evidence, remedy=remedy)

@@ -10,8 +10,12 @@ from ..finding import Evidence, Examined, Results, Unexamined, at, find
 from ..node import Node
 from ..providerconfig import NAME, Provider, is_name
 from ..tree import Unreadable
+from .runtime import mount_of
 
 _OTHERS_CAN_WRITE = stat.S_IWGRP | stat.S_IWOTH
+_MACHINE = slice(18, 20)
+"""Where ELF names the processor (e_machine), read as little-endian; s390x is the other way round."""
+_MACHINES = {3: "386", 40: "arm", 62: "amd64", 183: "arm64", 21: "ppc64le", 22 << 8: "s390x"}
 _ANY_EXECUTE = stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH
 
 
@@ -36,6 +40,13 @@ def check_program(node: Node) -> Results:
         elif not found.st_mode & _ANY_EXECUTE:
             evidence = at(path, f"its mode is {stat.S_IMODE(found.st_mode):04o}")
             yield find("plugin-not-executable", evidence, remedy=f"as root:\nchmod 0755 {shlex.quote(path)}")
+        elif place := _noexec(node, path):
+            evidence = at(path, f"it lies on a file system that is mounted noexec at {place}")
+            remedy = f"as root:\nmount -o remount,exec {shlex.quote(place)}\nand in its unit or /etc/fstab"
+            yield find("plugin-not-executable", evidence, remedy=remedy)
+        elif reason := _why_it_cannot_run(node, path):
+            remedy = f"install the program for this node anew as {path}, then try: {shlex.quote(path)} --version"
+            yield find("plugin-cannot-run", at(path, reason), remedy=remedy)
         elif provider is node.entry:
             yield Examined(f"the plugin's program {path}")
         if found is not None and provider is node.entry:
@@ -56,6 +67,8 @@ def _missing(node: Node, provider: Provider, path: str) -> Results:
         return
     dangling = _link(node, path)
     reason = f"it is a link to {dangling}, which is not there" if dangling else listed
+    if node.tree.is_directory(path):
+        reason = "it is a directory"
     how = "README, Install on a node" if is_ours else f"of the provider {provider.name!r}, or remove its entry"
     remedy = f"install the program as {path} ({how}), then: systemctl restart kubelet"
     yield find("plugin-missing", at(path, reason), wanted, remedy=remedy)
@@ -79,9 +92,52 @@ def _link(node: Node, path: str) -> str:
     return target if target != path else ""
 
 
+def _noexec(node: Node, path: str) -> str:
+    """The mount point of a file system from which nothing is executed; "" where that is not so, or not known."""
+    if not node.given.live:
+        return ""
+    try:
+        mount = mount_of(node.tree, node.tree.target(path))
+    except (Unreadable, OSError):
+        return ""
+    return mount.point if mount and "noexec" in mount.options else ""
+
+
+def _why_it_cannot_run(node: Node, path: str) -> str:
+    """Why the system would not start a program although it is executable, as far as its first bytes tell."""
+    # Where there is no shell, this is a part of a node, and says nothing of what runs there.
+    shell, head = _head(node, "/bin/sh"), _head(node, path)
+    if shell is None or head is None:
+        return ""
+    if not head:
+        return "it is empty"
+    if head.startswith(b"#!"):
+        interpreter = head[2:].split(b"\n")[0].split()[:1]
+        name = interpreter[0].decode("utf-8", "replace") if interpreter else ""
+        return "" if node.tree.exists(name) else f"its interpreter {name} is not there"
+    if not head.startswith(b"\x7fELF"):
+        return "it is neither a program of this system nor a script"
+    # The shell of the node is of its architecture.
+    if shell.startswith(b"\x7fELF") and head[_MACHINE] != shell[_MACHINE]:
+        machines = (int.from_bytes(one[_MACHINE], "little") for one in (head, shell))
+        mine, nodes = (_MACHINES.get(machine, f"machine {machine}") for machine in machines)
+        return f"it is a program for {mine}, and the node is {nodes}"
+    return ""
+
+
+def _head(node: Node, path: str) -> bytes | None:
+    try:
+        return node.tree.head(path, 256)
+    except Unreadable:
+        return None
+
+
 def _writable(node: Node, path: str) -> Results:
-    """The program behind all links, and every directory in which it or a link to it could be replaced."""
-    places = dict.fromkeys((path, node.tree.target(path), node.bin_dir, posixpath.dirname(node.tree.target(path))))
+    """The program behind all links, and every directory in which it, or what leads to it, could be replaced."""
+    target = node.tree.target(path)
+    near = (path, target, node.bin_dir, posixpath.dirname(target))
+    above = {*_above(target), *_above(node.bin_dir)} - {*near}
+    places = (*dict.fromkeys(near), *sorted(above))
     evidence: list[Evidence] = []
     commands: list[str] = []
     for place in places:
@@ -91,7 +147,10 @@ def _writable(node: Node, path: str) -> Results:
         if found.st_uid != 0:
             evidence.append(at(place, f"it belongs to user {found.st_uid}"))
             commands.append(f"chown root:root {shlex.quote(place)}")
-        if found.st_mode & _OTHERS_CAN_WRITE:
+        # Above the directory itself a group may write by the system's rules: that of /usr/local on Debian.
+        others = stat.S_IWOTH if place in above else _OTHERS_CAN_WRITE
+        # In a directory with the sticky bit nobody replaces what is another's.
+        if found.st_mode & others and not (stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX):
             evidence.append(at(place, f"its mode is {stat.S_IMODE(found.st_mode):04o}"))
             commands.append(f"chmod go-w {shlex.quote(place)}")
     if evidence:
@@ -100,6 +159,14 @@ def _writable(node: Node, path: str) -> Results:
             *_each_once(evidence, node),
             remedy="\n".join(("as root:", *dict.fromkeys(commands))),
         )
+
+
+def _above(path: str) -> list[str]:
+    """The directories above a path, but for the root."""
+    found = []
+    while (path := posixpath.dirname(path)).strip("/"):
+        found.append(path)
+    return found
 
 
 def _each_once(evidence: list[Evidence], node: Node) -> list[Evidence]:

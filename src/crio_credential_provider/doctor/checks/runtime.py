@@ -178,21 +178,34 @@ def _defaults(node: Node) -> Settings:
     return chosen
 
 
-class _Mount(NamedTuple):
+class Mount(NamedTuple):
     point: str
     kind: str
+    options: tuple[str, ...]
 
 
-def mounts(tree: Tree) -> list[_Mount]:
+def mount_of(tree: Tree, path: str) -> Mount | None:
+    """The file system that a path without links lies on.
+
+    Raises:
+        Unreadable: the system does not tell its mounts.
+    """
+    above = [mount for mount in mounts(tree) if f"{path}/".startswith(f"{mount.point.rstrip('/')}/")]
+    longest = max((len(mount.point) for mount in above), default=0)
+    return next((mount for mount in reversed(above) if len(mount.point) == longest), None)
+
+
+def mounts(tree: Tree) -> list[Mount]:
     """Mount points of this machine in the order in which they were mounted; a later one hides an earlier one."""
     found = []
     for line in tree.text("/proc/self/mountinfo").splitlines():
         before, _, after = line.partition(" - ")
         fields, kinds = before.split(" "), after.split(" ")
-        if len(fields) > 4 and kinds[0]:
+        if len(fields) > 5 and kinds[0]:
             # Blanks in paths are written as octal.
             point = fields[4].encode().decode("unicode_escape", "replace")
-            found.append(_Mount(point.encode("latin-1", "replace").decode("utf-8", "replace"), kinds[0]))
+            point = point.encode("latin-1", "replace").decode("utf-8", "replace")
+            found.append(Mount(point, kinds[0], tuple(fields[5].split(","))))
     return found
 
 
@@ -202,14 +215,10 @@ def _file_system(node: Node, directory: str) -> Results:
         yield Unexamined(what, "an image has no mounts")
         return
     try:
-        points = mounts(node.tree)
-        path = node.tree.target(directory)
+        mount = mount_of(node.tree, node.tree.target(directory))
     except (Unreadable, OSError) as error:
         yield Unexamined(what, str(error))
         return
-    above = [mount for mount in points if f"{path}/".startswith(f"{mount.point.rstrip('/')}/")]
-    longest = max((len(mount.point) for mount in above), default=0)
-    mount = next((mount for mount in reversed(above) if len(mount.point) == longest), None)
     if mount is None:
         yield Unexamined(what, "/proc/self/mountinfo names no mount above it")
     elif mount.kind not in _MEMORY:
