@@ -90,6 +90,20 @@ def test_a_recipe_gets_all_its_faults_at_once_and_a_file_that_has_none(recipe: t
     assert report(*recipe, "--kubernetes", "1.33")[1]["findings"] == []
 
 
+def test_a_recipe_is_corrected_without_its_registries_conf(recipe: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "registries.conf").write_text("")
+    report = json.loads(run(*recipe, "--kubernetes=1.34", "--output=json").stdout)
+    assert {finding["code"]: finding["severity"] for finding in report["findings"]} == {
+        "token-attributes-missing": "error",
+        "match-images-glob-path": "error",
+        "match-images-mirror": "warning",
+        "default-cache-duration": "warning",
+    }
+    (corrected,) = report["correctedFiles"]
+    assert "  - mirror.internal.company.com\n" in corrected["content"]
+    assert any("pods name mirror.internal.company.com" in text for text in corrected["assumed"])
+
+
 def test_the_text_has_the_verdict_first_and_the_file_to_paste(recipe: tuple[str, ...]) -> None:
     done = run(*recipe)
     first, *lines = done.stdout.splitlines()

@@ -37,12 +37,13 @@ class Corrected(NamedTuple):
     assumed: tuple[str, ...]
 
 
-def correct(node: Node, audience: str, without: list[str]) -> Corrected | str:
+def correct(node: Node, audience: str, without: list[str], instead: list[str]) -> Corrected | str:
     """The file with our entry put right.
 
     Args:
         audience: the API server's own, "" where that is not known.
         without: patterns of matchImages that are to go.
+        instead: patterns to take where registries.conf calls for none, and none would be left.
 
     Returns:
         The file, or why there is none.
@@ -54,7 +55,7 @@ def correct(node: Node, audience: str, without: list[str]) -> Corrected | str:
     config, allowed = node.registries.config, node.settings.mirror_registry if node.settings else ()
     patterns = matchimages.match_images(config, allowed).patterns if config else ()
     if not patterns and node.entry:
-        patterns = tuple(text for text, _ in node.entry.patterns if text not in without)
+        patterns = tuple(text for text, _ in node.entry.patterns if text not in without) or tuple(instead)
     wanted = Wanted(node.minor or CURRENT, patterns, audience)
     try:
         text = _under_our_name(node, node.tree.read(file).decode())
@@ -66,7 +67,7 @@ def correct(node: Node, audience: str, without: list[str]) -> Corrected | str:
         return f"{file} is not UTF-8 text"
     except ProviderError as error:
         return str(error)
-    return Corrected(file, content, (*renamed, *merged.changes), tuple(_assumed(node, audience)))
+    return Corrected(file, content, (*renamed, *merged.changes), tuple(_assumed(node, audience, patterns)))
 
 
 def _under_our_name(node: Node, text: str) -> str:
@@ -94,8 +95,10 @@ def _renamed(text: str, line: int, old: str, new: str) -> str:
     return "".join(lines)
 
 
-def _assumed(node: Node, audience: str) -> list[str]:
+def _assumed(node: Node, audience: str, patterns: tuple[str, ...]) -> list[str]:
     assumed = []
+    if node.registries.config and not matchimages.match_images(node.registries.config).patterns:
+        assumed.append(f"pods name {', '.join(patterns)} themselves: {node.registries.main} sends nothing elsewhere")
     if node.minor is None:
         dotted = ".".join(map(str, CURRENT))
         assumed.append(f"Kubernetes {dotted} or newer; for 1.33, whose kubelet refuses cacheType: --kubernetes 1.33")

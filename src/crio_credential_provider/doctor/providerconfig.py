@@ -366,8 +366,12 @@ class _Checker:
             have = value["apiVersion"]
             self._refuse(path, f"tokenAttributes needs the provider's apiVersion to be {API_VERSION}, not {have}")
         audience = attributes.get("serviceAccountTokenAudience")
-        if not isinstance(audience, str) or not audience:
+        if not audience:
             self._refuse(path, "serviceAccountTokenAudience is missing, which is required")
+        elif not isinstance(audience, str):
+            self._refuse(
+                (*path, "serviceAccountTokenAudience"), "serviceAccountTokenAudience is no text: it takes one audience"
+            )
         required = attributes.get("requireServiceAccount")
         if not isinstance(required, bool):
             here = path if required is None else (*path, "requireServiceAccount")

@@ -135,7 +135,8 @@ def _report(facts: Node, answers: Answers | None, results: list[Result], audienc
     uncorrected = ""
     if any(CORRECTED in finding.remedy for finding in findings):
         dead = [text for text, _ in facts.entry.patterns if bare_pattern(text) != text] if facts.entry else []
-        outcome = correct(facts, audience, [*dead, *(text for text, _, _ in mirror_patterns(facts))])
+        without = [*dead, *(text for text, _, _ in mirror_patterns(facts))]
+        outcome = correct(facts, audience, without, [bare_pattern(text) for text in dead])
         corrected = outcome if isinstance(outcome, Corrected) else None
         uncorrected = outcome if isinstance(outcome, str) else _what_stays(facts, outcome)
         corrected = None if uncorrected else corrected

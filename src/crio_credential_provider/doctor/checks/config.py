@@ -7,7 +7,7 @@ import re
 from ... import settings
 from ...manifests import matchimages
 from ...manifests.providerconfig import FIRST
-from ..catalogue import NOTE
+from ..catalogue import NOTE, WARNING
 from ..commandline import Origin
 from ..correction import CORRECTED
 from ..finding import Evidence, Examined, Results, Unexamined, at, find
@@ -228,6 +228,7 @@ def _against_registries(node: Node, entry: Provider) -> Results:
         # One that is a glob in a path as well is no slip of one name for another.
         stand_ins.update(prefixes if bare_pattern(text) == text else ())
     allowed = node.settings.mirror_registry if node.settings else ()
+    yield from _perhaps_mirrors(node, entry, allowed)
     derived = matchimages.match_images(config, allowed)
     same = [provider for provider in node.config.providers if provider.name == entry.name] if node.config else []
     patterns = [text for provider in same for text, _ in provider.patterns]
@@ -247,6 +248,25 @@ def _against_registries(node: Node, entry: Provider) -> Results:
         yield find("no-mirrors", at(node.registries.main, text), remedy="add [[registry]] tables with mirrors, if any")
     else:
         yield Examined(f"matchImages against registries.conf: {', '.join(derived.patterns) or 'nothing to match'}")
+
+
+def _perhaps_mirrors(node: Node, entry: Provider, allowed: tuple[str, ...]) -> Results:
+    """Patterns that name a place of --mirror-registry, where registries.conf knows no mirror that would tell more."""
+    if mirror_locations(node):
+        return
+    for text, origin in entry.patterns:
+        place = next((place for place in allowed if matchimages.overlap(bare_pattern(text), place)), "")
+        if place:
+            told = (
+                f"{text!r} names what --mirror-registry calls a mirror, and {node.registries.main} sends nothing there"
+            )
+            remedy = (
+                "if it is a mirror, name the registries that pods name, such as docker.io; --registries-conf FILE has "
+                "doctor go by the node's own file"
+            )
+            # On a node that is what counts, and pods may name the place themselves.
+            severity = WARNING if node.given.config else NOTE
+            yield find("match-images-mirror", at(origin, told), remedy=remedy, severity=severity)
 
 
 def _mirrored(node: Node, entry: Provider, pattern: str) -> list[str]:

@@ -22,8 +22,8 @@ _ANY_EXECUTE = stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH
 def check_program(node: Node) -> Results:
     """The file that the kubelet executes for the plugin's entry."""
     if node.entry is None or not node.bin_dir:
-        what = "the plugin's program"
-        yield Unexamined(what, "a file alone was given" if node.given.config else "nothing says where it lies")
+        why = "there is no entry of the plugin" if node.bin_dir else "nothing says where it lies"
+        yield Unexamined("the plugin's program", "a file alone was given" if node.given.config else why)
     if not node.bin_dir:
         return
     # The kubelet looks for the programs of all providers, and does not start without one of them.
