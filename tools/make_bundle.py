@@ -88,8 +88,9 @@ def build_wheel(key: str) -> Path:
         done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
         if done.returncode != 0:
             sys.exit(f"make_bundle: the wheel cannot be built\n{done.stdout}{done.stderr}")
-        shutil.rmtree(DIST, ignore_errors=True)
-        DIST.mkdir()
+        DIST.mkdir(exist_ok=True)
+        for old in DIST.glob("*.whl"):
+            old.unlink()
         built = next(Path(scratch).glob("*.whl"))
         wheel = built.rename(DIST / built.name)
     (DIST / ".made").write_text(key)
