@@ -36,6 +36,9 @@ KEEPER_LIMIT = 600.0
 LEAST_GRACE = 0.01
 """Seconds to which the grace shrinks, halved for each file in a row that nobody came for."""
 
+_LEAST_WAIT = 0.001
+"""Seconds that a wait for a lock lasts at least, so that its alarm comes when it has begun."""
+
 _POLL = 0.005
 """Seconds between two looks at the predecessor's file; only the first in line looks."""
 
@@ -83,36 +86,29 @@ class Line:
             return False
         import signal
 
-        waiting = True
+        waits = True
 
         def time_is_up(_signal: int, _frame: object) -> None:
-            nonlocal waiting
             # An alarm may still come when the wait is over, where nothing would catch it.
-            if waiting:
-                waiting = False
+            if waits:
                 raise TimeoutError
 
         signal.signal(signal.SIGALRM, time_is_up)
         try:
-            # Repeated, since a first alarm that comes just before the call into the kernel would not interrupt it.
-            signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
-            self._lock(name)
-            waiting = False
-            return True
-        except TimeoutError:
-            return False
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-
-    def _lock(self, name: str) -> None:
-        try:
+            # Repeated, since an alarm is lost that comes just before the call into the kernel, or where Python cannot
+            # raise, as in a finalizer.
+            signal.setitimer(signal.ITIMER_REAL, max(seconds, _LEAST_WAIT), 1.0)
             fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1, _place(name))
-            self._held.add(_place(name))
         except TimeoutError:
-            raise
+            # It may have come between the grant and here: what this process has, the kernel grants once more.
+            pass
         except OSError:
             # The file system keeps no locks, or the kernel has no room for one: every turn is granted.
-            return
+            return True
+        finally:
+            waits = False
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        return self.try_enter(name)
 
     def try_enter(self, name: str) -> bool:
         """Takes the turn if nobody has it, this process included: the kernel would grant it twice."""
