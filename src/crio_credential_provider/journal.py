@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 
-from . import native
+from . import datagram
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,6 +31,15 @@ _GREETING = b"\n"
 """An entry without fields. journald keeps none of it, but notes _COMM, _EXE and _SYSTEMD_UNIT of its sender, which it
 looks up in /proc when it gets to a datagram: of 60 runs without it, 21 to 27 had ended by then (systemd 252)."""
 
+_LONGEST_STAY = 0.01
+"""Seconds that a run stays for journald to get to the greeting, which it has done long since but on a busy machine."""
+
+_LOOK = 0.0001
+"""Seconds between two looks whether it has."""
+
+_SIOCOUTQ = 0x5411
+"""Asks for the bytes that the other side has not yet read: <asm-generic/ioctls.h>; elsewhere the call fails."""
+
 
 class Journal:
     """Sends entries of a priority to a socket.
@@ -44,38 +53,72 @@ class Journal:
         self._path = path
         self._least = _LEVELS[log_level]
         self._patience = _PATIENCE
-        self._send(_GREETING)
+        self._has_greeted = False
+        self._greeting = -1
 
     @property
     def debugging(self) -> bool:
         """Whether entries of level debug are sent, so that they need not be composed otherwise."""
         return self._least == DEBUG
 
+    def greet(self) -> None:
+        """Makes this process known, once; as early as may be. A first entry greets before it."""
+        if not self._has_greeted:
+            self._has_greeted = True
+            self._greeting = self._send(_GREETING)
+
     def send(self, priority: int, message: str, fields: Mapping[str, str] | None = None) -> None:
         """Sends one entry; fields with empty values are left out."""
         if priority > self._least:
             return
+        self.greet()
         entry = {"MESSAGE": message, "PRIORITY": str(priority), "SYSLOG_IDENTIFIER": IDENTIFIER, **(fields or {})}
-        self._send(b"".join(_field(name, value) for name, value in entry.items() if value))
+        channel = self._send(b"".join(_field(name, value) for name, value in entry.items() if value))
+        if channel >= 0:
+            os.close(channel)
 
-    def _send(self, data: bytes) -> None:
-        if not self._path:
+    def stay(self) -> None:
+        """Waits, if not for long, until journald has got to the greeting: a process that is gone has no name."""
+        if self._greeting < 0:
             return
-        # Only now: without a journal a system launch takes half of the instructions.
-        socket = native.load_socket()
+        import fcntl
+
+        end = time.monotonic() + _LONGEST_STAY
+        try:
+            while any(fcntl.ioctl(self._greeting, _SIOCOUTQ, bytes(4))) and time.monotonic() < end:
+                time.sleep(_LOOK)
+        except OSError:
+            return
+
+    def _send(self, data: bytes) -> int:
+        """The descriptor that it was sent by, or -1 where it could not be sent."""
+        if not self._path:
+            return -1
         begin = time.monotonic()
         try:
-            channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            channel = datagram.connect(self._path)
             try:
-                channel.settimeout(self._patience)
-                # Connected, since only then does a full queue on the other side make a sender wait.
-                channel.connect(self._path)
-                channel.send(data)
-            finally:
-                channel.close()
+                self._write(channel, data)
+                return channel
+            except OSError:
+                os.close(channel)
+                return -1
         except OSError:
-            pass
-        self._patience = max(0.0, self._patience - (time.monotonic() - begin))
+            return -1
+        finally:
+            self._patience = max(0.0, self._patience - (time.monotonic() - begin))
+
+    def _write(self, channel: int, data: bytes) -> None:
+        try:
+            os.write(channel, data)
+        except BlockingIOError:
+            import select
+
+            # The queue on the other side is full.
+            room = select.poll()
+            room.register(channel, select.POLLOUT)
+            room.poll(self._patience * 1000)
+            os.write(channel, data)
 
 
 def _field(name: str, value: str) -> bytes:

@@ -83,6 +83,7 @@ class _Run:
         """Reads, decides, hands over, answers."""
         self._request = request = credentialprovider.loads(_read_request())
         self._resolution = resolution = provider.resolve(request, self._settings, self._connect)
+        self._journal.greet()
         record_for = None
         if resolution.auth_file is None:
             self._tell("nothing-to-do", f"Nothing to do for {_who(resolution)}: {resolution.reason}")
@@ -132,6 +133,8 @@ class _Run:
         """The keeper's life: waits for the turn, writes if the pull is still to come, logs, and is gone."""
         from . import handoff
 
+        # Another process, which journald does not know yet.
+        self._journal = Journal(self._settings.journal_socket, self._settings.log_level)
         try:
             if turn.wait(time.monotonic() + handoff.KEEPER_LIMIT) and turn.is_awaited():
                 self._write(name, resolution, content)
@@ -160,6 +163,8 @@ class _Run:
         # TLS costs more than all the rest of a run, and most images have no mirror.
         from . import apiserver, endpoint
 
+        # Not before TLS has brought the socket module, nor after the long wait for the API server.
+        self._journal.greet()
         if self._settings.insecure_skip_tls_verify:
             self._journal.send(journal.WARNING, "--insecure-skip-tls-verify: the token goes to whoever answers")
         given = self._settings
@@ -196,6 +201,7 @@ class _Run:
         if self._resolution is not None:
             fields.update(_fields(self._resolution))
         self._journal.send(self._priority, self._message, fields)
+        self._journal.stay()
 
 
 def _has_files(directory: str, besides: str) -> bool:
