@@ -54,3 +54,26 @@ def test_a_difference_is_told(tmp_path: Path) -> None:
     module.write_text(lax)
     told = self_test(parent)
     assert "loads of '{} {}'" in told and "asked for as other.example" in told
+
+
+LEAN = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from crio_credential_provider import native
+socket, ssl = native.load_socket(), native.load_ssl()
+assert not set(native._UNUSED) & set(sys.modules), "what is not used is loaded, or a stand-in was left"
+assert ssl.DER_cert_to_PEM_cert(b"abc").splitlines()[1] == "YWJj"
+a, b = socket.socketpair()
+socket.send_fds(a, [b"x"], [0])
+assert len(socket.recv_fds(b, 1, 1)[1]) == 1
+with open(sys.executable, "rb") as file:
+    assert a.sendfile(file, count=3) == 3
+import array, base64, selectors, warnings
+for module in (array, base64, selectors, warnings):
+    assert sys.modules[module.__name__] is module and type(module) is type(sys)
+assert issubclass(selectors.DefaultSelector, selectors.BaseSelector) and base64.b64encode(b"abc") == b"YWJj"
+"""
+
+
+def test_what_the_public_modules_hardly_use_is_loaded_when_it_is_used() -> None:
+    subprocess.run([sys.executable, "-IS", "-c", LEAN, str(PACKAGE.parent)], check=True, timeout=30)

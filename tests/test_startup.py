@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from crio_credential_provider import native
 from crio_credential_provider.demo.cluster import ApiServer
 from node import NGINX, Node, request
 
@@ -61,7 +62,8 @@ def test_a_pull_with_a_mirror_loads_nothing_barred(plugin: Path, warm_node: Node
     found = imported(str(plugin), warm_node, request(NGINX, alpha))
     assert warm_node.auth_files()
     assert sorted(found & BARRED) == []
-    assert sorted(found & (NOT_ON_THE_PULL_PATH | {"json"})) == []
+    assert sorted(found & (NOT_ON_THE_PULL_PATH | {"json", "hashlib", "ctypes"})) == []
+    assert sorted(found & set(native._UNUSED)) == []
     # The reverse, so that the check itself cannot rot: what this run needs is seen.
     assert "_ssl" in found
 
@@ -75,11 +77,13 @@ def test_a_pull_without_a_mirror_loads_nothing_of_tls(plugin: Path, warm_node: N
 
 
 def test_a_pull_without_a_mirror_and_a_journal_loads_next_to_nothing(plugin: Path, warm_node: Node, alpha: str) -> None:
-    """``socket`` is for the journal, and costs more than all the rest."""
+    """``socket`` would cost more than all the rest, and ``ctypes`` is for the journal."""
     message = request("quay.io/team/app", alpha)
-    flag = "--journal-socket="
-    assert "socket" in imported(str(plugin), warm_node, message)
-    assert sorted(imported(str(plugin), warm_node, message, flag) & {"socket", "_socket", "enum", "re", "json"}) == []
+    dear = {"socket", "_socket", "enum", "re", "json", "hashlib"}
+    found = imported(str(plugin), warm_node, message)
+    assert "ctypes" in found and sorted(found & dear) == []
+    found = imported(str(plugin), warm_node, message, "--journal-socket=")
+    assert sorted(found & (dear | {"ctypes"})) == []
 
 
 def test_a_static_pod_loads_nothing_of_tls(plugin: Path, warm_node: Node) -> None:

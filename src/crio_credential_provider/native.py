@@ -2,10 +2,10 @@
 
 Where the program ships its own interpreter (the self-contained bundle has a module ``_pinned``), these are the C halves
 behind the public modules, since importing the public ones takes longer than all the rest of a run: they bring ``re``,
-``enum``, ``selectors`` and more along. Everywhere else they are the public modules, with ``plainjson`` before ``json``.
-The one module that goes below the standard library's public surface; nothing else knows the difference. Verdicts are
-the same by construction, and ``demo.selftest`` shows it when a bundle is built: whatever the C scanner does not take is
-given to ``json``, and verification is OpenSSL's in both.
+``enum``, ``selectors`` and more along. Everywhere else they are the public modules, but for what ``plainjson`` and
+``plainsha256`` do without them. The one module that goes below the standard library's public surface; nothing else
+knows the difference. Verdicts are the same by construction, and ``demo.selftest`` shows it when a bundle is built:
+whatever the C scanner does not take is given to ``json``, and verification is OpenSSL's in both.
 """
 
 from __future__ import annotations
@@ -44,9 +44,33 @@ def load_socket() -> ModuleType:
         import _socket
 
         return _socket
-    import socket
+    return _import_lean("socket")
 
-    return socket
+
+_UNUSED = ("array", "base64", "selectors", "warnings")
+"""Modules that ``ssl`` and ``socket`` import, and nothing here comes to use: a tenth of a system launch with TLS."""
+
+
+def _import_lean(name: str) -> ModuleType:
+    """A public module; what it imports for a few of its functions is imported when one of these is called."""
+
+    # Made here, since to make a class takes 60,000 instructions, and most runs need none of it.
+    class Later(type(sys)):  # type: ignore[misc]
+        def __getattr__(self, attribute: str) -> Any:
+            leave(self)
+            return getattr(__import__(self.__name__), attribute)
+
+    def leave(module: ModuleType) -> None:
+        if sys.modules.get(module.__name__) is module:
+            del sys.modules[module.__name__]
+
+    stand_ins = [Later(unused) for unused in _UNUSED if unused not in sys.modules]
+    sys.modules.update((stand_in.__name__, stand_in) for stand_in in stand_ins)
+    try:
+        return __import__(name)
+    finally:
+        for stand_in in stand_ins:
+            leave(stand_in)
 
 
 # -- JSON -------------------------------------------------------------------------------------------------------------
@@ -162,16 +186,16 @@ def dumps(value: Any) -> str:
 
 
 def sha256(data: bytes) -> str:
-    """The digest in hex. ``hashlib`` would load OpenSSL, which a run without a mirror has no use for."""
+    """The digest of a name, in hex."""
     if PINNED:
         if sys.version_info < (3, 12):
             from _sha256 import sha256 as digest  # type: ignore[import-not-found]
         else:
             from _sha2 import sha256 as digest
         return str(digest(data).hexdigest())
-    import hashlib
+    from . import plainsha256
 
-    return hashlib.sha256(data).hexdigest()
+    return plainsha256.hexdigest(data)
 
 
 # -- TLS: loaded only when a connection is to be made -----------------------------------------------------------------
@@ -183,9 +207,7 @@ def load_ssl() -> ModuleType:
         import _ssl
 
         return _ssl
-    import ssl
-
-    return ssl
+    return _import_lean("ssl")
 
 
 def tls_client_context() -> ssl.SSLContext:
