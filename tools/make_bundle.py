@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import CodeType
 
 from hatch_build import git_commit
 from make_venv import INTERPRETER, ROOT, WHEELS
@@ -38,15 +39,18 @@ import marshal, os, sys
 library = os.path.dirname(os.path.dirname(os.path.realpath(__file__))) + "/lib/{name}"
 sys.path.append(library)
 try:
-    with open(f"{{library}}/pull-path.{{sys.implementation.cache_tag}}", "rb") as file:
-        start, codes = marshal.loads(file.read())
+    file = os.open(f"{{library}}/pull-path.{{sys.implementation.cache_tag}}", os.O_RDONLY)
+    start, places = marshal.loads(os.read(file, {header}))
     exec(start)
-    sys.meta_path.insert(0, PullPath(codes, library))
+    sys.meta_path.insert(0, PullPath(file, places, library))
 except FileNotFoundError:
     pass
 from {package}.__main__ import main
 main()
 """
+
+HEADER = 8192
+"""Bytes of the file with the modules of a pull before the first of them."""
 
 # Of what a pull may import: what tells a person about the program, and what only reads files that changed.
 NOT_ON_THE_PULL_PATH = frozenset(f"{PACKAGE}.{name}" for name in ("cli", "help", "registriesfile", "version"))
@@ -60,7 +64,7 @@ def launcher_text() -> str:
     """The launcher, where its first line can name the interpreter (execve(2): no blanks, 255 bytes)."""
     if len(INTERPRETER.split()) != 1 or len(INTERPRETER) > 240:
         sys.exit(f"make_bundle: no script can name {INTERPRETER!r}\nhint: make PYTHON=/usr/bin/python3 ...")
-    return LAUNCHER.format(interpreter=INTERPRETER, name=NAME, package=PACKAGE)
+    return LAUNCHER.format(interpreter=INTERPRETER, name=NAME, package=PACKAGE, header=HEADER)
 
 
 def made_from() -> str:
@@ -141,7 +145,7 @@ def install(target: Path, wheel: Path, final: Path) -> None:
     if not compiled:
         sys.exit("make_bundle: a source file does not compile, see above")
     start = marshal.loads(read("start", START.read_bytes(), False).code)
-    (target / f"pull-path.{sys.implementation.cache_tag}").write_bytes(marshal.dumps((start, pull_path(target))))
+    (target / f"pull-path.{sys.implementation.cache_tag}").write_bytes(in_one_file(start, pull_path(target)))
 
 
 def pull_path(library: Path) -> dict[str, bytes]:
@@ -158,6 +162,18 @@ def pull_path(library: Path) -> dict[str, bytes]:
         found[name] = read(name, path.read_bytes(), "." not in name).code
         left += imports(marshal.loads(found[name]), name, "." not in name, everywhere=True)
     return dict(sorted(found.items()))
+
+
+def in_one_file(start: CodeType, codes: dict[str, bytes]) -> bytes:
+    """What packaging/system/start.py reads: its own code, and the place of each module in the file."""
+    places, body = {}, bytearray()
+    for name, code in codes.items():
+        places[name] = (HEADER + len(body), len(code))
+        body += code
+    header = marshal.dumps((start, places))
+    if len(header) > HEADER:
+        raise RuntimeError(f"the header of pull-path has {len(header)} bytes")
+    return header.ljust(HEADER, b"\0") + bytes(body)
 
 
 def main(goal: str) -> None:

@@ -1,13 +1,15 @@
-"""Where a system launch finds the modules of a pull: in one file beside the package, which the launcher has read.
+"""Where a system launch finds the modules of a pull: in one file beside the package, which the launcher has opened.
 
-tools/make_bundle.py writes that file, ``pull-path.<interpreter>``: this code, and ``{module: its byte code}``, without
-docstrings. To look for twenty files, and to check and read each, takes 3 of 50 million instructions of a pull. Modules
-that are not in it, and all of them for another Python than the build's, are imported as any other.
+tools/make_bundle.py writes that file, ``pull-path.<interpreter>``: this code and ``{module: its place in the file}``,
+then the byte code of each, without docstrings. To look for twenty files, and to check and read each, takes 3 of 50
+million instructions of a pull. Modules that are not in it, and all of them for another Python than the build's, are
+imported as any other.
 """
 
 from __future__ import annotations
 
 import marshal
+import os
 import sys
 
 TYPE_CHECKING = False
@@ -23,16 +25,18 @@ class PullPath:
     """Finds and loads these modules (docs.python.org/3/reference/import.html, 5.4.1).
 
     Args:
-        codes: byte code of each, marshalled, so that only what is imported is made.
+        file: descriptor of the file.
+        places: where the marshalled byte code of each begins, and its bytes.
         library: directory of the package.
     """
 
-    def __init__(self, codes: dict[str, bytes], library: str) -> None:
-        self._codes = codes
+    def __init__(self, file: int, places: dict[str, tuple[int, int]], library: str) -> None:
+        self._file = file
+        self._places = places
         self._library = library
 
     def find_spec(self, name: str, path: object, target: object = None) -> Any:
-        if name not in self._codes:
+        if name not in self._places:
             return None
         is_package = "." not in name
         spec = ModuleSpec(name, self, is_package=is_package)
@@ -44,4 +48,5 @@ class PullPath:
         return None
 
     def exec_module(self, module: ModuleType) -> None:
-        exec(marshal.loads(self._codes[module.__name__]), module.__dict__)
+        begin, size = self._places[module.__name__]
+        exec(marshal.loads(os.pread(self._file, size, begin)), module.__dict__)
