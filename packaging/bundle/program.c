@@ -15,13 +15,19 @@
 #include <dlfcn.h>
 #include <limits.h>
 #include <locale.h>
+#include <malloc.h>
 #include <netdb.h>
 #include <nss.h>
+#include <openssl/core.h>
+#include <openssl/core_dispatch.h>
 #include <openssl/crypto.h>
+#include <openssl/provider.h>
+#include <openssl/ssl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/auxv.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "modules.h"
@@ -72,12 +78,85 @@ static int find_tree(void)
     return 1;
 }
 
+/* OpenSSL's default provider without the ciphers and the key formats that TLS has no use for. To ask for one makes an
+ * object of every one that there is, 124 and 40: a fifth of a pull. What is not named here is kept. */
+static const char *const unwanted_ciphers[] = {
+    "ARIA-", "CAMELLIA-", "DES", "SM4-", "-192-", "-OFB", "-CFB", "-XTS", "-OCB", "-SIV", "-WRAP", "-CTS", NULL,
+};
+static const char *const unwanted_keys[] = {"DH", "DSA", "SM2", "X25519", "X448", NULL};
+static const char *const unwanted_formats[] = {"input=msblob", "input=pvk", NULL};
+static OSSL_FUNC_provider_query_operation_fn *query_default;
+
+static int has_any(const char *text, const char *const *words)
+{
+    while (text && *words && !strstr(text, *words))
+        words++;
+    return text && *words;
+}
+
+static int is_wanted(const OSSL_ALGORITHM *algorithm, int operation)
+{
+    if (operation == OSSL_OP_CIPHER)
+        return !has_any(algorithm->algorithm_names, unwanted_ciphers);
+    return !has_any(algorithm->algorithm_names, unwanted_keys)
+           && !has_any(algorithm->property_definition, unwanted_formats);
+}
+
+static const OSSL_ALGORITHM *query_operation(void *context, int operation, int *no_cache)
+{
+    enum { ROOM = 128 };
+    static OSSL_ALGORITHM ciphers[ROOM], decoders[ROOM];
+    const OSSL_ALGORITHM *all = query_default(context, operation, no_cache);
+    OSSL_ALGORITHM *kept = operation == OSSL_OP_CIPHER ? ciphers : operation == OSSL_OP_DECODER ? decoders : NULL;
+    if (!all || !kept)
+        return all;
+    if (kept->algorithm_names)
+        return kept;
+    size_t count = 0;
+    for (const OSSL_ALGORITHM *algorithm = all; algorithm->algorithm_names; algorithm++)
+        if (is_wanted(algorithm, operation)) {
+            if (count == ROOM - 1)
+                return all;
+            kept[count++] = *algorithm;
+        }
+    return kept;
+}
+
+extern OSSL_provider_init_fn ossl_default_provider_init;
+
+static int start_provider(const OSSL_CORE_HANDLE *handle, const OSSL_DISPATCH *core, const OSSL_DISPATCH **functions,
+                          void **context)
+{
+    enum { ROOM = 32 };
+    static OSSL_DISPATCH own[ROOM];
+    if (!ossl_default_provider_init(handle, core, functions, context))
+        return 0;
+    for (size_t i = 0; i < ROOM - 1 && (*functions)[i].function_id; i++) {
+        own[i] = (*functions)[i];
+        if (own[i].function_id == OSSL_FUNC_PROVIDER_QUERY_OPERATION) {
+            query_default = OSSL_FUNC_provider_query_operation(&own[i]);
+            own[i].function = (void (*)(void))query_operation;
+        }
+    }
+    *functions = own;
+    return query_default != NULL;
+}
+
 /* Before OpenSSL is used. The node's openssl.cnf may name modules of another OpenSSL. The table of ciphers by their old
- * names, 2.3 M instructions, serves encrypted private keys and S/MIME alone; TLS takes its ciphers from the provider. */
+ * names, 2.3 M instructions, serves encrypted private keys and S/MIME alone; TLS takes its ciphers from the provider. The
+ * texts of OpenSSL's errors, 1 M, are for nobody: Python knows their names. */
 static void configure_openssl(const char *module)
 {
-    if (strcmp(module, "_ssl") == 0 || strcmp(module, "_hashlib") == 0)
-        OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG | OPENSSL_INIT_NO_ADD_ALL_CIPHERS, NULL);
+    static int done;
+    if (done || (strcmp(module, "_ssl") != 0 && strcmp(module, "_hashlib") != 0))
+        return;
+    done = 1;
+    OPENSSL_init_ssl(OPENSSL_INIT_NO_LOAD_CONFIG | OPENSSL_INIT_NO_ADD_ALL_CIPHERS | OPENSSL_INIT_NO_LOAD_CRYPTO_STRINGS
+                         | OPENSSL_INIT_NO_LOAD_SSL_STRINGS,
+                     NULL);
+    /* OpenSSL takes the default provider itself where no other was loaded. */
+    if (OSSL_PROVIDER_add_builtin(NULL, "tls", start_provider))
+        OSSL_PROVIDER_load(NULL, "tls");
 }
 
 /* The module of lib/python/<name>.so; called by its entry in the table of built-in modules. */
@@ -124,6 +203,40 @@ static void configure_libraries(void)
     __nss_configure_lookup("services", "files");
 }
 
+/* The first arena of Python's small objects, and the heap behind it, in one huge page where the kernel has one: a pull
+ * touches 500 pages of 4 KiB of them, each at the price of a fault, 1 ms in all. The heap begins one small page before
+ * the huge one, since malloc writes to its first page before anyone could ask for a huge one. */
+enum { PAGE = 4 << 10, HUGE_PAGE = 2 << 20, ARENA = 1 << 20, USUAL_THRESHOLD = 128 << 10 };
+static char *first_arena;
+
+static void ask_for_huge_page(void)
+{
+    char *start = (char *)(((uintptr_t)sbrk(0) + PAGE + HUGE_PAGE - 1) & -(uintptr_t)HUGE_PAGE);
+    if (sbrk(start - PAGE - (char *)sbrk(0)) == (void *)-1)
+        return;
+    mallopt(M_TOP_PAD, HUGE_PAGE);
+    mallopt(M_MMAP_THRESHOLD, HUGE_PAGE);
+    static void *volatile begun; /* for the compiler, which would leave out what nobody looks at */
+    begun = malloc(1);
+    madvise(start, HUGE_PAGE, MADV_HUGEPAGE);
+    first_arena = malloc(ARENA);
+    mallopt(M_MMAP_THRESHOLD, USUAL_THRESHOLD);
+}
+
+static void *allocate_arena(void *unused, size_t size)
+{
+    void *arena = size == ARENA ? first_arena : NULL;
+    first_arena = NULL;
+    if (!arena)
+        arena = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return arena == MAP_FAILED ? NULL : arena;
+}
+
+/* Until the process ends. */
+static void keep_arena(void *unused, void *arena, size_t size)
+{
+}
+
 static PyStatus configure(PyConfig *config, int argc, char **argv)
 {
     char launcher[PATH_MAX + 64];
@@ -162,6 +275,7 @@ static PyStatus start_python(int argc, char **argv)
     PyStatus status = Py_PreInitialize(&before);
     if (PyStatus_Exception(status))
         return status;
+    PyObject_SetArenaAllocator(&(PyObjectArenaAllocator){NULL, allocate_arena, keep_arena});
     PyImport_FrozenModules = bundle_frozen;
     PyConfig config;
     PyConfig_InitIsolatedConfig(&config);
@@ -329,6 +443,7 @@ int main(int argc, char **argv)
         fputs("crio-credential-provider: run bin/crio-credential-provider instead\n", stderr);
         return 2;
     }
+    ask_for_huge_page();
     configure_libraries();
     PyStatus status = start_python(argc, argv);
     if (PyStatus_Exception(status))
