@@ -342,6 +342,8 @@ def main() -> None:
             enter_namespace()
         patterns = given.cases.split(";")
         cases = [case for case in CASES if any(fnmatch.fnmatchcase(case.name, pattern) for pattern in patterns)]
+        if not cases:
+            parser.error(f"--cases {given.cases!r}: no such case; there are {'; '.join(case.name for case in CASES)}")
         with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
             if given.inside:
                 make_node_places(Path(scratch))
