@@ -15,7 +15,7 @@ from typing import Any
 from ..__main__ import COMMANDS
 from ..settings import FLAGS
 from . import SUMMARIES
-from .output import FAULT, OK, complain, make_parser, write_line
+from .output import OK, make_parser, serve, write_line
 
 SHELLS = ("bash", "zsh")
 
@@ -42,15 +42,13 @@ def run(arguments: list[str]) -> int:
         The exit status.
     """
     given = parser().parse_args(arguments)
+    return serve("completion", lambda: _print(given.shell))
+
+
+def _print(shell: str) -> int:
     import shtab
 
-    try:
-        write_line(shtab.complete(whole_parser(), shell=given.shell).rstrip("\n"))
-    except BrokenPipeError:
-        return FAULT
-    except OSError as error:
-        complain("completion", f"standard output cannot be written to: {error.strerror}")
-        return FAULT
+    write_line(shtab.complete(whole_parser(), shell=shell).rstrip("\n"))
     return OK
 
 

@@ -17,8 +17,8 @@ import argparse
 import os
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ProviderError, UsageError
-from .output import FAULT, OK, UNWELL, USAGE_FAULT, add_output, complain, make_parser, printable, write, write_json
+from ..errors import UsageError
+from .output import OK, UNWELL, add_output, make_parser, printable, serve, write, write_json
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -61,21 +61,9 @@ def run(arguments: list[str], root: str = "") -> int:
         The exit status.
     """
     given = parser().parse_args(arguments)
-    try:
-        if given.explain:
-            return _explain(given.explain, given.output)
-        return _examine(given, root)
-    except UsageError as error:
-        complain("doctor", str(error))
-        return USAGE_FAULT
-    except ProviderError as error:
-        complain("doctor", str(error))
-        return FAULT
-    except BrokenPipeError:
-        return FAULT
-    except OSError as error:
-        complain("doctor", error.strerror or type(error).__name__)
-        return FAULT
+    if given.explain:
+        return serve("doctor", lambda: _explain(given.explain, given.output))
+    return serve("doctor", lambda: _examine(given, root))
 
 
 def parser() -> argparse.ArgumentParser:

@@ -12,18 +12,18 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from .. import explanation, settings
-from ..errors import ProviderError, RequestError, UsageError
+from ..errors import RequestError
 from ..explanation import UNKNOWN, UNWELL, WELL, Explanation, OtherKey, Source, Table, Tables, shown_key
 from . import output, pull
 from .output import (
     FAULT,
     OK,
-    USAGE_FAULT,
     add_output,
     complain,
     make_parser,
     printable,
     sentence,
+    serve,
     write,
     write_json,
     write_line,
@@ -77,24 +77,15 @@ def run(arguments: list[str]) -> int:
         The exit status.
     """
     given = parser().parse_args(arguments)
-    try:
-        explained = _explain(given)
-        if given.output == "json":
-            write_json(as_json(explained))
-        else:
-            _write_text(explained)
-    except UsageError as error:
-        complain("explain", str(error))
-        return USAGE_FAULT
-    except ProviderError as error:
-        complain("explain", str(error))
-        return FAULT
-    except BrokenPipeError:
-        # Whoever reads has seen enough.
-        return FAULT
-    except OSError as error:
-        complain("explain", f"standard output cannot be written to: {error.strerror}")
-        return FAULT
+    return serve("explain", lambda: _tell(given))
+
+
+def _tell(given: argparse.Namespace) -> int:
+    explained = _explain(given)
+    if given.output == "json":
+        write_json(as_json(explained))
+    else:
+        _write_text(explained)
     if explained.verdict.status == UNKNOWN and explained.error is not None:
         complain("explain", str(explained.error))
     return STATUSES[explained.verdict.status]

@@ -18,11 +18,11 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from .. import authfile, handoff, settings
-from ..errors import AuthFileError, ProviderError, UsageError
+from ..errors import AuthFileError, UsageError
 from ..handoff import Line, Stale
 from ..pullintents import PullIntents
 from ..settings import FLAGS_BY_NAME, Settings
-from .output import FAULT, OK, USAGE_FAULT, add_output, complain, make_parser, write_line
+from .output import OK, add_output, make_parser, serve, write_line
 
 IN_USE = "in-use"
 """Directory below the auth directory into which CRI-O renames a file for the time of a pull."""
@@ -80,22 +80,16 @@ def run(arguments: list[str]) -> int:
         The exit status.
     """
     given = parser().parse_args(arguments)
-    try:
-        chosen = _settings(given)
-        intents = PullIntents(chosen.kubelet_root_dir)
-        in_use_after = _in_use_after(given)
-        doomed = list(_find(chosen, intents, in_use_after, dry=given.dry_run))
-        report = _as_json if given.output == "json" else _as_text
-        return report(chosen, intents, doomed, dry=given.dry_run, in_use_after=in_use_after)
-    except UsageError as error:
-        return _complain(error, USAGE_FAULT)
-    except ProviderError as error:
-        return _complain(error, FAULT)
+    return serve("gc", lambda: _sweep(given))
 
 
-def _complain(error: ProviderError, status: int) -> int:
-    complain("gc", str(error))
-    return status
+def _sweep(given: argparse.Namespace) -> int:
+    chosen = _settings(given)
+    intents = PullIntents(chosen.kubelet_root_dir)
+    in_use_after = _in_use_after(given)
+    doomed = list(_find(chosen, intents, in_use_after, dry=given.dry_run))
+    report = _as_json if given.output == "json" else _as_text
+    return report(chosen, intents, doomed, dry=given.dry_run, in_use_after=in_use_after)
 
 
 # -- the command line -------------------------------------------------------------------------------------------------
@@ -253,7 +247,8 @@ def _as_text(
     for file, reason in left:
         if reason in _LEFT:
             _print(f"Left {file.path}: {reason}")
-    return _faults(left)
+    _check(left)
+    return OK
 
 
 def _nothing(chosen: Settings, in_use_after: float | None) -> str:
@@ -263,15 +258,15 @@ def _nothing(chosen: Settings, in_use_after: float | None) -> str:
     return f"no file in {chosen.auth_dir} that nobody comes for{in_use}"
 
 
-def _faults(left: list[tuple[Doomed, str]]) -> int:
-    """One line on stderr for what the system would not let go."""
+def _check(left: list[tuple[Doomed, str]]) -> None:
+    """Raises AuthFileError, in one line, for what the system would not let go."""
     failed = [(file, reason) for file, reason in left if reason not in _LEFT]
     if not failed:
-        return OK
+        return
     file, reason = failed[0]
     what = file.path if len(failed) == 1 else f"{_count(len(failed))}, {file.path} first"
     hint = "is the file system read-only, or this not root?"
-    return _complain(AuthFileError(f"cannot remove {what}: {reason}", hint), FAULT)
+    raise AuthFileError(f"cannot remove {what}: {reason}", hint)
 
 
 def _count(number: int) -> str:
@@ -322,4 +317,5 @@ def _as_json(
         "left": [{"path": file.path, "why": reason} for file, reason in left],
     }
     _print(json.dumps(done, indent=2).removeprefix("{\n"))
-    return _faults(left)
+    _check(left)
+    return OK

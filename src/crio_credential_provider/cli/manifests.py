@@ -27,7 +27,7 @@ from ..manifests.matchimages import Derived
 from ..manifests.nodefiles import DISTRIBUTIONS, Node, NodeFile
 from ..manifests.providerconfig import Wanted
 from ..settings import FLAGS_BY_NAME
-from .output import FAULT, OK, USAGE_FAULT, add_output, complain, make_parser, printable, write, write_json, write_line
+from .output import OK, add_output, make_parser, printable, serve, write, write_json, write_line
 
 DEFAULT_VERSION = "1.34"
 
@@ -110,28 +110,20 @@ def run(arguments: list[str]) -> int:
     given = parser().parse_args(arguments)
     if given.merge is not None and not given.kinds:
         given.kinds = ["config"]
-    try:
-        if not given.kinds:
-            return _list_kinds(given)
-        _check(given)
-        request = _Request(given)
-        if given.merge is not None and given.kinds == ["config"]:
-            return _merge(request)
-        outputs = [output for kind in _kinds(given) for output in _BUILDERS[kind](request)]
-        if given.directory is not None:
-            return _write_files(given, outputs)
-        return _print(given, outputs)
-    except UsageError as error:
-        return _complain(error, USAGE_FAULT)
-    except ProviderError as error:
-        return _complain(error, FAULT)
-    except OSError as error:
-        return _complain(ConfigError(f"{error.filename or 'standard output'}: {error.strerror}"), FAULT)
+    return serve("manifests", lambda: _make(given))
 
 
-def _complain(error: ProviderError, status: int) -> int:
-    complain("manifests", str(error))
-    return status
+def _make(given: argparse.Namespace) -> int:
+    if not given.kinds:
+        return _list_kinds(given)
+    _check(given)
+    request = _Request(given)
+    if given.merge is not None and given.kinds == ["config"]:
+        return _merge(request)
+    outputs = [output for kind in _kinds(given) for output in _BUILDERS[kind](request)]
+    if given.directory is not None:
+        return _write_files(given, outputs)
+    return _print(given, outputs)
 
 
 def _note(text: str) -> None:

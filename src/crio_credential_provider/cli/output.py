@@ -15,7 +15,10 @@ import io
 import json
 import os
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+
+from ..errors import ProviderError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -47,6 +50,25 @@ def make_parser(command: str, description: str, epilog: str) -> argparse.Argumen
 def add_output(parser: argparse.ArgumentParser) -> None:
     """The flag ``--output`` of a command that speaks to people and to programs."""
     parser.add_argument("--output", choices=("text", "json"), default="text", help="how to tell it (default text)")
+
+
+def serve(command: str, work: Callable[[], int]) -> int:
+    """The exit status of a command: its own, or that of what it raises, which is told on stderr."""
+    try:
+        return work()
+    except UsageError as error:
+        complain(command, str(error))
+        return USAGE_FAULT
+    except ProviderError as error:
+        complain(command, str(error))
+        return FAULT
+    except BrokenPipeError:
+        # Whoever reads has seen enough.
+        return FAULT
+    except OSError as error:
+        what = error.filename or "standard output cannot be written to"
+        complain(command, f"{what}: {error.strerror or type(error).__name__}")
+        return FAULT
 
 
 def write(*parts: RenderableType) -> None:

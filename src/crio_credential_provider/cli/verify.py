@@ -20,23 +20,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import explanation, keyring, provider, registries, registryclient
-from ..errors import ProviderError, UsageError
 from ..explanation import NODE_HELPER, SECRET, Explanation, NotAsked, Source, shown_key
 from ..registryclient import Verdict
 from . import pull
-from .output import (
-    FAULT,
-    OK,
-    UNWELL,
-    USAGE_FAULT,
-    add_output,
-    complain,
-    make_parser,
-    printable,
-    sentence,
-    write,
-    write_json,
-)
+from .output import FAULT, OK, UNWELL, add_output, complain, make_parser, printable, sentence, serve, write, write_json
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -122,23 +109,15 @@ def run(arguments: list[str]) -> int:
         The exit status.
     """
     given = parser().parse_args(arguments)
-    try:
-        report = _verify(given)
-        if given.output == "json":
-            write_json(as_json(report))
-        else:
-            _write_text(report)
-    except UsageError as error:
-        complain("verify", str(error))
-        return USAGE_FAULT
-    except ProviderError as error:
-        complain("verify", str(error))
-        return FAULT
-    except BrokenPipeError:
-        return FAULT
-    except OSError as error:
-        complain("verify", f"standard output cannot be written to: {error.strerror}")
-        return FAULT
+    return serve("verify", lambda: _tell(given))
+
+
+def _tell(given: argparse.Namespace) -> int:
+    report = _verify(given)
+    if given.output == "json":
+        write_json(as_json(report))
+    else:
+        _write_text(report)
     if report.succeeds is None:
         complain("verify", report.text)
     return {True: OK, False: UNWELL, None: FAULT}[report.succeeds]
