@@ -65,18 +65,7 @@ providers:
     defaultCacheDuration: 12h
     apiVersion: credentialprovider.kubelet.k8s.io/v1   # not ours
 """,
-    "recipe.yaml": """\
-apiVersion: kubelet.config.k8s.io/v1
-kind: CredentialProviderConfig
-providers:
-- name: crio-credential-provider
-  matchImages:
-  - "mirror.internal.company.com/*"
-  defaultCacheDuration: "10m"
-  apiVersion: credentialprovider.kubelet.k8s.io/v1
-  args:
-  - --mirror-registry=mirror.internal.company.com
-""",
+    "recipe.yaml": (ROOT / "tests/gallery/recipe/root/etc/kubernetes/credential-provider-config.yaml").read_text(),
 }
 """The directory in which the screens are made."""
 

@@ -26,18 +26,7 @@ from node import SOURCES, TESTS
 from test_doctor_facts import ENTRY, write
 
 ROOT = TESTS.parent
-RECIPE = """\
-apiVersion: kubelet.config.k8s.io/v1
-kind: CredentialProviderConfig
-providers:
-- name: crio-credential-provider
-  matchImages:
-  - "mirror.internal.company.com/*"
-  defaultCacheDuration: "10m"
-  apiVersion: credentialprovider.kubelet.k8s.io/v1
-  args:
-  - --mirror-registry=mirror.internal.company.com
-"""
+RECIPE = (TESTS / "gallery/recipe/root/etc/kubernetes/credential-provider-config.yaml").read_text()
 MIRROR = '[[registry]]\nlocation = "docker.io"\n[[registry.mirror]]\nlocation = "mirror.internal.company.com"\n'
 
 

@@ -184,20 +184,6 @@ def test_all_faults_are_named_and_no_other(names: tuple[str, ...], world: World,
     assert seen.status == 3
 
 
-RECIPE = """\
-apiVersion: kubelet.config.k8s.io/v1
-kind: CredentialProviderConfig
-providers:
-- name: crio-credential-provider
-  matchImages:
-  - "mirror.internal.company.com/*"
-  defaultCacheDuration: "10m"
-  apiVersion: credentialprovider.kubelet.k8s.io/v1
-  args:
-  - --mirror-registry=mirror.internal.company.com
-"""
-
-
 @pytest.mark.parametrize("offline", (False, True), ids=("live", "image"))
 def test_a_recipe_full_of_faults(offline: bool, world: World, tmp_path: Path) -> None:
     """As a new user writes it: everything wrong is told at once, with a file that heals it all."""
@@ -212,7 +198,7 @@ def test_a_recipe_full_of_faults(offline: bool, world: World, tmp_path: Path) ->
         }
         assert "docker.io" in seen.text
         file = "/etc/kubernetes/credential-provider-config.yaml"
-        assert below(laid.root, file).read_text() == RECIPE
+        assert below(laid.root, file).read_text() == (GALLERY / "recipe/root" / file.lstrip("/")).read_text()
         assert [corrected["file"] for corrected in seen.report["correctedFiles"]] == [file]
         write_over(laid, file, seen.report["correctedFiles"][0]["content"])
         assert codes(look(laid, offline=offline)) == []

@@ -15,21 +15,11 @@ from credentialproviderconfig import faults
 from crio_credential_provider.errors import ConfigError, UsageError
 from crio_credential_provider.manifests.merge import Merged, merge
 from crio_credential_provider.manifests.providerconfig import NAME, Wanted, parse_version, update_entry
+from node import TESTS
 
 WANTED = Wanted((1, 34), ("docker.io", "*.corp.example"))
 
-RECIPE = """\
-apiVersion: kubelet.config.k8s.io/v1
-kind: CredentialProviderConfig
-providers:
-- name: crio-credential-provider
-  matchImages:
-  - "mirror.internal.company.com/*"
-  defaultCacheDuration: "10m"
-  apiVersion: credentialprovider.kubelet.k8s.io/v1
-  args:
-  - --mirror-registry=mirror.internal.company.com
-"""
+RECIPE = (TESTS / "gallery/recipe/root/etc/kubernetes/credential-provider-config.yaml").read_text()
 
 OTHERS = """\
 # Of the platform.

@@ -156,18 +156,7 @@ def _write_kubelet(root: Path, cluster: ApiServer) -> None:
         path.write_text(text)
 
 
-_RECIPE = """\
-apiVersion: kubelet.config.k8s.io/v1
-kind: CredentialProviderConfig
-providers:
-- name: crio-credential-provider
-  matchImages:
-  - "mirror.internal.company.com/*"
-  defaultCacheDuration: "10m"
-  apiVersion: credentialprovider.kubelet.k8s.io/v1
-  args:
-  - --mirror-registry=mirror.internal.company.com
-"""
+_RECIPE = SOURCES.parent / "tests/gallery/recipe/root/etc/kubernetes/credential-provider-config.yaml"
 _RECIPE_MIRROR = """\
 [[registry]]
 location = "docker.io"
@@ -181,7 +170,7 @@ location = "mirror.internal.company.com"
 def recipe() -> Iterator[Node]:
     """A directory with a CredentialProviderConfig that looks right, and a registries.conf."""
     with tempfile.TemporaryDirectory(prefix="node", dir="/tmp") as root:
-        Path(root, "provider.yaml").write_text(_RECIPE)
+        Path(root, "provider.yaml").write_text(_RECIPE.read_text())
         Path(root, "registries.conf").write_text(_RECIPE_MIRROR)
         yield Node(Path(root), {f"{root}/": ""})
 
