@@ -333,6 +333,22 @@ def test_the_name_in_the_journal(make_node: NodeMaker, tree: Path, tmp_path: Pat
     assert started.finish(request()).status == 0
 
 
+@pytest.mark.parametrize(
+    ("redirection", "words"),
+    [("<&-", "standard input cannot be read: Bad file"), (">&-", "the kubelet does not read the answer: Bad file")],
+)
+def test_closed_streams(
+    make_node: NodeMaker, tree: Path, cluster: ApiServer, alpha: str, redirection: str, words: str
+) -> None:
+    """Nothing that a run opens takes their place."""
+    node = make_node(str(tree / ENTRY))
+    prepare(node, cluster)
+    node.command = ["sh", "-c", f'exec "$0" "$@" {redirection}', *node.command]
+    run = node.run(request(token=alpha))
+    assert (run.status, run.stdout) == (1, b"")
+    assert words in run.stderr
+
+
 @pytest.fixture
 def warm_node(make_node: NodeMaker, own_tree: Path, cluster: ApiServer, alpha: str) -> Node:
     """A node whose configuration was read and is kept in its parsed form."""

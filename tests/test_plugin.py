@@ -629,6 +629,17 @@ def test_closed_standard_streams_leave_no_traceback(node: Node) -> None:
     assert subprocess.run(command, env=environment, check=False, timeout=20).returncode == 1
 
 
+def test_an_answer_that_nobody_can_get_is_a_fault(node: Node, cluster: ApiServer, alpha: str) -> None:
+    """And nothing that is opened in the run, as the journal's socket is, gets it instead."""
+    node.write_mirrors("docker.io", "mirror.corp:5000/hub")
+    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
+    node.command = ["sh", "-c", 'exec "$0" "$@" >&-', *node.command]
+    run = node.run(request(token=alpha))
+    assert (run.status, run.stdout) == (1, b"")
+    assert run.stderr == "crio-credential-provider: the kubelet does not read the answer: Bad file descriptor\n"
+    assert run.entry["OUTCOME"] == "fault-request"
+
+
 UNUSABLE_STREAMS = {
     "<&-": "standard input cannot be read: Bad file descriptor",
     ">&-": "the kubelet does not read the answer: Bad file descriptor",

@@ -31,6 +31,13 @@ class PullPath:
     """
 
     def __init__(self, file: int, places: dict[str, tuple[int, int]], library: str) -> None:
+        # One that took the number of a closed standard stream gives it back.
+        taken = []
+        while file <= 2:
+            taken.append(file)
+            file = os.dup(file)
+        for number in taken:
+            os.close(number)
         self._file = file
         self._places = places
         self._library = library

@@ -22,12 +22,22 @@ def main() -> NoReturn:
     """Runs the program with the process's arguments, and ends the process."""
     # A run lives for milliseconds and makes few cycles.
     gc.disable()
+    _hold_standard_streams()
     try:
         status = _run(sys.argv[1:])
     except KeyboardInterrupt:
         status = 130
     _say("")
     os._exit(status)
+
+
+def _hold_standard_streams() -> None:
+    """A standard stream that is closed stays one that cannot be used: no file that is opened later takes its number."""
+    for stream in (0, 1, 2):
+        try:
+            os.fstat(stream)
+        except OSError:
+            os.open(os.devnull, os.O_WRONLY if stream == 0 else os.O_RDONLY)
 
 
 def _say(text: str) -> None:
