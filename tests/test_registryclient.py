@@ -959,7 +959,7 @@ def test_whether_a_registry_is_there(
     is_(verdict, "ok")
     assert verdict.scheme == "https"
     with MirrorRegistry() as open_one:
-        is_(probe_registry(open_one.host, insecure=True), "ok", "", "wants no credential")
+        is_(probe_registry(open_one.host, insecure=True, root=str(tmp_path)), "ok", "", "wants no credential")
 
 
 # -- proxies ----------------------------------------------------------------------------------------------------------
@@ -1142,12 +1142,16 @@ ANSWERS = st.builds(
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ping=ANSWERS, other=ANSWERS, secret=st.sampled_from([GOOD, WRONG, None, Credential(b"", b"", IDENTITY_TOKEN)]))
-def test_every_answer_comes_to_a_verdict(ping: Answer, other: Answer, secret: Credential | None) -> None:
+def test_every_answer_comes_to_a_verdict(
+    tmp_path: Path, ping: Answer, other: Answer, secret: Credential | None
+) -> None:
     """No answer is a traceback, and none makes us tell a secret that was shown."""
     # Names beyond this machine are nobody's affair.
     away = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:1")
     with Simulated(lambda request: ping if request.path == "/v2/" else other) as registry:
-        verdict = probe_manifest(registry.host, NGINX, "latest", secret, insecure=True, deadline=5, environment=away)
+        verdict = probe_manifest(
+            registry.host, NGINX, "latest", secret, insecure=True, deadline=5, root=str(tmp_path), environment=away
+        )
     assert verdict.outcome in registryclient.OUTCOMES
     assert bool(verdict.remedy) == (verdict.outcome != "ok")
     # The demo's password is among the words above, so that it may be in what comes before it was shown.
