@@ -83,9 +83,8 @@ static int find_tree(void)
 static const char *const unwanted_ciphers[] = {
     "ARIA-", "CAMELLIA-", "DES", "SM4-", "-192-", "-OFB", "-CFB", "-XTS", "-OCB", "-SIV", "-WRAP", "-CTS", NULL,
 };
-static const char *const unwanted_keys[] = {"DH", "DSA", "SM2", "X25519", "X448", NULL};
+static const char *const unwanted_keys[] = {"DH", "DHX", "DSA", "SM2", "X25519", "X448", NULL};
 static const char *const unwanted_formats[] = {"input=msblob", "input=pvk", NULL};
-static OSSL_FUNC_provider_query_operation_fn *query_default;
 
 static int has_any(const char *text, const char *const *words)
 {
@@ -94,32 +93,45 @@ static int has_any(const char *text, const char *const *words)
     return text && *words;
 }
 
-static int is_wanted(const OSSL_ALGORITHM *algorithm, int operation)
+/* Of names with colons between them the first is the algorithm's own. */
+static int is_any(const char *names, const char *const *words)
 {
-    if (operation == OSSL_OP_CIPHER)
-        return !has_any(algorithm->algorithm_names, unwanted_ciphers);
-    return !has_any(algorithm->algorithm_names, unwanted_keys)
-           && !has_any(algorithm->property_definition, unwanted_formats);
+    size_t length = strcspn(names, ":");
+    while (*words && (strlen(*words) != length || memcmp(names, *words, length) != 0))
+        words++;
+    return *words != NULL;
+}
+
+static int is_wanted_cipher(const OSSL_ALGORITHM *cipher)
+{
+    return !has_any(cipher->algorithm_names, unwanted_ciphers);
+}
+
+static int is_wanted_decoder(const OSSL_ALGORITHM *decoder)
+{
+    return !is_any(decoder->algorithm_names, unwanted_keys) && !has_any(decoder->property_definition, unwanted_formats);
+}
+
+enum { ALGORITHMS = 128 };
+static OSSL_ALGORITHM kept_ciphers[ALGORITHMS], kept_decoders[ALGORITHMS];
+static OSSL_FUNC_provider_query_operation_fn *query_default;
+
+/* Lists what is wanted of an operation; fails where there is nothing, or more than there is room for. */
+static int choose(void *context, int operation, int (*is_wanted)(const OSSL_ALGORITHM *), OSSL_ALGORITHM *kept)
+{
+    int no_cache;
+    const OSSL_ALGORITHM *algorithm = query_default(context, operation, &no_cache);
+    size_t count = 0;
+    for (; algorithm && algorithm->algorithm_names && count < ALGORITHMS - 1; algorithm++)
+        if (is_wanted(algorithm))
+            kept[count++] = *algorithm;
+    return algorithm && !algorithm->algorithm_names;
 }
 
 static const OSSL_ALGORITHM *query_operation(void *context, int operation, int *no_cache)
 {
-    enum { ROOM = 128 };
-    static OSSL_ALGORITHM ciphers[ROOM], decoders[ROOM];
     const OSSL_ALGORITHM *all = query_default(context, operation, no_cache);
-    OSSL_ALGORITHM *kept = operation == OSSL_OP_CIPHER ? ciphers : operation == OSSL_OP_DECODER ? decoders : NULL;
-    if (!all || !kept)
-        return all;
-    if (kept->algorithm_names)
-        return kept;
-    size_t count = 0;
-    for (const OSSL_ALGORITHM *algorithm = all; algorithm->algorithm_names; algorithm++)
-        if (is_wanted(algorithm, operation)) {
-            if (count == ROOM - 1)
-                return all;
-            kept[count++] = *algorithm;
-        }
-    return kept;
+    return operation == OSSL_OP_CIPHER ? kept_ciphers : operation == OSSL_OP_DECODER ? kept_decoders : all;
 }
 
 extern OSSL_provider_init_fn ossl_default_provider_init;
@@ -127,19 +139,22 @@ extern OSSL_provider_init_fn ossl_default_provider_init;
 static int start_provider(const OSSL_CORE_HANDLE *handle, const OSSL_DISPATCH *core, const OSSL_DISPATCH **functions,
                           void **context)
 {
-    enum { ROOM = 32 };
-    static OSSL_DISPATCH own[ROOM];
+    enum { FUNCTIONS = 32 };
+    static OSSL_DISPATCH own[FUNCTIONS];
     if (!ossl_default_provider_init(handle, core, functions, context))
         return 0;
-    for (size_t i = 0; i < ROOM - 1 && (*functions)[i].function_id; i++) {
+    for (size_t i = 0; i < FUNCTIONS - 1 && (*functions)[i].function_id; i++) {
         own[i] = (*functions)[i];
         if (own[i].function_id == OSSL_FUNC_PROVIDER_QUERY_OPERATION) {
             query_default = OSSL_FUNC_provider_query_operation(&own[i]);
             own[i].function = (void (*)(void))query_operation;
         }
     }
-    *functions = own;
-    return query_default != NULL;
+    /* Where one of these fails, the default provider's own functions stay, with all that it has. */
+    if (query_default && choose(*context, OSSL_OP_CIPHER, is_wanted_cipher, kept_ciphers)
+        && choose(*context, OSSL_OP_DECODER, is_wanted_decoder, kept_decoders))
+        *functions = own;
+    return 1;
 }
 
 /* Before OpenSSL is used. The node's openssl.cnf may name modules of another OpenSSL. The table of ciphers by their old
@@ -208,6 +223,7 @@ static void configure_libraries(void)
  * the huge one, since malloc writes to its first page before anyone could ask for a huge one. */
 enum { PAGE = 4 << 10, HUGE_PAGE = 2 << 20, ARENA = 1 << 20, USUAL_THRESHOLD = 128 << 10 };
 static char *first_arena;
+static int gave_first_arena;
 
 static void ask_for_huge_page(void)
 {
@@ -225,16 +241,18 @@ static void ask_for_huge_page(void)
 
 static void *allocate_arena(void *unused, size_t size)
 {
-    void *arena = size == ARENA ? first_arena : NULL;
-    first_arena = NULL;
-    if (!arena)
-        arena = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (first_arena && !gave_first_arena && size == ARENA) {
+        gave_first_arena = 1;
+        return first_arena;
+    }
+    void *arena = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     return arena == MAP_FAILED ? NULL : arena;
 }
 
-/* Until the process ends. */
-static void keep_arena(void *unused, void *arena, size_t size)
+static void free_arena(void *unused, void *arena, size_t size)
 {
+    if (arena != first_arena)
+        munmap(arena, size);
 }
 
 static PyStatus configure(PyConfig *config, int argc, char **argv)
@@ -275,7 +293,7 @@ static PyStatus start_python(int argc, char **argv)
     PyStatus status = Py_PreInitialize(&before);
     if (PyStatus_Exception(status))
         return status;
-    PyObject_SetArenaAllocator(&(PyObjectArenaAllocator){NULL, allocate_arena, keep_arena});
+    PyObject_SetArenaAllocator(&(PyObjectArenaAllocator){NULL, allocate_arena, free_arena});
     PyImport_FrozenModules = bundle_frozen;
     PyConfig config;
     PyConfig_InitIsolatedConfig(&config);
