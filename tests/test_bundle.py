@@ -341,6 +341,9 @@ def test_closed_streams(
     make_node: NodeMaker, tree: Path, cluster: ApiServer, alpha: str, redirection: str, words: str
 ) -> None:
     """Nothing that a run opens takes their place."""
+    for flag in ("--version", "--help"):
+        told = subprocess.run(["sh", "-c", '"$0" "$1" >&-', tree / ENTRY, flag], capture_output=True, check=False)
+        assert (told.returncode, told.stderr.count(b"\n")) == (1, 1)
     node = make_node(str(tree / ENTRY))
     prepare(node, cluster)
     node.command = ["sh", "-c", f'exec "$0" "$@" {redirection}', *node.command]

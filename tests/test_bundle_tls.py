@@ -121,6 +121,28 @@ def test_the_same_handshakes(
     assert (SHAKEN_HANDS in bundled) is ((key, flags) in TAKEN), bundled
 
 
+def test_a_chain_below_any_key(make_node: NodeMaker, plugin: Path, entry: str, alpha: str, tmp_path: Path) -> None:
+    """DSA signs, so that a decoder for it has to be there: whether it is good enough is OpenSSL's to say."""
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=tmp_path)
+
+    openssl("dsaparam", "-genkey", "-out", "authority-key.pem", "2048")
+    openssl(
+        "req", "-x509", "-key", "authority-key.pem", "-subj", "/CN=authority", "-days", "1", "-out", "authority.pem"
+    )
+    openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", "key.pem", "-subj", "/CN=api", "-out", "request.pem")
+    (tmp_path / "names").write_text("subjectAltName=IP:127.0.0.1\n")
+    signed_by = ("-CA", "authority.pem", "-CAkey", "authority-key.pem", "-CAcreateserial", "-extfile", "names")
+    openssl("x509", "-req", "-in", "request.pem", *signed_by, "-days", "1", "-out", "certificate.pem")
+    with serving(tmp_path, "-tls1_3") as url:
+        public, bundled = (
+            complaint(make_node(program), url, tmp_path / "authority.pem", alpha) for program in (str(plugin), entry)
+        )
+    assert bundled == public
+    assert SHAKEN_HANDS in bundled
+
+
 CLIENT_KEYS = [*((key, "") for key in KEYS), *((key, "-traditional") for key in ("RSA 2048", "P-256", "P-521"))]
 
 

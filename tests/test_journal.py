@@ -211,6 +211,18 @@ def is_alive(process: int) -> bool:
     return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
 
 
+def test_a_run_that_tells_nothing_does_not_stay(tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("j") / "socket"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as stuck:
+        stuck.bind(str(path))
+        log = journal.Journal(str(path), "error")
+        log.greet()
+        log.send(journal.INFO, "an entry")
+        begin = time.monotonic()
+        log.stay()
+        assert time.monotonic() - begin < 0.005
+
+
 def test_nobody_waits_long_for_a_journald_that_never_gets_to_it(tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("j") / "socket"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as stuck:

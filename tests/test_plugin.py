@@ -644,6 +644,8 @@ UNUSABLE_STREAMS = {
     "<&-": "standard input cannot be read: Bad file descriptor",
     ">&-": "the kubelet does not read the answer: Bad file descriptor",
     ">/dev/full": "the kubelet does not read the answer: No space left on device",
+    "--help >&-": "standard output cannot be written to: Bad file descriptor",
+    "--version >&-": "standard output cannot be written to: Bad file descriptor",
     "--help >/dev/full": "standard output cannot be written to: No space left on device",
     "--version >/dev/full": "standard output cannot be written to: No space left on device",
 }

@@ -5,6 +5,7 @@ Leaves with ``os._exit`` once everything is written: tearing the interpreter dow
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import sys
@@ -36,17 +37,23 @@ def _hold_standard_streams() -> None:
     for stream in (0, 1, 2):
         try:
             os.fstat(stream)
+            continue
         except OSError:
+            pass
+        try:
             os.open(os.devnull, os.O_WRONLY if stream == 0 else os.O_RDONLY)
+        except OSError:
+            return
 
 
 def _say(text: str) -> None:
-    """Writes to standard output, if there is one, with what was written before; ends the process where that fails."""
-    if sys.stdout is None:
+    """Writes to standard output, with what was written before; ends the process where that fails."""
+    if sys.stdout is None and not text:
         return
     try:
-        if text:
-            sys.stdout.write(text)
+        if sys.stdout is None:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        sys.stdout.write(text)
         sys.stdout.flush()
     except OSError as error:
         from . import journal

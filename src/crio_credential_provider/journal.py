@@ -54,6 +54,7 @@ class Journal:
         self._least = _LEVELS[log_level]
         self._patience = _PATIENCE
         self._has_greeted = False
+        self._has_told = False
         self._greeting = -1
 
     @property
@@ -72,14 +73,16 @@ class Journal:
         if priority > self._least:
             return
         self.greet()
+        self._has_told = True
         entry = {"MESSAGE": message, "PRIORITY": str(priority), "SYSLOG_IDENTIFIER": IDENTIFIER, **(fields or {})}
         channel = self._send(b"".join(_field(name, value) for name, value in entry.items() if value))
         if channel >= 0:
             os.close(channel)
 
     def stay(self) -> None:
-        """Waits, if not for long, until journald has got to the greeting: a process that is gone has no name."""
-        if self._greeting < 0:
+        """Waits, if not for long, until journald has got to the greeting: the entries of a process that is gone have no
+        name."""
+        if self._greeting < 0 or not self._has_told:
             return
         import fcntl
 
