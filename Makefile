@@ -12,7 +12,7 @@ BENCH_VENV := .venv/.bench-$(FOR)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build wheel bundle packages demo lint format test conformance fuzz bench bench-resolve budget clean distclean
+.PHONY: help build wheel bundle unpacked packages demo lint format test test-program conformance fuzz bench bench-resolve budget clean distclean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -25,6 +25,9 @@ wheel: $(BUILD_VENV) ## dist/*.whl
 
 bundle: $(BUILD_VENV) ## dist/*.tar.gz: the program with its own Python, for any Linux; needs gcc and Python's headers
 	@$(VENV) tools/make_selfcontained.py
+
+unpacked: bundle
+	@rm -rf build/bundle && mkdir -p build/bundle && tar -C build/bundle --strip-components=1 -xzf dist/*.tar.gz
 
 packages: $(BUILD_VENV) ## dist/*.deb and dist/*.rpm of the bundle; needs dpkg-deb and rpmbuild as well
 	@$(VENV) tools/make_packages.py
@@ -46,6 +49,10 @@ test: build lint ## build, lint, and all tests with coverage
 	$(VENV) -m coverage erase
 	@status=0; $(VENV) -m coverage run -m pytest || status=$$?; \
 	$(VENV) -m coverage combine --quiet && $(VENV) -m coverage report; exit $$status
+
+# A kubelet runs what ships, not the checkout: the same tests, on the program that PROGRAM names.
+test-program: $(DEV_VENV) $(if $(PROGRAM),,unpacked) ## the tests that run a process, on PROGRAM=FILE (the bundle's)
+	PROGRAM=$(or $(PROGRAM),build/bundle/bin/crio-credential-provider) $(VENV) -m pytest -m process
 
 conformance: $(DEV_VENV) ## our answers against those of CRI-O's own library, in tests/vectors
 	@status=0; for kind in registries auth layers; do \

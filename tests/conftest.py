@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,16 +10,16 @@ import pytest
 
 from crio_credential_provider.demo.certificates import Authority, Identity
 from crio_credential_provider.demo.cluster import DNS_NAMES, ApiServer
-from node import MODULE, TESTS, Node
+from node import MODULE, PROGRAM, TESTS, Node
 
 ROOT = TESTS.parent
 
 
 @pytest.fixture(scope="session")
 def plugin() -> Path:
-    """The launcher that a kubelet would run: $PLUGIN, else what ``make build`` leaves."""
-    if named := os.environ.get("PLUGIN"):
-        return Path(named).absolute()
+    """The program that a kubelet would run: $PROGRAM, else what ``make build`` leaves."""
+    if PROGRAM:
+        return Path(PROGRAM)
     done = subprocess.run(["make", "--silent", "build"], cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         pytest.fail(f"make build: {done.stdout}{done.stderr}")

@@ -15,7 +15,9 @@ it. What a tree in git cannot hold stands in three files beside ``root/``, merge
 ``Expected`` and ``Fault``. Where a member is left out there, nothing is asked of it.
 
 The processes become files below ``proc``, the programs small scripts that know their ``--version``; the API server and
-the mirrors are real servers with real certificates, and names lead to them because ``getaddrinfo`` is replaced.
+the mirrors are real servers with real certificates, and names lead to them because ``getaddrinfo`` is replaced. With
+$PROGRAM that program examines the node, as a process: the self-contained form in a chroot with a network of its own,
+another one the node's files alone.
 Nothing here knows how doctor works, but for ``look``.
 
     with World() as world, world.node(load_fault("cache-type-missing"), directory) as laid:
@@ -36,6 +38,7 @@ import re
 import shutil
 import socket
 import stat
+import subprocess
 import time
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -44,10 +47,14 @@ from types import TracebackType
 from typing import Any, NamedTuple
 from unittest import mock
 
+import pytest
+
+import machine
 from crio_credential_provider.cli import doctor
 from crio_credential_provider.demo import Answer, Connection, LoopbackServer, Request
 from crio_credential_provider.demo.certificates import Authority, Identity, server_context
 from crio_credential_provider.demo.registry import MirrorRegistry
+from node import PROGRAM
 from servers import Peer, hang, refused_port
 
 GALLERY = Path(__file__).parent / "gallery"
@@ -202,7 +209,7 @@ RAN = ".ran"
 def _lay_files(fault: Fault, root: Path, node: Object, placeholder: Callable[[str], str]) -> None:
     for name, version in node["versions"].items():
         path, text = _PROGRAMS[name]
-        _write(root, path, f"#!/bin/sh\n: >\"$0{RAN}\"\ncat <<'.'\n{text.format(version=version)}\n.\n", 0o755)
+        _write(root, path, f"#!/bin/sh\n: >\"$0{RAN}\"\necho '{text.format(version=version)}'\n", 0o755)
     for source in (GALLERY / "nodes" / fault.node, *fault.overlays):
         for file in sorted((source / "root").rglob("*")):
             if file.is_file():
@@ -311,13 +318,19 @@ class World:
         _lay_metadata(root, node)
         _lay_processes(root, node)
         with contextlib.ExitStack() as stack:
+            if machine.needs_nothing(PROGRAM):
+                stack.enter_context(machine.own_network())
             server = Cluster(cluster, node, secrets)
             addresses = {cluster["address"]: self._start(stack, cluster.get("failure"), cluster["address"], server)}
             for mirror, behaviour in _merged(fault, "mirrors.json", None).items():
                 addresses[_with_port(mirror)] = self._start(stack, behaviour, mirror, None)
-            stack.enter_context(
-                mock.patch.object(socket, "getaddrinfo", _resolver(addresses, stack.enter_context(refused_port())))
-            )
+            ports = {_split(address): port for address, port in addresses.items()}
+            if machine.needs_nothing(PROGRAM):
+                known = {address: port for address, port in ports.items() if port is not None}
+                stack.enter_context(machine.lead(known, root))
+            else:
+                closed = stack.enter_context(refused_port())
+                stack.enter_context(mock.patch.object(socket, "getaddrinfo", _resolver(ports, closed)))
             stack.enter_context(mock.patch.dict(os.environ, {"HOME": "/root"}))
             yield Laid(root, fault, secrets, server.asked)
 
@@ -391,10 +404,9 @@ def _with_port(address: str) -> str:
     return address if re.search(r":[0-9]+$", address) else f"{address}:443"
 
 
-def _resolver(addresses: Mapping[str, int | None], closed: int) -> Callable[..., Any]:
+def _resolver(ports: Mapping[tuple[str, int], int | None], closed: int) -> Callable[..., Any]:
     """A getaddrinfo for which the node's network is all there is; on the node itself all other ports are ``closed``."""
     real = socket.getaddrinfo
-    ports = {_split(address): port for address, port in addresses.items()}
     local = {port for port in ports.values() if port is not None}
 
     def getaddrinfo(host: Any, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0) -> Any:
@@ -620,7 +632,7 @@ class Seen(NamedTuple):
 
 
 def look(laid: Laid, *, offline: bool) -> Seen:
-    """Runs doctor in this process, as on the node, or on its files alone."""
+    """Runs doctor, as on the node, or on its files alone."""
     status, out, text = run(laid, ["--output", "json"], offline=offline)
     assert status in (0, 3), f"{status}: {text}"
     return Seen(status, json.loads(out), text)
@@ -628,22 +640,48 @@ def look(laid: Laid, *, offline: bool) -> Seen:
 
 def run(laid: Laid, arguments: Iterable[str], *, offline: bool) -> tuple[int, str, str]:
     """Exit status, standard output, and with it standard error; fails where doctor does what it must never do."""
+    command = _command(laid, offline)
     before = _snapshot(laid.root)
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        if offline:
-            status = doctor.run([*arguments, "--root", str(laid.root)])
-        else:
-            status = doctor.run([*arguments], root=str(laid.root))
+    if command:
+        done = subprocess.run(
+            [*command, "doctor", *arguments, *(["--root", str(laid.root)] if offline else [])],
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        status, out, err = done.returncode, done.stdout, done.stderr
+    else:
+        status, out, err = _run_here(laid, [*arguments], offline)
     after = _snapshot(laid.root)
     changed = {path for path in {*before, *after} if before.get(path) != after.get(path)}
     ran = {path for path in changed if path.endswith(RAN)}
     assert changed == ran, f"doctor changed {sorted(changed - ran)}"
     assert not (offline and ran), f"doctor ran {sorted(ran)} of an image"
-    text = out.getvalue() + err.getvalue()
+    text = out + err
     shown = [secret for secret in laid.secrets if secret in text or secret.rpartition(".")[2] in text]
     assert not shown, "doctor shows a token or a key"
-    return status, out.getvalue(), text
+    return status, out, text
+
+
+def _command(laid: Laid, offline: bool) -> list[str]:
+    """The program as it is run on the node, or on its files; empty where doctor runs in this process."""
+    if not PROGRAM or offline:
+        return [PROGRAM] if PROGRAM else []
+    if not machine.needs_nothing(PROGRAM):
+        pytest.skip("of the forms that ship, only the self-contained one runs on a laid node")
+    return machine.below(laid.root, PROGRAM)
+
+
+def _run_here(laid: Laid, arguments: list[str], offline: bool) -> tuple[int, str, str]:
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        if offline:
+            status = doctor.run([*arguments, "--root", str(laid.root)])
+        else:
+            status = doctor.run(arguments, root=str(laid.root))
+    return status, out.getvalue(), err.getvalue()
 
 
 def _snapshot(root: Path) -> dict[str, tuple[object, ...]]:

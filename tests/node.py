@@ -27,8 +27,10 @@ TESTS = Path(__file__).resolve().parent
 RECORDINGS = TESTS / "recordings"
 SOURCES = TESTS.parent / "src"
 
-# Measured by coverage where the tests are; the launcher's -IS shuts coverage out.
-MODULE = (sys.executable, "-m", "crio_credential_provider")
+# What the tests run as a process: $PROGRAM, a form that ships; else the package of the source tree, where coverage
+# measures it (the launcher's -IS shuts coverage out).
+PROGRAM = os.path.abspath(os.environ["PROGRAM"]) if os.environ.get("PROGRAM") else ""
+MODULE = (PROGRAM,) if PROGRAM else (sys.executable, "-m", "crio_credential_provider")
 
 NGINX = "docker.io/library/nginx"
 # sha256 of NGINX, as CRI-O names the file (docs/contracts.md, 2).

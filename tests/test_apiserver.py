@@ -21,6 +21,8 @@ from crio_credential_provider.errors import ClusterError
 from node import MODULE, NGINX_HASH, Node, Run, recorded_answer, recorded_request, request
 from servers import Behave, Peer, close_in_tls, half_a_server_hello, hang, refused_port, replaying, say, silent_port
 
+pytestmark = pytest.mark.process
+
 TOKEN = "header-part-of-it.claims-part-of-it.signature-part-of-it"
 
 # Seconds beyond the deadline that a loaded machine may need to start the interpreter and to report.

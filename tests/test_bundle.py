@@ -5,6 +5,7 @@ Built here from the wheel of the source tree, twice. $BUNDLE names an archive to
 
 from __future__ import annotations
 
+import ast
 import concurrent.futures
 import hashlib
 import json
@@ -178,8 +179,59 @@ def test_byte_code_alone_and_never_compared_with_a_source(tree: Path) -> None:
     assert [path for path in tree.rglob("*") if path.suffix in (".py", ".pyc")] == []
     with zipfile.ZipFile(tree / "lib/python.zip") as packed:
         for name in packed.namelist():
-            assert name.endswith(".pyc")
-            assert packed.read(name)[4:8] == bytes((1, 0, 0, 0)), name  # PEP 552: hash-based, unchecked
+            assert name.endswith((".pyc", "/"))
+            assert name.endswith("/") or packed.read(name)[4:8] == bytes((1, 0, 0, 0)), (
+                name
+            )  # PEP 552: hash-based, unchecked
+
+
+def modules_named() -> set[str]:
+    """What the sources import anywhere, but for type checkers alone."""
+    found = {"crio_credential_provider"}
+    for path in sorted((ROOT / "src/crio_credential_provider").rglob("*.py")):
+        name = ".".join(path.relative_to(ROOT / "src").with_suffix("").parts).removesuffix(".__init__")
+        found.add(name)
+        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        left: list[ast.AST] = [ast.parse(path.read_text())]
+        while left:
+            node = left.pop()
+            if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+                left += node.orelse
+                continue
+            left += ast.iter_child_nodes(node)
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                base = ".".join(package.split(".")[: len(package.split(".")) + 1 - node.level]) if node.level else ""
+                found.add(".".join(part for part in (base, node.module) if part))
+    return found
+
+
+def codecs_named() -> set[str]:
+    """What the sources give as the name of an encoding, looked up when it is used."""
+    calls = r"""(?:\b(?:decode|encode|lookup)\(|\bencoding=|\bEncoding\()\s*["']([\w-]+)["']"""
+    return {
+        name
+        for path in sorted((ROOT / "src/crio_credential_provider").rglob("*.py"))
+        for name in re.findall(calls, path.read_text())
+    }
+
+
+def test_every_codec_and_module_that_the_source_names_is_inside(tree: Path, tmp_path: Path) -> None:
+    modules, codecs = modules_named(), codecs_named()
+    assert {"ssl", "rich.text", "ruamel.yaml", "crio_credential_provider.doctor.tree"} <= modules
+    assert {"utf-8-sig", "unicode_escape", "ascii"} <= codecs
+    entry = tmp_path / "self-test"
+    entry.symlink_to(tree / ENTRY)
+    names = [*sorted(modules), *(f"codec:{name}" for name in sorted(codecs))]
+    done = subprocess.run([entry, *names], capture_output=True, text=True, check=False)
+    missing = set(done.stdout.split())
+    # __future__ is the compiler's affair here; of _sha2 and _sha256 a Python has one; ctypes is for other forms.
+    assert missing <= {"__future__", "_sha2", "_sha256", "ctypes"}, done.stdout + done.stderr
+    known = subprocess.run(
+        [entry, "no_such_module", "codec:no-such-codec"], capture_output=True, text=True, check=False
+    )
+    assert known.stdout.split() == ["no_such_module", "codec:no-such-codec"]
 
 
 # -- runs -------------------------------------------------------------------------------------------------------------

@@ -14,6 +14,8 @@ from crio_credential_provider.settings import FLAGS, SECRETS_FROM
 from node import MODULE, SOURCES
 from real_programs import need
 
+pytestmark = pytest.mark.process
+
 NAME = "crio-credential-provider"
 
 # Asks bash what it would offer for the last of the words.

@@ -19,6 +19,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.process
+
 SOURCES = Path(__file__).resolve().parent.parent / "src"
 STEPS = 13
 # Seconds; the demo itself takes one.

@@ -25,6 +25,8 @@ from crio_credential_provider.errors import ClusterError
 from node import SOURCES, TESTS
 from test_doctor_facts import ENTRY, write
 
+pytestmark = pytest.mark.process
+
 ROOT = TESTS.parent
 RECIPE = (TESTS / "gallery/recipe/root/etc/kubernetes/credential-provider-config.yaml").read_text()
 MIRROR = '[[registry]]\nlocation = "docker.io"\n[[registry.mirror]]\nlocation = "mirror.internal.company.com"\n'

@@ -26,7 +26,9 @@ from conftest import NodeMaker
 from crio_credential_provider.cli import explain
 from crio_credential_provider.demo.certificates import Authority
 from crio_credential_provider.demo.cluster import ApiServer, Grant
-from node import MODULE, NGINX, NGINX_HASH, SOURCES, Node, basic, bound_claims, jwt, recorded_request, request
+from node import MODULE, NGINX, NGINX_HASH, PROGRAM, SOURCES, Node, basic, bound_claims, jwt, recorded_request, request
+
+pytestmark = pytest.mark.process
 
 MIRROR = "mirror.corp:5000"
 SOURCE = f"{MIRROR}/hub/library/nginx"
@@ -671,7 +673,8 @@ def test_a_pod_that_was_not_created_yet(place: Place) -> None:
         ("kind: ConfigMap\nmetadata: {name: x}\n", "holds no Secret"),
         ("[" * 100_000, "nested deeper than 64 at line 1"),
         ("- " * 100_000, "nested deeper than 64 at line 1"),
-        ("{a: " * 100_000, "nested deeper than 64 at line 1"),
+        # PyYAML without its C half, as in the self-contained form, meets a key that is too long before.
+        ("{a: " * 100_000, "a fault at line 1" if PROGRAM else "nested deeper than 64 at line 1"),
         ('{"kind":"List","items":[' * 300 + "]}" * 300, "holds no Secret"),
         (f"{CANARY}: [{CANARY}\n", "neither JSON nor YAML"),
         ("\0", "neither JSON nor YAML"),
@@ -1096,6 +1099,7 @@ def test_standard_input_may_be_the_request_or_the_secrets(place: Place) -> None:
         assert (done.returncode, done.stderr) == (status, b"")
 
 
+@pytest.mark.skipif(bool(PROGRAM), reason="what ships takes no PYTHONIOENCODING")
 @pytest.mark.parametrize(
     ("encoding", "shown"),
     [("ascii", b"h\\xfcb\\u65e5"), ("latin-1", b"h\xfcb\\u65e5"), ("utf-8", b"h\xc3\xbcb\xe6\x97\xa5")],

@@ -1,6 +1,6 @@
 """``explain`` says what the plugin does: both are driven on every vector and every recorded request, and compared.
 
-The plugin runs whole, in this process: request on file descriptor 0, answer on 1, journal, auth directory, TLS to the
+The plugin runs whole, in this process or as $PROGRAM: request on file descriptor 0, answer on 1, journal, auth directory, TLS to the
 stand-in API server. ``explain`` runs twice: on the same request, online, and on the image as a pod spells it, with the
 secrets in a file; the second time the sources that it says CRI-O asks are held against CRI-O's own answer.
 """
@@ -13,6 +13,7 @@ import io
 import json
 import os
 import re
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -27,7 +28,9 @@ from crio_credential_provider import plugin
 from crio_credential_provider.cli import explain
 from crio_credential_provider.demo.cluster import ApiServer
 from crio_credential_provider.explanation import is_short_name
-from node import NGINX, Journal, basic, recorded_request, request
+from node import NGINX, PROGRAM, Journal, basic, recorded_request, request
+
+pytestmark = pytest.mark.process
 
 VECTORS = Path(__file__).resolve().parent / "vectors"
 NAMESPACE = "team-alpha"
@@ -77,12 +80,17 @@ class Bench:
             self.cluster.add_secret(namespace, name, content)
 
     def run_plugin(self, root: Path, message: bytes, flags: list[str]) -> Ran:
-        """As the kubelet does, but for the process."""
+        """As the kubelet does; without $PROGRAM in this process."""
         arguments = [f"--root={root}", f"--kubeconfig={self.kubeconfig}", "--hand-off-timeout=0", *flags]
         before = len(self.journal.entries)
-        with _standard_streams(message) as streams:
-            status = plugin.run([*arguments, f"--journal-socket={self.root / 'journal'}"], {})
-        stdout, stderr = streams()
+        arguments.append(f"--journal-socket={self.root / 'journal'}")
+        if PROGRAM:
+            done = subprocess.run([PROGRAM, *arguments], input=message, capture_output=True, env=_home(), check=False)
+            status, stdout, stderr = done.returncode, done.stdout.decode(), done.stderr.decode()
+        else:
+            with _standard_streams(message) as streams:
+                status = plugin.run(arguments, {})
+            stdout, stderr = streams()
         self.journal.flush()
         entries = [entry for entry in self.journal.entries[before:] if "OUTCOME" in entry]
         assert len(entries) == 1
@@ -93,12 +101,18 @@ class Bench:
         return Ran(status, json.loads(stdout) if stdout else None, stderr, entries[0], files)
 
     def explain(self, root: Path, *arguments: str) -> Told:
-        stdout, stderr = io.StringIO(), io.StringIO()
         given = [*arguments, f"--root={root}", f"--kubeconfig={self.kubeconfig}", "--output=json"]
-        with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
-            status = explain.run(given)
-        assert self.token not in f"{stdout.getvalue()}{stderr.getvalue()}"
-        return Told(status, json.loads(stdout.getvalue()) if stdout.getvalue() else None, stderr.getvalue())
+        if PROGRAM:
+            command = [PROGRAM, "explain", *given]
+            done = subprocess.run(command, capture_output=True, text=True, env=_home(), check=False)
+            status, stdout, stderr = done.returncode, done.stdout, done.stderr
+        else:
+            out, err = io.StringIO(), io.StringIO()
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                status = explain.run(given)
+            stdout, stderr = out.getvalue(), err.getvalue()
+        assert self.token not in f"{stdout}{stderr}"
+        return Told(status, json.loads(stdout) if stdout else None, stderr)
 
     def compare(self, root: Path, message: bytes, *flags: str) -> tuple[Ran, Told]:
         """Runs both on one request, and holds one against the other."""
@@ -110,6 +124,10 @@ class Bench:
         # It only looks.
         assert not list(root.rglob("etc/crio/auth/*"))
         return ran, told
+
+
+def _home() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name == "HOME"}
 
 
 @contextlib.contextmanager

@@ -22,6 +22,8 @@ from crio_credential_provider.handoff import Line
 from crio_credential_provider.pullintents import DIRECTORY
 from node import MODULE, NGINX, SOURCES, Node
 
+pytestmark = pytest.mark.process
+
 APP = "quay.io/team/app"
 STALE = authfile.file_name("team-alpha", NGINX)
 OTHER = authfile.file_name("team-beta", APP)

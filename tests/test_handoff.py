@@ -25,6 +25,8 @@ from crio_credential_provider.handoff import HandOff, Line, Stale
 from crio_credential_provider.pullintents import PullIntents
 from node import NGINX, Node, Run, basic, request
 
+pytestmark = pytest.mark.process
+
 NAME = authfile.file_name("team-alpha", NGINX)
 BETA_NAME = authfile.file_name("team-beta", NGINX)
 

@@ -21,6 +21,8 @@ from crio_credential_provider.demo.cluster import ApiServer
 from node import NGINX, Journal, Node, Run, decode_entry, request
 from real_programs import cannot, need
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture
 def ready(node: Node, cluster: ApiServer) -> Node:

@@ -27,6 +27,8 @@ from test_apiserver import FAULTS
 from test_plugin import BROKEN_REQUESTS, BROKEN_TOML
 from test_tls import REFUSED, identity_for
 
+pytestmark = pytest.mark.process
+
 CANARY = "kanarienvogel"
 
 USER = f"{CANARY}-user-5b1c9a"

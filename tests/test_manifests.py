@@ -30,7 +30,10 @@ from crio_credential_provider.manifests.nodefiles import DISTRIBUTIONS
 from crio_credential_provider.settings import SECRETS_FROM
 from crio_credential_provider.settings import loads as settings_of
 from manifests_documents import COMMANDS, PAGE, ROOT, page, printed
+from node import PROGRAM
 from real_programs import need
+
+pytestmark = pytest.mark.process
 
 VERSIONS = ("1.33", "1.34", "1.35", "1.36", "1.37")
 MIRRORS = '[[registry]]\nlocation = "docker.io"\n[[registry.mirror]]\nlocation = "mirror.corp:5000/hub"\n'
@@ -64,6 +67,10 @@ def run(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("HOME", "/nowhere")
 
     def call(*words: str, root: Path = tmp_path / "empty") -> Answer:
+        if PROGRAM:
+            command = [PROGRAM, "manifests", *words, "--root", str(root)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            return Answer(done.returncode, done.stdout, done.stderr)
         try:
             status = manifests.run([*words, "--root", str(root)])
         except SystemExit as stop:

@@ -41,6 +41,8 @@ from node import (
 )
 from servers import replaying
 
+pytestmark = pytest.mark.process
+
 ANSWER = (
     b'{"kind":"CredentialProviderResponse","apiVersion":"credentialprovider.kubelet.k8s.io/v1",'
     b'"cacheKeyType":"Image","cacheDuration":"0s"}\n'

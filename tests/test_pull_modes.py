@@ -16,6 +16,8 @@ from crio_credential_provider.demo.certificates import Authority, Identity
 from crio_credential_provider.demo.cluster import ApiServer, Exchange
 from node import NGINX, NGINX_HASH, Node, Run, basic, request
 
+pytestmark = pytest.mark.process
+
 MIRROR = "mirror.corp:5000"
 SOURCE = f"{MIRROR}/hub/library/nginx"
 FILE = f"team-alpha-{NGINX_HASH}.json"

@@ -12,6 +12,8 @@ from crio_credential_provider.errors import UsageError
 from crio_credential_provider.settings import FLAGS, Flag
 from node import Node, request
 
+pytestmark = pytest.mark.process
+
 # Flag -> (a text that is not its default, the value that it stands for).
 VALUES: dict[str, tuple[str, Any]] = {
     "secrets-from": ("service-account", "service-account"),

@@ -20,6 +20,8 @@ from conftest import ROOT
 from crio_credential_provider import authfile
 from crio_credential_provider.demo.cluster import ApiServer
 
+pytestmark = pytest.mark.process
+
 # Two registry requests of 60 ms, as a pull that is refused ends after one.
 SECONDS = 0.06
 

@@ -24,6 +24,8 @@ from node import Node, basic, request
 from real_programs import need
 from servers import refused_port
 
+pytestmark = pytest.mark.process
+
 TAG = "1.27"
 
 # Hashes by bcrypt with 16 rounds: `htpasswd -B` of the passwords alphapw and betapw.

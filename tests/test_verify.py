@@ -22,6 +22,8 @@ from crio_credential_provider.demo.registry import MirrorRegistry
 from node import MODULE, SOURCES, Node, basic, request
 from servers import refused_port
 
+pytestmark = pytest.mark.process
+
 PASSWORD = "correct-horse-battery-staple"
 NGINX = "docker.io/library/nginx"
 SEARCH = 'unqualified-search-registries = ["docker.io"]\n'

@@ -274,10 +274,17 @@ def link_launcher(target: Path) -> None:
 
 def write_archive(modules: Iterable[Module], target: Path) -> None:
     """What is not frozen, for zipimport: byte code that is never compared with a source (PEP 552, unchecked)."""
+    files = {
+        module.name.replace(".", "/") + ("/__init__.pyc" if module.is_package else ".pyc"): MAGIC_NUMBER
+        + (1).to_bytes(4, "little")
+        + module.source_hash
+        + module.code
+        for module in modules
+    }
+    # zipimport finds a package without an __init__, such as ruamel, only by an entry of its directory.
+    files |= {f"{path.partition('/')[0]}/": b"" for path in [*files] if "/" in path}
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-        for module in modules:
-            path = module.name.replace(".", "/") + ("/__init__.pyc" if module.is_package else ".pyc")
-            data = MAGIC_NUMBER + (1).to_bytes(4, "little") + module.source_hash + module.code
+        for path, data in files.items():
             information = zipfile.ZipInfo(path)  # 1980: the format knows nothing older
             information.compress_type = zipfile.ZIP_DEFLATED
             information.external_attr = 0o644 << 16

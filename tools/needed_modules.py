@@ -1,8 +1,10 @@
 """Which modules of the standard library and of third parties the bundle takes along, and each one's code.
 
-The rule: of our own package everything that is imported anywhere in it; of everybody else's what is imported when the
-module is loaded, since what they import inside functions (pdb, multiprocessing, webbrowser) is rarely what we call.
-Where it is, `LATE` says so. The tests run every command in an empty root file system, where a missing one fails.
+The rule: of our own package and of the libraries beside it everything that is imported anywhere in them; of the
+standard library what is imported when the module is loaded, since what it imports inside functions (pdb,
+multiprocessing, webbrowser) is rarely what we call.
+Where it is, `LATE` says so. A codec is a module as well, looked up by a name: each that a module names comes along.
+The process tests run on the bundle, where a missing one fails.
 """
 
 from __future__ import annotations
@@ -10,6 +12,8 @@ import __future__
 
 import ast
 import dis
+import encodings
+import encodings.aliases
 import functools
 import importlib.machinery
 import importlib.util
@@ -25,7 +29,7 @@ PACKAGE = "crio_credential_provider"
 
 # Reached by a name that is made at run time, or imported inside a function that is called.
 LATE = (
-    *("encodings.utf_8", "encodings.ascii", "encodings.latin_1"),  # codecs are looked up by name
+    *("encodings.utf_8", "encodings.ascii", "encodings.latin_1"),  # codecs that Python itself looks up
     *(
         "_json",
         "_sha256",
@@ -60,6 +64,7 @@ LEFT_OUT = frozenset(
         *("_pydecimal", "statistics", "_statistics", "doctest", "unittest", "pydoc", "pdb", "readline"),
         *("ctypes", "_ctypes", "sqlite3", "tkinter", "curses", "multiprocessing", "asyncio"),
         *("nturl2path", "msvcrt", "winreg", "_winapi", "nt", "_wmi", "java", "vms_lib", "_scproxy"),
+        *("rich._win32_console", "rich._windows", "rich._windows_renderer"),
         *("yaml.cyaml", "yaml._yaml", "_yaml"),  # 0.5 MB, for files that are parsed when they changed
     )
 )
@@ -168,9 +173,11 @@ class Search:
     def _read(self, name: str, path: Path, is_package: bool) -> None:
         source = path.read_bytes()
         self._modules[name] = read(name, source, is_package)
-        own = name.partition(".")[0] == PACKAGE
-        for imported in imports(marshal.loads(self._modules[name].code), name, is_package, own):
+        everywhere = path.is_relative_to(self._path[0])
+        for imported in imports(marshal.loads(self._modules[name].code), name, is_package, everywhere):
             self._add(imported)
+        for codec in codecs_named(ast.parse(source)):
+            self._add(codec)
 
 
 def read(name: str, source: bytes, is_package: bool, path: str = "") -> Module:
@@ -246,6 +253,20 @@ def imports(code: CodeType, name: str, is_package: bool, everywhere: bool) -> It
         # Functions have fast local variables, class bodies have none.
         if isinstance(constant, CodeType) and (everywhere or not constant.co_flags & 0x1):
             yield from imports(constant, name, is_package, everywhere)
+
+
+def codecs_named(tree: ast.AST) -> Iterator[str]:
+    """Modules of the codecs that source text names: ``text.encode("ascii")``, ``open(path, encoding="utf-8-sig")``."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        named = [keyword.value for keyword in node.keywords if keyword.arg == "encoding"]
+        if isinstance(node.func, ast.Attribute) and node.func.attr in ("decode", "encode", "lookup"):
+            named += node.args[:1]
+        for value in named:
+            if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                codec = encodings.normalize_encoding(value.value).lower()
+                yield f"encodings.{encodings.aliases.aliases.get(codec, codec)}"
 
 
 def _absolute(name: str, is_package: bool, level: int, imported: str) -> str:

@@ -2,12 +2,16 @@
 
 JSON documents, good and bad, are decoded by both; servers with good and bad certificates are connected to by both.
 Knows nothing about pulls. Prints what differs.
+
+With arguments, each the name of a module or of a codec (``json codec:utf-8``), prints those that are not there.
 """
 
 from __future__ import annotations
 
+import codecs
 import datetime
 import hashlib
+import importlib
 import json
 import socket
 import ssl
@@ -47,12 +51,25 @@ VALUES: tuple[Any, ...] = (
 
 
 def main() -> int:
-    """Compares everything; returns the exit status."""
+    """Compares everything, or looks up what the arguments name; returns the exit status."""
+    if len(sys.argv) > 1:
+        missing = [name for name in sys.argv[1:] if not _is_there(name)]
+        print("\n".join(missing))
+        return 1 if missing else 0
     differences = [*_of_json(), *_of_digests(), *_of_tls()]
     for difference in differences:
         print(difference)
     print(f"{'C halves' if native.PINNED else 'public modules'} and public modules: {len(differences)} differences")
     return 1 if differences else 0
+
+
+def _is_there(name: str) -> bool:
+    kind, colon, codec = name.partition(":")
+    try:
+        codecs.lookup(codec) if colon else importlib.import_module(kind)
+    except (ImportError, LookupError):
+        return False
+    return True
 
 
 def _verdict(function: Callable[[], Any]) -> tuple[str, str]:
