@@ -633,7 +633,7 @@ ODD: dict[str, Odd] = {
     ),
     "Bearer first, Basic works": Odd(
         "unauthorized",
-        "not-allowed",
+        "first-scheme",
         ("it offers Bearer and Basic, and CRI-O uses the first, Bearer", "let it offer Basic first or alone"),
         challenges=(BEARER, 'Basic realm="r"'),
         accepts=BASIC,
@@ -830,6 +830,13 @@ ODD: dict[str, Odd] = {
     "403 with the token": Odd("forbidden", "not-allowed", ("answers 403",), refusal=answering(403), accepts=""),
     "403 for /v2/": Odd("forbidden", "ping", ("before it shows a credential",), ping=answering(403)),
     "400 for /v2/": Odd("not-a-registry", "", ("/v2/ answers 400",), ping=answering(400), accepts=None),
+    "400 for /v2/ in a registry's words": Odd(
+        "server-error",
+        "unexpected-status",
+        ("/v2/ answers 400 (DENIED: Your Authorization Token is invalid.)", "answer 200 or 401 to GET /v2/"),
+        ping=answering(400, body=b'{"errors":[{"code":"DENIED","message":"Your Authorization Token is invalid."}]}'),
+        accepts=None,
+    ),
     "503 for /v2/": Odd("server-error", "", ("/v2/ answers 503",), ping=answering(503), accepts=None),
 }
 

@@ -507,7 +507,7 @@ TOLD: dict[str, tuple[int, str, tuple[str, ...]]] = {
     "503 for a token": (3, "The pull would fail. {name}: its token service is in trouble", ()),
     "Basic first, Bearer works": (
         3,
-        "The pull would fail. {name}: it refuses the credential by the one way that CRI-O uses",
+        "The pull would fail. {name}: it refuses the credential by the scheme that CRI-O uses",
         ("it offers Basic and Bearer, and CRI-O uses the first", "let it offer Bearer first or alone"),
     ),
     "401 that does not say how": (

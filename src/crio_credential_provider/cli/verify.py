@@ -329,9 +329,7 @@ def _remedy(source: Source, verdict: Verdict, namespace: str) -> str:
     host = source.source.name.partition("/")[0]
     if verdict.cause == "refused" and verdict.outcome == registryclient.UNAUTHORIZED:
         return f"{holder}: was it rotated or mistyped? Write the current credential there"
-    if verdict.cause == "first-scheme" and holder:
-        return f"{verdict.remedy}; or is the credential wrong? It is of {holder}"
-    if verdict.cause == "no-credential" and holder:
+    if verdict.cause in ("first-scheme", "no-credential") and holder:
         return f"{holder}: {verdict.remedy}"
     if verdict.cause == "not-allowed" and holder:
         return f"{holder}: may its user pull this repository, and is there one of that name?"
@@ -403,8 +401,9 @@ _SUMMARIES = {
     "no-credential": "it wants a credential, and there is none",
     "not-asked": "it does not ask for the credential",
     "unknown-challenge": "it asks for a credential in a way that CRI-O does not know",
-    "first-scheme": "{it} refuses the credential by the one way that CRI-O uses",
+    "first-scheme": "{it} refuses the credential by the scheme that CRI-O uses",
     "refused": "{it} refuses the credential",
+    "unexpected-status": "{it} answers with a status that CRI-O cannot use",
     "token-service": "its token service gives no token",
     "not-tls": "{it} does not speak TLS",
     "certs.d": "its certs.d cannot be used",

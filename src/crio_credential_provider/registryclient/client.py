@@ -212,7 +212,7 @@ class Client:
             elif name == "expires_in":
                 unusable = unusable or type(value) is not int
         token = found["token"] or found["access_token"]
-        what = " with a web page" if _is_web_page(answer) else ""
+        what = " with a web page and" if _is_web_page(answer) else ""
         evidence = f"its token service {self._shown(service)} answers 200{what} without a usable token"
         fault = Fault(NOT_A_REGISTRY, evidence, _REALM, "token-service", undecided=not (unusable or token.isascii()))
         if unusable or not token.isascii() or not token.isprintable():
@@ -439,9 +439,9 @@ class Client:
             return fault
         used = taken.capitalize()
         fault.evidence += f"; it offers {used} and {other}, and CRI-O uses the first, {used}, alone"
-        remedy = f"let it offer {other} first or alone, if only that works there"
-        if fault.cause == "refused" and fault.outcome == UNAUTHORIZED:
-            fault.cause, fault.remedy = "first-scheme", remedy
+        remedy = f"let it offer {other} first or alone"
+        if fault.cause in ("refused", "not-allowed") and fault.outcome == UNAUTHORIZED:
+            fault.cause, fault.remedy = "first-scheme", f"where this credential is right, {remedy}"
         else:
             fault.remedy = f"{fault.remedy}; or {remedy}"
         return fault
@@ -491,10 +491,12 @@ class Client:
         where, words = self._shown(answer.url), self._words(answer)
         if answer.status == 403:
             evidence = f"{where} answers 403{words}, with which CRI-O gives up before it shows a credential"
-            remedy = "let the registry (or the proxy before it) answer 200 or 401 to GET /v2/"
-            return Fault(FORBIDDEN, evidence, remedy, "ping")
+            return Fault(FORBIDDEN, evidence, _PING, "ping")
         if answer.status in (429, *range(500, 600)):
             return self._unwilling(answer, where)
+        if words:
+            # In the form of a registry's errors.
+            return Fault(SERVER_ERROR, f"{where} answers {answer.status}{words}", _PING, "unexpected-status")
         return _no_registry(f"{where} answers {answer.status}{words}")
 
     def _unwilling(self, answer: Answer, where: str) -> Fault:
@@ -594,11 +596,12 @@ class Client:
 _USER_AGENT = f"crio-credential-provider/{__version__} (verify)"
 _LIMITS = ("Retry-After", "RateLimit-Limit", "RateLimit-Remaining")
 _ROTATED = "was it rotated or mistyped? Write the current one into the pull secret"
+_PING = "let the registry (or the proxy before it) answer 200 or 401 to GET /v2/"
 _ASK = "let the registry answer 401 to GET /v2/ as well"
 _SAY_HOW = "let the registry, or the proxy before it, send WWW-Authenticate with its 401 to GET /v2/"
 _REALM = (
-    "the registry itself names that URL: it is set there (Harbor external_url, Artifactory base URL, GitLab "
-    "token_realm, Quay SERVER_HOSTNAME, docker-registry auth.token.realm)"
+    "the URL of the token service is set in the registry itself (Harbor external_url or hostname, Artifactory base "
+    "URL, GitLab token_realm, Quay SERVER_HOSTNAME, docker-registry auth.token.realm)"
 )
 _SCHEMES = ("basic", "bearer")
 _PINGED = frozenset((200, 401))
