@@ -477,7 +477,7 @@ def test_a_token_service_that_gives_none(tokens: TokenRegistry, body: bytes) -> 
 def test_a_challenge_without_a_token_service(tokens: TokenRegistry, realm: str) -> None:
     tokens.realm = realm or "\\"
     verdict = ask(tokens.host, insecure=True)
-    is_(verdict, "not-a-registry", "token-service", "names no token service", f"its realm is {realm}", "external_url")
+    is_(verdict, "not-a-registry", "no-realm", "names no token service", f"its realm is {realm}", "external_url")
     assert (verdict.credential_sent_to, verdict.undecided) == ((), False)
 
 
@@ -658,15 +658,15 @@ ODD: dict[str, Odd] = {
     "Basic first, and it works": serving(challenges=('Basic realm="r"', BEARER), accepts=BASIC),
     "401 that does not say how": Odd(
         "unauthorized",
-        "not-asked",
+        "no-challenge",
         ("GET /v2/ is answered 401 as well, but without a WWW-Authenticate", "send WWW-Authenticate with its 401"),
         challenges=(),
     ),
     "401 that does not say how, then 403": Odd(
-        "forbidden", "not-asked", ("GET /v2/ is answered 401 as well, but",), challenges=(), refusal=answering(403)
+        "forbidden", "no-challenge", ("GET /v2/ is answered 401 as well, but",), challenges=(), refusal=answering(403)
     ),
     "401 that says nonsense": Odd(
-        "unauthorized", "not-asked", ("GET /v2/ is answered 401 as well, but",), challenges=("=", "")
+        "unauthorized", "no-challenge", ("GET /v2/ is answered 401 as well, but",), challenges=("=", "")
     ),
     "401 that does not say how, and an open manifest": serving(challenges=(), accepts=None),
     "an open /v2/": Odd(
@@ -677,13 +677,13 @@ ODD: dict[str, Odd] = {
         challenges=(), ping=answering(200, ("Content-Type", "text/html")), accepts=None
     ),
     # The realm.
-    "no realm": Odd("not-a-registry", "token-service", ("it has no realm", *WHERE), challenges=('Bearer service="r"',)),
+    "no realm": Odd("not-a-registry", "no-realm", ("it has no realm", *WHERE), challenges=('Bearer service="r"',)),
     "an empty realm": Odd(
-        "not-a-registry", "token-service", ("it has no realm", *WHERE), challenges=('Bearer realm="",service="r"',)
+        "not-a-registry", "no-realm", ("it has no realm", *WHERE), challenges=('Bearer realm="",service="r"',)
     ),
     "a relative realm": Odd(
         "not-a-registry",
-        "token-service",
+        "no-realm",
         ("its realm is /token", *WHERE),
         challenges=('Bearer realm="/token"',),
         token_service="/token",

@@ -493,7 +493,7 @@ TOLD: dict[str, tuple[int, str, tuple[str, ...]]] = {
         "The pull would fail. {name}: its token service gives no token",
         ("{url}/token", "GitLab token_realm"),
     ),
-    "no realm": (3, "The pull would fail. {name}: its token service gives no token", ("Artifactory base URL",)),
+    "no realm": (3, "The pull would fail. {name}: it names no token service", ("Artifactory base URL",)),
     "a realm that nobody knows": (
         3,
         "The pull would fail. {name}: the name of its token service cannot be resolved",
@@ -512,7 +512,7 @@ TOLD: dict[str, tuple[int, str, tuple[str, ...]]] = {
     ),
     "401 that does not say how": (
         3,
-        "The pull would fail. {name}: it does not ask for the credential",
+        "The pull would fail. {name}: it does not say how it wants the credential",
         ("without a WWW-Authenticate",),
     ),
     "429": (1, "Whether the pull would succeed is not known: {name}: http://{host}", ("CRI-O tries 5 times",)),

@@ -400,6 +400,8 @@ _SUMMARIES = {
     registryclient.NOT_A_REGISTRY: "no registry is there",
     "no-credential": "it wants a credential, and there is none",
     "not-asked": "it does not ask for the credential",
+    "no-challenge": "it does not say how it wants the credential",
+    "no-realm": "it names no token service",
     "unknown-challenge": "it asks for a credential in a way that CRI-O does not know",
     "first-scheme": "{it} refuses the credential by the scheme that CRI-O uses",
     "refused": "{it} refuses the credential",

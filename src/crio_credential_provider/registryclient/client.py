@@ -230,7 +230,8 @@ class Client:
         if fault.outcome == NOT_A_REGISTRY:
             fault.remedy, fault.cause = _REALM, "token-service"
         elif fault.cause in ("not-tls", "wrong-name") or (fault.outcome in (DNS, CONNECT) and fault.cause != "proxy"):
-            fault.remedy = f"{fault.remedy.removesuffix('?')}? {_REALM[0].upper()}{_REALM[1:]}"
+            end = "" if fault.remedy.endswith("?") else "."
+            fault.remedy = f"{fault.remedy}{end} {_REALM[0].upper()}{_REALM[1:]}"
         return fault
 
     def _no_token_service(self, realm: str) -> Fault:
@@ -240,7 +241,7 @@ class Client:
             return Fault(NOT_A_REGISTRY, evidence, _REALM, "token-service", undecided=True)
         told = self._told(realm)
         has = f"its realm is {told or 'no URL'}" if realm else "it has no realm"
-        fault = Fault(NOT_A_REGISTRY, f"its Bearer challenge names no token service: {has}", _REALM, "token-service")
+        fault = Fault(NOT_A_REGISTRY, f"its Bearer challenge names no token service: {has}", _REALM, "no-realm")
         fault.token_service = told
         return fault
 
@@ -421,7 +422,7 @@ class Client:
             return Fault(outcome, evidence, "let it offer Basic or Bearer", "unknown-challenge")
         if ping.status == 401:
             evidence = f"{what}; GET /v2/ is answered 401 as well, but without a WWW-Authenticate that says how: CRI-O"
-            return Fault(outcome, f"{evidence} shows no credential{words}", _SAY_HOW, "not-asked")
+            return Fault(outcome, f"{evidence} shows no credential{words}", _SAY_HOW, "no-challenge")
         evidence = f"{what}, though GET /v2/ asks for no credential, so that CRI-O shows none{words}"
         return Fault(outcome, evidence, _ASK, "not-asked")
 
