@@ -731,6 +731,14 @@ ODD: dict[str, Odd] = {
         undecided=True,
     ),
     "TLS throughout": serving(tls=True),
+    "a realm whose certificate is for another name": Odd(
+        "tls",
+        "wrong-name",
+        ("its token service {localhost}/token", "is not for the name localhost", *WHERE),
+        challenges=('Bearer realm="{localhost}/token"',),
+        tls=True,
+        token_service="{localhost}/token",
+    ),
     # The token service's answer.
     "access_token": serving(token=a_token(access_token=TOKEN)),
     "an empty token, and access_token": serving(token=a_token(token="", access_token=TOKEN, expires_in=None)),
@@ -850,7 +858,11 @@ class OddRegistry:
         self.plain = Simulated(self._respond)
 
     def fill(self, text: str) -> str:
-        return text.replace("{url}", self.registry.url).replace("{plain}", self.plain.host)
+        url = self.registry.url
+        places = {"{url}": url, "{plain}": self.plain.host, "{localhost}": url.replace("127.0.0.1", "localhost")}
+        for name, place in places.items():
+            text = text.replace(name, place)
+        return text
 
     def __enter__(self) -> OddRegistry:
         self.plain.__enter__()
@@ -872,7 +884,7 @@ class OddRegistry:
             places = {
                 "token": "/token",
                 "plain": f"{self.plain.url}/token",
-                "localhost": f"{own.replace('127.0.0.1', 'localhost')}/token",
+                "localhost": self.fill("{localhost}/token"),
                 "user": f"{own.replace('//', f'//alpha:{PASSWORD}@')}/token",
             }
             return answering(307, ("Location", places[path.rpartition("/")[2]]))
