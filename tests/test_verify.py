@@ -14,13 +14,16 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from crio_credential_provider import registryclient
-from crio_credential_provider.cli import verify
-from crio_credential_provider.demo.certificates import Authority
+from crio_credential_provider import dockerconfig, reference, registryclient
+from crio_credential_provider.cli import handedover, verify
+from crio_credential_provider.demo.certificates import Authority, server_context
 from crio_credential_provider.demo.cluster import ApiServer
 from crio_credential_provider.demo.registry import MirrorRegistry
+from crio_credential_provider.dockerconfig import Credential
+from crio_credential_provider.pullsecrets import PullSecret
 from node import MODULE, SOURCES, Node, basic, request
 from servers import refused_port
+from test_registryclient import ODD, OddRegistry
 
 pytestmark = pytest.mark.process
 
@@ -131,6 +134,7 @@ def test_the_report_for_programs(place: Place) -> None:
         "credential": {"from": "secret", "secret": "mirror-creds", "key": place.mirror.host},
         "scheme": "http",
         "digest": digest,
+        "tokenService": None,
         "credentialSentTo": [place.mirror.host],
         "exchanges": [
             f"GET {place.mirror.url}/v2/: 401",
@@ -329,22 +333,219 @@ def test_the_node_s_own_credential_where_no_mirror_is(place: Place) -> None:
     assert source["remedy"].startswith(f"the node's auth file, key {host}: was it rotated")
 
 
-def test_the_pods_own_registry_is_left_to_the_kubelet(place: Place) -> None:
-    """No table: whether imagePullSecrets have a credential is the kubelet's affair, and no verdict is given."""
+# -- what the kubelet hands over --------------------------------------------------------------------------------------
+
+
+def own_registry(place: Place) -> str:
+    """An image of a registry that no table sends elsewhere: the plugin leaves no credential for it."""
     host = place.mirror.host
     place.write_conf(f'[[registry]]\nlocation = "{host}"\ninsecure = true\n')
-    place.add_secret("mirror-creds", **{host: ("alpha", PASSWORD)})
-    image = f"{host}/hub/library/nginx:1.27"
+    return f"{host}/hub/library/nginx:1.27"
+
+
+def test_the_pods_own_secret_is_handed_over_by_the_kubelet(place: Place) -> None:
+    image = own_registry(place)
+    place.add_secret("mirror-creds", **{place.mirror.host: ("alpha", PASSWORD)})
     done = place.verify_json(image, *WEB)
-    assert (done.status, done.report["verdict"]["succeeds"], done.outcomes) == (
+    source = done.report["sources"][0]
+    assert (done.status, source["outcome"]) == (0, "ok")
+    assert source["credential"] == {"from": "kubelet", "secret": "mirror-creds", "key": place.mirror.host}
+    assert "from the kubelet" in place.verify(image, *WEB).stdout
+
+
+def test_the_pods_own_secret_is_refused(place: Place) -> None:
+    image = own_registry(place)
+    place.add_secret("mirror-creds", **{place.mirror.host: ("alpha", "of-last-year")})
+    done = place.verify_json(image, *WEB)
+    source = done.report["sources"][0]
+    assert (done.status, source["outcome"], source["cause"]) == (3, "unauthorized", "refused")
+    assert source["remedy"].startswith(f"secret mirror-creds, key {place.mirror.host}: was it rotated")
+
+
+def test_the_pod_names_no_secret(place: Place) -> None:
+    """Another secret of the namespace has it, which no kubelet hands over."""
+    image = own_registry(place)
+    place.cluster.add_pod("team-alpha", "web", "node1", image_pull_secrets=[])
+    place.add_secret("mirror-creds", **{place.mirror.host: ("alpha", PASSWORD)})
+    done = place.verify_json(image, *WEB)
+    source = done.report["sources"][0]
+    assert (done.status, source["outcome"], source["cause"]) == (3, "unauthorized", "no-credential")
+    assert "the pod's imagePullSecrets, which the kubelet hands over, have none" in source["evidence"]
+    assert f"give a pull secret in the pod's imagePullSecrets a key for {place.mirror.host}" == source["remedy"]
+
+
+def test_the_kubelets_credential_goes_before_the_plugins(place: Place) -> None:
+    """The image's registry is its own mirror; of the two secrets the pod names the wrong one."""
+    host = place.mirror.host
+    place.write_conf(table(host, f"{host}/elsewhere", more="insecure = true\n"))
+    place.cluster.add_pod("team-alpha", "web", "node1", image_pull_secrets=["old"])
+    place.add_secret("a-good", **{host: ("alpha", PASSWORD)})
+    place.add_secret("old", **{host: ("alpha", "of-last-year")})
+    source = place.verify_json(f"{host}/hub/library/nginx:1.27", *WEB).report["sources"][-1]
+    assert (source["name"], source["outcome"]) == (f"{host}/hub/library/nginx", "unauthorized")
+    assert (source["credential"]["from"], source["credential"]["secret"]) == ("kubelet", "old")
+
+
+def test_the_kubelet_tries_one_credential_after_the_other(place: Place) -> None:
+    image = own_registry(place)
+    place.cluster.add_pod("team-alpha", "web", "node1", image_pull_secrets=["old", "new"])
+    place.add_secret("old", **{place.mirror.host: ("alpha", "of-last-year")})
+    place.add_secret("new", **{place.mirror.host: ("alpha", PASSWORD)})
+    done = place.verify_json(image, *WEB)
+    assert (done.status, done.report["sources"][0]["credential"]["secret"]) == (0, "new")
+    node = {"auths": {place.mirror.host: {"auth": basic("alpha", PASSWORD)}}}
+    place.node.write("var/lib/kubelet/config.json", json.dumps(node))
+    place.add_secret("new", **{place.mirror.host: ("alpha", "mistyped")})
+    done = place.verify_json(image, *WEB)
+    assert (done.status, done.report["sources"][0]["credential"]["from"]) == (0, "node")
+
+
+def test_what_the_kubelet_hands_over_goes_before_helper_programs(place: Place) -> None:
+    place.add_secret("mirror-creds", **{place.mirror.host: ("alpha", PASSWORD)})
+    image = own_registry(place)
+    conf = place.node.registries_conf.read_text()
+    place.node.write_registries_conf(f'credential-helpers = ["other"]\n{conf}')
+    done = place.verify_json(image, *WEB)
+    assert (done.status, done.report["sources"][0]["credential"]["from"]) == (0, "kubelet")
+
+
+def test_nobody_knows_what_the_kubelet_hands_over(place: Place) -> None:
+    """The node may not read a service account's secrets: no verdict is given."""
+    image = own_registry(place)
+    place.cluster.add_service_account("team-alpha", "other", ["hidden"])
+    place.add_secret("hidden", **{place.mirror.host: ("alpha", PASSWORD)})
+    done = place.verify_json(image, "-n", "team-alpha", "--service-account", "other")
+    assert (done.status, done.report["verdict"]["succeeds"], list(done.outcomes.values())) == (1, None, ["unknown"])
+    assert "whether the kubelet hands one over is not known: " in done.stderr
+    assert "--pod" in done.report["verdict"]["remedy"]
+    place.add_secret("mirror-creds", **{place.mirror.host: ("alpha", PASSWORD)})
+    tried = place.verify_json(image, *WEB, "--mirror-registry", place.mirror.host)
+    assert (tried.status, tried.outcomes) == (0, {image.removesuffix(":1.27"): "ok"})
+
+
+def test_the_file_says_what_the_kubelet_hands_over(place: Place) -> None:
+    image = own_registry(place)
+    file = secrets_file(place, **{place.mirror.host: ("alpha", PASSWORD)})
+    done = place.verify_json(image, *WEB, "--secrets", file)
+    assert done.status == 1 and "has no Pod team-alpha/web" in done.stderr
+    objects = [json.loads(Path(file).read_text())]
+    pod = {"kind": "Pod", "metadata": {"name": "web", "namespace": "team-alpha"}}
+    for names, status in ((["from-file"], 0), ([], 3)):
+        spec = {"imagePullSecrets": [{"name": name} for name in names]}
+        listed = {"kind": "List", "items": [*objects, {**pod, "spec": spec}]}
+        with_pod = place.node.write("with-pod.json", json.dumps(listed))
+        assert place.verify(image, *WEB, "--secrets", str(with_pod)).status == status
+    account = {"kind": "ServiceAccount", "metadata": {"name": "default", "namespace": "team-alpha"}}
+    listed = {"kind": "List", "items": [*objects, {**account, "imagePullSecrets": [{"name": "from-file"}]}]}
+    with_account = place.node.write("with-account.json", json.dumps(listed))
+    done = place.verify(image, "-n", "team-alpha", "--secrets", str(with_account))
+    assert done.status == 0
+    with_account = place.node.write("with-account.json", json.dumps({"kind": "List", "items": [*objects, account]}))
+    other = place.verify(image, "-n", "team-alpha", "--secrets", str(with_account))
+    assert other.status == 1 and "but the pod may" in other.stderr
+    assert "imagePullSecrets of its own" in " ".join(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("image", "keys", "handed"),
+    [
+        ("quay.io/team/app", ("quay.io", "quay.io/team", "quay.io/other"), ("quay.io/team", "quay.io")),
+        (
+            "quay.io/team/app",
+            ("https://quay.io/v2/", "http://quay.io/v1/team"),
+            ("http://quay.io/v1/team", "https://quay.io/v2/"),
+        ),
+        ("quay.io/team/app", ("quay.io/te", "quay.io/", "quay.io:443"), ("quay.io/te", "quay.io/")),
+        ("a.corp.example/x", ("*.corp.example", "*.example", "b.corp.example"), ("*.corp.example",)),
+        ("docker.io/library/nginx", ("https://index.docker.io/v1/",), ("https://index.docker.io/v1/",)),
+        ("docker.io/library/nginx", ("https://index.docker.io/v1/", "docker.io"), ("docker.io",)),
+        ("docker.io/library/nginx", ("registry-1.docker.io",), ()),
+        ("quay.io/team/app", ("https://index.docker.io/v1/",), ()),
+    ],
+)
+def test_keys_count_as_for_the_kubelet(image: str, keys: tuple[str, ...], handed: tuple[str, ...]) -> None:
+    config = dockerconfig.loads(json.dumps({"auths": {key: {"auth": basic("u", "p")} for key in keys}}).encode())
+    found = handedover.select((PullSecret("s", config),), reference.parse(image))
+    assert tuple(entry.key for entry in found) == handed
+
+
+def test_what_has_no_user_is_not_handed_over() -> None:
+    auths = {"quay.io": {"identitytoken": "x"}, "quay.io/team": {"auth": basic("u", "p"), "identitytoken": "x"}}
+    config = dockerconfig.loads(json.dumps({"auths": auths}).encode())
+    (entry,) = handedover.select((PullSecret("s", config),), reference.parse("quay.io/team/app"))
+    assert (entry.key, entry.credential) == ("quay.io/team", Credential(b"u", b"p"))
+
+
+# -- token services and challenges, as a person reads of them ----------------------------------------------------------
+
+TOLD: dict[str, tuple[int, str, tuple[str, ...]]] = {
+    # The registry (of test_registryclient) -> exit status, the first line, and what else is said.
+    "a realm without TLS": (
         1,
-        None,
-        {f"{host}/hub/library/nginx": "unknown"},
-    )
-    assert "the kubelet hands one over" in done.stderr
-    assert f"--mirror-registry {host}" in done.report["verdict"]["remedy"]
-    tried = place.verify_json(image, *WEB, "--mirror-registry", host)
-    assert (tried.status, tried.outcomes) == (0, {f"{host}/hub/library/nginx": "ok"})
+        "Whether the pull would succeed is not known: {name}: its token service http://{plain}",
+        ("plain HTTP: the credential was not sent (CRI-O sends it)", "Harbor external_url"),
+    ),
+    "a realm on a dead port": (
+        3,
+        "The pull would fail. {name}: its token service does not answer",
+        ("http://127.0.0.1:1/service/token", "Harbor external_url"),
+    ),
+    "a web page for a token": (
+        3,
+        "The pull would fail. {name}: its token service gives no token",
+        ("{url}/token", "GitLab token_realm"),
+    ),
+    "no realm": (3, "The pull would fail. {name}: it names no token service", ("Artifactory base URL",)),
+    "a realm that nobody knows": (
+        3,
+        "The pull would fail. {name}: the name of its token service cannot be resolved",
+        ("http://auth.nowhere.invalid/token",),
+    ),
+    "401 for a token": (
+        3,
+        "The pull would fail. {name}: its token service refuses the credential",
+        ("secret mirror-creds, key {host}: was it rotated",),
+    ),
+    "503 for a token": (3, "The pull would fail. {name}: its token service is in trouble", ()),
+    "Basic first, Bearer works": (
+        3,
+        "The pull would fail. {name}: it refuses the credential by the scheme that CRI-O uses",
+        ("it offers Basic and Bearer, and CRI-O uses the first", "let it offer Bearer first or alone"),
+    ),
+    "401 that does not say how": (
+        3,
+        "The pull would fail. {name}: it does not say how it wants the credential",
+        ("without a WWW-Authenticate",),
+    ),
+    "429": (1, "Whether the pull would succeed is not known: {name}: http://{host}", ("CRI-O tries 5 times",)),
+    "an open /v2/ that is a web page": (0, "The pull would succeed: {name}:1.27 is there", ()),
+}
+
+
+@pytest.mark.parametrize("name", TOLD)
+def test_what_is_said_of_an_odd_registry(place: Place, authority: Authority, name: str) -> None:
+    status, first, words = TOLD[name]
+    odd = ODD[name]
+    context = server_context(authority.issue("r", ip_addresses=["127.0.0.1"])) if odd.tls else None
+    with OddRegistry(odd, context) as registry:
+        host = registry.registry.host
+        conf = table("docker.io", f"{host}/hub", location="hub.nowhere.invalid")
+        place.write_conf(conf.replace("insecure = true\n", "") if odd.tls else conf)
+        place.node.write(f"etc/containers/certs.d/{host}/ca.crt", authority.certificate_pem)
+        place.add_secret("mirror-creds", **{host: ("alpha", PASSWORD)})
+        done = place.verify("nginx:1.27", *WEB)
+        text = " ".join(done.stdout.split())
+
+        def fill(text: str) -> str:
+            return registry.fill(text).replace("{host}", host).replace("{name}", f"{host}/hub/library/nginx")
+
+        assert (done.status, bool(done.stderr)) == (status, status == 1), done
+        assert text.startswith(fill(first)), text
+        for word in map(fill, words):
+            assert word in text, text
+        source = place.verify_json("nginx:1.27", *WEB).report["sources"][0]
+        assert source["outcome"] == ("unknown" if odd.undecided else odd.outcome)
+        assert source["tokenService"] == (registry.fill(odd.token_service) or None)
 
 
 def test_a_helper_program_of_the_node_is_not_run(place: Place) -> None:

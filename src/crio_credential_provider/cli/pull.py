@@ -406,6 +406,12 @@ def _api(chosen: Settings, certificate: ClientCertificate | None) -> ApiServer:
     )
 
 
+def connect_as_user(chosen: Settings) -> Cluster:
+    """As the kubelet asks for what a pod names: as the kubeconfig's user."""
+    identity = _find_identity(chosen)
+    return _AsUser(_api(chosen, identity.certificate), identity.token)
+
+
 class _AsUser:
     """The seam to the API server for what is asked as the kubeconfig's user, who may have a token of his own."""
 

@@ -1,14 +1,15 @@
 """``crio-credential-provider verify``: asks every place of a pull for the image, with the credential that it will get.
 
 What is asked, in which order and with which credential is ``explanation``'s (and so the plugin's) decision; what a
-registry answers is ``registryclient``'s verdict. Knows the command line, and what both mean together: whose mistake it
-is that a pull fails.
+registry answers is ``registryclient``'s verdict; what the kubelet hands over besides is found by ``handedover``. Knows
+the command line, and what these mean together: whose mistake it is that a pull fails.
 
 JSON is one object: ``verdict`` (``succeeds``, ``source``, ``text``, ``remedy``), ``image``, ``reference``,
 ``namespace``, ``sources``, ``pluginError`` and ``notes``. Each source has ``name``, ``outcome`` (one of
 ``registryclient.OUTCOMES``, or ``blocked``, ``left-out``, ``unknown``), ``cause``, ``evidence``, ``remedy``,
-``needed``, ``insecure``, ``credential`` (``from``, ``secret``, ``key``), ``scheme``, ``digest``, ``credentialSentTo``
-and ``exchanges``; members that do not apply are null.
+``needed``, ``insecure``, ``credential`` (``from``, ``secret``, ``key``), ``scheme``, ``digest``, ``tokenService`` (its
+URL, where it is at fault), ``credentialSentTo`` and ``exchanges``; members that do not apply are null. ``from`` is
+``secret``, ``node``, ``node-helper`` or, where the kubelet hands it over, ``kubelet``.
 """
 
 from __future__ import annotations
@@ -20,25 +21,31 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import explanation, keyring, provider, registries, registryclient
-from ..explanation import NODE_HELPER, SECRET, Explanation, NotAsked, Source, shown_key
+from ..explanation import NODE, NODE_HELPER, SECRET, Explanation, NotAsked, Source, shown_key
 from ..registryclient import Verdict
-from . import pull
+from . import handedover, pull
+from .handedover import HandedOver
 from .output import FAULT, OK, UNWELL, add_output, complain, make_parser, printable, sentence, serve, write, write_json
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from ..dockerconfig import Credential
+    from ..keyring import Choice
 
 BLOCKED, LEFT_OUT, UNKNOWN = "blocked", "left-out", "unknown"
 """Outcomes of sources that were not asked, or whose answer says nothing about the pull."""
+
+_KUBELET = "kubelet"
+"""Where a source's credential is from: a secret in the pod's imagePullSecrets, through the kubelet."""
 
 _PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
 
 _DESCRIPTION = """\
 Asks each place that CRI-O would ask for an image whether it hands out the manifest, in CRI-O's order
-and with the credential that the plugin would leave for it, and says what is wrong where it does not:
-DNS, connection, TLS, credential (none, refused, not allowed), image, rate limit, no registry at all.
+and with the credential that the plugin would leave for it, or that the kubelet hands over from the
+pod's imagePullSecrets, and says what is wrong where it does not: DNS, connection, TLS, token service,
+credential (none, refused, not allowed), image, rate limit, no registry at all.
 TLS is verified as by CRI-O, with the system's CAs and those of certs.d; proxies are those of the
 running CRI-O, else of the environment.
 
@@ -58,7 +65,8 @@ Exit status:
   0  the pull would succeed: a place has the image and hands it out
   3  it would not: no place does, or CRI-O fails the pull itself
   1  not found out, told on stderr: the cluster, or a file that CRI-O reads, could not be read; or it is up to
-     a credential helper, or to what the kubelet hands over
+     a credential helper, to what the kubelet hands over, or to what CRI-O does and this does not (it sends
+     a credential to a token service without TLS, waits longer, asks again)
   2  wrong usage
 """
 
@@ -155,30 +163,51 @@ def _verify(given: argparse.Namespace) -> Report:
         # CRI-O runs helper programs alone, for every place.
         explained = explained._replace(sources=tuple(s._replace(origin=NODE_HELPER) for s in explained.sources))
     reference = asked.image.digest or asked.image.tag or "latest"
-    verdicts = _ask_all(explained, reference, chosen.root)
+    handed: tuple[HandedOver, ...] | str = ()
+    if any(source.is_open and _is_own(source, explained) for source in explained.sources):
+        handed = handedover.find(asked, explained)
+    verdicts = _ask_all(explained, reference, chosen.root, () if isinstance(handed, str) else handed)
     checked: list[Checked] = []
     serving: Checked | None = None
     namespace = resolution.account.namespace if resolution.account else ""
     for source in explained.sources:
-        found = _check(source, verdicts.get(source.source.name), serving is None, namespace)
+        shown, verdict = verdicts.get(source.source.name, (source, None))
+        found = _check(shown, verdict, serving is None, namespace)
         if _is_left_to_the_kubelet(found, explained):
-            found = _left_to_the_kubelet(found)
+            found = _left_to_the_kubelet(found, handed)
         checked.append(found)
         if serving is None and found.outcome == registryclient.OK:
             serving = found
     succeeds = _succeeds(checked)
     text, remedy = _conclusion(explained, checked, serving, reference)
     notes = [*explained.notes, *resolution.warnings]
+    if not isinstance(handed, str) and any(found.source.origin == _KUBELET for found in checked):
+        account = resolution.account
+        if account is not None and not account.pod:
+            notes.append(
+                f"taken for granted: a pod of service account {account.name} without imagePullSecrets of its own"
+            )
     if not asked.typed and not asked.image.tag:
         notes.append("a recorded request tells neither tag nor digest: latest was asked for")
     return Report(explained, reference, namespace, tuple(checked), serving, succeeds, text, remedy, tuple(notes))
 
 
-def _ask_all(explained: Explanation, reference: str, root: str) -> dict[str, Verdict]:
-    """The verdict of every source that is to be asked, all at the same time: a dead one takes its whole deadline."""
-    credentials = _credentials(explained)
+def _is_own(source: Source, explained: Explanation) -> bool:
+    """Whether CRI-O shows there what the kubelet hands over, ahead of any file."""
+    assert explained.resolution is not None
+    own = explanation.own_hosts(explained.resolution.image, explained.asked)
+    return source.source.name.partition("/")[0] in own
+
+
+def _ask_all(
+    explained: Explanation, reference: str, root: str, handed: Sequence[HandedOver]
+) -> dict[str, tuple[Source, Verdict]]:
+    """The verdict of every source that is to be asked, with what was shown there; all at the same time, as a dead one
+    takes its whole deadline."""
+    of_node = _choices_of_node(explained)
+    credentials = _credentials(explained, of_node)
     environment = _crio_environment() if not root else os.environ
-    found: dict[str, Verdict] = {}
+    found: dict[str, tuple[Source, Verdict]] = {}
     failed: list[Exception] = []
 
     def ask(source: Source) -> None:
@@ -186,13 +215,24 @@ def _ask_all(explained: Explanation, reference: str, root: str) -> dict[str, Ver
         host, _, path = name.partition("/")
         insecure = source.source.insecure
         try:
-            if source.origin == NODE_HELPER:
-                found[name] = registryclient.probe_registry(host, insecure=insecure, root=root, environment=environment)
+            shown = [(source, credentials.get(name) if source.origin else None)]
+            if handed and _is_own(source, explained):
+                # The kubelet tries one after the other, the node's own last.
+                by = [(_KUBELET, *entry) for entry in handed]
+                by += [(NODE, "", of_node[name].key, of_node[name].credential)] if name in of_node else []
+                shown = [(source._replace(origin=o, secret=secret, key=key), c) for o, secret, key, c in by]
+            elif source.origin == NODE_HELPER:
+                verdict = registryclient.probe_registry(host, insecure=insecure, root=root, environment=environment)
+                found[name] = source, verdict
                 return
-            credential = credentials.get(name) if source.origin else None
-            found[name] = registryclient.probe_manifest(
-                host, path, reference, credential, insecure=insecure, root=root, environment=environment
-            )
+            for origin, credential in shown:
+                verdict = registryclient.probe_manifest(
+                    host, path, reference, credential, insecure=insecure, root=root, environment=environment
+                )
+                if name not in found or verdict.outcome == registryclient.OK:
+                    found[name] = origin, verdict
+                if verdict.outcome not in (registryclient.UNAUTHORIZED, registryclient.FORBIDDEN):
+                    break
         except Exception as error:
             # Raised again below, in the thread that somebody listens to.
             failed.append(error)
@@ -208,15 +248,20 @@ def _ask_all(explained: Explanation, reference: str, root: str) -> dict[str, Ver
     return found
 
 
-def _credentials(explained: Explanation) -> dict[str, Credential]:
+def _choices_of_node(explained: Explanation) -> dict[str, Choice]:
+    """Name of a source -> what the node's own auth file has for it."""
+    assert explained.resolution is not None
+    config, _ = provider.global_config(explained.settings.global_auth_file)
+    selection = keyring.select(explained.resolution.sources, (), config, lambda source: True)
+    return {choice.source.name: choice for choice in selection.choices}
+
+
+def _credentials(explained: Explanation, of_node: Mapping[str, Choice]) -> dict[str, Credential]:
     """Name of a source -> what CRI-O shows there: of the auth file, else of the node's own."""
-    resolution = explained.resolution
-    assert resolution is not None
-    selection = resolution.selection
-    if selection is None:
-        config, _ = provider.global_config(explained.settings.global_auth_file)
-        selection = keyring.select(resolution.sources, (), config, lambda source: True)
-    return {choice.source.name: choice.credential for choice in selection.choices}
+    assert explained.resolution is not None
+    selection = explained.resolution.selection
+    choices = of_node.values() if selection is None else selection.choices
+    return {choice.source.name: choice.credential for choice in choices}
 
 
 def _crio_environment(processes: str = "/proc") -> Mapping[str, str]:
@@ -248,7 +293,8 @@ def _check(source: Source, verdict: Verdict | None, needed: bool, namespace: str
     if verdict.outcome == registryclient.OK and source.origin == NODE_HELPER:
         evidence = "a registry answers; CRI-O asks the node's credential helper for a credential, which is not run here"
         return Checked(source, UNKNOWN, evidence, "", verdict, needed)
-    return Checked(source, verdict.outcome, verdict.evidence, _remedy(source, verdict, namespace), verdict, needed)
+    outcome = UNKNOWN if verdict.undecided else verdict.outcome
+    return Checked(source, outcome, verdict.evidence, _remedy(source, verdict, namespace), verdict, needed)
 
 
 def _is_left_to_the_kubelet(found: Checked, explained: Explanation) -> bool:
@@ -257,24 +303,23 @@ def _is_left_to_the_kubelet(found: Checked, explained: Explanation) -> bool:
     resolution = explained.resolution
     if resolution is None or resolution.account is None or explained.error is not None:
         return False
-    place = found.source.source
-    looked = resolution.selection is not None and provider.may_use_secrets(place, explained.settings)
-    return (
-        not looked
-        and found.verdict is not None
-        and found.verdict.cause == "no-credential"
-        and place.name.partition("/")[0] in explanation.own_hosts(resolution.image, explained.asked)
-    )
+    looked = resolution.selection is not None and provider.may_use_secrets(found.source.source, explained.settings)
+    lacks = found.verdict is not None and found.verdict.cause == "no-credential"
+    return not looked and lacks and _is_own(found.source, explained)
 
 
-def _left_to_the_kubelet(found: Checked) -> Checked:
+def _left_to_the_kubelet(found: Checked, handed: Sequence[HandedOver] | str) -> Checked:
     host = found.source.source.name.partition("/")[0]
+    remedy = f"give a pull secret in the pod's imagePullSecrets a key for {host}"
+    if not isinstance(handed, str):
+        evidence = f"{found.evidence}; the pod's imagePullSecrets, which the kubelet hands over, have none for {host}"
+        return found._replace(evidence=evidence, remedy=remedy)
     return found._replace(
         outcome=UNKNOWN,
         evidence=f"{found.evidence}; the plugin leaves none for {host}, and whether the kubelet hands one over is not "
-        "looked up here",
-        remedy=f"give a pull secret in the pod's imagePullSecrets a key for {host}; --mirror-registry {host} tries "
-        "here what the namespace's secrets have",
+        f"known: {handed}",
+        remedy=f"{remedy}, and name the pod here with --pod; --mirror-registry {host} tries what the namespace's "
+        "secrets have",
     )
 
 
@@ -284,7 +329,7 @@ def _remedy(source: Source, verdict: Verdict, namespace: str) -> str:
     host = source.source.name.partition("/")[0]
     if verdict.cause == "refused" and verdict.outcome == registryclient.UNAUTHORIZED:
         return f"{holder}: was it rotated or mistyped? Write the current credential there"
-    if verdict.cause == "no-credential" and holder:
+    if verdict.cause in ("first-scheme", "no-credential") and holder:
         return f"{holder}: {verdict.remedy}"
     if verdict.cause == "not-allowed" and holder:
         return f"{holder}: may its user pull this repository, and is there one of that name?"
@@ -304,7 +349,7 @@ def _why_none(source: Source) -> str:
 
 def _holder(source: Source) -> str:
     """Where a source's credential stands."""
-    if source.origin == SECRET:
+    if source.origin in (SECRET, _KUBELET):
         return f"secret {source.secret}, key {shown_key(source.key)}"
     return f"the node's auth file, key {shown_key(source.key)}" if source.key else ""
 
@@ -344,18 +389,25 @@ def _conclusion(
 
 
 _SUMMARIES = {
-    registryclient.DNS: "its name cannot be resolved",
-    registryclient.CONNECT: "it does not answer",
-    registryclient.TLS: "it is not trusted",
-    registryclient.UNAUTHORIZED: "it wants another credential",
-    registryclient.FORBIDDEN: "it forbids this pull",
+    registryclient.DNS: "the name of {it} cannot be resolved",
+    registryclient.CONNECT: "{it} does not answer",
+    registryclient.TLS: "{it} is not trusted",
+    registryclient.UNAUTHORIZED: "{it} wants another credential",
+    registryclient.FORBIDDEN: "{it} forbids this pull",
     registryclient.NOT_FOUND: "it has no such image",
-    registryclient.RATE_LIMITED: "it limits requests for now",
-    registryclient.SERVER_ERROR: "it is in trouble",
+    registryclient.RATE_LIMITED: "{it} limits requests for now",
+    registryclient.SERVER_ERROR: "{it} is in trouble",
     registryclient.NOT_A_REGISTRY: "no registry is there",
     "no-credential": "it wants a credential, and there is none",
-    "refused": "it refuses the credential",
-    "not-tls": "it does not speak TLS",
+    "not-asked": "it does not ask for the credential",
+    "no-challenge": "it does not say how it wants the credential",
+    "no-realm": "it names no token service",
+    "unknown-challenge": "it asks for a credential in a way that CRI-O does not know",
+    "first-scheme": "{it} refuses the credential by the scheme that CRI-O uses",
+    "refused": "{it} refuses the credential",
+    "unexpected-status": "{it} answers with a status that CRI-O cannot use",
+    "token-service": "its token service gives no token",
+    "not-tls": "{it} does not speak TLS",
     "certs.d": "its certs.d cannot be used",
 }
 """In a few words, by outcome or, where that says more, by cause."""
@@ -366,7 +418,10 @@ def _summary(found: Checked) -> str:
     if verdict is None:
         return found.outcome.replace("-", " ")
     cause = "" if verdict.outcome == registryclient.CONNECT else verdict.cause
-    return _SUMMARIES.get(cause) or _SUMMARIES.get(found.outcome, found.outcome)
+    summary = _SUMMARIES.get(cause) or _SUMMARIES.get(found.outcome, found.outcome)
+    if not verdict.token_service:
+        return "its name cannot be resolved" if verdict.outcome == registryclient.DNS else summary.format(it="it")
+    return summary.format(it="its token service")
 
 
 def _count(number: int) -> str:
@@ -410,6 +465,7 @@ def _checked_json(found: Checked) -> dict[str, Any]:
         "credential": credential if source.origin else None,
         "scheme": (verdict.scheme if verdict else "") or None,
         "digest": (verdict.digest if verdict else "") or None,
+        "tokenService": (verdict.token_service if verdict else "") or None,
         "credentialSentTo": list(verdict.credential_sent_to) if verdict else [],
         "exchanges": list(verdict.exchanges) if verdict else [],
     }
@@ -461,7 +517,8 @@ def _shown_credential(found: Checked) -> str:
         return "-"
     if source.origin == NODE_HELPER:
         return "the node's credential helper"
-    return _holder(source).replace(", ", "\n", 1) or "none"
+    by = "\nfrom the kubelet" if source.origin == _KUBELET else ""
+    return _holder(source).replace(", ", "\n", 1) + by or "none"
 
 
 def _shown(found: Checked) -> str:

@@ -115,10 +115,21 @@ def probe_manifest(
 
 def _judge(client: Client, ask: Callable[[Client], tuple[str, str]]) -> Verdict:
     """The verdict of a question, which is answered with the evidence and a digest."""
-    outcome, remedy, cause, digest = OK, "", "", ""
+    fault = Fault(OK, "", "")
+    digest = ""
     try:
-        evidence, digest = ask(client)
-    except Fault as fault:
-        outcome, evidence, remedy, cause = fault.outcome, fault.evidence, fault.remedy, fault.cause
-    sent_to = tuple(dict.fromkeys(client.credential_sent_to))
-    return Verdict(outcome, evidence, remedy, cause, client.scheme, digest, sent_to, tuple(client.exchanges))
+        fault.evidence, digest = ask(client)
+    except Fault as raised:
+        fault = raised
+    return Verdict(
+        fault.outcome,
+        fault.evidence,
+        fault.remedy,
+        fault.cause,
+        client.scheme,
+        digest,
+        tuple(dict.fromkeys(client.credential_sent_to)),
+        tuple(client.exchanges),
+        fault.token_service,
+        fault.undecided,
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import errno
 import http.client
+import re
 import ssl
 import time
 import urllib.parse
@@ -25,10 +26,20 @@ from .verdict import (
     UNAUTHORIZED,
     Fault,
 )
-from .wire import Answer, Challenge, Silent, TooMuch, Url, challenges_of, parse_url
+from .wire import (
+    Answer,
+    Challenge,
+    Silent,
+    TooMuch,
+    Url,
+    challenges_of,
+    is_for_go_alone,
+    offered_schemes,
+    parse_url,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from ..dockerconfig import Credential
 
@@ -84,12 +95,15 @@ class Client:
         self._secrets = _secrets(credential)
         self._ours: set[str] = set()
         self._trust: Trust | None = None
+        self._no_token_given: Fault | None = None
 
     # -- questions ---------------------------------------------------------------------------------------------------
 
     def ask_registry(self) -> tuple[str, str]:
         """Whether there is one; the evidence."""
         answer = self._ping()
+        if _is_web_page(answer):
+            raise _no_registry(f"{self._shown(answer.url)} answers {answer.status} with a web page")
         if answer.status == 200:
             return "a registry answers, and wants no credential for GET /v2/", ""
         schemes = ", ".join(challenge.scheme for challenge in challenges_of(answer))
@@ -97,22 +111,26 @@ class Client:
 
     def ask_manifest(self, path: str, reference: str) -> tuple[str, str]:
         """The manifest's headers, with the credential; where they are refused, the whole, as CRI-O does."""
-        challenges = challenges_of(self._ping())
+        ping = self._ping()
         url = self._url(self.scheme, f"/v2/{path}/manifests/{reference}")
         scopes = [f"repository:{path}:pull"]
-        authorization = self._authorize(challenges, scopes)
-        answer = self._ask("HEAD", url, authorization)
-        wider = _missing_scope(answer)
-        if wider:
-            authorization = self._authorize(challenges, [*scopes, wider])
+        try:
+            authorization = self._authorize(ping, scopes)
             answer = self._ask("HEAD", url, authorization)
-        if answer.status != 429 and not (answer.status == 200 and answer.media_type in MANIFEST_TYPES):
-            answer = self._ask("GET", url, authorization)
-            document = answer.json()
-            if answer.status == 200 and not (isinstance(document, dict) and "schemaVersion" in document):
-                raise _no_registry(f"{self._shown(answer.url)} answers 200 with something else than a manifest")
-        if answer.status != 200:
-            raise self._refused(answer, challenges, authorization)
+            wider = _missing_scope(answer)
+            if wider:
+                authorization = self._authorize(ping, [*scopes, wider])
+                answer = self._ask("HEAD", url, authorization)
+            if answer.status != 429 and not (answer.status == 200 and answer.media_type in MANIFEST_TYPES):
+                answer = self._ask("GET", url, authorization)
+            if answer.status != 200:
+                raise self._refused(answer, ping, authorization)
+        except Fault as fault:
+            raise self._with_other_schemes(fault, ping) from None
+        document = answer.json()
+        if answer.media_type not in MANIFEST_TYPES and not (isinstance(document, dict) and "schemaVersion" in document):
+            page = ", a web page" if _is_web_page(answer) else ""
+            raise _no_registry(f"{self._shown(answer.url)} answers 200 with something else than a manifest{page}")
         separator = "@" if ":" in reference else ":"
         return f"has {path}{separator}{reference}", self._told(answer.headers.get("Docker-Content-Digest"))
 
@@ -135,15 +153,14 @@ class Client:
             return self._ping_by("http")
         except Fault as plain:
             further = plain if _STAGES.get(plain.outcome, 3) >= _STAGES.get(over_tls.outcome, 3) else over_tls
-            evidence = dict.fromkeys((over_tls.evidence, plain.evidence))
-            raise Fault(further.outcome, "; ".join(evidence), further.remedy, further.cause) from None
+            further.evidence = "; ".join(dict.fromkeys((over_tls.evidence, plain.evidence)))
+            further.undecided = over_tls.undecided or plain.undecided
+            raise further from None
 
     def _ping_by(self, scheme: str) -> Answer:
-        answer = self._ask("GET", self._url(scheme, "/v2/"))
-        if answer.status not in (200, 401):
+        answer = self._ask("GET", self._url(scheme, "/v2/"), headers_alone=_PINGED)
+        if answer.status not in _PINGED:
             raise self._no_ping(answer)
-        if answer.media_type == "text/html" and not challenges_of(answer):
-            raise _no_registry(f"{self._shown(answer.url)} answers {answer.status} with a web page")
         self.scheme = scheme
         return answer
 
@@ -154,9 +171,9 @@ class Client:
         self._ours |= {url.origin, url.shown}
         return url
 
-    def _authorize(self, challenges: Sequence[Challenge], scopes: list[str]) -> str:
+    def _authorize(self, ping: Answer, scopes: list[str]) -> str:
         """The Authorization header for the first challenge that CRI-O understands; "" without one."""
-        for challenge in challenges:
+        for challenge in challenges_of(ping):
             if challenge.scheme == "basic":
                 # Without a credential CRI-O shows an empty one.
                 return _basic(self._credential)
@@ -165,22 +182,68 @@ class Client:
         return ""
 
     def _token(self, challenge: Challenge, scopes: list[str]) -> str:
-        """A token of the service that the registry names."""
-        service = parse_url(challenge.parameters.get("realm", ""))
+        """A token of the service that the registry names; "" where it hands out an empty one, which CRI-O shows too."""
+        realm = challenge.parameters.get("realm", "")
+        service = parse_url(realm)
         if service is None:
-            raise _no_registry("its challenge names no token service")
-        answer = self._ask_token_service(service, challenge.parameters.get("service", ""), scopes)
-        if answer.status != 200:
-            raise self._no_token(answer, service)
-        document = answer.json()
-        names = ("token", "access_token")
-        found = [document.get(name) for name in names] if isinstance(document, dict) else []
-        token = next((text for text in found if isinstance(text, str) and text), "")
-        if not token or not token.isascii() or not token.isprintable():
-            shown = self._shown(service)
-            raise _no_registry(f"its token service {shown} answers 200 without a usable token", "token-service")
+            raise self._no_token_service(realm)
+        try:
+            answer = self._ask_token_service(service, challenge.parameters.get("service", ""), scopes)
+            if answer.status != 200:
+                raise self._no_token(answer, service)
+            token = self._read_token(answer, service)
+        except Fault as fault:
+            raise self._of_token_service(fault, service) from None
         self._secrets.update(_windows(token))
         return token
+
+    def _read_token(self, answer: Answer, service: Url) -> str:
+        """The token in an answer, as Go's decoder reads it: one member of a wrong type spoils the whole."""
+        document, found = answer.json(), {"token": "", "access_token": ""}
+        unusable = not isinstance(document, dict)
+        for name, value in document.items() if isinstance(document, dict) else ():
+            name, text = name.lower(), value if isinstance(value, str) else None
+            if value is None:
+                continue
+            if name in found:
+                unusable, found[name] = unusable or text is None, text or ""
+            elif name == "issued_at":
+                unusable = unusable or not _RFC3339.fullmatch(text or "")
+            elif name == "expires_in":
+                unusable = unusable or type(value) is not int
+        token = found["token"] or found["access_token"]
+        what = " with a web page and" if _is_web_page(answer) else ""
+        evidence = f"its token service {self._shown(service)} answers 200{what} without a usable token"
+        fault = Fault(NOT_A_REGISTRY, evidence, _REALM, "token-service", undecided=not (unusable or token.isascii()))
+        if unusable or not token.isascii() or not token.isprintable():
+            raise fault
+        if not token:
+            self._no_token_given = self._of_token_service(fault, service)
+        return token
+
+    def _of_token_service(self, fault: Fault, service: Url) -> Fault:
+        """A fault with its place, which is not the registry's."""
+        where = f"its token service {self._shown(service)}"
+        fault.token_service = self._shown(service)
+        if where not in fault.evidence:
+            fault.evidence = f"{where}: {fault.evidence}"
+        if fault.outcome == NOT_A_REGISTRY:
+            fault.remedy, fault.cause = _REALM, "token-service"
+        elif fault.cause in ("not-tls", "wrong-name") or (fault.outcome in (DNS, CONNECT) and fault.cause != "proxy"):
+            end = "" if fault.remedy.endswith("?") else "."
+            fault.remedy = f"{fault.remedy}{end} {_REALM[0].upper()}{_REALM[1:]}"
+        return fault
+
+    def _no_token_service(self, realm: str) -> Fault:
+        """The challenge has no realm, or one that nobody can be asked at."""
+        if is_for_go_alone(realm):
+            evidence = "its token service's URL has a user or a host beyond ASCII: it is not asked here; CRI-O asks it"
+            return Fault(NOT_A_REGISTRY, evidence, _REALM, "token-service", undecided=True)
+        told = self._told(realm)
+        has = f"its realm is {told or 'no URL'}" if realm else "it has no realm"
+        fault = Fault(NOT_A_REGISTRY, f"its Bearer challenge names no token service: {has}", _REALM, "no-realm")
+        fault.token_service = told
+        return fault
 
     def _ask_token_service(self, service: Url, name: str, scopes: list[str]) -> Answer:
         path, _, query = service.target.partition("?")
@@ -194,8 +257,10 @@ class Client:
             raise Fault(
                 TLS,
                 f"its token service {self._shown(service)} is plain HTTP: the credential was not sent (CRI-O sends it)",
-                "let the registry name a token service that speaks TLS",
+                f"let the registry name a token service that speaks TLS, as everybody on the way reads the credential; "
+                f"{_REALM}",
                 "token-service-without-tls",
+                undecided=True,
             )
         if credential.identity_token:
             wanted += [("grant_type", "refresh_token"), ("refresh_token", credential.identity_token)]
@@ -209,22 +274,42 @@ class Client:
 
     # -- one request -------------------------------------------------------------------------------------------------
 
-    def _ask(self, method: str, url: Url, authorization: str = "", content: bytes = b"") -> Answer:
-        """Asks, and follows redirects as CRI-O does; the Authorization header stays with the host it was made for."""
-        origin = url.origin
+    def _ask(
+        self,
+        method: str,
+        url: Url,
+        authorization: str = "",
+        content: bytes = b"",
+        headers_alone: frozenset[int] = frozenset(),
+    ) -> Answer:
+        """Asks, and follows redirects as CRI-O does; the Authorization header stays with the origin it was made for.
+
+        CRI-O shows it on other ports of the host and on hosts below it, until it was once led away from these.
+        """
+        first, kept_back = url, False
         for _ in range(_MAX_REDIRECTS):
-            answer = self._exchange(method, url, authorization if url.origin == origin else "", content)
+            if url.host != first.host and (":" in url.host or not url.host.endswith(f".{first.host}")):
+                authorization = ""
+            is_there = url.origin == first.origin
+            kept_back = kept_back or (bool(authorization) and not is_there)
+            answer = self._exchange(method, url, authorization if is_there else "", content, headers_alone)
             self.exchanges.append(f"{method} {self._shown(url)}: {answer.status}")
             location = answer.headers.get("Location")
-            if answer.status not in (301, 302, 303, 307, 308) or not location or content:
-                return answer
+            if answer.status not in _REDIRECTS or not location or (content and answer.status in (307, 308)):
+                return answer._replace(kept_back=kept_back)
             following = parse_url(location, url)
             if following is None:
-                raise _no_registry(f"{self._shown(url)} redirects to something that is no URL")
+                fault = _no_registry(f"{self._shown(url)} redirects to something that is no URL")
+                fault.undecided = is_for_go_alone(location, url)
+                raise fault
             url = following
+            if content:
+                method, content = "GET", b""
         raise _no_registry(f"{self._shown(url)} redirects more than {_MAX_REDIRECTS} times")
 
-    def _exchange(self, method: str, url: Url, authorization: str, content: bytes) -> Answer:
+    def _exchange(
+        self, method: str, url: Url, authorization: str, content: bytes, headers_alone: frozenset[int]
+    ) -> Answer:
         headers = {"Host": url.authority, "User-Agent": _USER_AGENT, "Docker-Distribution-API-Version": "registry/2.0"}
         if "/manifests/" in url.target:
             headers["Accept"] = ", ".join(MANIFEST_TYPES)
@@ -233,19 +318,24 @@ class Client:
         if content:
             headers["Content-Type"] = "application/x-www-form-urlencoded"
         context = self._trusted().context
+        opened = None
         try:
             opened = wire.connect(url, context, self._environment, self._deadline)
             if self._credential and (content or authorization.startswith("Basic")):
                 shown = self._shown(url._replace(target="")).partition("://")[2]
                 self.credential_sent_to.append(self._server if url.shown in self._ours else shown)
-            return wire.exchange(opened, method, url, headers, content, self._deadline)
+            return wire.exchange(opened, method, url, headers, content, self._deadline, headers_alone)
         except Fault as fault:
             where = self._shown(url._replace(target=""))
-            evidence = fault.evidence if where == url.origin else f"{where}, where it redirects, cannot be reached"
-            remedy = fault.remedy if where == url.origin else "the registry's administrator knows where it redirects"
-            raise Fault(fault.outcome, evidence, remedy, fault.cause) from None
+            if where != url.origin:
+                fault.evidence = f"{where}, where it redirects, cannot be reached"
+                fault.remedy = "the registry's administrator knows where it redirects"
+            raise
         except OSError as error:
-            raise self._unreachable(url, error) from None
+            away = self._unreachable(url, error)
+            # CRI-O gives a handshake 10 seconds, and an answer as long as it takes.
+            away.undecided = opened is not None and isinstance(error, Silent)
+            raise away from None
         except http.client.HTTPException:
             raise _no_registry(f"{self._shown(url)} does not speak HTTP") from None
         except TooMuch:
@@ -288,33 +378,76 @@ class Client:
 
     # -- what went wrong ---------------------------------------------------------------------------------------------
 
-    def _refused(self, answer: Answer, challenges: Sequence[Challenge], authorization: str) -> Fault:
+    def _refused(self, answer: Answer, ping: Answer, authorization: str) -> Fault:
         """The manifest is not handed out."""
         where, words = self._shown(answer.url), self._words(answer)
-        if answer.status in (401, 403) and answer.url.origin != self._url(self.scheme, "/").origin:
-            also = (
-                "; CRI-O shows it, as the name is the same" if answer.url.host == self._server.partition(":")[0] else ""
-            )
-            evidence = (
-                f"{where} answers {answer.status}{words}; {self._server} redirects there, where no credential was shown"
-            )
-            remedy = "the registry's administrator knows why it redirects there"
-            outcome = UNAUTHORIZED if answer.status == 401 else FORBIDDEN
-            return Fault(outcome, f"{evidence}{also}", remedy, "redirected")
+        if self._was_led_away(answer, self._url(self.scheme, "/")):
+            return self._led_away(answer, self._server)
+        if answer.status in (401, 403) and self._no_token_given:
+            return self._no_token_given
+        if answer.status in (401, 403) and not authorization and (answer.status == 401 or self._credential):
+            return self._none_shown(answer, f"{where} answers {answer.status}", words, ping)
         if answer.status == 401:
-            return self._unauthorized(f"{where} answers 401", words, challenges, authorization)
+            return self._unauthorized(f"{where} answers 401", words, authorization)
         if answer.status == 403:
-            return self._forbidden(f"{where} answers 403", words, authorization)
+            return self._forbidden(f"{where} answers 403", words)
         if answer.status == 404:
             unknown = "repository" if "NAME_UNKNOWN" in words else "manifest" if "MANIFEST_UNKNOWN" in words else ""
             remedy = "is the name right there? Some registries answer 404 to who may not see a repository"
             return Fault(NOT_FOUND, f"{where} answers 404{words}", remedy, unknown)
         return self._unwilling(answer, where)
 
-    def _forbidden(self, what: str, words: str, authorization: str) -> Fault:
-        if self._credential and not authorization:
-            evidence = f"{what}, though GET /v2/ asks for no credential, so that CRI-O shows none{words}"
-            return Fault(FORBIDDEN, evidence, _ASK, "not-asked")
+    def _was_led_away(self, answer: Answer, first: Url) -> bool:
+        """Whether a refusal may be for the lack of a credential, which a redirect took us from."""
+        return answer.kept_back or (answer.status in (401, 403) and answer.url.origin != first.origin)
+
+    def _led_away(self, answer: Answer, redirecting: str) -> Fault:
+        outcome = {401: UNAUTHORIZED, 403: FORBIDDEN, 404: NOT_FOUND}.get(answer.status, SERVER_ERROR)
+        evidence = (
+            f"{self._shown(answer.url)} answers {answer.status}{self._words(answer)}; {redirecting} redirects there, "
+            "where no credential was shown"
+        )
+        if answer.kept_back:
+            evidence += "; CRI-O shows it, on every port and subdomain of a host"
+        remedy = "the registry's administrator knows why it redirects there"
+        return Fault(outcome, evidence, remedy, "redirected", answer.kept_back)
+
+    def _none_shown(self, answer: Answer, what: str, words: str, ping: Answer) -> Fault:
+        """Nothing in the answer to ``GET /v2/`` told CRI-O to show a credential."""
+        outcome = UNAUTHORIZED if answer.status == 401 else FORBIDDEN
+        challenges = challenges_of(ping)
+        schemes = self._told(", ".join(challenge.scheme for challenge in challenges)) or "another scheme"
+        if challenges:
+            evidence = f"{what}, and wants {schemes}, which CRI-O does not know{words}"
+            return Fault(outcome, evidence, "let it offer Basic or Bearer", "unknown-challenge")
+        if ping.status == 401:
+            evidence = f"{what}; GET /v2/ is answered 401 as well, but without a WWW-Authenticate that says how: CRI-O"
+            return Fault(outcome, f"{evidence} shows no credential{words}", _SAY_HOW, "no-challenge")
+        evidence = f"{what}, though GET /v2/ asks for no credential, so that CRI-O shows none{words}"
+        return Fault(outcome, evidence, _ASK, "not-asked")
+
+    def _with_other_schemes(self, fault: Fault, ping: Answer) -> Fault:
+        """A fault with what somebody must know where CRI-O uses one of several schemes: perhaps another would do."""
+        taken = next((c.scheme for c in challenges_of(ping) if c.scheme in _SCHEMES), "")
+        others = [scheme for scheme in offered_schemes(ping) if scheme in _SCHEMES and scheme != taken]
+        is_of_it = fault.token_service or fault.cause in ("refused", "not-allowed", "unknown-challenge")
+        if not others or not is_of_it:
+            return fault
+        other = others[0].capitalize()
+        if not taken:
+            fault.evidence += f"; it offers {other} as well, but CRI-O reads the first scheme of a header alone"
+            fault.remedy = f"let it offer {other} in a WWW-Authenticate header of its own"
+            return fault
+        used = taken.capitalize()
+        fault.evidence += f"; it offers {used} and {other}, and CRI-O uses the first, {used}, alone"
+        remedy = f"let it offer {other} first or alone"
+        if fault.cause in ("refused", "not-allowed") and fault.outcome == UNAUTHORIZED:
+            fault.cause, fault.remedy = "first-scheme", f"where this credential is right, {remedy}"
+        else:
+            fault.remedy = f"{fault.remedy}; or {remedy}"
+        return fault
+
+    def _forbidden(self, what: str, words: str) -> Fault:
         if not self.credential_sent_to:
             return Fault(FORBIDDEN, f"{what} without a credential{words}", self._wanted(), "no-credential")
         remedy = "the registry's administrator grants the credential's user the right to pull this repository"
@@ -326,14 +459,7 @@ class Client:
             return "its entry has a user or a password alone, which CRI-O shows no token service: complete it"
         return "a pull secret of the namespace needs a credential for this host"
 
-    def _unauthorized(self, what: str, words: str, challenges: Sequence[Challenge], authorization: str) -> Fault:
-        if not authorization:
-            schemes = self._told(", ".join(challenge.scheme for challenge in challenges))
-            if schemes:
-                evidence = f"{what}, and wants {schemes}, which CRI-O does not know{words}"
-                return Fault(UNAUTHORIZED, evidence, "let it offer Basic or Bearer", "unknown-challenge")
-            evidence = f"{what}, though GET /v2/ asks for no credential, so that CRI-O shows none{words}"
-            return Fault(UNAUTHORIZED, evidence, _ASK, "not-asked")
+    def _unauthorized(self, what: str, words: str, authorization: str) -> Fault:
         if not self.credential_sent_to and (self._credential is None or authorization.startswith("Bearer")):
             return Fault(UNAUTHORIZED, f"{what} without a credential{words}", self._wanted(), "no-credential")
         if authorization.startswith("Bearer"):
@@ -344,6 +470,8 @@ class Client:
 
     def _no_token(self, answer: Answer, service: Url) -> Fault:
         where, words = f"its token service {self._shown(service)}", self._words(answer)
+        if self._was_led_away(answer, service):
+            return self._led_away(answer, where)
         refused = answer.status in (401, 403) or (answer.status == 400 and bool(self._credential))
         if refused and not self.credential_sent_to:
             evidence = f"{where} answers {answer.status} without a credential{words}"
@@ -352,19 +480,24 @@ class Client:
             evidence = f"{where} answers {answer.status}: it refuses the credential{words}"
             return Fault(UNAUTHORIZED, evidence, _ROTATED, "refused")
         if answer.status == 404:
-            evidence = f"{where} answers 404{words}"
-            return Fault(NOT_A_REGISTRY, evidence, "let the registry name its token service's address", "token-service")
-        return self._unwilling(answer, where)
+            return Fault(NOT_A_REGISTRY, f"{where} answers 404{words}", _REALM, "token-service")
+        fault = self._unwilling(answer, where)
+        if answer.status == 429:
+            # For a token it asks once.
+            fault.remedy, fault.undecided = "wait, or show a credential with a higher limit", False
+        return fault
 
     def _no_ping(self, answer: Answer) -> Fault:
         """``GET /v2/`` is answered neither 200 nor 401, with which CRI-O gives up."""
         where, words = self._shown(answer.url), self._words(answer)
         if answer.status == 403:
             evidence = f"{where} answers 403{words}, with which CRI-O gives up before it shows a credential"
-            remedy = "let the registry (or the proxy before it) answer 200 or 401 to GET /v2/"
-            return Fault(FORBIDDEN, evidence, remedy, "ping")
+            return Fault(FORBIDDEN, evidence, _PING, "ping")
         if answer.status in (429, *range(500, 600)):
             return self._unwilling(answer, where)
+        if words:
+            # In the form of a registry's errors.
+            return Fault(SERVER_ERROR, f"{where} answers {answer.status}{words}", _PING, "unexpected-status")
         return _no_registry(f"{where} answers {answer.status}{words}")
 
     def _unwilling(self, answer: Answer, where: str) -> Fault:
@@ -373,8 +506,10 @@ class Client:
         if answer.status == 429:
             told = [f"{name}: {self._told(answer.headers.get(name))}" for name in _LIMITS if answer.headers.get(name)]
             evidence = f"{where} answers 429{words}{''.join(f', {text}' for text in told)}"
-            remedy = "wait, or show a credential with a higher limit; CRI-O tries 5 times within some minutes"
-            return Fault(RATE_LIMITED, evidence, remedy)
+            remedy = "wait, or show a credential with a higher limit; CRI-O tries 5 times within 4 minutes at most"
+            wait = answer.headers.get("Retry-After", "").strip()
+            late = wait.isdecimal() and int(wait[:9]) > _MAX_RETRYING
+            return Fault(RATE_LIMITED, evidence, remedy, undecided=not late)
         if answer.status >= 500:
             remedy = "the registry's administrator finds the reason in its log"
             return Fault(SERVER_ERROR, f"{where} answers {answer.status}{words}", remedy)
@@ -462,7 +597,20 @@ class Client:
 _USER_AGENT = f"crio-credential-provider/{__version__} (verify)"
 _LIMITS = ("Retry-After", "RateLimit-Limit", "RateLimit-Remaining")
 _ROTATED = "was it rotated or mistyped? Write the current one into the pull secret"
+_PING = "let the registry (or the proxy before it) answer 200 or 401 to GET /v2/"
 _ASK = "let the registry answer 401 to GET /v2/ as well"
+_SAY_HOW = "let the registry, or the proxy before it, send WWW-Authenticate with its 401 to GET /v2/"
+_REALM = (
+    "the URL of the token service is set in the registry itself (Harbor external_url or hostname, Artifactory base "
+    "URL, GitLab token_realm, Quay SERVER_HOSTNAME, docker-registry auth.token.realm)"
+)
+_SCHEMES = ("basic", "bearer")
+_PINGED = frozenset((200, 401))
+_REDIRECTS = frozenset((301, 302, 303, 307, 308))
+_MAX_RETRYING = 240
+"""Seconds after which CRI-O gives up where it is asked to wait: 4 times 60 at most."""
+
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
 _PROXY = "If CRI-O uses a proxy, set HTTPS_PROXY here as its unit does"
 
 # How far a question came; an answer of any status is further than all.
@@ -485,6 +633,10 @@ _WANTS_CERTIFICATE = frozenset(
 def _no_registry(evidence: str, cause: str = "") -> Fault:
     remedy = "does the location in registries.conf name the registry, with the right port?"
     return Fault(NOT_A_REGISTRY, evidence, remedy, cause)
+
+
+def _is_web_page(answer: Answer) -> bool:
+    return answer.media_type == "text/html" and not challenges_of(answer)
 
 
 def _missing_scope(answer: Answer) -> str:

@@ -42,9 +42,23 @@ class Verdict(Record):
         digest: of the manifest, as the registry tells it; "" without one.
         credential_sent_to: the hosts that the credential was shown, in order.
         exchanges: every request with its answer, without queries and headers.
+        token_service: its URL, where it is the registry's token service that does not do its part; else "".
+        undecided: CRI-O would have gone on where this did not, as with a credential that was kept back: whether it
+            gets the manifest is not known.
     """
 
-    __slots__ = ("cause", "credential_sent_to", "digest", "evidence", "exchanges", "outcome", "remedy", "scheme")
+    __slots__ = (
+        "cause",
+        "credential_sent_to",
+        "digest",
+        "evidence",
+        "exchanges",
+        "outcome",
+        "remedy",
+        "scheme",
+        "token_service",
+        "undecided",
+    )
 
     def __init__(
         self,
@@ -56,6 +70,8 @@ class Verdict(Record):
         digest: str = "",
         credential_sent_to: tuple[str, ...] = (),
         exchanges: tuple[str, ...] = (),
+        token_service: str = "",
+        undecided: bool = False,
     ) -> None:
         self.outcome = outcome
         self.cause = cause
@@ -65,13 +81,17 @@ class Verdict(Record):
         self.digest = digest
         self.credential_sent_to = credential_sent_to
         self.exchanges = exchanges
+        self.token_service = token_service
+        self.undecided = undecided
 
 
 class Fault(Exception):
-    """Why there is no manifest."""
+    """Why there is no manifest; as in ``Verdict``."""
 
-    def __init__(self, outcome: str, evidence: str, remedy: str, cause: str = "") -> None:
+    def __init__(self, outcome: str, evidence: str, remedy: str, cause: str = "", undecided: bool = False) -> None:
         super().__init__(evidence)
+        self.token_service = ""
+        self.undecided = undecided
         self.outcome = outcome
         self.evidence = evidence
         self.remedy = remedy

@@ -69,20 +69,34 @@ def parse_url(text: str, base: Url | None = None) -> Url | None:
     host = parts.hostname or ""
     if parts.scheme not in _PORTS or not host.isascii() or not re.fullmatch(r"[\w.:-]+", host) or "@" in parts.netloc:
         return None
-    query = f"?{parts.query}" if parts.query else ""
-    target = (parts.path or "/") + query
-    if not target.isascii() or not target.isprintable() or " " in target:
-        return None
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    # Headers were decoded as Latin-1: so encoded, their bytes are those that were sent.
+    target = urllib.parse.quote(target, _KEPT, "latin-1", "replace")
     return Url(parts.scheme, host, port or _PORTS[parts.scheme], target)
 
 
+_KEPT = "!\"#$%&'()*+,/:;<=>?@[\\]^`{|}~"
+
+
+def is_for_go_alone(text: str, base: Url | None = None) -> bool:
+    """Whether CRI-O asks a URL that ``parse_url`` takes for none: one with a user, or with a host beyond ASCII."""
+    try:
+        parts = urllib.parse.urlsplit(urllib.parse.urljoin(base.origin, text) if base else text)
+        has_host = parts.scheme in _PORTS and bool(parts.hostname) and not re.search(r"\s", parts.netloc)
+    except ValueError:
+        return False
+    return has_host and ("@" in parts.netloc or not parts.netloc.isascii())
+
+
 class Answer(NamedTuple):
-    """An HTTP answer. ``url`` is the one that gave it, after all redirects."""
+    """An HTTP answer. ``url`` is the one that gave it, after all redirects; ``kept_back`` whether CRI-O would have
+    shown the credential there, which was not done."""
 
     status: int
     headers: http.client.HTTPMessage
     body: bytes
     url: Url
+    kept_back: bool = False
 
     @property
     def media_type(self) -> str:
@@ -91,7 +105,7 @@ class Answer(NamedTuple):
     def json(self) -> Any:
         """The body's value, None where it is no JSON."""
         try:
-            return json.loads(self.body)
+            return json.loads(self.body.decode(errors="replace"))
         except (ValueError, RecursionError):
             return None
 
@@ -132,6 +146,16 @@ def challenges_of(answer: Answer) -> list[Challenge]:
     return found
 
 
+def offered_schemes(answer: Answer) -> list[str]:
+    """Every scheme that is offered: those as well that containers/image does not see, further ones of a header."""
+    found: dict[str, None] = {}
+    for header in answer.headers.get_all("WWW-Authenticate") or ():
+        for piece in re.sub(r'"(?:[^"\\]|\\.)*"', '""', header).split(","):
+            if matched := re.fullmatch(rf"\s*({_SCHEME.pattern})(?:\s+\S.*)?\s*", piece):
+                found[matched[1].lower()] = None
+    return list(found)
+
+
 # -- one request ------------------------------------------------------------------------------------------------------
 
 
@@ -151,8 +175,19 @@ class Opened(NamedTuple):
     headers: dict[str, str]
 
 
-def exchange(opened: Opened, method: str, url: Url, headers: dict[str, str], content: bytes, deadline: float) -> Answer:
+def exchange(
+    opened: Opened,
+    method: str,
+    url: Url,
+    headers: dict[str, str],
+    content: bytes,
+    deadline: float,
+    headers_alone: frozenset[int],
+) -> Answer:
     """Asks once, follows nothing, and closes.
+
+    Args:
+        headers_alone: statuses whose body counts for nothing, and is not waited for.
 
     Raises:
         OSError: no answer in time, or none.
@@ -164,7 +199,8 @@ def exchange(opened: Opened, method: str, url: Url, headers: dict[str, str], con
     try:
         connection.request(method, opened.target, content or None, {**headers, **opened.headers})
         response = connection.getresponse()
-        return Answer(response.status, response.headers, response.read(), url)
+        body = b"" if response.status in headers_alone else response.read()
+        return Answer(response.status, response.headers, body, url)
     except TimeoutError:
         raise Silent from None
     finally:
@@ -328,7 +364,8 @@ def find_proxy(url: Url, environment: Mapping[str, str]) -> Proxy | None:
         host = ""
     if not host or parts.scheme != "http":
         remedy = f"give {name.upper()} as http://HOST:PORT"
-        raise Fault(CONNECT, f"{name.upper()} names a proxy of a kind that is not known here", remedy, "proxy")
+        evidence = f"{name.upper()} names a proxy of a kind that is not known here; CRI-O may know it"
+        raise Fault(CONNECT, evidence, remedy, "proxy", undecided=True)
     headers = {}
     if parts.username is not None:
         login = f"{urllib.parse.unquote(parts.username)}:{urllib.parse.unquote(parts.password or '')}"
