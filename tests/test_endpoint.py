@@ -359,7 +359,7 @@ BROKEN_KUBECONFIGS: dict[str, tuple[str | bytes, str]] = {
         "certificate-authority-data is not base64 of PEM",
     ),
     "CA data that is PEM itself": (
-        kubeconfig("https://a.example", **{"certificate-authority-data": json.dumps(PEM)}),
+        kubeconfig("https://a.example", **{"certificate-authority-data": PEM.splitlines()[0]}),
         "certificate-authority-data is not base64 of PEM",
     ),
     "CA data of no text": (
