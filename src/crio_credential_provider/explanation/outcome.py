@@ -118,11 +118,8 @@ def verdict_of_error(error: ProviderError) -> Verdict:
     if isinstance(error, NotAsked):
         return Verdict(UNKNOWN, f"Not decided: {error.message}", error.hint)
     status = exit_status(error)
-    return Verdict(
-        UNWELL,
-        f"The plugin fails (exit status {status}): {error.message}. The kubelet goes on pulling without credentials",
-        error.hint,
-    )
+    consequence = getattr(error, "consequence", "") or "The kubelet goes on pulling without credentials"
+    return Verdict(UNWELL, f"The plugin fails (exit status {status}): {error.message}. {consequence}", error.hint)
 
 
 def verdict(
