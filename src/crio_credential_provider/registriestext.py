@@ -112,13 +112,13 @@ class Written:
         self._tables = [_folded(table) for table in tables] if isinstance(tables, list) else []
 
     def line(self, path: Path) -> int:
-        """The line of something, else of what is around it, else of what is in it."""
-        left = path
-        while left:
-            if left in self._lines:
-                return self._lines[left]
-            left = left[:-1]
-        return next((line for at, line in self._lines.items() if path and at[: len(path)] == path), 0)
+        """The line of something, else of the first that is in it, else of what is around it."""
+        for length in range(len(path), 0, -1):
+            left = path[:length]
+            found = next((line for at, line in self._lines.items() if at[:length] == left), 0)
+            if found:
+                return found
+        return 0
 
     def place(self, path: Path) -> str:
         """FILE:LINE, or the file."""

@@ -1,0 +1,183 @@
+"""What a person is told to do is done, by the letter, and the pull then finds its credential.
+
+Each file is one that somebody wrote: explain is asked, its ``To do`` is carried out in the file or the secret that it
+names, and so on until there is nothing to do.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crio_credential_provider.cli import explain
+
+MIRROR = "mirror.corp.example:5000"
+CONF = "etc/containers/registries.conf"
+
+
+class Advised:
+    """A root with one registries.conf, and the secrets of a namespace as a file."""
+
+    def __init__(self, root: Path, capsys: pytest.CaptureFixture[str], conf: str, auths: dict[str, Any]) -> None:
+        self.root = root
+        self._capsys = capsys
+        self.conf = root / CONF
+        self.conf.parent.mkdir(parents=True)
+        self.conf.write_text(conf)
+        self.auths = auths
+
+    def explain(self, image: str) -> dict[str, Any]:
+        secret = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "a", "namespace": "team-alpha"},
+            "type": "kubernetes.io/dockerconfigjson",
+            "stringData": {".dockerconfigjson": json.dumps({"auths": self.auths})},
+        }
+        file = self.root / "secrets.json"
+        file.write_text(json.dumps(secret))
+        explain.run([image, "-n", "team-alpha", f"--root={self.root}", f"--secrets={file}", "--output=json"])
+        report: dict[str, Any] = json.loads(self._capsys.readouterr().out)
+        return report
+
+    def lines(self) -> list[str]:
+        return self.conf.read_text().splitlines()
+
+    def mend(self, remedy: str, text: str) -> None:
+        """Does to the file what the remedy says."""
+        lines = self.lines()
+        numbers = [int(number) for number in re.findall(rf"{re.escape(str(self.conf))}:(\d+)", remedy)]
+        assert numbers, f"no FILE:LINE in: {remedy}"
+        here = numbers[0] - 1
+        bare = re.sub(rf"{re.escape(str(self.conf))}:\d+", "@", remedy)
+        if found := re.match(r"above @ write (\[\[registry\]\]) and (location = \"[^\"]+\")", bare):
+            lines[here:here] = [found[1], found[2]]
+        elif bare.startswith("write [[registry]] above @"):
+            lines[here:here] = ["[[registry]]"]
+        elif found := re.match(r"write (location = \"[^\"]+\") below @", bare):
+            lines[here + 1 : here + 1] = [found[1]]
+        elif bare.startswith("remove one of the two tables"):
+            end = next((n for n in range(numbers[1], len(lines)) if "[[registry]]" in lines[n]), len(lines))
+            del lines[numbers[1] - 1 : end]
+        elif bare.startswith("move what is missing there from @ to @"):
+            # The second table's mirrors follow the first's.
+            end = next((n for n in range(here + 1, len(lines)) if "[[registry]]" in lines[n]), len(lines))
+            moved = [line for line in lines[here:end] if "prefix" not in line]
+            mirrors = moved[next(n for n, line in enumerate(moved) if "mirror]]" in line) :]
+            del lines[here:end]
+            after = next((n for n in range(numbers[1], len(lines)) if "[[registry]]" in lines[n]), len(lines))
+            lines[after:after] = mirrors
+        elif bare.startswith("move "):
+            line = lines.pop(here)
+            lines.insert(numbers[1] - 1, line)
+        elif found := re.match(r"in @ write ([\w-]+) in place of ([\w-]+)$", bare):
+            lines[here] = re.sub(rf"\b{found[2]}\b", found[1], lines[here], flags=re.IGNORECASE)
+        elif found := re.match(r"in @ write (unqualified-search-registries = .*?\]) above every table in place", bare):
+            del lines[here : here + 2]
+            lines.insert(0, found[1])
+        elif bare.startswith("in @ write [["):
+            lines[here] = bare.removeprefix("in @ write ")
+        elif found := re.match(r"in @ write ([\w-]+) = (.+?)( and insecure = true.*| in place of [\w-]+)?$", bare):
+            written = rf'[\w-]+(\s*=\s*)(\[.*\]|".*?"|[\w.]+)'
+            key = found[1] if re.search(rf"\b{found[1]}\b", lines[here], re.IGNORECASE) else (found[3] or "")[13:].strip()
+            assert key, f"{bare}: {lines[here]}"
+            added = "\ninsecure = true" if "insecure = true" in (found[3] or "") else ""
+            pattern = rf"\b{re.escape(key)}{written[5:]}"
+            value = found[2]
+            lines[here] = re.sub(pattern, lambda _: f"{found[1]} = {value}", lines[here], count=1, flags=re.I) + added
+        elif found := re.match(r'in @ write (".*")$', bare):
+            wrong = re.search(r": '([^']*)' (?:must be|is no)", text)
+            assert wrong, text
+            lines[here] = lines[here].replace(f'"{wrong[1]}"', found[1])
+        elif found := re.match(r"in @ remove ([\w-]+)", bare):
+            assert found[1] in lines[here]
+            del lines[here]
+        else:
+            raise AssertionError(f"what is to be done here? {remedy}")
+        self.conf.write_text("\n".join(lines) + "\n")
+
+
+HUB = '[[registry]]\nlocation = "docker.io"\n'
+A_MIRROR = f'[[registry.mirror]]\nlocation = "{MIRROR}"\n'
+SEARCH = 'unqualified-search-registries = ["docker.io"]\n'
+
+FILES: dict[str, tuple[str, str]] = {
+    "a mirror before any registry": (A_MIRROR + "insecure = true\n", "docker.io/x/y"),
+    "url in place of location": (
+        '[[registry]]\nurl = "https://docker.io"\nprefix = "docker.io"\n\n'
+        f'[[registry.mirror]]\nurl = "http://{MIRROR}"\ninsecure = true\n',
+        "docker.io/x/y",
+    ),
+    "a location with https:// and /v2/": (f'{HUB}[[registry.mirror]]\nlocation = "https://{MIRROR}/v2/"\n', "docker.io/x/y"),
+    "a location with http://": (f'{HUB}[[registry.mirror]]\nlocation = "http://{MIRROR}/hub"\n', "docker.io/x/y"),
+    "within a line": (
+        f'registry = [\n {{location = "docker.io", mirror = [\n  {{location = "https://{MIRROR}"}}\n ]}}\n]\n',
+        "docker.io/x/y",
+    ),
+    "a prefix with a scheme": (
+        f'[[registry]]\nprefix = "https://docker.io/"\nlocation = "docker.io"\n{A_MIRROR}',
+        "docker.io/x/y",
+    ),
+    "Docker Hub by its old URL": (
+        f'[[registry]]\nprefix = "docker.io"\nlocation = "https://index.docker.io/v1/"\n{A_MIRROR}',
+        "docker.io/x/y",
+    ),
+    "two files joined": (
+        f'{SEARCH}[[registry]]\n  prefix=""\n  location = "quay.io"\n  blocked = false\n\n  {A_MIRROR}'
+        '[[registry]]\n  prefix=""\n  location = "quay.io"\n  blocked = true\n',
+        "quay.io/x/y",
+    ),
+    "a misspelled location": (f'{HUB}[[registry.mirror]]\nlocaton = "{MIRROR}"\n', "docker.io/x/y"),
+    "a server": (f'{HUB}[[registry.mirror]]\nserver = "https://{MIRROR}"\n', "docker.io/x/y"),
+    "one bracket for the registry": (f'[registry]\nlocation = "docker.io"\n{A_MIRROR}', "docker.io/x/y"),
+    "one bracket for the mirror": (f'{HUB}[registry.mirror]\nlocation = "{MIRROR}"\n', "docker.io/x/y"),
+    "two s": (f'[[registries]]\nlocation = "docker.io"\n{A_MIRROR}', "docker.io/x/y"),
+    "a boolean in quotes": (f'{HUB}blocked = "false"\n{A_MIRROR}insecure = "true"\n', "docker.io/x/y"),
+    "a mirror of text": (f'{HUB}mirror = ["{MIRROR}"]\n', "docker.io/x/y"),
+    "a location in a list": (f'{HUB}[[registry.mirror]]\nlocation = ["{MIRROR}"]\n', "docker.io/x/y"),
+    "no location beside the prefix": (f'[[registry]]\nprefix = "docker.io"\n{A_MIRROR}', "docker.io/x/y"),
+    "a search registry of text": (f'unqualified-search-registries = "docker.io"\n{HUB}{A_MIRROR}', "nginx"),
+    "a search registry with a scheme": (f'unqualified-search-registries = ["https://docker.io"]\n{HUB}{A_MIRROR}', "x"),
+    "a search registry with a path": (f'unqualified-search-registries = ["docker.io/library"]\n{HUB}{A_MIRROR}', "x"),
+    "a short-name-mode of another spelling": (f'short-name-mode = "Permisive"\n{HUB}{A_MIRROR}', "docker.io/x/y"),
+    "digest_only": (f'{HUB}{A_MIRROR}pull-from-mirror = "tag_only"\n', "docker.io/x/y"),
+    "pull-from-mirror of the registry": (f'{HUB}pull-from-mirror = "all"\n{A_MIRROR}', "docker.io/x/y"),
+    "a wildcard with a path": (
+        f'[[registry]]\nprefix = "*.corp.example/team"\nlocation = "x.example"\n{A_MIRROR}',
+        "a.corp.example/team/y",
+    ),
+    "version 1 and 2": (f'[registries.search]\nregistries = ["docker.io"]\n{HUB}{A_MIRROR}', "nginx"),
+    # What CRI-O takes and reads past.
+    "keys after a mirror": (f'{HUB}{A_MIRROR}\n{SEARCH}short-name-mode = "permissive"\n', "nginx"),
+    "keys after a registry": (f"{HUB}{SEARCH}{A_MIRROR}", "nginx"),
+    "mirrors": (f'{HUB}[[registry.mirrors]]\nlocation = "{MIRROR}"\n', "docker.io/x/y"),
+    "mirror at the top": (f'{HUB}[[mirror]]\nlocation = "{MIRROR}"\n', "docker.io/x/y"),
+    "a second table with the mirrors": (f'{HUB}[[registry]]\nprefix = "docker.io"\nlocation = "docker.io"\n{A_MIRROR}', "q/y"),
+    # What comes of it at a pull.
+    "a path in upper case": (f'{HUB}[[registry.mirror]]\nlocation = "{MIRROR}/Hub"\n', "docker.io/x/y"),
+    "a blank": (f'{HUB}[[registry.mirror]]\nlocation = "{MIRROR} "\n', "docker.io/x/y"),
+    "a scheme in upper case": (f'{HUB}[[registry.mirror]]\nlocation = "HTTPS://{MIRROR}"\n', "docker.io/x/y"),
+    "a tag": (f'{HUB}[[registry.mirror]]\nlocation = "{MIRROR}/hub:latest"\n', "docker.io/x/y"),
+    "a host without a dot": (f'{HUB}[[registry.mirror]]\nlocation = "mirror/hub"\n', "docker.io/x/y"),
+    "a user": (f'{HUB}[[registry.mirror]]\nlocation = "user@{MIRROR}"\n', "docker.io/x/y"),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_doing_what_it_says_mends_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    conf, image = FILES[name]
+    image = f"docker.io/{image}" if image == "q/y" else image
+    place = Advised(tmp_path, capsys, conf, {host: {"auth": "dTpw"} for host in (MIRROR, "mirror:443")})
+    for step in range(6):
+        report = place.explain(image)
+        if report["verdict"]["remedy"] is None:
+            break
+        assert "CRI-O" not in report["verdict"]["remedy"], "a consequence, and no remedy"
+        place.mend(report["verdict"]["remedy"], report["verdict"]["text"])
+    assert step > 0, f"nothing was to be done: {report['verdict']}"
+    assert report["verdict"]["status"] == "well", (place.conf.read_text(), report["verdict"])
+    assert report["sources"][0]["credential"]["secret"] == "a", (place.conf.read_text(), report["verdict"])
