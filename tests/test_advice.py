@@ -13,7 +13,11 @@ from typing import Any
 
 import pytest
 
+from crio_credential_provider import keyring
 from crio_credential_provider.cli import explain
+from crio_credential_provider.dockerconfig import AuthEntry, DockerConfig
+from crio_credential_provider.explanation import near
+from crio_credential_provider.pullsecrets import PullSecret
 
 MIRROR = "mirror.corp.example:5000"
 CONF = "etc/containers/registries.conf"
@@ -83,7 +87,9 @@ class Advised:
             lines[here] = bare.removeprefix("in @ write ")
         elif found := re.match(r"in @ write ([\w-]+) = (.+?)( and insecure = true.*| in place of [\w-]+)?$", bare):
             written = rf'[\w-]+(\s*=\s*)(\[.*\]|".*?"|[\w.]+)'
-            key = found[1] if re.search(rf"\b{found[1]}\b", lines[here], re.IGNORECASE) else (found[3] or "")[13:].strip()
+            key = (
+                found[1] if re.search(rf"\b{found[1]}\b", lines[here], re.IGNORECASE) else (found[3] or "")[13:].strip()
+            )
             assert key, f"{bare}: {lines[here]}"
             added = "\ninsecure = true" if "insecure = true" in (found[3] or "") else ""
             pattern = rf"\b{re.escape(key)}{written[5:]}"
@@ -112,7 +118,10 @@ FILES: dict[str, tuple[str, str]] = {
         f'[[registry.mirror]]\nurl = "http://{MIRROR}"\ninsecure = true\n',
         "docker.io/x/y",
     ),
-    "a location with https:// and /v2/": (f'{HUB}[[registry.mirror]]\nlocation = "https://{MIRROR}/v2/"\n', "docker.io/x/y"),
+    "a location with https:// and /v2/": (
+        f'{HUB}[[registry.mirror]]\nlocation = "https://{MIRROR}/v2/"\n',
+        "docker.io/x/y",
+    ),
     "a location with http://": (f'{HUB}[[registry.mirror]]\nlocation = "http://{MIRROR}/hub"\n', "docker.io/x/y"),
     "within a line": (
         f'registry = [\n {{location = "docker.io", mirror = [\n  {{location = "https://{MIRROR}"}}\n ]}}\n]\n',
@@ -156,7 +165,10 @@ FILES: dict[str, tuple[str, str]] = {
     "keys after a registry": (f"{HUB}{SEARCH}{A_MIRROR}", "nginx"),
     "mirrors": (f'{HUB}[[registry.mirrors]]\nlocation = "{MIRROR}"\n', "docker.io/x/y"),
     "mirror at the top": (f'{HUB}[[mirror]]\nlocation = "{MIRROR}"\n', "docker.io/x/y"),
-    "a second table with the mirrors": (f'{HUB}[[registry]]\nprefix = "docker.io"\nlocation = "docker.io"\n{A_MIRROR}', "q/y"),
+    "a second table with the mirrors": (
+        f'{HUB}[[registry]]\nprefix = "docker.io"\nlocation = "docker.io"\n{A_MIRROR}',
+        "q/y",
+    ),
     # What comes of it at a pull.
     "a path in upper case": (f'{HUB}[[registry.mirror]]\nlocation = "{MIRROR}/Hub"\n', "docker.io/x/y"),
     "a blank": (f'{HUB}[[registry.mirror]]\nlocation = "{MIRROR} "\n', "docker.io/x/y"),
@@ -181,3 +193,93 @@ def test_doing_what_it_says_mends_the_file(tmp_path: Path, capsys: pytest.Captur
     assert step > 0, f"nothing was to be done: {report['verdict']}"
     assert report["verdict"]["status"] == "well", (place.conf.read_text(), report["verdict"])
     assert report["sources"][0]["credential"]["secret"] == "a", (place.conf.read_text(), report["verdict"])
+
+
+# -- keys of a secret -------------------------------------------------------------------------------------------------
+
+PLACES = (MIRROR, f"{MIRROR}/hub", "mirror.corp.example", "mirror.corp.example/v2/app")
+"""Locations of the mirror."""
+
+PREFIXES = (
+    "",
+    "docker://",
+    "HTTPS://",
+    "Https://",
+    "oci://",
+    "//",
+    "/",
+    " ",
+    "user@",
+    "https://user:canary@",
+    "http://",
+)
+SUFFIXES = (
+    "",
+    "/",
+    "//",
+    "/v2/",
+    "/v2",
+    "/v1/",
+    "/v2/_catalog",
+    "/hub/",
+    "/hub",
+    "/Hub",
+    "/hub:latest",
+    " ",
+    "/ ",
+    "?x=y",
+)
+HOSTS = (
+    *(MIRROR, MIRROR.upper(), "mirror.corp.example", "mirror.corp.example:443", "miror.corp.example:5000"),
+    *("*.corp.example", "*.example", "mirror.corp.example:5001"),
+)
+ODD_KEYS = tuple(
+    dict.fromkeys(f"{prefix}{host}{suffix}" for host in HOSTS for prefix in PREFIXES for suffix in SUFFIXES)
+)
+
+
+def test_a_key_with_v2_and_a_slash_is_to_be_the_host(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    conf = f'{HUB}[[registry.mirror]]\nlocation = "{MIRROR}/hub"\n'
+    place = Advised(tmp_path, capsys, conf, {f"{MIRROR}/v2/": {"auth": "dTpw"}})
+    verdict = place.explain("docker.io/library/alpine")["verdict"]
+    assert verdict["text"].endswith(f"its v2 is taken for the path of a repository: write {MIRROR}")
+    assert verdict["remedy"].startswith(f"in secret a write the key {MIRROR} in place of {MIRROR}/v2/; or give ")
+    place.auths = {MIRROR: {"auth": "dTpw"}}
+    assert place.explain("docker.io/library/alpine")["verdict"]["status"] == "well"
+
+
+@pytest.mark.parametrize("location", PLACES)
+def test_every_key_that_it_says_to_write_is_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], location: str
+) -> None:
+    """All odd keys at once as secrets' entries would hide each other: each is asked for by itself, in the core."""
+    place = Advised(tmp_path, capsys, f'{HUB}[[registry.mirror]]\nlocation = "{location}"\n', {})
+    repository = f"{location}/library/alpine"
+    told: set[str] = set()
+    for key in ODD_KEYS:
+        ring = keyring.Keyring([PullSecret("a", DockerConfig({key: AuthEntry("dTpw", "", "", "")}, {}))])
+        found = None if list(ring.candidates(repository)) else near.why_key(key, repository, "docker.io")
+        if found is not None and ": write " in found[1]:
+            assert "canary" not in found[1]
+            told.add(found[1].rpartition(": write ")[2])
+        elif found is None and key.lower().strip("/ ").endswith(MIRROR) and location.startswith(MIRROR):
+            assert list(ring.candidates(repository)), f"{key!r} neither serves nor is told"
+    assert told
+    for written in told:
+        place.auths = {written: {"auth": "dTpw"}}
+        report = place.explain("docker.io/library/alpine")
+        assert report["verdict"]["status"] == "well", (written, report["verdict"])
+        assert report["sources"][0]["credential"]["key"] == written
+
+
+def test_the_command_that_it_gives_makes_a_key_that_is_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, location in enumerate((*PLACES, "docker.io/team", "192.0.2.1:80/x")):
+        conf = f'[[registry]]\nlocation = "quay.io"\n[[registry.mirror]]\nlocation = "{location}"\n'
+        place = Advised(tmp_path / str(number), capsys, conf, {})
+        remedy = place.explain("quay.io/x/alpine")["verdict"]["remedy"]
+        server = re.search(r"--docker-server=(\S+)", remedy)
+        assert server
+        place.auths = {server[1]: {"auth": "dTpw"}}
+        assert place.explain("quay.io/x/alpine")["verdict"]["status"] == "well"

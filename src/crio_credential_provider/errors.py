@@ -51,9 +51,7 @@ class ConfigError(ProviderError):
 
     fault = "config"
 
-    def __init__(
-        self, message: str, hint: str = "", *, rule: str = "", line: int = 0, consequence: str = ""
-    ) -> None:
+    def __init__(self, message: str, hint: str = "", *, rule: str = "", line: int = 0, consequence: str = "") -> None:
         super().__init__(message, hint)
         self.rule = rule
         self.line = line

@@ -151,9 +151,7 @@ class Written:
             yield from self._unknown(table, at, _REGISTRY, "of [[registry]]")
             mirrors = table.get("mirror")
             for position, mirror in enumerate(mirrors if isinstance(mirrors, list) else ()):
-                yield from self._unknown(
-                    _folded(mirror), (*at, "mirror", position), _MIRROR, "of [[registry.mirror]]"
-                )
+                yield from self._unknown(_folded(mirror), (*at, "mirror", position), _MIRROR, "of [[registry.mirror]]")
             prefix = _prefix(table)
             if first.setdefault(prefix, number) != number:
                 earlier, here = self.place(("registry", first[prefix])), self.place(at)

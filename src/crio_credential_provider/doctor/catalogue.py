@@ -523,7 +523,7 @@ _REGISTRIES = {
         "CRI-O never asks that mirror: it goes on to the next source.",
         "No host name has an underscore, by the grammar of image references and by that of certificates. CRI-O's "
         "library takes such a location for a repository without a host, so that nothing is left to connect to.",
-        "CRI-O's log: \"Trying to access\" with that name, and an error about its host; then the next source.",
+        'CRI-O\'s log: "Trying to access" with that name, and an error about its host; then the next source.',
         "Give the mirror a name without an underscore, and write it as its location.",
     ),
     "mirror-blocked": Entry(
