@@ -84,17 +84,16 @@ class Advised:
             del lines[here : here + 2]
             lines.insert(0, found[1])
         elif bare.startswith("in @ write [["):
-            lines[here] = bare.removeprefix("in @ write ")
+            lines[here] = bare.removeprefix("in @ write ").partition(" in place of ")[0]
         elif found := re.match(r"in @ write ([\w-]+) = (.+?)( and insecure = true.*| in place of [\w-]+)?$", bare):
-            written = rf'[\w-]+(\s*=\s*)(\[.*\]|".*?"|[\w.]+)'
             key = (
                 found[1] if re.search(rf"\b{found[1]}\b", lines[here], re.IGNORECASE) else (found[3] or "")[13:].strip()
             )
             assert key, f"{bare}: {lines[here]}"
             added = "\ninsecure = true" if "insecure = true" in (found[3] or "") else ""
-            pattern = rf"\b{re.escape(key)}{written[5:]}"
-            value = found[2]
-            lines[here] = re.sub(pattern, lambda _: f"{found[1]} = {value}", lines[here], count=1, flags=re.I) + added
+            pattern = rf"""\b{re.escape(key)}(\s*=\s*)(\[.*\]|".*?"|[\w.]+)"""
+            setting = f"{found[1]} = {found[2]}"
+            lines[here] = re.sub(pattern, lambda _, setting=setting: setting, lines[here], count=1, flags=re.I) + added
         elif found := re.match(r'in @ write (".*")$', bare):
             wrong = re.search(r": '([^']*)' (?:must be|is no)", text)
             assert wrong, text
@@ -149,6 +148,8 @@ FILES: dict[str, tuple[str, str]] = {
     "a mirror of text": (f'{HUB}mirror = ["{MIRROR}"]\n', "docker.io/x/y"),
     "a location in a list": (f'{HUB}[[registry.mirror]]\nlocation = ["{MIRROR}"]\n', "docker.io/x/y"),
     "no location beside the prefix": (f'[[registry]]\nprefix = "docker.io"\n{A_MIRROR}', "docker.io/x/y"),
+    "an empty location": (f'[[registry]]\nprefix = "docker.io"\nlocation = ""\n{A_MIRROR}', "docker.io/x/y"),
+    "a misspelled registry": (f'[[registy]]\nlocation = "docker.io"\n{A_MIRROR}', "docker.io/x/y"),
     "a search registry of text": (f'unqualified-search-registries = "docker.io"\n{HUB}{A_MIRROR}', "nginx"),
     "a search registry with a scheme": (f'unqualified-search-registries = ["https://docker.io"]\n{HUB}{A_MIRROR}', "x"),
     "a search registry with a path": (f'unqualified-search-registries = ["docker.io/library"]\n{HUB}{A_MIRROR}', "x"),
@@ -175,6 +176,10 @@ FILES: dict[str, tuple[str, str]] = {
     "a scheme in upper case": (f'{HUB}[[registry.mirror]]\nlocation = "HTTPS://{MIRROR}"\n', "docker.io/x/y"),
     "a tag": (f'{HUB}[[registry.mirror]]\nlocation = "{MIRROR}/hub:latest"\n', "docker.io/x/y"),
     "a host without a dot": (f'{HUB}[[registry.mirror]]\nlocation = "mirror/hub"\n', "docker.io/x/y"),
+    "Docker Hub for a part of it": (
+        f'[[registry]]\nprefix = "docker.io/library"\nlocation = "docker.io"\n{A_MIRROR}',
+        "docker.io/library/alpine",
+    ),
     "a user": (f'{HUB}[[registry.mirror]]\nlocation = "user@{MIRROR}"\n', "docker.io/x/y"),
 }
 
@@ -184,15 +189,57 @@ def test_doing_what_it_says_mends_the_file(tmp_path: Path, capsys: pytest.Captur
     conf, image = FILES[name]
     image = f"docker.io/{image}" if image == "q/y" else image
     place = Advised(tmp_path, capsys, conf, {host: {"auth": "dTpw"} for host in (MIRROR, "mirror:443")})
-    for step in range(6):
-        report = place.explain(image)
-        if report["verdict"]["remedy"] is None:
-            break
+    steps = 0
+    while (report := place.explain(image))["verdict"]["remedy"] is not None:
+        steps += 1
+        assert steps < 6
         assert "CRI-O" not in report["verdict"]["remedy"], "a consequence, and no remedy"
         place.mend(report["verdict"]["remedy"], report["verdict"]["text"])
-    assert step > 0, f"nothing was to be done: {report['verdict']}"
+    assert steps > 0, f"nothing was to be done: {report['verdict']}"
     assert report["verdict"]["status"] == "well", (place.conf.read_text(), report["verdict"])
     assert report["sources"][0]["credential"]["secret"] == "a", (place.conf.read_text(), report["verdict"])
+
+
+# What can be told and not mended without knowing more: what the To do has to say, with its line.
+TOLD: dict[str, tuple[str, int, str]] = {
+    "a mirror above its registry": (
+        f'{A_MIRROR}[[registry]]\nlocation = "docker.io"\n',
+        1,
+        "below the [[registry]] that it mirrors",
+    ),
+    "no quotes": ("[[registry]]\nlocation = docker.io\n", 2, "within double quotes"),
+    "curly quotes": ("[[registry]]\nlocation = \u201cdocker.io\u201d\n", 2, "within double quotes"),
+    "a key twice": (f'{HUB}location = "docker.io"\n', 3, "remove one of the two"),
+    "Docker's daemon.json": ('{"registry-mirrors": ["https://x.example"]}', 1, "write [[registry]] tables"),
+    "containerd's hosts.toml": (
+        f'server = "https://docker.io"\n[host."https://{MIRROR}"]\n',
+        1,
+        "write [[registry]] and [[registry.mirror]]",
+    ),
+    "an IPv6 address": (
+        f'{HUB}[[registry.mirror]]\nlocation = "[fd00::1]:5000"\n',
+        4,
+        "no image reference has an IPv6",
+    ),
+    "an underscore": (f'{HUB}[[registry.mirror]]\nlocation = "hub_cache:5000"\n', 4, "without an underscore"),
+    "a mirror without its location": (f"{HUB}[[registry.mirror]]\ninsecure = true\n", 3, "write location = "),
+    "a mirror of text at the top": (f'mirror = ["{MIRROR}"]\n{HUB}', 1, "below its [[registry]]"),
+    "a user with a password": (
+        f'{HUB}[[registry.mirror]]\nlocation = "https://user:canary@{MIRROR}"\n',
+        4,
+        f'write location = "{MIRROR}"',
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TOLD)
+def test_what_to_do_names_the_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    conf, line, words = TOLD[name]
+    place = Advised(tmp_path, capsys, conf, {})
+    report = place.explain("docker.io/library/alpine")
+    remedy = report["verdict"]["remedy"]
+    assert f"{place.conf}:{line}" in remedy and words in remedy
+    assert "canary" not in json.dumps(report)
 
 
 # -- keys of a secret -------------------------------------------------------------------------------------------------

@@ -222,7 +222,7 @@ def _from_url(
         )
     if not separator or scheme.lower() != "https":
         raise ConfigError(f"{named}, which is not {_FORM}", "begin it with https://" if url else "", rule="kubeconfig")
-    authority, slash, path = rest.partition("/")
+    authority, _, path = rest.partition("/")
     for character, what in (("@", "a user name"), ("?", "a query"), ("#", "a fragment")):
         if character in authority or (character in path and character != "@"):
             raise ConfigError(f"{named}, which is not {_FORM}", f"remove {what} from it", rule="kubeconfig")

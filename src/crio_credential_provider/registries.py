@@ -474,16 +474,9 @@ def _no_reference(registry: Registry, location: str, complaint: str, rest: str) 
         text = registriesfile.written(registry.file, data)
         line = text.line(text.location(registry.prefix, location))
         where = f"{registry.file}:{line}" if line else where
-    meant = registriestext.corrected(location)
-    try:
-        remedy = f'write location = "{meant}"' if str(reference.parse(meant + rest)) == meant + rest else ""
-    except ReferenceSyntaxError:
-        remedy = ""
-    if not remedy:
-        remedy = "write a location of the form HOST[:PORT][/PATH], its path in lower case, that makes one"
     return ConfigError(
         f"{where}: [[registry]] with prefix {registry.prefix!r}: {registriesfile.cut(complaint)}",
-        f"in {where} {registriesfile.cut(remedy)}",
+        f"in {where} {registriesfile.cut(registriestext.location_for(location, rest))}",
         rule="pull-source",
         line=line,
         consequence="CRI-O fails every pull of this image with it, from the other sources as well",

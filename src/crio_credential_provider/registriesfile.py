@@ -186,22 +186,30 @@ def _decode(data: bytes) -> dict[str, Any]:
         line = data.count(b"\n", 0, error.start) + 1
         raise _Refused(f"not valid TOML: byte {error.start} is not UTF-8", "toml-syntax", line=line) from None
     except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        remedy = "remove one of the two" if "Cannot overwrite" in reason or "Cannot declare" in reason else ""
-        if remedy:
-            reason += ": a key or table is there twice"
-        raise _Refused(
-            f"not valid TOML: {reason}", "toml-syntax", remedy=remedy, line=_line_of_syntax(reason, data)
-        ) from None
+        raise _not_toml("nested too deeply" if isinstance(error, RecursionError) else str(error), data) from None
     return document
 
 
-def _line_of_syntax(reason: str, data: bytes) -> int:
-    """tomli's own word for it; 0 where it has none."""
+def _not_toml(reason: str, data: bytes) -> ConfigError:
+    """The error of the parser, with what people most often did."""
     digits = reason.partition("at line ")[2].partition(",")[0]
-    if digits.isdigit():
-        return int(digits)
-    return len(data.splitlines()) if "at end of document" in reason else 0
+    line = int(digits) if digits.isdigit() else len(data.splitlines()) if "at end of document" in reason else 0
+    remedy = ""
+    if "Cannot overwrite" in reason or "Cannot declare" in reason:
+        from .tomllines import find_lines
+
+        lines = find_lines(data.decode("utf-8", "replace"))
+        early = next((at for path, at in lines.items() if path[:2] == ("registry", "mirror")), 0)
+        if early:
+            line, reason = early, f"[[registry.mirror]] stands above every [[registry]] ({reason})"
+            remedy = "move [[registry.mirror]] from {where} below the [[registry]] that it mirrors"
+        else:
+            reason, remedy = f"{reason}: a key or table is there twice", "remove one of the two"
+    elif "Invalid value" in reason:
+        remedy = 'write the value within double quotes, as in location = "docker.io"'
+    elif data.lstrip().startswith(b"{"):
+        reason, remedy = f"{reason}: it looks like JSON", "write [[registry]] tables"
+    return _Refused(f"not valid TOML: {reason}", "toml-syntax", remedy=remedy, line=line)
 
 
 def _parse_float(text: str) -> float:
@@ -274,9 +282,14 @@ def _get_tables(table: dict[str, Any], key: str, where: str, at: Path = ()) -> l
     header = "[[registry.mirror]]" if at else f"[[{key}]]"
     expected, path, remedy = f"an array of tables, {header}", (*at, key), f"write {header}"
     if not at and isinstance(value, dict) and set(value) == {"mirror"}:
+        from .registriestext import nearest_key
+
         expected += ": [[registry.mirror]] stands here with no [[registry]] above it"
         path += ("mirror", 0)
         remedy = 'above {where} write [[registry]] and location = "docker.io", or whichever registry is mirrored'
+        meant = [other for other in table if other != key and nearest_key(other, (key,))]
+        if meant:
+            path, remedy = (meant[0],), f"write [[registry]] in place of [[{meant[0]}]]"
     elif isinstance(value, list) and all(isinstance(item, str) for item in value):
         tables = ", ".join(f'{{location = "{item}"}}' for item in value)
         remedy = f"write {key} = [{tables}]"
@@ -484,8 +497,9 @@ def _trim(text: str, where: str, path: Path, plain_http: str = "") -> str:
         meant = f'"{corrected(trimmed) or _LOCATION}"'
         # A list is told by the entry.
         remedy = f"write {path[-1]} = {meant}" if path[-1] in ("location", "prefix") else f"write {meant}"
+        shown = text.partition("://")[0] + "://***@" + text.rpartition("@")[2] if "@" in text else text
         raise _Refused(
-            f"{where}: {text!r} must be a host, with port and path where needed, without a scheme",
+            f"{where}: {shown!r} must be a host, with port and path where needed, without a scheme",
             "scheme-in-location",
             path,
             remedy + (plain_http if trimmed.startswith("http://") else ""),
@@ -505,8 +519,10 @@ def _missing_location(message: str, rule: str, path: Path, given: dict[str, Any]
     if key:
         remedy = f'write location = "{corrected(value) or _LOCATION}" in place of {key}'
         return _Refused(f"{message}; {key} is no key", rule, (*path, key), remedy)
-    prefix = given.get("prefix") or ""
-    return _Refused(message, rule, path, f'write location = "{corrected(prefix) or _LOCATION}" below {{where}}')
+    written_one = f'write location = "{corrected(given.get("prefix") or "") or _LOCATION}"'
+    if "location" in given:
+        return _Refused(message, rule, (*path, "location"), written_one)
+    return _Refused(message, rule, path, f"{written_one} below {{where}}")
 
 
 def _check_table(table: _Table) -> None:
@@ -582,7 +598,7 @@ def _check_conflicts(tables: list[_Table]) -> None:
 
 def _check_search_registry(host: str) -> str:
     path: Path = ("unqualified-search-registries",)
-    trimmed = _trim(host, path[0], path)
+    trimmed = _trim(host, "unqualified-search-registries", path)
     if not reference.is_domain(trimmed):
         from .registriestext import corrected
 

@@ -29,6 +29,8 @@ _REGISTRY = ("prefix", "location", "insecure", "blocked", "mirror-by-digest-only
 _MIRROR = ("location", "insecure", "pull-from-mirror")
 _LOCATION_ALIKE = ("url", "uri", "host", "hostname", "server", "endpoint", "address", "registry", "source", "name")
 """What other programs call a location."""
+_FOREIGN = ("plugins", "host", "server", "registry-mirrors", "insecure-registries", "configs")
+"""Keys of containerd's and Docker's files."""
 _ALIKE = 0.75
 _HUB = ("index.docker.io", "registry-1.docker.io", "hub.docker.com", "registry.hub.docker.com")
 
@@ -56,15 +58,31 @@ def corrected(location: str) -> str:
         return ""
 
 
+def location_for(location: str, rest: str) -> str:
+    """What to do about a location with which no reference can be made of what follows it."""
+    meant = corrected(location)
+    for text in (meant, f"{meant}/library"):
+        try:
+            if meant and str(reference.parse(text + rest)) == text + rest:
+                return f'write location = "{text}"'
+        except ReferenceSyntaxError:
+            pass
+    if "[" in location:
+        return "write a host name in place of the address: no image reference has an IPv6 address"
+    if "_" in location.partition("/")[0]:
+        return "write a host name without an underscore: no image reference has one in its host"
+    return "write a location of the form HOST[:PORT][/PATH], its path in lower case"
+
+
 def meant_location(table: dict[str, Any]) -> tuple[str, str]:
     """The key that somebody wrote for ``location`` in a table that has none, with its value; ("", "") for none."""
     for key, value in table.items():
-        if isinstance(value, str) and key not in _REGISTRY and _near(key, ("location",)):
+        if isinstance(value, str) and key not in _REGISTRY and nearest_key(key, ("location",)):
             return key, value
     return "", ""
 
 
-def _near(key: str, known: tuple[str, ...]) -> str:
+def nearest_key(key: str, known: tuple[str, ...]) -> str:
     """The known key for which another one was most likely written, or ""."""
     if "location" in known and key in _LOCATION_ALIKE:
         return "location"
@@ -159,8 +177,8 @@ class Written:
                     "[[registry]]",
                     self.line(at),
                     here,
-                    f"it is the second for {prefix!r}: the one at {earlier} counts, and of this one nothing, its mirrors "
-                    "included",
+                    f"it is the second for {prefix!r}: the one at {earlier} counts, and of this one nothing, not even "
+                    "its mirrors",
                     f"move what is missing there from {here} to {earlier}, and remove the second [[registry]]",
                 )
 
@@ -168,7 +186,7 @@ class Written:
         for key in table:
             if key not in known:
                 path = (*at, key)
-                text, remedy = self._why(key, at, known, whose, isinstance(table[key], (list, dict)))
+                text, remedy = self._why(key, at, known, whose, _is_table(table[key]))
                 yield Ignored(
                     key,
                     self.line(path),
@@ -190,10 +208,19 @@ class Written:
             return text, f"move {key} from {here} above {header}"
         if key in _REGISTRY:
             remedy = f"in {here} write [[registry.mirror]]" if is_table else f"write [[registry]] above {here}"
+            if key == "mirror" and not is_table:
+                remedy = f"write a [[registry.mirror]] below its [[registry]], with a location, in place of {here}"
             return "it belongs into a [[registry]], and none is above it", remedy
-        if meant := _near(key, known):
+        if not at and key in _FOREIGN:
+            remedy = f"write [[registry]] and [[registry.mirror]], each with its location, in place of {here}"
+            return "it is a key of containerd or Docker", remedy
+        if meant := nearest_key(key, known):
             return f"it is no key {whose}; {meant} is", f"in {here} write {meant} in place of {key}"
         return f"it is no key {whose}", ""
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and bool(value) and isinstance(value[0], dict))
 
 
 def _folded(table: Any) -> dict[str, Any]:

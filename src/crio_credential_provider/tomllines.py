@@ -12,6 +12,8 @@ from .native import fold
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import NoReturn
+
     Path = tuple[str | int, ...]
 
 
@@ -22,8 +24,7 @@ def find_lines(text: str) -> dict[Path, int]:
     try:
         scanner.scan()
     except (IndexError, RecursionError):
-        pass
-    return scanner.lines
+        return scanner.lines
 
 
 class _Scanner:
@@ -35,8 +36,8 @@ class _Scanner:
         self._tables: dict[Path, int] = {}
         self.lines: dict[Path, int] = {}
 
-    def scan(self) -> None:
-        """Every statement: a header, or a key with its value."""
+    def scan(self) -> NoReturn:
+        """Every statement, a header or a key with its value, up to the IndexError at the end of the text."""
         table: Path = ()
         while True:
             self._skip(" \t\n")

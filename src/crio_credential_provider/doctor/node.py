@@ -16,7 +16,6 @@ from ..errors import ConfigError, UsageError
 from ..registries import Configuration
 from ..settings import Settings
 from . import crio, kubelet, providerconfig
-from .commandline import Origin
 from .crio import Crio
 from .kubelet import BIN_DIR, PROVIDER_CONFIG, Kubelet, Version
 from .providerconfig import NAME, Provider, ProviderConfig

@@ -184,7 +184,8 @@ def _remedy(resolution: Resolution, source: Source, settings: Settings) -> str:
     named = holders.get(settings.secrets_from)
     where = f", named in the imagePullSecrets of {named}" if named else ""
     return (
-        f"{_mended_key(source)}give the namespace a pull secret with a key for {host}{where}: kubectl -n {account.namespace} create secret "
+        f"{_mended_key(source)}give the namespace a pull secret with a key for {host}{where}: "
+        f"kubectl -n {account.namespace} create secret "
         f"docker-registry NAME --docker-server={host} --docker-username=USER --docker-password=PASSWORD"
     )
 

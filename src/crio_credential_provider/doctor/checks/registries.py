@@ -103,10 +103,13 @@ def check_registries(node: Node) -> Results:
 def _check_ignored(file: str, text: str) -> Results:
     """What CRI-O reads past in a file that it takes."""
     for ignored in registriesfile.written(file, text.encode()).ignored():
-        code = "registries-table-ignored" if ignored.key == "[[registry]]" else "registries-key-ignored"
         evidence = at(file, f"{ignored.key}: {ignored.text}", ignored.line)
         remedy = f"{ignored.remedy}; then: systemctl reload crio"
-        yield find(code, evidence, remedy=remedy, severity="" if ignored.is_mistake else "note")
+        if ignored.key == "[[registry]]":
+            yield find("registries-table-ignored", evidence, remedy=remedy)
+        else:
+            severity = "" if ignored.is_mistake else "note"
+            yield find("registries-key-ignored", evidence, remedy=remedy, severity=severity)
 
 
 def check_locations(node: Node) -> Results:
@@ -121,9 +124,8 @@ def check_locations(node: Node) -> Results:
             remedy = f"give the mirror a host name without an underscore, and write that in {mirror.origin}"
             yield find("mirror-host-underscore", evidence, remedy=remedy)
         elif not _is_usable(mirror.location):
-            meant = registriestext.corrected(mirror.location)
-            form = f'write location = "{meant}"' if meant else "write a location of the form HOST[:PORT][/PATH]"
-            yield find("mirror-location-unusable", evidence, remedy=f"in {mirror.origin} {form}")
+            remedy = f"in {mirror.origin} {registriestext.location_for(mirror.location, '/team/image')}"
+            yield find("mirror-location-unusable", evidence, remedy=remedy)
         elif (blocker := _blocker(node, mirror)) is not None:
             blocked.setdefault(blocker.prefix, []).append(mirror)
     for mirrors in blocked.values():
