@@ -92,8 +92,8 @@ class Advised:
             assert key, f"{bare}: {lines[here]}"
             added = "\ninsecure = true" if "insecure = true" in (found[3] or "") else ""
             pattern = rf"""\b{re.escape(key)}(\s*=\s*)(\[.*\]|".*?"|[\w.]+)"""
-            setting = f"{found[1]} = {found[2]}"
-            lines[here] = re.sub(pattern, lambda _, setting=setting: setting, lines[here], count=1, flags=re.I) + added
+            setting = f"{found[1]} = {found[2]}".replace("\\", "\\\\")
+            lines[here] = re.sub(pattern, setting, lines[here], count=1, flags=re.IGNORECASE) + added
         elif found := re.match(r'in @ write (".*")$', bare):
             wrong = re.search(r": '([^']*)' (?:must be|is no)", text)
             assert wrong, text
