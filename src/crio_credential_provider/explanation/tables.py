@@ -18,6 +18,8 @@ from .records import MOST_TOLD, WELL, File, Match, OtherTable, Source, Table, Ta
 
 def find_tables(resolution: Resolution, settings: Settings) -> Tables:
     """What the configuration says of the resolution's image; the files alone where it could not be loaded."""
+    # Files may have changed since this process last explained a pull.
+    _written.cache_clear()
     files = _files(settings)
     config, name = resolution.config, resolution.image.name
     if config is None:
