@@ -17,7 +17,6 @@ from crio_credential_provider.doctor.kubelet import find_gate, find_kubelet, pac
 from crio_credential_provider.doctor.located import Syntax, loads_yaml, toml_line, toml_value_line
 from crio_credential_provider.doctor.node import search_files
 from crio_credential_provider.doctor.providerconfig import duration, pattern_fault
-from crio_credential_provider.doctor.refusedline import find_line
 from crio_credential_provider.doctor.tree import Tree, Unreadable
 from crio_credential_provider.errors import ConfigError
 from node import TESTS
@@ -159,7 +158,7 @@ def test_a_refusal_of_registries_conf_has_its_line() -> None:
         else:
             continue
         count += 1
-        line = find_line(text, refused.message)
+        line = refused.line
         assert 0 <= line <= len(text.splitlines()) + 1, name
         told += line > 0
         # Where Go's parser tells a line as well, the two agree.
@@ -167,7 +166,7 @@ def test_a_refusal_of_registries_conf_has_its_line() -> None:
         if theirs and refused.rule == "toml-syntax":
             syntax += abs(line - int(theirs[1])) <= 1
     assert count > 40 and syntax > 3
-    assert told >= 0.95 * count, f"{told} of {count}"
+    assert told >= 0.97 * count, f"{told} of {count}"
 
 
 def test_the_same_files_as_the_plugin_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

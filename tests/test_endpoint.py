@@ -165,7 +165,6 @@ def test_the_environment_file(root: Root, text: str, url: str) -> None:
         (b"KUBERNETES_SERVICE_HOST=\n", "has no KUBERNETES_SERVICE_HOST"),
         (b"\xff\xfe\x00", "has no KUBERNETES_SERVICE_HOST"),
         (b"KUBERNETES_SERVICE_HOST=a.example\nKUBERNETES_SERVICE_PORT=many\n", "not https://HOST[:PORT]"),
-        (b"KUBERNETES_SERVICE_HOST=a.example/path\n", "not https://HOST[:PORT]"),
         (b"KUBERNETES_SERVICE_HOST=user@a.example\n", "not https://HOST[:PORT]"),
     ],
 )
@@ -255,6 +254,61 @@ def test_what_is_kept_holds_no_credential_of_the_kubelet(root: Root) -> None:
     assert b"canary" not in content and b"Y2FuYXJ5" not in content
 
 
+CA = {"certificate-authority": "/ca.crt"}
+
+
+@pytest.mark.parametrize(
+    ("server", "url"),
+    [
+        ("https://rancher.example/k8s/clusters/c-1", "https://rancher.example:443/k8s/clusters/c-1"),
+        ("https://rancher.example:8443//k8s/clusters/c-1//", "https://rancher.example:8443/k8s/clusters/c-1"),
+        ("https://a.example/", "https://a.example:443"),
+        ("HTTPS://a.example:6443", "https://a.example:6443"),
+        ("Https://[2001:db8::1]:6443/x/", "https://[2001:db8::1]:6443/x"),
+        ("a.example:6443", "https://a.example:6443"),
+        ("192.0.2.1:6443/", "https://192.0.2.1:6443"),
+        ("[2001:db8::1]:6443", "https://[2001:db8::1]:6443"),
+        ("localhost:6443", "https://localhost:6443"),
+        ("a.example", "https://a.example:443"),
+        ("https://a.example/a%2Fb/@c", "https://a.example:443/a%2Fb/@c"),
+        ("https://a.example/x/../y/./z", "https://a.example:443/y/z"),
+    ],
+)
+def test_a_server_that_client_go_takes(root: Root, server: str, url: str) -> None:
+    root.write(KUBELET_CONF, kubeconfig(f'"{server}"', **CA))
+    assert root.find().url == url
+    if "://" in server:
+        assert root.find("--apiserver", server).url == url
+
+
+@pytest.mark.parametrize(
+    ("server", "words"),
+    [
+        ("http://a.example:8080", "is plain HTTP"),
+        ("HTTP://a.example/x", "name the API server's TLS port with https://"),
+        ("https://user:canary@a.example/x", "remove a user name from it"),
+        ("https://a.example/x?y=z", "remove a query from it"),
+        ("https://a.example#x", "remove a fragment from it"),
+    ],
+)
+def test_a_server_that_is_refused_is_named_with_its_line(root: Root, server: str, words: str) -> None:
+    text = kubeconfig(f'"{server}"', **CA)
+    path = root.write(KUBELET_CONF, text)
+    line = next(n for n, written in enumerate(text.splitlines(), 1) if server in written)
+    with pytest.raises(ConfigError) as caught:
+        root.find()
+    assert (caught.value.line, caught.value.message.startswith(f"{path}:{line} names")) == (line, True)
+    assert words in str(caught.value) and "canary" not in str(caught.value)
+
+
+def test_without_a_current_context_the_contexts_are_named(root: Root) -> None:
+    contexts = "- name: a\n  context: {cluster: default-cluster}\n- name: b\n  context: {cluster: default-cluster}\n"
+    text = kubeconfig("https://a.example").replace("current-context: default-context\n", "")
+    root.write(KUBELET_CONF, text.replace("contexts:\n", f"contexts:\n{contexts}"))
+    with pytest.raises(ConfigError, match=r"has no current-context; write one of its contexts as .*: 'a', 'b'"):
+        root.find()
+
+
 BROKEN_KUBECONFIGS: dict[str, tuple[str | bytes, str]] = {
     "no YAML": ("a: [1,\nb: }", "is not valid YAML at line 2"),
     "a tab": ("a:\n\tb: 1\n", "is not valid YAML at line 2"),
@@ -278,7 +332,15 @@ BROKEN_KUBECONFIGS: dict[str, tuple[str | bytes, str]] = {
     ),
     "no server": (kubeconfig(""), "not https://HOST[:PORT]"),
     "plain HTTP": (kubeconfig("http://a.example:8080"), "not https://HOST[:PORT]"),
-    "a server with a path": (kubeconfig("https://a.example/k8s/clusters/c1"), "not https://HOST[:PORT]"),
+    "HOST:PORT without anything for TLS": (
+        kubeconfig("a.example:6443").partition("users:")[0],
+        "not https://HOST[:PORT]",
+    ),
+    "HOST:PORT/PATH": (kubeconfig("a.example:6443/x", **CA), "not https://HOST[:PORT]"),
+    "a path with a blank": (kubeconfig('"https://a.example/x y"'), "not https://HOST[:PORT]"),
+    "a path with a fragment": (kubeconfig('"https://a.example/x#y"'), "not https://HOST[:PORT]"),
+    "a path of other letters": (kubeconfig("https://a.example/\u00fc"), "not https://HOST[:PORT]"),
+    "a port of 5,000 digits": (kubeconfig(f"https://a.example:{'9' * 5000}"), "not https://HOST[:PORT]"),
     "a server with a user": (kubeconfig("https://user:canary@a.example"), "not https://HOST[:PORT]"),
     "a server with a query": (kubeconfig("https://a.example?x"), "not https://HOST[:PORT]"),
     "a server with a line break": (kubeconfig('"https://a.example:1\\r\\nX-Y: z"'), "not https://HOST[:PORT]"),
@@ -290,6 +352,14 @@ BROKEN_KUBECONFIGS: dict[str, tuple[str | bytes, str]] = {
     "a bare IPv6": (kubeconfig('"https://::1:6443"'), "not https://HOST[:PORT]"),
     "CA data of no base64": (
         kubeconfig("https://a.example", **{"certificate-authority-data": "a"}),
+        "certificate-authority-data is not base64 of PEM",
+    ),
+    "CA data that is a path": (
+        kubeconfig("https://a.example", **{"certificate-authority-data": "/etc/kubernetes/pki/ca.crt"}),
+        "certificate-authority-data is not base64 of PEM",
+    ),
+    "CA data that is PEM itself": (
+        kubeconfig("https://a.example", **{"certificate-authority-data": PEM.splitlines()[0]}),
         "certificate-authority-data is not base64 of PEM",
     ),
     "CA data of no text": (
@@ -315,7 +385,7 @@ def test_a_kubeconfig_of_5_mib(root: Root) -> None:
         root.find()
 
 
-@pytest.mark.parametrize("name", ["http://a.example", "a.example:6443", "https://", "https://a.example/x", "ftp://a"])
+@pytest.mark.parametrize("name", ["http://a.example", "a.example:6443", "https://", "https://a.example/x?y", "ftp://a"])
 def test_an_apiserver_flag_that_is_no_url(root: Root, name: str) -> None:
     with pytest.raises(ConfigError, match=r"--apiserver names the API server .* not https://HOST\[:PORT\]"):
         root.find("--apiserver", name)

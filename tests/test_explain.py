@@ -297,10 +297,11 @@ def test_a_broken_configuration_is_the_plugins_own_fault(place: Place) -> None:
     done = place.alpha()
     assert done.status == 3
     assert done.report["plugin"]["outcome"] == "fault-config"
-    assert "10-bad.conf: not valid TOML" in done.report["verdict"]["text"]
+    assert "10-bad.conf:1: not valid TOML" in done.report["verdict"]["text"]
+    assert done.report["verdict"]["remedy"].endswith("10-bad.conf:1")
     states = {os.path.basename(file["path"]): file["state"] for file in done.report["registries"]["files"]}
     assert states["registries.conf"] == "read"
-    assert states["10-bad.conf"].startswith("not valid TOML")
+    assert states["10-bad.conf"].startswith("line 1: not valid TOML")
     assert (done.report["sources"], done.report["then"], done.report["answer"]) == ([], [], None)
 
 

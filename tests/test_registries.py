@@ -99,7 +99,8 @@ def test_a_bad_mirror_for_every_kind_is_an_error_with_table_and_reason() -> None
         "/etc/main.conf: [[registry]] with prefix 'quay.io': the mirror 'no-dot' makes no valid reference of "
         "'quay.io/app:latest': 'no-dot/app:latest' would mean 'docker.io/no-dot/app:latest'"
     )
-    assert caught.value.hint == "CRI-O fails every pull of this image with it, from the other sources as well"
+    assert caught.value.hint == 'in /etc/main.conf write location = "no-dot:443"'
+    assert caught.value.consequence == "CRI-O fails every pull of this image with it, from the other sources as well"
     assert caught.value.rule == "pull-source"
 
 
@@ -198,10 +199,11 @@ def test_an_alias_that_a_drop_in_takes_back_leaves_the_search_registries() -> No
 )
 def test_a_refusal_names_file_table_and_reason(text: str, message: str, rule: str) -> None:
     error = refusal(text)
-    assert error.message.startswith(f"/etc/main.conf: {message}")
-    assert (error.rule, error.hint) == (rule, REFUSED)
+    assert error.line > 0 and error.message.startswith(f"/etc/main.conf:{error.line}: {message}")
+    assert (error.rule, error.consequence) == (rule, REFUSED)
+    assert f"/etc/main.conf:{error.line}" in error.hint and REFUSED in str(error)
     error = refusal("", **{"20.conf": text})
-    assert error.message.startswith(f"/d/20.conf: {message}")
+    assert error.message.startswith(f"/d/20.conf:{error.line}: {message}")
 
 
 @pytest.mark.parametrize(
@@ -218,8 +220,8 @@ def test_a_refusal_names_file_table_and_reason(text: str, message: str, rule: st
 )
 def test_a_refusal_quotes_no_more_than_a_line(text: str) -> None:
     error = refusal(text.replace("{}", "x" * 100_000))
-    assert len(error.message) < 700
-    assert error.rule and error.hint == REFUSED
+    assert len(error.message) < 700 and len(error.hint) < 700
+    assert error.rule and error.consequence == REFUSED
 
 
 def test_a_location_without_end_makes_an_error_of_one_line() -> None:

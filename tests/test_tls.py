@@ -206,6 +206,26 @@ def test_tls_server_name(alpha_node: Node, authority: Authority, alpha: str) -> 
         assert peer.established == 1
 
 
+@pytest.mark.parametrize("end", ["", "/"])
+@pytest.mark.parametrize("scheme", ["https", "HTTPS"])
+def test_an_api_server_below_a_path_is_asked_there(
+    alpha_node: Node, cluster: ApiServer, alpha: str, scheme: str, end: str
+) -> None:
+    """Rancher's proxy: https://rancher.example/k8s/clusters/c-1."""
+    cluster.prefix = "/k8s/clusters/c-1"
+    server = f"{scheme}{cluster.url.removeprefix('https')}{end}"
+    alpha_node.write_kubeconfig(server, cluster.authority.certificate_pem)
+    assert_served(alpha_node, cluster, alpha)
+    cluster.tokens_seen = 0
+    ca = alpha_node.write("ca.pem", cluster.authority.certificate_pem)
+    assert_served(alpha_node, cluster, alpha, "--apiserver", server, "--certificate-authority", str(ca))
+
+
+def test_a_server_without_a_scheme_is_asked_by_tls(alpha_node: Node, cluster: ApiServer, alpha: str) -> None:
+    alpha_node.write_kubeconfig(cluster.url.removeprefix("https://"), cluster.authority.certificate_pem)
+    assert_served(alpha_node, cluster, alpha)
+
+
 def test_a_wrong_tls_server_name(alpha_node: Node, authority: Authority, identity: Identity, alpha: str) -> None:
     with Peer(drain, context=server_context(identity)) as peer:
         alpha_node.write_kubeconfig(peer.url, authority.certificate_pem, **{"tls-server-name": "other.example"})
@@ -236,7 +256,8 @@ def test_an_insecure_skip_tls_verify_in_the_kubeconfig_does_not_count(
     with Peer(drain, context=server_context(identity)) as peer:
         alpha_node.write_kubeconfig(peer.url, **{"insecure-skip-tls-verify": "true"})
         run = alpha_node.run(request(token=alpha), "--deadline", "2s")
-        assert_refused(run, alpha_node, "cannot be trusted")
+        told = f"insecure-skip-tls-verify in {alpha_node.kubeconfig} does not count here"
+        assert_refused(run, alpha_node, "cannot be trusted", "give the cluster's CA", told)
         assert bytes(peer.received) == b""
 
 

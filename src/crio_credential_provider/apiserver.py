@@ -142,11 +142,12 @@ class ApiServer:
         return value
 
     def _exchange(self, method: str, path: str, token: str, content: bytes) -> tuple[int, dict[str, str], bytes]:
-        host = self._endpoint.url.removeprefix("https://")
+        endpoint = self._endpoint
         authorization = f"Authorization: Bearer {token}\r\n" if token else ""
         body = f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n" if content else ""
         request = (
-            f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n{authorization}Accept: application/json\r\n{body}"
+            f"{method} {endpoint.path}{path} HTTP/1.1\r\nHost: {endpoint.authority}\r\n{authorization}"
+            f"Accept: application/json\r\n{body}"
             f"User-Agent: crio-credential-provider/{__version__}\r\n\r\n"
         )
         try:
@@ -250,6 +251,8 @@ class ApiServer:
                 f"give the cluster's CA with --certificate-authority, or mend {endpoint.origin}",
             ),
         )
+        if endpoint.skips_verifying:
+            hint += f"; insecure-skip-tls-verify in {endpoint.origin} does not count here"
         return ClusterError(f"the API server {endpoint.url} cannot be trusted: {reason}; the token was not sent", hint)
 
     def _no_tls(self, error: ssl.SSLError) -> ClusterError:

@@ -35,8 +35,12 @@ CERTIFICATE_AUTHORITIES = (
 """Where installers leave the CA of the API server, for nodes without a kubeconfig."""
 
 _MAX_SIZE = 4 * 1024 * 1024
+_MAX_SHOWN = 200
 
 _IPV6 = "0123456789abcdefABCDEF:."
+_BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
+_PATH = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~/%:@!$&'()*+,;="
+"""What a path may be made of (RFC 3986): it becomes part of each request's first line."""
 _HOST = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._"
 
 
@@ -57,28 +61,44 @@ class Endpoint(Record):
 
     Attributes:
         host, port: to connect to.
+        path: in front of every request's own, "" or with a slash at its beginning alone.
         server_name: the name or address that its certificate must have.
         ca_file: path of the CA certificates, or "".
         ca_data: the same as PEM text, or ""; with neither the system's own are taken.
+        skips_verifying: whether the kubeconfig has ``insecure-skip-tls-verify``, which does not count here.
         origin: where this was found, for people.
     """
 
-    __slots__ = ("ca_data", "ca_file", "host", "origin", "port", "server_name")
+    __slots__ = ("ca_data", "ca_file", "host", "origin", "path", "port", "server_name", "skips_verifying")
 
     def __init__(
-        self, host: str, port: int, origin: str, ca_file: str = "", ca_data: str = "", server_name: str = ""
+        self,
+        host: str,
+        port: int,
+        origin: str,
+        ca_file: str = "",
+        ca_data: str = "",
+        server_name: str = "",
+        path: str = "",
+        skips_verifying: bool = False,
     ) -> None:
         self.host = host
         self.port = port
+        self.path = path
+        self.skips_verifying = skips_verifying
         self.server_name = server_name or host
         self.ca_file = ca_file
         self.ca_data = ca_data
         self.origin = origin
 
     @property
+    def authority(self) -> str:
+        """Host and port as in a URL."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
     def url(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"https://{host}:{self.port}"
+        return f"https://{self.authority}{self.path}"
 
 
 def find_endpoint(settings: Settings) -> Endpoint:
@@ -179,27 +199,53 @@ def _kubeconfig_of_parent() -> str:
     return ""
 
 
-def _from_url(url: str, origin: str, ca_file: str = "", ca_data: str = "", server_name: str = "") -> Endpoint:
+_FORM = "https://HOST[:PORT][/PATH]"
+
+
+def _from_url(
+    url: str,
+    origin: str,
+    ca_file: str = "",
+    ca_data: str = "",
+    server_name: str = "",
+    skips_verifying: bool = False,
+) -> Endpoint:
+    """The endpoint of a URL as client-go takes it (rest/url_utils.go): the scheme in any case, a path kept in front of
+    every request's own. Neither a query nor a user has a place in it."""
+    named = f"{origin} names the API server {_shown_url(url)!r}"
     scheme, separator, rest = url.partition("://")
-    authority, _, path = rest.partition("/")
-    if scheme != "https" or not separator or path.strip("/") or "@" in authority:
+    if separator and scheme.lower() == "http":
         raise ConfigError(
-            f"{origin} names the API server {_without_userinfo(url)!r}, which is not https://HOST[:PORT]",
-            "the pod's token is sent over verified TLS only",
+            f"{named}, which is plain HTTP, not {_FORM}",
+            "the pod's token is sent over verified TLS only: name the API server's TLS port with https://",
+            rule="kubeconfig",
         )
+    if not separator or scheme.lower() != "https":
+        raise ConfigError(f"{named}, which is not {_FORM}", "begin it with https://" if url else "", rule="kubeconfig")
+    authority, _, path = rest.partition("/")
+    for character, what in (("@", "a user name"), ("?", "a query"), ("#", "a fragment")):
+        if character in authority or (character in path and character != "@"):
+            raise ConfigError(f"{named}, which is not {_FORM}", f"remove {what} from it", rule="kubeconfig")
     is_ipv6 = authority.startswith("[")
     host, _, port = authority.rpartition("]") if is_ipv6 else authority.partition(":")
-    port = port.lstrip(":") or "443"
+    port = port.removeprefix(":") if is_ipv6 else port
+    port = port or "443"
     host = host.removeprefix("[")
-    if not (_is_address(host) if is_ipv6 else _is_host(host)) or not (
-        port.isascii() and port.isdigit() and 0 < int(port) < 65536
+    if (
+        not (_is_address(host) if is_ipv6 else _is_host(host))
+        or not (port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536)
+        or path.strip(_PATH)
     ):
-        raise ConfigError(f"{origin} names the API server {url!r}, which is not https://HOST[:PORT]")
+        raise ConfigError(f"{named}, which is not {_FORM}", rule="kubeconfig")
     if server_name and not _is_host(server_name) and not _is_address(server_name):
         raise ConfigError(
-            f"{origin}: tls-server-name {server_name!r} is no host name and no address", rule="kubeconfig"
+            f"{origin}: tls-server-name {server_name!r} is not a host name or an address",
+            "write the name that the API server's certificate is for, without scheme and port",
+            rule="kubeconfig",
         )
-    return Endpoint(host, int(port), origin, ca_file, ca_data, server_name)
+    # As client-go joins it with each request's path: single slashes, none at the end.
+    path = os.path.normpath(f"/{path.lstrip('/')}").rstrip("/")
+    return Endpoint(host, int(port), origin, ca_file, ca_data, server_name, path, skips_verifying)
 
 
 def _is_host(text: str) -> bool:
@@ -211,8 +257,11 @@ def _is_address(text: str) -> bool:
     return not text.strip(_IPV6)
 
 
-def _without_userinfo(url: str) -> str:
-    return url.partition("://")[0] + "://..." if "@" in url else url
+def _shown_url(url: str) -> str:
+    """A URL in an error: without the user and password that it may have, and no longer than a line."""
+    if "@" in url:
+        return f"{url.partition('://')[0][:10]}://..." if "://" in url else "..."
+    return url if len(url) <= _MAX_SHOWN else f"{url[:_MAX_SHOWN]}..."
 
 
 # -- apiserver-url.env ------------------------------------------------------------------------------------------------
@@ -251,7 +300,27 @@ def _from_kubeconfig(path: str, settings: Settings) -> Endpoint:
     given = settings.certificate_authority
     ca_data = "" if given else _pem(kept, path)
     ca_file = given or ("" if ca_data else _absolute(kept["certificate-authority"], path, settings.root))
-    return _from_url(kept["server"], path, ca_file, ca_data, kept["tls-server-name"])
+    server, skips = kept["server"], kept["insecure-skip-tls-verify"] == "true"
+    try:
+        bare = server.rstrip("/")
+        if bare and "/" not in bare and (ca_file or ca_data or kept["client-certificate"]):
+            # HOST:PORT is TLS where there is something to do TLS with (client-go: defaultServerUrlFor).
+            server = f"https://{bare}"
+        return _from_url(server, path, ca_file, ca_data, kept["tls-server-name"], skips)
+    except ConfigError as error:
+        line = _line_of_server(path, kept["server"])
+        if not line:
+            raise
+        message = f"{path}:{line}{error.message.removeprefix(path)}"
+        raise ConfigError(message, error.hint, rule=error.rule, line=line) from None
+
+
+def _line_of_server(path: str, server: str) -> int:
+    """The line of a kubeconfig on which a server stands in so many letters, else 0."""
+    lines = _read(path).decode(errors="replace").splitlines()
+    return next(
+        (n for n, line in enumerate(lines, 1) if server and server in line and "server" in line.partition(":")[0]), 0
+    )
 
 
 def _absolute(named: str, kubeconfig: str, root: str) -> str:
@@ -265,7 +334,9 @@ def _absolute(named: str, kubeconfig: str, root: str) -> str:
     return root + named if kubeconfig.startswith(below) and not named.startswith(below) else named
 
 
-_CLUSTER_MEMBERS = ("server", "certificate-authority", "certificate-authority-data", "tls-server-name")
+_CLUSTER_MEMBERS = (
+    *("server", "certificate-authority", "certificate-authority-data", "tls-server-name", "insecure-skip-tls-verify"),
+)
 _USER_MEMBERS = ("client-certificate", "client-key")
 _EMBEDDED = ("client-certificate-data", "client-key-data")
 
@@ -292,10 +363,18 @@ def _load_kubeconfig(path: str, settings: Settings) -> dict[str, str]:
 
 def _pem(kept: dict[str, str], path: str) -> str:
     """The CA certificates that are embedded in a kubeconfig, "" for none."""
+    data = kept["certificate-authority-data"]
     try:
-        return binascii.a2b_base64(kept["certificate-authority-data"]).decode("ascii")
+        # A path, or PEM as it stands: a2b_base64 skips what is not of the alphabet.
+        if "".join(data.split()).strip(_BASE64):
+            raise ValueError
+        return binascii.a2b_base64(data).decode("ascii")
     except ValueError:
-        raise ConfigError(f"{path}: certificate-authority-data is not base64 of PEM", rule="kubeconfig") from None
+        raise ConfigError(
+            f"{path}: certificate-authority-data is not base64 of PEM",
+            "write what base64 -w0 makes of the cluster's CA file, or name that file as certificate-authority",
+            rule="kubeconfig",
+        ) from None
 
 
 def _parse(path: str) -> Any:
@@ -315,11 +394,11 @@ def _parse(path: str) -> Any:
 
 def _current(document: Any, path: str) -> tuple[Any, Any]:
     """Cluster and user of the current context."""
-    context = _named(document, "contexts", _text(document, "current-context"), "context", path)
-    cluster = _named(document, "clusters", _text(context, "cluster"), "cluster", path)
+    context = _named(document, "contexts", _text(document, "current-context"), "context", path, "current-context")
+    cluster = _named(document, "clusters", _text(context, "cluster"), "cluster", path, "cluster of its context")
     name = _text(context, "user")
     users = document.get("users")
-    return cluster, _named(document, "users", name, "user", path) if users else {}
+    return cluster, _named(document, "users", name, "user", path, "user of its context") if users else {}
 
 
 def _text(value: Any, name: str) -> str:
@@ -327,12 +406,23 @@ def _text(value: Any, name: str) -> str:
     return text if isinstance(text, str) else ""
 
 
-def _named(document: Any, kind: str, name: str, member: str, path: str) -> Any:
-    """The entry of a kubeconfig's list with that name; a list of one needs none."""
+def _named(document: Any, kind: str, name: str, member: str, path: str, key: str) -> Any:
+    """The entry of a kubeconfig's list with that name; a list of one needs none.
+
+    Args:
+        key: what gives the name, for the error.
+    """
     entries = document.get(kind) if isinstance(document, dict) else None
-    found = [e for e in entries if isinstance(e, dict)] if isinstance(entries, list) else []
+    present = [e for e in entries if isinstance(e, dict)] if isinstance(entries, list) else []
+    found = present
     if name or len(found) != 1:
         found = [entry for entry in found if entry.get("name") == name]
     if not found or not isinstance(found[0].get(member), dict):
-        raise ConfigError(f"{path} has no {member} {name!r}", "a kubelet could not use it either", rule="kubeconfig")
+        names = [repr(shown) for entry in present[:5] if (shown := _text(entry, "name"))]
+        hint = f"write one of its {kind} as {key}: {', '.join(names)}" if names and not found else _NO_KUBECONFIG
+        what = f"has no {member} {name!r}" if name else f"has no {key}" if len(present) > 1 else f"has no {member}"
+        raise ConfigError(f"{path} {what}", hint, rule="kubeconfig")
     return found[0][member]
+
+
+_NO_KUBECONFIG = "a kubelet could not use it either: is it a kubeconfig? --kubeconfig names another one"

@@ -45,13 +45,20 @@ class ConfigError(ProviderError):
         message, hint: as in ``ProviderError``.
         rule: the rule that was broken, one of the classes of the conformance vectors
             (``toml-syntax``, ``conflicting-blocked``, ``io``, ...), for programs.
+        line: of the file, as the message has it; 0 where it is not known.
+        consequence: what comes of it beside the failure of this run.
     """
 
     fault = "config"
 
-    def __init__(self, message: str, hint: str = "", *, rule: str = "") -> None:
+    def __init__(self, message: str, hint: str = "", *, rule: str = "", line: int = 0, consequence: str = "") -> None:
         super().__init__(message, hint)
         self.rule = rule
+        self.line = line
+        self.consequence = consequence
+
+    def __str__(self) -> str:
+        return "; ".join(part for part in (self.message, self.consequence, self.hint) if part)
 
 
 class ClusterError(ProviderError):

@@ -458,12 +458,28 @@ def _rewrite(registry: Registry, location: str, primary: bool, image: Reference)
         reason = error.message
     what = "location" if primary else "mirror"
     complaint = f"the {what} {location!r} makes no valid reference of {text!r}: {reason}"
-    from .registriesfile import cut
+    raise _no_reference(registry, location, complaint, text[len(matched) :])
 
-    raise ConfigError(
-        f"{registry.file}: [[registry]] with prefix {registry.prefix!r}: {cut(complaint)}",
-        "CRI-O fails every pull of this image with it, from the other sources as well",
+
+def _no_reference(registry: Registry, location: str, complaint: str, rest: str) -> ConfigError:
+    """The error of a location of which no reference can be made; ``rest`` is what follows it in one."""
+    from . import registriesfile, registriestext
+
+    line, where = 0, registry.file
+    try:
+        data = registriesfile.read(registry.file, required=False)
+    except ConfigError:
+        data = None
+    if data is not None:
+        text = registriesfile.written(registry.file, data)
+        line = text.line(text.location(registry.prefix, location))
+        where = f"{registry.file}:{line}" if line else where
+    return ConfigError(
+        f"{where}: [[registry]] with prefix {registry.prefix!r}: {registriesfile.cut(complaint)}",
+        f"in {where} {registriesfile.cut(registriestext.location_for(location, rest))}",
         rule="pull-source",
+        line=line,
+        consequence="CRI-O fails every pull of this image with it, from the other sources as well",
     )
 
 

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
+    from .registriestext import Written
+    from .tomllines import Path
+
 _MAX_FILE_SIZE = 16 * 1024 * 1024
 """Bytes; a thousand tables with five mirrors each are 0.5 MB."""
 
@@ -27,6 +30,26 @@ _MAX_MESSAGE = 600
 """Characters of an error before its hint; two names of the greatest legal length fit."""
 
 _REFUSED = "CRI-O refuses this configuration as well, and with it every pull on this node"
+
+_LOCATION = "HOST[:PORT][/PATH]"
+
+
+class _Refused(ConfigError):
+    """What CRI-O's library refuses in one file.
+
+    Args:
+        path: of keys and positions, where in the document it is.
+        remedy: what to do there; ``{where}`` stands for the place, which else goes before it.
+        other: the path of what it contradicts.
+        line: where no document is there that a path could lead into.
+    """
+
+    def __init__(
+        self, message: str, rule: str, path: Path = (), remedy: str = "", other: Path = (), line: int = 0
+    ) -> None:
+        super().__init__(message, remedy, rule=rule, line=line)
+        self.path = path
+        self.other = other
 
 
 # -- files -------------------------------------------------------------------------------------------------------------
@@ -51,7 +74,7 @@ def read(path: str, required: bool) -> bytes | None:
 
 
 def unreadable(path: str, error: OSError) -> ConfigError:
-    return ConfigError(f"cannot read {path}: {error.strerror}", _REFUSED, rule="io")
+    return ConfigError(f"cannot read {path}: {error.strerror}", rule="io", consequence=_REFUSED)
 
 
 def loads(contents: Iterable[tuple[str, bytes]], main: str) -> dict[str, Any]:
@@ -77,9 +100,37 @@ def loads(contents: Iterable[tuple[str, bytes]], main: str) -> dict[str, Any]:
     for path, data in contents:
         try:
             _merge(form, _check(_decode(data), path, drop_in=path != main))
-        except ConfigError as error:
-            raise ConfigError(f"{path}: {cut(error.message)}", _REFUSED, rule=error.rule) from None
+        except _Refused as error:
+            raise _located(error, path, data) from None
     return form
+
+
+def _located(error: _Refused, file: str, data: bytes) -> ConfigError:
+    """The error for people: with its line, and what to do there."""
+    line, other, where = error.line, "", file
+    if error.path:
+        text = written(file, data)
+        line = text.line(error.path)
+        other = text.place(error.other) if error.other else ""
+    if line:
+        where = f"{file}:{line}"
+    if other:
+        hint = f"{error.hint}: {other} and {where}"
+    elif "{where}" in error.hint:
+        hint = error.hint.replace("{where}", where)
+    else:
+        hint = f"in {where} {cut(error.hint)}" if error.hint else f"correct {where}"
+    return ConfigError(f"{where}: {cut(error.message)}", hint, rule=error.rule, line=line, consequence=_REFUSED)
+
+
+def written(file: str, data: bytes) -> Written:
+    """A file as it is written; nothing where it is not TOML."""
+    from .registriestext import Written
+
+    try:
+        return Written(file, _decode(data), data.decode("utf-8", "replace"))
+    except _Refused:
+        return Written(file, {}, "")
 
 
 def cut(message: str) -> str:
@@ -131,16 +182,34 @@ def _decode(data: bytes) -> dict[str, Any]:
     try:
         document = tomli.loads(data.decode(), parse_float=_parse_float)
         _check_integers(document)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise _Refused(f"not valid TOML: byte {error.start} is not UTF-8", "toml-syntax", line=line) from None
     except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else _toml_reason(error)
-        raise ConfigError(f"not valid TOML: {reason}", rule="toml-syntax") from None
+        raise _not_toml("nested too deeply" if isinstance(error, RecursionError) else str(error), data) from None
     return document
 
 
-def _toml_reason(error: ValueError) -> str:
-    if isinstance(error, UnicodeDecodeError):
-        return f"byte {error.start} is not UTF-8"
-    return str(error)
+def _not_toml(reason: str, data: bytes) -> ConfigError:
+    """The error of the parser, with what people most often did."""
+    digits = reason.partition("at line ")[2].partition(",")[0]
+    line = int(digits) if digits.isdigit() else len(data.splitlines()) if "at end of document" in reason else 0
+    remedy = ""
+    if "Cannot overwrite" in reason or "Cannot declare" in reason:
+        from .tomllines import find_lines
+
+        lines = find_lines(data.decode("utf-8", "replace"))
+        early = next((at for path, at in lines.items() if path[:2] == ("registry", "mirror")), 0)
+        if early:
+            line, reason = early, f"[[registry.mirror]] stands above every [[registry]] ({reason})"
+            remedy = "move [[registry.mirror]] from {where} below the [[registry]] that it mirrors"
+        else:
+            reason, remedy = f"{reason}: a key or table is there twice", "remove one of the two"
+    elif "Invalid value" in reason:
+        remedy = 'write the value within double quotes, as in location = "docker.io"'
+    elif data.lstrip().startswith(b"{"):
+        reason, remedy = f"{reason}: it looks like JSON", "write [[registry]] tables"
+    return _Refused(f"not valid TOML: {reason}", "toml-syntax", remedy=remedy, line=line)
 
 
 def _parse_float(text: str) -> float:
@@ -170,44 +239,70 @@ def _fold(table: dict[str, Any]) -> dict[str, Any]:
     return folded
 
 
-def _wrong_type(where: str, expected: str) -> ConfigError:
-    return ConfigError(f"{where} must be {expected}", rule="toml-type")
+def _wrong_type(where: str, expected: str, path: Path, remedy: str = "") -> ConfigError:
+    return _Refused(f"{where} must be {expected}", "toml-type", path, remedy)
 
 
-def _get_string(table: dict[str, Any], key: str, where: str) -> str:
+def _quoted(values: Iterable[str]) -> str:
+    return ", ".join(f'"{value}"' for value in values)
+
+
+def _get_string(table: dict[str, Any], key: str, where: str, at: Path = ()) -> str:
     value = table.get(key, "")
     if not isinstance(value, str):
-        raise _wrong_type(f"{where}{key}", "a string")
+        is_one = isinstance(value, list) and len(value) == 1 and isinstance(value[0], str)
+        text = value[0] if is_one else _LOCATION if key in ("location", "prefix") else "..."
+        raise _wrong_type(f"{where}{key}", "a string", (*at, key), f'write {key} = "{text}"')
     return value
 
 
-def _get_boolean(table: dict[str, Any], key: str, where: str) -> bool:
+def _get_boolean(table: dict[str, Any], key: str, where: str, at: Path) -> bool:
     value = table.get(key, False)
     if not isinstance(value, bool):
-        raise _wrong_type(f"{where}{key}", "true or false, without quotes")
+        is_true = str(value).strip().lower() in ("true", "yes", "on", "1")
+        remedy = f"write {key} = {'true' if is_true else 'false'}"
+        raise _wrong_type(f"{where}{key}", "true or false, without quotes", (*at, key), remedy)
     return value
 
 
-def _get_strings(table: dict[str, Any], key: str, where: str) -> list[str] | None:
+def _get_strings(table: dict[str, Any], key: str, where: str, at: Path = ()) -> list[str] | None:
     value = table.get(key)
     if value is None:
         return None
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise _wrong_type(f"{where}{key}", "an array of strings")
+        texts = value.replace(",", " ").split() if isinstance(value, str) else ["..."]
+        raise _wrong_type(f"{where}{key}", "an array of strings", (*at, key), f"write {key} = [{_quoted(texts)}]")
     return value
 
 
-def _get_tables(table: dict[str, Any], key: str, where: str) -> list[dict[str, Any]]:
+def _get_tables(table: dict[str, Any], key: str, where: str, at: Path = ()) -> list[dict[str, Any]]:
     value = table.get(key, [])
-    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise _wrong_type(f"{where}{key}", f"an array of tables, [[{where.split('[')[0].strip('. ')}{key}]]")
-    return [_fold(item) for item in value]
+    if isinstance(value, list) and all(isinstance(item, dict) for item in value):
+        return [_fold(item) for item in value]
+    header = "[[registry.mirror]]" if at else f"[[{key}]]"
+    expected, path, remedy = f"an array of tables, {header}", (*at, key), f"write {header}"
+    if not at and isinstance(value, dict) and set(value) == {"mirror"}:
+        from .registriestext import nearest_key
+
+        expected += ": [[registry.mirror]] stands here with no [[registry]] above it"
+        path += ("mirror", 0)
+        remedy = 'above {where} write [[registry]] and location = "docker.io", or whichever registry is mirrored'
+        meant = [other for other in table if other != key and nearest_key(other, (key,))]
+        if meant:
+            path, remedy = (meant[0],), f"write [[registry]] in place of [[{meant[0]}]]"
+    elif isinstance(value, list) and all(isinstance(item, str) for item in value):
+        tables = ", ".join(f'{{location = "{item}"}}' for item in value)
+        remedy = f"write {key} = [{tables}]"
+    elif isinstance(value, str):
+        remedy = f'write {key} = [{{location = "{value}"}}]'
+    raise _wrong_type(f"{where}{key}", expected, path, remedy)
 
 
-def _get_table(table: dict[str, Any], key: str, where: str) -> dict[str, Any]:
+def _get_table(table: dict[str, Any], key: str, where: str, at: Path = ()) -> dict[str, Any]:
     value = table.get(key, {})
     if not isinstance(value, dict):
-        raise _wrong_type(f"{where}{key}", f"a table, [{key}]")
+        remedy = "write [[registry]]" if key == "registries" and isinstance(value, list) else f"write [{where}{key}]"
+        raise _wrong_type(f"{where}{key}", f"a table, [{key}]", (*at, key), remedy)
     return _fold(value)
 
 
@@ -217,9 +312,10 @@ def _get_table(table: dict[str, Any], key: str, where: str) -> dict[str, Any]:
 class _Mirror:
     """A ``[[registry.mirror]]`` with its types checked."""
 
-    __slots__ = ("insecure", "location", "pull_from_mirror")
+    __slots__ = ("given", "insecure", "location", "pull_from_mirror")
 
-    def __init__(self, location: str, insecure: bool, pull_from_mirror: str) -> None:
+    def __init__(self, location: str, insecure: bool, pull_from_mirror: str, given: dict[str, Any]) -> None:
+        self.given = given
         self.location = location
         self.insecure = insecure
         self.pull_from_mirror = pull_from_mirror
@@ -230,31 +326,36 @@ class _Table:
 
     __slots__ = (
         "blocked",
+        "given",
         "insecure",
         "location",
         "mirror_by_digest_only",
         "mirrors",
+        "path",
         "prefix",
         "pull_from_mirror",
         "where",
     )
 
-    def __init__(self, table: dict[str, Any], where: str) -> None:
+    def __init__(self, table: dict[str, Any], where: str, at: Path) -> None:
+        self.given = table
+        self.path = at
         self.where = where
         dotted = f"{where}: "
-        self.prefix = _get_string(table, "prefix", dotted)
-        self.location = _get_string(table, "location", dotted)
-        self.insecure = _get_boolean(table, "insecure", dotted)
-        self.blocked = _get_boolean(table, "blocked", dotted)
-        self.mirror_by_digest_only = _get_boolean(table, "mirror-by-digest-only", dotted)
-        self.pull_from_mirror = _get_string(table, "pull-from-mirror", dotted)
+        self.prefix = _get_string(table, "prefix", dotted, at)
+        self.location = _get_string(table, "location", dotted, at)
+        self.insecure = _get_boolean(table, "insecure", dotted, at)
+        self.blocked = _get_boolean(table, "blocked", dotted, at)
+        self.mirror_by_digest_only = _get_boolean(table, "mirror-by-digest-only", dotted, at)
+        self.pull_from_mirror = _get_string(table, "pull-from-mirror", dotted, at)
         self.mirrors = [
             _Mirror(
-                _get_string(mirror, "location", dotted),
-                _get_boolean(mirror, "insecure", dotted),
-                _get_string(mirror, "pull-from-mirror", dotted),
+                _get_string(mirror, "location", dotted, (*at, "mirror", number)),
+                _get_boolean(mirror, "insecure", dotted, (*at, "mirror", number)),
+                _get_string(mirror, "pull-from-mirror", dotted, (*at, "mirror", number)),
+                mirror,
             )
-            for mirror in _get_tables(table, "mirror", dotted)
+            for number, mirror in enumerate(_get_tables(table, "mirror", dotted, at))
         ]
 
 
@@ -262,7 +363,10 @@ def _check(document: dict[str, Any], path: str, drop_in: bool) -> _File:
     """The rules for one file, in the order in which CRI-O's library applies them: the first error wins."""
     top = _fold(document)
     file = _File()
-    tables = [_Table(t, f"[[registry]] number {n}") for n, t in enumerate(_get_tables(top, "registry", ""), 1)]
+    tables = [
+        _Table(table, f"[[registry]] number {number}", ("registry", number - 1))
+        for number, table in enumerate(_get_tables(top, "registry", ""), 1)
+    ]
     search = _get_strings(top, "unqualified-search-registries", "")
     file.credential_helpers = _get_strings(top, "credential-helpers", "")
     file.short_name_mode = _get_string(top, "short-name-mode", "")
@@ -273,10 +377,12 @@ def _check(document: dict[str, Any], path: str, drop_in: bool) -> _File:
     if any(names is not None for names in v1.values()):
         v2 = any((tables, "registry" in top, search is not None, file.credential_helpers is not None))
         if drop_in or v2 or file.short_name_mode or layer_store_helper or aliases is not None:
-            raise ConfigError(
+            raise _Refused(
                 "the version 1 format ([registries.search], .insecure, .block) cannot be used in a drop-in or beside "
                 "version 2 settings; rewrite it as [[registry]] tables",
-                rule="v1-format",
+                "v1-format",
+                ("registries", next(part for part, names in v1.items() if names is not None)),
+                _rewritten_v1(v1),
             )
         tables, search = _convert_v1(v1)
 
@@ -288,15 +394,22 @@ def _check(document: dict[str, Any], path: str, drop_in: bool) -> _File:
     for table in tables:
         # Of several tables with the same prefix the first one stays.
         file.tables.setdefault(table.prefix, _row(table, path))
-    if file.short_name_mode not in ("", "enforcing", "permissive", "disabled"):
-        raise ConfigError(
+    if file.short_name_mode not in ("", *_SHORT_NAME_MODES):
+        raise _Refused(
             f"short-name-mode is {file.short_name_mode!r}, not enforcing, permissive or disabled",
-            rule="short-name-mode",
+            "short-name-mode",
+            ("short-name-mode",),
+            f'write short-name-mode = "{_nearest(file.short_name_mode, _SHORT_NAME_MODES)}"',
         )
     for prefix in sorted(file.tables):
         if prefix.startswith("*.") and not _WILDCARD_FORBIDDEN.isdisjoint(prefix):
-            raise ConfigError(
-                f"the wildcard prefix {prefix!r} must be a host without /, @ and :", rule="wildcard-prefix"
+            at = next(table.path for table in tables if table.prefix == prefix)
+            host = prefix.partition("/")[0].partition(":")[0].rpartition("@")[2]
+            raise _Refused(
+                f"the wildcard prefix {prefix!r} must be a host without /, @ and :",
+                "wildcard-prefix",
+                (*at, "prefix"),
+                f'write prefix = "*.{host.removeprefix("*.") or "HOST"}"',
             )
     file.aliases = {name: _check_alias(name, target) for name, target in (aliases or {}).items()}
     return file
@@ -304,6 +417,15 @@ def _check(document: dict[str, Any], path: str, drop_in: bool) -> _File:
 
 _WILDCARD_FORBIDDEN = frozenset("/@:")
 _PULL_FROM_MIRROR = ("", "all", "digest-only", "tag-only")
+_SHORT_NAME_MODES = ("enforcing", "permissive", "disabled")
+
+
+def _nearest(text: str, values: Iterable[str]) -> str:
+    """The value that was most likely meant; the first that is left where none is like it."""
+    from difflib import get_close_matches
+
+    known = [value for value in values if value]
+    return next(iter(get_close_matches(text.strip().lower().replace("_", "-"), known, 1, 0.5)), known[0])
 
 
 def _row(table: _Table, path: str) -> list[Any]:
@@ -318,7 +440,7 @@ def _get_aliases(top: dict[str, Any]) -> dict[str, str] | None:
         return None
     for name, target in aliases.items():
         if not isinstance(target, str):
-            raise _wrong_type(f"aliases.{name}", "a string")
+            raise _wrong_type(f"aliases.{name}", "a string", ("aliases", native.fold(name)))
     return aliases
 
 
@@ -326,8 +448,22 @@ def _get_v1(top: dict[str, Any]) -> dict[str, list[str] | None]:
     v1 = _get_table(top, "registries", "")
     parts = ("search", "insecure", "block")
     return {
-        part: _get_strings(_get_table(v1, part, "registries."), "registries", f"registries.{part}.") for part in parts
+        part: _get_strings(
+            _get_table(v1, part, "registries.", ("registries",)),
+            "registries",
+            f"registries.{part}.",
+            ("registries", part),
+        )
+        for part in parts
     }
+
+
+def _rewritten_v1(v1: dict[str, list[str] | None]) -> str:
+    """What says the same in version 2."""
+    found = [f"unqualified-search-registries = [{_quoted(v1['search'])}] above every table"] if v1["search"] else []
+    for part, key in (("insecure", "insecure"), ("block", "blocked")):
+        found += [f'[[registry]] with location = "{name}" and {key} = true' for name in v1[part] or ()]
+    return f"write {', '.join(found)} in place of it" if found else "remove it"
 
 
 def _convert_v1(v1: dict[str, list[str] | None]) -> tuple[list[_Table], list[str] | None]:
@@ -335,10 +471,12 @@ def _convert_v1(v1: dict[str, list[str] | None]) -> tuple[list[_Table], list[str
     tables: dict[str, _Table] = {}
     for part in ("block", "insecure"):
         for name in v1[part] or ():
-            location = _trim(name, f"registries.{part}")
+            at: Path = ("registries", part, "registries")
+            location = _trim(name, f"registries.{part}", at)
             table = tables.get(location)
             if table is None:
-                table = tables[location] = _Table({"prefix": location, "location": location}, f"registries.{part}")
+                given = {"prefix": location, "location": location}
+                table = tables[location] = _Table(given, f"registries.{part}", at)
             if part == "block":
                 table.blocked = True
             else:
@@ -346,50 +484,93 @@ def _convert_v1(v1: dict[str, list[str] | None]) -> tuple[list[_Table], list[str
     return list(tables.values()), v1["search"]
 
 
-def _trim(text: str, where: str) -> str:
-    """What locations, prefixes and search registries all go through; everything else bites later."""
+def _trim(text: str, where: str, path: Path, plain_http: str = "") -> str:
+    """What locations, prefixes and search registries all go through; everything else bites later.
+
+    Args:
+        plain_http: what a location with http:// needs besides.
+    """
     trimmed = text.rstrip("/")
     if trimmed.startswith(("http://", "https://")):
-        raise ConfigError(
-            f"{where}: {text!r} must be a host, with port and path where needed, without a scheme",
-            rule="scheme-in-location",
+        from .registriestext import corrected
+
+        meant = f'"{corrected(trimmed) or _LOCATION}"'
+        # A list is told by the entry.
+        remedy = f"write {path[-1]} = {meant}" if path[-1] in ("location", "prefix") else f"write {meant}"
+        shown = text.partition("://")[0] + "://***@" + text.rpartition("@")[2] if "@" in text else text
+        raise _Refused(
+            f"{where}: {shown!r} must be a host, with port and path where needed, without a scheme",
+            "scheme-in-location",
+            path,
+            remedy + (plain_http if trimmed.startswith("http://") else ""),
         )
     return trimmed
 
 
+def _plain_http(insecure: bool) -> str:
+    return "" if insecure else " and insecure = true, which allows plain HTTP"
+
+
+def _missing_location(message: str, rule: str, path: Path, given: dict[str, Any]) -> ConfigError:
+    """The error of a table without a location: at the key that was written for it, where there is one."""
+    from .registriestext import corrected, meant_location
+
+    key, value = meant_location(given)
+    if key:
+        remedy = f'write location = "{corrected(value) or _LOCATION}" in place of {key}'
+        return _Refused(f"{message}; {key} is no key", rule, (*path, key), remedy)
+    written_one = f'write location = "{corrected(given.get("prefix") or "") or _LOCATION}"'
+    if "location" in given:
+        return _Refused(message, rule, (*path, "location"), written_one)
+    return _Refused(message, rule, path, f"{written_one} below {{where}}")
+
+
 def _check_table(table: _Table) -> None:
     """Trims the table's names in place and checks its rules; leaves ``prefix`` never unset."""
-    where = table.where
-    table.location = _trim(table.location, f"{where}: location")
+    where, at = table.where, table.path
+    table.location = _trim(table.location, f"{where}: location", (*at, "location"), _plain_http(table.insecure))
     if not table.prefix:
         if not table.location:
-            raise ConfigError(f"{where} has neither location nor prefix", rule="location-and-prefix-unset")
+            message = f"{where} has neither location nor prefix"
+            raise _missing_location(message, "location-and-prefix-unset", at, table.given)
         table.prefix = table.location
     else:
-        table.prefix = _trim(table.prefix, f"{where}: prefix")
+        table.prefix = _trim(table.prefix, f"{where}: prefix", (*at, "prefix"))
         if not table.location and not table.prefix.startswith("*."):
-            raise ConfigError(
-                f"{where} (prefix {table.prefix!r}) has no location, which only a prefix that starts with *. may omit",
-                rule="location-unset",
+            message = (
+                f"{where} (prefix {table.prefix!r}) has no location, which only a prefix that starts with *. may omit"
             )
+            raise _missing_location(message, "location-unset", at, table.given)
     where = f"{where} (prefix {table.prefix!r})"
     table.where = where
     if table.pull_from_mirror:
-        raise ConfigError(f"{where}: pull-from-mirror belongs into a mirror", rule="pull-from-mirror-on-primary")
+        raise _Refused(
+            f"{where}: pull-from-mirror belongs into a mirror",
+            "pull-from-mirror-on-primary",
+            (*at, "pull-from-mirror"),
+            "remove pull-from-mirror, or move it below a [[registry.mirror]]",
+        )
     for number, mirror in enumerate(table.mirrors, 1):
         place = f"{where}, mirror number {number}"
-        mirror.location = location = _trim(mirror.location, f"{place}: location")
+        path = (*at, "mirror", number - 1)
+        mirror.location = location = _trim(
+            mirror.location, f"{place}: location", (*path, "location"), _plain_http(mirror.insecure)
+        )
         if not location:
-            raise ConfigError(f"{place} has no location", rule="mirror-location-unset")
+            raise _missing_location(f"{place} has no location", "mirror-location-unset", path, mirror.given)
         if table.mirror_by_digest_only and mirror.pull_from_mirror:
-            raise ConfigError(
+            raise _Refused(
                 f"{place}: pull-from-mirror cannot be set where the registry has mirror-by-digest-only",
-                rule="digest-only-exclusion",
+                "digest-only-exclusion",
+                (*path, "pull-from-mirror"),
+                "remove pull-from-mirror, or from its [[registry]] mirror-by-digest-only",
             )
         if mirror.pull_from_mirror not in _PULL_FROM_MIRROR:
-            raise ConfigError(
+            raise _Refused(
                 f"{place}: pull-from-mirror is {mirror.pull_from_mirror!r}, not all, digest-only or tag-only",
-                rule="pull-from-mirror-value",
+                "pull-from-mirror-value",
+                (*path, "pull-from-mirror"),
+                f'write pull-from-mirror = "{_nearest(mirror.pull_from_mirror, _PULL_FROM_MIRROR)}"',
             )
 
 
@@ -406,33 +587,45 @@ def _check_conflicts(tables: list[_Table]) -> None:
         for other in others:
             for key in ("insecure", "blocked"):
                 if getattr(first, key) != getattr(other, key):
-                    raise ConfigError(
+                    raise _Refused(
                         f"{first.where} and {other.where} share the location {location!r} and disagree on {key}",
-                        rule=f"conflicting-{key}",
+                        f"conflicting-{key}",
+                        other.path,
+                        f"remove one of the two tables, or write the same {key} in both",
+                        first.path,
                     )
 
 
 def _check_search_registry(host: str) -> str:
-    trimmed = _trim(host, "unqualified-search-registries")
+    path: Path = ("unqualified-search-registries",)
+    trimmed = _trim(host, "unqualified-search-registries", path)
     if not reference.is_domain(trimmed):
-        raise ConfigError(
+        from .registriestext import corrected
+
+        raise _Refused(
             f"unqualified-search-registries: {host!r} is no registry host, with port where needed",
-            rule="unqualified-search",
+            "unqualified-search",
+            path,
+            f'write "{corrected(host).partition("/")[0] or "HOST[:PORT]"}"' if trimmed else 'remove ""',
         )
     return trimmed
 
 
 def _check_alias(name: str, target: str) -> str:
     """The target normalised, or "" where the alias is taken back."""
+    path: Path = ("aliases", native.fold(name))
     try:
         left = reference.parse_literal(name)
         if left.tag or left.digest or reference.is_registry_host(left.domain):
-            raise ConfigError(f"aliases: {name!r} is no short name", rule="alias")
+            remedy = "remove it: an alias is for a name without registry, tag and digest"
+            raise _Refused(f"aliases: {name!r} is no short name", "alias", path, remedy)
         if not target:
             return ""
         right = reference.parse_literal(target)
         if right.tag or right.digest or not reference.is_registry_host(right.domain):
-            raise ConfigError(f"aliases: {target!r} is no repository with its registry", rule="alias")
+            remedy = "write its target as HOST[:PORT]/PATH, without tag and digest"
+            raise _Refused(f"aliases: {target!r} is no repository with its registry", "alias", path, remedy)
         return reference.parse(target).name
     except ReferenceSyntaxError as error:
-        raise ConfigError(f"aliases: {error.message}", rule="alias") from None
+        remedy = "write its target as HOST[:PORT]/PATH, without tag and digest"
+        raise _Refused(f"aliases: {error.message}", "alias", path, remedy) from None

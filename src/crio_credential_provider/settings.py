@@ -186,7 +186,7 @@ FLAGS = (
         "FILE",
         "kubeconfig that names the API server; without it the kubelet's own is looked for",
     ),
-    Flag("apiserver", "", _text, "URL", "the API server, https://HOST[:PORT]; goes before every kubeconfig"),
+    Flag("apiserver", "", _text, "URL", "the API server, https://HOST[:PORT][/PATH]; goes before every kubeconfig"),
     Flag(
         "apiserver-env-file",
         "/etc/kubernetes/apiserver-url.env",

@@ -178,6 +178,7 @@ class ApiServer:
     (namespace, name) to the object, `events` is what was posted, `grants` are the roles, `audiences` the audiences that
     it takes tokens for, `revision` the last resourceVersion given out, `requests` everything asked, in order,
     `tokens_seen` how many requests carried an Authorization header, `fault` what is to go wrong (None: nothing).
+    With a `prefix` (`/k8s/clusters/c-1`) it serves below that path alone, as behind Rancher's proxy.
     Unlike a real one it ends the TLS handshake for a client certificate of a strange authority, instead of a 401.
     """
 
@@ -187,7 +188,9 @@ class ApiServer:
         *,
         identity: Identity | None = None,
         audiences: Iterable[str] = (ISSUER,),
+        prefix: str = "",
     ) -> None:
+        self.prefix = prefix
         self.authority = authority or Authority.make("kubernetes")
         self.audiences = tuple(audiences)
         self.secrets: dict[tuple[str, str], Object] = {}
@@ -213,8 +216,8 @@ class ApiServer:
 
     @property
     def url(self) -> str:
-        """``https://127.0.0.1:<port>``"""
-        return f"https://127.0.0.1:{self.port}"
+        """``https://127.0.0.1:<port><prefix>``"""
+        return f"https://127.0.0.1:{self.port}{self.prefix}"
 
     def __enter__(self) -> ApiServer:
         self._server.__enter__()
@@ -412,7 +415,11 @@ class ApiServer:
     def _answer(self, request: Request) -> tuple[Asked, Answer]:
         user = self._authenticate(request)
         name = ANONYMOUS if user is None else user.name
+        is_below = request.path.startswith(f"{self.prefix}/")
+        request = request._replace(path=request.path.removeprefix(self.prefix)) if is_below else request
         try:
+            if not is_below:
+                raise StatusError(404, "NotFound", "the server could not find the requested resource", {})
             if user is None:
                 raise StatusError(401, "Unauthorized", "Unauthorized")
             if request.path.partition("?")[0] == "/readyz":

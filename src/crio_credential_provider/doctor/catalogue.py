@@ -468,6 +468,25 @@ _REGISTRIES = {
         'CRI-O\'s log has no error. Its "Trying to access" does not name the mirrors of these files.',
         "Make it a directory, with the files in it.",
     ),
+    "registries-key-ignored": Entry(
+        WARNING,
+        "registries.conf has a key that CRI-O ignores where it stands",
+        "What it says does not hold: a mirror is not asked, a block does not block, a short name is not completed.",
+        "In TOML a key belongs to the table whose header stands last above it. What is written or appended below a "
+        "[[registry.mirror]] is a key of that mirror, also where it is meant for the whole file. CRI-O's library takes "
+        "no notice of keys that it does not know, misspelled ones and those of other programs included.",
+        "None: CRI-O takes the file without a word, and goes on as if the key were not there.",
+        "Move the key to where it belongs, or spell it as CRI-O does.",
+    ),
+    "registries-table-ignored": Entry(
+        WARNING,
+        "a file of registries.conf has two tables for one prefix",
+        "CRI-O takes the first, and nothing of the second: its mirrors are not asked.",
+        "Two files that were joined, or a block that was appended twice (cat >>), leave a table twice. Within one file "
+        "the first stays; between files the later one replaces the earlier whole.",
+        "None: CRI-O takes the file without a word.",
+        "Join the two tables into one.",
+    ),
     "credential-helpers-without-auth-file": Entry(
         ERROR,
         "credential-helpers in registries.conf leaves out containers-auth.json",
@@ -497,6 +516,15 @@ _REGISTRIES = {
         "pull ends.",
         "The pod's event and CRI-O's log: \"rewriting reference\", and why. The plugin's journal says the same.",
         "Correct the location: HOST[:PORT][/PATH], with a dot or a port in its host, its path in lower case.",
+    ),
+    "mirror-host-underscore": Entry(
+        WARNING,
+        "a mirror's host has an underscore",
+        "CRI-O never asks that mirror: it goes on to the next source.",
+        "No host name has an underscore, by the grammar of image references and by that of certificates. CRI-O's "
+        "library takes such a location for a repository without a host, so that nothing is left to connect to.",
+        'CRI-O\'s log: "Trying to access" with that name, and an error about its host; then the next source.',
+        "Give the mirror a name without an underscore, and write it as its location.",
     ),
     "mirror-blocked": Entry(
         WARNING,

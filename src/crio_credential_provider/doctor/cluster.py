@@ -144,7 +144,7 @@ def locate(node: Node) -> Located:
         found = endpoint.find_endpoint(local_settings(node, kubeconfig))
     except ConfigError as error:
         line = re.search(r"at line (\d+)", error.message)
-        return Located(kubeconfig, None, Origin(kubeconfig, int(line[1]) if line else 0), error, None)
+        return Located(kubeconfig, None, Origin(kubeconfig, error.line or (int(line[1]) if line else 0)), error, None)
     return Located(kubeconfig, _local_endpoint(node, found), _server_line(node, kubeconfig, found), None, None)
 
 
@@ -183,7 +183,10 @@ def _real(node: Node, path: str) -> str:
 def _local_endpoint(node: Node, found: Endpoint) -> Endpoint:
     ca_file = _real(node, found.ca_file)
     origin = shown(node, found.origin)
-    return Endpoint(found.host, found.port, origin, ca_file, found.ca_data, found.server_name)
+    return Endpoint(
+        *(found.host, found.port, origin, ca_file, found.ca_data, found.server_name, found.path),
+        skips_verifying=found.skips_verifying,
+    )
 
 
 def _server_line(node: Node, kubeconfig: str, found: Endpoint) -> Origin | None:

@@ -12,11 +12,10 @@ import re
 from typing import NamedTuple
 
 from .. import registries, settings
-from ..errors import ConfigError, ProviderError, UsageError
+from ..errors import ConfigError, UsageError
 from ..registries import Configuration
 from ..settings import Settings
 from . import crio, kubelet, providerconfig
-from .commandline import Origin
 from .crio import Crio
 from .kubelet import BIN_DIR, PROVIDER_CONFIG, Kubelet, Version
 from .providerconfig import NAME, Provider, ProviderConfig
@@ -261,11 +260,3 @@ def is_linked_directory(tree: Tree, directory: str) -> bool:
         return os.path.islink(posixpath.join(tree.real(above), name))
     except OSError:
         return False
-
-
-def line_of_registries(conf: RegistriesConf, error: ProviderError) -> Origin:
-    """The file and, where it can be told, the line that a refusal is about."""
-    from .refusedline import find_line
-
-    file = next((path for path in conf.texts if error.message.startswith(f"{path}:")), conf.main)
-    return Origin(file, find_line(conf.texts.get(file, ""), error.message))

@@ -96,12 +96,13 @@ def explain(
         error = _as_seen_by_root(raised)
         if resolution is None:
             return failed(error, settings, typed, notes)
+    configured = tables.find_tables(resolution, settings)
+    ignored = tables.find_ignored(configured.files) if resolution.config else ()
     asked = NOTHING_ASKED
     if resolution.config and image:
-        asked = sources.find_asked(resolution.config, image, typed, enforcing)
+        asked = sources.find_asked(resolution.config, image, typed, enforcing, ignored)
     found = tuple(sources.find_sources(resolution, settings, error, asked, image, typed))
     auth_file = outcome.auth_file(resolution, settings)
-    configured = tables.find_tables(resolution, settings)
     return Explanation(
         typed=typed,
         image=image or resolution.image,
@@ -115,8 +116,13 @@ def explain(
         answer=outcome.answer(resolution, request, settings) if error is None else None,
         exit_status=outcome.exit_status(error),
         steps=() if isinstance(error, NotAsked) else tuple(outcome.steps(resolution, found, auth_file, asked)),
-        verdict=outcome.verdict(resolution, error, found, asked, settings),
-        notes=(*notes, *tables.notes_on_home(configured.files), *sources.notes_on_node(resolution, settings)),
+        verdict=tables.mend(outcome.verdict(resolution, error, found, asked, settings), found, ignored),
+        notes=(
+            *notes,
+            *tables.notes_on_home(configured.files),
+            *tables.notes_on_ignored(ignored),
+            *sources.notes_on_node(resolution, settings),
+        ),
     )
 
 

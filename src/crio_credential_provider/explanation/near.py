@@ -80,10 +80,9 @@ def why_key(key: str, repository: str, image_host: str) -> Near | None:
     its_host, its_path = split_key(key)
     if its_host == host:
         return 0, _why_key_path(key, host, its_path, path)
-    if its_host.strip() == host:
-        return 0, "it has blanks around it"
-    if its_host.lower() == host:
-        return 0, f"hosts are compared letter by letter: write {host}"
+    meant_host, meant_path = split_key(_bare(key))
+    if meant_host.lower() == host.lower():
+        return 0, f"{_why_spelling(key, its_host, host)}: write {_covering(host, meant_path, path)}"
     if dockerconfig.normalized_host(its_host) == dockerconfig.normalized_host(image_host):
         return 1, f"{its_host} is the registry that the pod names; {host} needs a key of its own"
     if "*" in its_host:
@@ -91,8 +90,32 @@ def why_key(key: str, repository: str, image_host: str) -> Near | None:
     if its_host.partition(":")[0] == host.partition(":")[0]:
         return 2, f"the port counts: write {host}"
     if SequenceMatcher(None, its_host, host).ratio() >= _ALIKE:
-        return 4, f"{its_host} is spelled like {host}, but not the same"
+        return 4, f"{its_host} is spelled like {host}, but not the same: write {host}"
     return None
+
+
+def _bare(key: str) -> str:
+    """A key without blanks, a scheme of any kind, and slashes at its ends."""
+    scheme, separator, rest = key.strip().partition("://")
+    return (rest if separator else scheme).strip("/ ")
+
+
+def _covering(host: str, its: str, path: str) -> str:
+    """The key that was meant, where it serves a source; else the one for its whole host."""
+    parts = [part for part in its.partition("@")[0].partition("?")[0].lower().split("/") if part]
+    if parts:
+        parts[-1] = parts[-1].partition(":")[0]
+    meant = "/".join(parts)
+    return f"{host}/{meant}" if meant and f"{path}/".startswith(f"{meant}/") else host
+
+
+def _why_spelling(key: str, its_host: str, host: str) -> str:
+    """What keeps a key from naming the host that it means."""
+    if "://" in key and not key.startswith(("http://", "https://")):
+        return f"a key has no {key.strip().partition('://')[0]}://"
+    if its_host.lower() == host.lower():
+        return "hosts are compared letter by letter"
+    return "it has blanks around it" if key != key.strip() else "it has a slash too many"
 
 
 def split_key(key: str) -> tuple[str, str]:
@@ -102,15 +125,21 @@ def split_key(key: str) -> tuple[str, str]:
 
 
 def _why_key_path(key: str, host: str, its: str, path: str) -> str:
+    meant = f"write {_covering(host, its, path)}"
     if key.partition("/")[0].rpartition("@")[0] or ("://" in key and "@" in key):
-        return f"a key names no user: write {host}"
+        return f"a key names no user: {meant}"
+    if its.partition("/")[0] in ("v1", "v2") and not path.startswith(its.strip("/") + "/"):
+        return f"without https:// its {its.strip('/')} is taken for the path of a repository: write {host}"
     if key.endswith("/"):
-        return f"a path with a slash at its end is never found: write {key.rstrip('/')}"
-    if its.partition("/")[0] in ("v1", "v2"):
-        return f"without https:// its {its} is taken for the path of a repository: write {host}"
+        return f"a path with a slash at its end is never found: {meant}"
+    if key != key.strip():
+        return f"it has blanks around it: {meant}"
     if path.startswith(its):
-        return "it ends within a component of the path"
-    return _why_path(its, path)
+        return f"it ends within a component of the path: {meant}"
+    if its != its.lower() or "//" in its:
+        return f"paths are compared letter by letter: {meant}"
+    why = _why_path(its, path)
+    return f"{why}: {meant}" if ":" in its or "@" in its else why
 
 
 def _why_glob(its_host: str, its_path: str, host: str, path: str) -> Near | None:
@@ -118,7 +147,7 @@ def _why_glob(its_host: str, its_path: str, host: str, path: str) -> Near | None
         return 0, _why_path(its_path, path)
     pattern = its_host.partition(":")[0]
     if keyring.matches_host(pattern, host.partition(":")[0]):
-        return 2, f"the port counts: {host} is not matched"
+        return 2, f"the port counts: write {pattern}{host[len(host.partition(':')[0]) :]}"
     if host.partition(":")[0].endswith(pattern.lstrip("*")) and pattern.startswith("*"):
-        return 3, "a * stands for one label of a host"
+        return 3, f"a * stands for one label of a host: write {host}"
     return None

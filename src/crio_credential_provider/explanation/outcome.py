@@ -118,11 +118,8 @@ def verdict_of_error(error: ProviderError) -> Verdict:
     if isinstance(error, NotAsked):
         return Verdict(UNKNOWN, f"Not decided: {error.message}", error.hint)
     status = exit_status(error)
-    return Verdict(
-        UNWELL,
-        f"The plugin fails (exit status {status}): {error.message}. The kubelet goes on pulling without credentials",
-        error.hint,
-    )
+    consequence = getattr(error, "consequence", "") or "The kubelet goes on pulling without credentials"
+    return Verdict(UNWELL, f"The plugin fails (exit status {status}): {error.message}. {consequence}", error.hint)
 
 
 def verdict(
@@ -187,9 +184,19 @@ def _remedy(resolution: Resolution, source: Source, settings: Settings) -> str:
     named = holders.get(settings.secrets_from)
     where = f", named in the imagePullSecrets of {named}" if named else ""
     return (
-        f"give the namespace a pull secret with a key for {host}{where}: kubectl -n {account.namespace} create secret "
+        f"{_mended_key(source)}give the namespace a pull secret with a key for {host}{where}: "
+        f"kubectl -n {account.namespace} create secret "
         f"docker-registry NAME --docker-server={host} --docker-username=USER --docker-password=PASSWORD"
     )
+
+
+def _mended_key(source: Source) -> str:
+    """What the nearest miss should be, where its reason tells."""
+    nearest = source.others[0] if source.others else None
+    if nearest is None or ": write " not in nearest.why:
+        return ""
+    meant = nearest.why.rpartition(": write ")[2]
+    return f"in secret {nearest.secret} write the key {meant} in place of {shown_key(nearest.key)}; or "
 
 
 def _why_none_needed(resolution: Resolution, sources: tuple[Source, ...]) -> str:

@@ -12,6 +12,7 @@ from ..keyring import Candidate, Choice, Selection
 from ..provider import Resolution
 from ..reference import Reference
 from ..registries import DIGEST, TAG, Configuration, PullSource
+from ..registriestext import Ignored
 from ..settings import Settings
 from . import near
 from .records import (
@@ -30,11 +31,14 @@ from .records import (
 )
 
 
-def find_asked(config: Configuration, image: Reference, typed: str, enforcing: bool) -> Asked:
+def find_asked(
+    config: Configuration, image: Reference, typed: str, enforcing: bool, ignored: tuple[Ignored, ...] = ()
+) -> Asked:
     """What CRI-O takes the pod's spelling for, and the places that it asks in turn.
 
     Args:
         enforcing: whether it refuses a short name that may mean several.
+        ignored: what it ignores in the files.
     """
     candidates: tuple[Reference, ...] = (image,)
     if typed and is_short_name(typed):
@@ -43,7 +47,10 @@ def find_asked(config: Configuration, image: Reference, typed: str, enforcing: b
         candidates = tuple(Reference(found.domain, found.path, image.tag, image.digest) for found in resolved)
         if not candidates:
             missing = "neither an alias for it nor unqualified-search-registries"
-            return Asked((), (), f"{spelling} is a short name, and registries.conf has {missing}", _spell(image))
+            lost = next((found for found in ignored if found.key in ("unqualified-search-registries", "aliases")), None)
+            unheeded = f"; CRI-O ignores {lost.key} at {lost.place}: {lost.text}" if lost else ""
+            remedy = lost.remedy if lost else _spell(image)
+            return Asked((), (), f"{spelling} is a short name, and registries.conf has {missing}{unheeded}", remedy)
         if enforcing and len(candidates) > 1:
             several = "registries.conf has more than one search registry, and CRI-O's short_name_mode is enforcing"
             return Asked(candidates, (), f"{spelling} is a short name, {several}", _spell(image))

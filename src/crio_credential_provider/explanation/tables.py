@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import os
-import re
 from collections.abc import Iterable, Iterator
 from itertools import takewhile
 
-from .. import registries
+from .. import registries, registriesfile
 from ..errors import ConfigError
 from ..provider import Resolution
+from ..registriestext import Ignored, Written
 from ..settings import Settings
 from . import near
-from .records import MOST_TOLD, File, Match, OtherTable, Table, Tables
+from .records import MOST_TOLD, WELL, File, Match, OtherTable, Source, Table, Tables, Verdict
 
 
 def find_tables(resolution: Resolution, settings: Settings) -> Tables:
     """What the configuration says of the resolution's image; the files alone where it could not be loaded."""
+    # Files may have changed since this process last explained a pull.
+    _written.cache_clear()
     files = _files(settings)
     config, name = resolution.config, resolution.image.name
     if config is None:
@@ -41,8 +44,38 @@ def _file(search: registries.SearchPath) -> File:
     try:
         prefixes = frozenset(registries.load(search, None).tables)
     except ConfigError as error:
-        return File(path, error.message.removeprefix(f"{path}: "), frozenset())
+        complaint = error.message.removeprefix(path).removeprefix(f":{error.line}").removeprefix(": ")
+        return File(path, f"line {error.line}: {complaint}" if error.line else complaint, frozenset())
     return File(path, "read" if os.path.exists(path) else "missing", prefixes)
+
+
+def find_ignored(files: Iterable[File]) -> tuple[Ignored, ...]:
+    """What CRI-O ignores in the files that it takes."""
+    return tuple(found for file in files if file.state == "read" for found in _written(file.path).ignored())
+
+
+def notes_on_ignored(ignored: Iterable[Ignored]) -> Iterator[str]:
+    for found in ignored:
+        yield f"CRI-O ignores {found.key} at {found.place}: {found.text}. To do: {found.remedy}"
+
+
+def mend(verdict: Verdict, found: tuple[Source, ...], ignored: tuple[Ignored, ...]) -> Verdict:
+    """A verdict that finds nothing to do, while somebody wrote what CRI-O ignores: what to do about that."""
+    mistakes = [mistake for mistake in ignored if mistake.is_mistake]
+    if not mistakes or verdict.remedy or verdict.status != WELL or any(source.is_wanted for source in found):
+        return verdict
+    first = mistakes[0]
+    text = f"{verdict.text}. CRI-O ignores {first.key} at {first.place}: {first.text}"
+    return verdict._replace(text=text, remedy=first.remedy)
+
+
+@functools.lru_cache(maxsize=32)
+def _written(path: str) -> Written:
+    """A file as it is written; nothing where it cannot be read."""
+    try:
+        return registriesfile.written(path, registriesfile.read(path, required=False) or b"")
+    except ConfigError:
+        return Written(path, {}, "")
 
 
 def notes_on_home(files: Iterable[File]) -> Iterator[str]:
@@ -68,26 +101,10 @@ def _match(config: registries.Configuration, name: str, files: Iterable[File]) -
     return Match(Table(found.prefix, found.file, _line(found.file, found.prefix)), found, tuple(replaced))
 
 
-_HEADER = re.compile(r'\s*\[\[\s*"?registry"?\s*\]\]', re.IGNORECASE)
-_NAME = re.compile(r"""\s*(prefix|location)\s*=\s*(["'])(.*?)\2""", re.IGNORECASE)
-
-
 def _line(path: str, prefix: str) -> int:
-    """The line on which a table begins, where it is written in the usual form; else 0."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            lines = file.read().splitlines()
-    except OSError:
-        return 0
-    header, names = 0, dict[str, str]()
-    for number, line in enumerate([*lines, "["], 1):
-        if line.lstrip().startswith("["):
-            if header and names.get("prefix", names.get("location", "")).rstrip("/") == prefix:
-                return header
-            header, names = (number if _HEADER.match(line) else 0), {}
-        elif header and (found := _NAME.match(line)):
-            names.setdefault(found[1].lower(), found[3])
-    return 0
+    """The line on which a table begins; 0 where it has none, as in the version 1 format."""
+    text = _written(path)
+    return text.line(text.table(prefix))
 
 
 def _other_tables(

@@ -6,12 +6,12 @@ import ipaddress
 import shlex
 from typing import NamedTuple
 
-from ... import reference, registries
+from ... import reference, registries, registriesfile, registriestext
 from ...registryclient import CONNECT, DNS, TLS, Verdict
 from ..commandline import Origin
 from ..finding import Examined, Results, Unexamined, at, find
 from ..located import toml_line, toml_value_line
-from ..node import Node, line_of_registries
+from ..node import Node
 
 MOST_PROBED = 20
 """Hosts that are asked; more would take longer than a person waits."""
@@ -69,11 +69,15 @@ def check_registries(node: Node) -> Results:
             yield Unexamined(f"registries.conf ({path})", reason)
         return
     if conf.refused is not None:
-        origin = line_of_registries(conf, conf.refused)
-        evidence = at(origin, conf.refused.message.removeprefix(f"{origin.file}: "))
-        yield find("registries-conf-refused", evidence, remedy=f"correct {origin}; then: systemctl reload crio")
+        error = conf.refused
+        file = next((path for path in conf.texts if error.message.startswith(f"{path}:")), conf.main)
+        origin = Origin(file, getattr(error, "line", 0))
+        evidence = at(origin, error.message.removeprefix(f"{origin}: "))
+        yield find("registries-conf-refused", evidence, remedy=f"{error.hint}; then: systemctl reload crio")
         return
     assert conf.config is not None
+    for file, text in conf.texts.items():
+        yield from _check_ignored(file, text)
     yield Examined(f"registries.conf: {', '.join(conf.texts) or f'{conf.main}, which is not there'}")
     for directory in conf.linked:
         names = node.tree.names(directory) if node.tree.is_directory(directory) else []
@@ -96,15 +100,32 @@ def check_registries(node: Node) -> Results:
         yield find("credential-helpers-without-auth-file", evidence, remedy=remedy)
 
 
+def _check_ignored(file: str, text: str) -> Results:
+    """What CRI-O reads past in a file that it takes."""
+    for ignored in registriesfile.written(file, text.encode()).ignored():
+        evidence = at(file, f"{ignored.key}: {ignored.text}", ignored.line)
+        remedy = f"{ignored.remedy}; then: systemctl reload crio"
+        if ignored.key == "[[registry]]":
+            yield find("registries-table-ignored", evidence, remedy=remedy)
+        else:
+            severity = "" if ignored.is_mistake else "note"
+            yield find("registries-key-ignored", evidence, remedy=remedy, severity=severity)
+
+
 def check_locations(node: Node) -> Results:
     """Mirrors that CRI-O cannot ask, or will not."""
     blocked: dict[str, list[Mirror]] = {}
     for mirror in find_mirrors(node):
         if mirror.primary:
             continue
-        if not _is_usable(mirror.location):
-            evidence = at(mirror.origin, f"location = {mirror.location!r} (prefix {mirror.prefix})")
-            yield find("mirror-location-unusable", evidence, remedy=f"correct {mirror.origin}: HOST[:PORT][/PATH]")
+        evidence = at(mirror.origin, f"location = {mirror.location!r} (prefix {mirror.prefix})")
+        if "_" in mirror.host and reference.is_path(mirror.location):
+            # CRI-O's library takes it for a name without a host.
+            remedy = f"give the mirror a host name without an underscore, and write that in {mirror.origin}"
+            yield find("mirror-host-underscore", evidence, remedy=remedy)
+        elif not _is_usable(mirror.location):
+            remedy = f"in {mirror.origin} {registriestext.location_for(mirror.location, '/team/image')}"
+            yield find("mirror-location-unusable", evidence, remedy=remedy)
         elif (blocker := _blocker(node, mirror)) is not None:
             blocked.setdefault(blocker.prefix, []).append(mirror)
     for mirrors in blocked.values():

@@ -1,0 +1,232 @@
+"""registries.conf as people write it: where in the file something stands, what was meant, and what CRI-O ignores there.
+
+Loaded by faults and by tools alone; refuses nothing (``registriesfile``).
+
+>>> corrected("https://mirror.corp.example:5000/v2/")
+'mirror.corp.example:5000'
+"""
+
+from __future__ import annotations
+
+from . import reference
+from .native import fold
+from .record import Record
+from .reference import ReferenceSyntaxError
+from .tomllines import find_lines
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from .tomllines import Path
+
+_TOP = (
+    *("registry", "unqualified-search-registries", "credential-helpers", "short-name-mode"),
+    *("additional-layer-store-auth-helper", "aliases", "registries"),
+)
+_REGISTRY = ("prefix", "location", "insecure", "blocked", "mirror-by-digest-only", "pull-from-mirror", "mirror")
+_MIRROR = ("location", "insecure", "pull-from-mirror")
+_LOCATION_ALIKE = ("url", "uri", "host", "hostname", "server", "endpoint", "address", "registry", "source", "name")
+"""What other programs call a location."""
+_FOREIGN = ("plugins", "host", "server", "registry-mirrors", "insecure-registries", "configs")
+"""Keys of containerd's and Docker's files."""
+_ALIKE = 0.75
+_HUB = ("index.docker.io", "registry-1.docker.io", "hub.docker.com", "registry.hub.docker.com")
+
+
+def corrected(location: str) -> str:
+    """The location that was most likely meant: host, port and path alone; "" where that cannot be told."""
+    scheme, separator, rest = location.strip().partition("://")
+    host, _, path = (rest if separator else scheme).strip("/").partition("/")
+    host = host.rpartition("@")[2].strip()
+    wildcard = "*." if host.startswith("*.") else ""
+    host = host.removeprefix("*.")
+    parts = [part for part in path.lower().partition("?")[0].partition("#")[0].split("/") if part]
+    if parts and parts[-1] in ("v1", "v2"):
+        parts.pop()
+    if parts:
+        parts[-1] = parts[-1].partition("@")[0].partition(":")[0]
+    if host in _HUB:
+        host = "docker.io"
+    if not reference.is_registry_host(host):
+        host = f"{host}:{80 if scheme == 'http' else 443}"
+    found = "/".join([host, *parts])
+    try:
+        return wildcard + found if reference.parse(f"{found}/team/image").name == f"{found}/team/image" else ""
+    except ReferenceSyntaxError:
+        return ""
+
+
+def location_for(location: str, rest: str) -> str:
+    """What to do about a location with which no reference can be made of what follows it."""
+    meant = corrected(location)
+    for text in (meant, f"{meant}/library"):
+        try:
+            if meant and str(reference.parse(text + rest)) == text + rest:
+                return f'write location = "{text}"'
+        except ReferenceSyntaxError:
+            pass
+    if "[" in location:
+        return "write a host name in place of the address: no image reference has an IPv6 address"
+    if "_" in location.partition("/")[0]:
+        return "write a host name without an underscore: no image reference has one in its host"
+    return "write a location of the form HOST[:PORT][/PATH], its path in lower case"
+
+
+def meant_location(table: dict[str, Any]) -> tuple[str, str]:
+    """The key that somebody wrote for ``location`` in a table that has none, with its value; ("", "") for none."""
+    for key, value in table.items():
+        if isinstance(value, str) and key not in _REGISTRY and nearest_key(key, ("location",)):
+            return key, value
+    return "", ""
+
+
+def nearest_key(key: str, known: tuple[str, ...]) -> str:
+    """The known key for which another one was most likely written, or ""."""
+    if "location" in known and key in _LOCATION_ALIKE:
+        return "location"
+    from difflib import get_close_matches
+
+    return next(iter(get_close_matches(key.replace("_", "-"), known, 1, _ALIKE)), "")
+
+
+class Ignored(Record):
+    """Something that CRI-O takes no notice of.
+
+    Attributes:
+        key: its name.
+        line: from 1, 0 where it is not known.
+        place: the file with it.
+        text: what it is, and why it does not count.
+        remedy: what to do, with the file.
+        is_mistake: whether something was meant by it, as far as can be told.
+    """
+
+    __slots__ = ("is_mistake", "key", "line", "place", "remedy", "text")
+
+    def __init__(self, key: str, line: int, place: str, text: str, remedy: str, is_mistake: bool = True) -> None:
+        self.key = key
+        self.line = line
+        self.place = place
+        self.text = text
+        self.remedy = remedy
+        self.is_mistake = is_mistake
+
+
+class Written:
+    """One file as it is written.
+
+    Args:
+        file: its path, for remedies.
+        document: its text, parsed.
+    """
+
+    def __init__(self, file: str, document: dict[str, Any], text: str) -> None:
+        self.file = file
+        self._lines = find_lines(text)
+        self._top = {fold(key): value for key, value in document.items()}
+        tables = self._top.get("registry")
+        self._tables = [_folded(table) for table in tables] if isinstance(tables, list) else []
+
+    def line(self, path: Path) -> int:
+        """The line of something, else of the first that is in it, else of what is around it."""
+        for length in range(len(path), 0, -1):
+            left = path[:length]
+            found = next((line for at, line in self._lines.items() if at[:length] == left), 0)
+            if found:
+                return found
+        return 0
+
+    def place(self, path: Path) -> str:
+        """FILE:LINE, or the file."""
+        line = self.line(path)
+        return f"{self.file}:{line}" if line else self.file
+
+    def table(self, prefix: str) -> Path:
+        """The table of a prefix; of several the first counts. () for none."""
+        return next((("registry", n) for n, table in enumerate(self._tables) if _prefix(table) == prefix), ())
+
+    def location(self, prefix: str, location: str) -> Path:
+        """The location of a table or of one of its mirrors."""
+        found = self.table(prefix)
+        table = self._tables[int(found[1])] if found else {}
+        mirrors = table.get("mirror")
+        for number, mirror in enumerate(mirrors if isinstance(mirrors, list) else ()):
+            if str(_folded(mirror).get("location", "")).rstrip("/") == location:
+                return (*found, "mirror", number, "location")
+        return (*found, "location") if found else ()
+
+    def ignored(self) -> Iterator[Ignored]:
+        """What CRI-O takes no notice of, in the order of the file as far as lines are known."""
+        yield from sorted(self._ignored(), key=lambda found: found.line)
+
+    def _ignored(self) -> Iterator[Ignored]:
+        yield from self._unknown(self._top, (), _TOP, "at the top")
+        first: dict[str, int] = {}
+        for number, table in enumerate(self._tables):
+            at: Path = ("registry", number)
+            yield from self._unknown(table, at, _REGISTRY, "of [[registry]]")
+            mirrors = table.get("mirror")
+            for position, mirror in enumerate(mirrors if isinstance(mirrors, list) else ()):
+                yield from self._unknown(_folded(mirror), (*at, "mirror", position), _MIRROR, "of [[registry.mirror]]")
+            prefix = _prefix(table)
+            if first.setdefault(prefix, number) != number:
+                earlier, here = self.place(("registry", first[prefix])), self.place(at)
+                yield Ignored(
+                    "[[registry]]",
+                    self.line(at),
+                    here,
+                    f"it is the second for {prefix!r}: the one at {earlier} counts, and of this one nothing, not even "
+                    "its mirrors",
+                    f"move what is missing there from {here} to {earlier}, and remove the second [[registry]]",
+                )
+
+    def _unknown(self, table: dict[str, Any], at: Path, known: tuple[str, ...], whose: str) -> Iterator[Ignored]:
+        for key in table:
+            if key not in known:
+                path = (*at, key)
+                text, remedy = self._why(key, at, known, whose, _is_table(table[key]))
+                yield Ignored(
+                    key,
+                    self.line(path),
+                    self.place(path),
+                    text,
+                    remedy or f"remove {key} from {self.place(path)}",
+                    bool(remedy),
+                )
+
+    def _why(self, key: str, at: Path, known: tuple[str, ...], whose: str, is_table: bool) -> tuple[str, str]:
+        """Why a key does not count, and what to do where something is meant by it."""
+        here, header = self.place((*at, key)), self.place(at)
+        if at and key in _TOP:
+            first = self.place(next((path for path in self._lines if path[0] == "registry"), ()))
+            text = f"it stands below the header at {header}, and so is a key {whose}, which has none of that name"
+            return text, f"move {key} from {here} above the first table, {first}"
+        if at and key in _REGISTRY:
+            text = f"it stands below the header at {header}, and is no key {whose} but of [[registry]]"
+            return text, f"move {key} from {here} above {header}"
+        if key in _REGISTRY:
+            remedy = f"in {here} write [[registry.mirror]]" if is_table else f"write [[registry]] above {here}"
+            if key == "mirror" and not is_table:
+                remedy = f"write a [[registry.mirror]] below its [[registry]], with a location, in place of {here}"
+            return "it belongs into a [[registry]], and none is above it", remedy
+        if not at and key in _FOREIGN:
+            remedy = f"write [[registry]] and [[registry.mirror]], each with its location, in place of {here}"
+            return "it is a key of containerd or Docker", remedy
+        if meant := nearest_key(key, known):
+            return f"it is no key {whose}; {meant} is", f"in {here} write {meant} in place of {key}"
+        return f"it is no key {whose}", ""
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and bool(value) and isinstance(value[0], dict))
+
+
+def _folded(table: Any) -> dict[str, Any]:
+    return {fold(key): value for key, value in table.items()} if isinstance(table, dict) else {}
+
+
+def _prefix(table: dict[str, Any]) -> str:
+    """As CRI-O has it once the file is read."""
+    return str(table.get("prefix") or table.get("location") or "").rstrip("/")
