@@ -518,12 +518,44 @@ def test_an_intent_for_another_repository_counts_for_nothing(place: Place) -> No
     assert free and seconds < SLACK
 
 
-def test_broken_intents_count_as_absent_and_are_kept_for_the_journal(place: Place) -> None:
-    place.put(age=10)
-    (place.intents / "sha256-00").write_text("{")
+def break_an_intent(place: Place) -> Path:
+    path = place.intents / "sha256-00"
+    path.write_text("{")
+    return path
+
+
+def make_the_directory_a_file(place: Place) -> Path:
+    place.intents.rmdir()
+    place.intents.write_text("")
+    return place.intents
+
+
+UNKNOWN = [break_an_intent, make_the_directory_a_file]
+
+
+@pytest.mark.parametrize("spoil", UNKNOWN)
+def test_where_the_intents_are_unknown_a_second_is_waited(place: Place, spoil: Callable[[Place], Path]) -> None:
+    place.put()
+    spoiled = spoil(place)
     free, seconds = place.wait(grace=0.05)
-    assert free and seconds < SLACK
-    assert ["sha256-00" in problem for problem in place.read.problems] == [True]
+    assert free and 0.95 < seconds < 1.0 + SLACK
+    assert [spoiled.name in problem for problem in place.read.problems] == [True]
+
+
+def test_intents_that_become_unknown_during_the_wait_lengthen_it(place: Place) -> None:
+    place.put()
+    threading.Timer(0.2, break_an_intent, [place]).start()
+    free, seconds = place.wait(grace=0.5)
+    assert free and 0.95 < seconds < 1.0 + SLACK
+
+
+def test_beside_a_broken_intent_the_others_count(place: Place) -> None:
+    """The pull that is known to come is waited for, past the second."""
+    place.put()
+    break_an_intent(place)
+    place.expect()
+    free, seconds = place.wait(grace=0.05, limit=1.5)
+    assert not free and 1.45 < seconds < 1.5 + SLACK
 
 
 @pytest.mark.parametrize("grace", [0.05, 1.5])
@@ -558,13 +590,31 @@ def test_the_limit_ends_the_wait_in_the_line(place: Place, fork: Fork) -> None:
     assert not free and 0.29 < seconds < 0.3 + SLACK
 
 
-def test_is_awaited(place: Place) -> None:
+def test_is_awaited(place: Place, tmp_path: Path) -> None:
     turn = place.turn(0.1)
-    assert not turn.is_awaited()
+    assert turn.is_awaited() is False
     noted = place.expect()
-    assert turn.is_awaited()
+    assert turn.is_awaited() is True
     noted.unlink()
-    assert not turn.is_awaited()
+    assert turn.is_awaited() is False
+    broken = break_an_intent(place)
+    assert turn.is_awaited() is None
+    place.expect()
+    assert turn.is_awaited() is True
+    for path in (noted, broken):
+        path.unlink()
+    assert turn.is_awaited() is False
+    place.intents.rmdir()
+    assert turn.is_awaited() is None
+
+
+def test_a_wait_in_vain_can_be_taken_up_again(place: Place) -> None:
+    place.put()
+    noted = place.expect()
+    turn = place.turn(0.05)
+    assert not turn.wait(time.monotonic() + 0.1)
+    threading.Timer(0.2, noted.unlink).start()
+    assert turn.wait(soon())
 
 
 # -- the sweep ---------------------------------------------------------------------------------------------------------
@@ -608,6 +658,18 @@ def test_where_no_intents_are_kept_a_file_is_stale_after_an_hour(
 ) -> None:
     old_kubelet.put(age)
     assert find(old_kubelet) == ([NAME] if is_stale else [])
+
+
+@pytest.mark.parametrize("spoil", UNKNOWN)
+def test_where_the_intents_are_unknown_a_file_is_stale_after_an_hour(
+    place: Place, spoil: Callable[[Place], Path]
+) -> None:
+    """They may name the very file, and a pull may be coming for it."""
+    spoil(place)
+    place.put(3540)
+    assert find(place) == []
+    place.put(3660)
+    assert find(place) == [NAME]
 
 
 def test_stale_after_can_be_longer_than_an_hour(old_kubelet: Place) -> None:
