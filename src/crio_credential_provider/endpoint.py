@@ -192,7 +192,7 @@ def _from_url(url: str, origin: str, ca_file: str = "", ca_data: str = "", serve
     port = port.lstrip(":") or "443"
     host = host.removeprefix("[")
     if not (_is_address(host) if is_ipv6 else _is_host(host)) or not (
-        port.isascii() and port.isdigit() and 0 < int(port) < 65536
+        port.isascii() and port.isdigit() and len(port) < 10 and 0 < int(port) < 65536
     ):
         raise ConfigError(f"{origin} names the API server {url!r}, which is not https://HOST[:PORT]")
     if server_name and not _is_host(server_name) and not _is_address(server_name):

@@ -140,7 +140,9 @@ def _decode(data: bytes) -> dict[str, Any]:
 def _toml_reason(error: ValueError) -> str:
     if isinstance(error, UnicodeDecodeError):
         return f"byte {error.start} is not UTF-8"
-    return str(error)
+    text = str(error)
+    # Python's own words, for a number of thousands of digits.
+    return "an integer is out of the 64-bit range" if text.startswith("Exceeds the limit") else text
 
 
 def _parse_float(text: str) -> float:

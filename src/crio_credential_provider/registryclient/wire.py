@@ -167,6 +167,9 @@ def exchange(opened: Opened, method: str, url: Url, headers: dict[str, str], con
         return Answer(response.status, response.headers, response.read(), url)
     except TimeoutError:
         raise Silent from None
+    except OverflowError:
+        # It says to send more than any machine could hold.
+        raise TooMuch from None
     finally:
         opened.connection.close()
 
