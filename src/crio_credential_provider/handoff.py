@@ -243,7 +243,7 @@ class HandOff:
             import json  # noqa: F401
             import select  # noqa: F401
             import signal  # noqa: F401
-        except ImportError:
+        except (ImportError, OSError):
             pass
         return os.fork() == 0
 
