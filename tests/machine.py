@@ -33,7 +33,7 @@ def needs_nothing(program: str) -> bool:
 
 
 def below(root: Path, program: str) -> list[str]:
-    """The command that runs the program below root; the first call puts it there, with a shell for the node's scripts."""
+    """The command that runs the program below root; puts it there, with a shell for the node's scripts."""
     entry = Path(program).resolve()
     tree = entry.parent.parent
     inside = f"/{_PLACE}/{entry.relative_to(tree)}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import concurrent.futures
+import fcntl
 import hashlib
 import json
 import os
@@ -544,6 +545,45 @@ def test_an_upgrade_fails_no_run(
         answers = [run.result() for run in runs]
     assert {(run.status, run.stderr) for run in answers} == {(0, "")}
     assert len(node.auth_files()) == 50
+
+
+def test_a_removal_waits_for_an_installation(tree: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "plugins"
+    command = [tree / "bin/install-on-node", directory]
+    subprocess.run(command, check=True, capture_output=True)
+    with open(directory / f".{NAME}/lock") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with subprocess.Popen([*command[:1], "--remove", directory]) as removal:
+            with pytest.raises(subprocess.TimeoutExpired):
+                removal.wait(0.5)
+            assert (directory / NAME).exists()
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            assert removal.wait(10) == 0
+    assert list(directory.iterdir()) == []
+
+
+def test_installations_and_removals_at_once_leave_one_or_the_other(tree: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "plugins"
+    program = str(tree / "bin/install-on-node")
+    commands = [[program, str(directory)], [program, "--remove", str(directory)]] * 8
+
+    def run(command: list[str]) -> tuple[int, str]:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        return done.returncode, done.stderr
+
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        assert set(pool.map(run, commands)) == {(0, "")}
+    entry = directory / NAME
+    if entry.is_symlink():
+        subprocess.run([entry, "--version"], check=True, capture_output=True)
+    else:
+        assert list(directory.iterdir()) == []
+    subprocess.run(commands[1], check=True)
+    assert list(directory.iterdir()) == []
+    directory.rmdir()
+    # With nothing there, there is nothing to remove, and nothing is made.
+    subprocess.run(commands[1], check=True)
+    assert not directory.exists()
 
 
 def test_builds_that_nobody_runs_any_more_go(tree: Path, tmp_path: Path) -> None:

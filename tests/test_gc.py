@@ -354,8 +354,14 @@ def test_broken_intents_are_told(place: Place) -> None:
     place.put(STALE, 60)
     done = place.run("--dry-run")
     assert done.status == 0
-    assert re.fullmatch(r"Note: pull intent sha256-00 cannot be used: \w+; it counts as absent", done.lines[0])
+    note = r"Note: pull intent sha256-00 cannot be used: \w+; until it can, files that nobody came for are kept for"
+    assert re.fullmatch(rf"{note} an hour", done.lines[0])
+    assert done.lines[1].startswith("Nothing to do")
     assert len(place.run("--dry-run", "--output=json").json["problems"]) == 1
+    old = place.put(STALE, HOUR + 65)
+    done = place.run()
+    assert "    1h 1m old: nobody took it, and not all pull intents can be used" in done.lines
+    assert not old.exists()
 
 
 # -- the command line --------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from crio_credential_provider import authfile, handoff
 from crio_credential_provider.demo.cluster import ApiServer
 from crio_credential_provider.handoff import HandOff, Line, Stale
 from crio_credential_provider.pullintents import PullIntents
-from node import NGINX, Node, Run, basic, request
+from node import NGINX, SOURCES, Node, Run, basic, request
 
 pytestmark = pytest.mark.process
 
@@ -520,12 +521,44 @@ def test_an_intent_for_another_repository_counts_for_nothing(place: Place) -> No
     assert free and seconds < SLACK
 
 
-def test_broken_intents_count_as_absent_and_are_kept_for_the_journal(place: Place) -> None:
-    place.put(age=10)
-    (place.intents / "sha256-00").write_text("{")
+def break_an_intent(place: Place) -> Path:
+    path = place.intents / "sha256-00"
+    path.write_text("{")
+    return path
+
+
+def make_the_directory_a_file(place: Place) -> Path:
+    place.intents.rmdir()
+    place.intents.write_text("")
+    return place.intents
+
+
+UNKNOWN = [break_an_intent, make_the_directory_a_file]
+
+
+@pytest.mark.parametrize("spoil", UNKNOWN)
+def test_where_the_intents_are_unknown_a_second_is_waited(place: Place, spoil: Callable[[Place], Path]) -> None:
+    place.put()
+    spoiled = spoil(place)
     free, seconds = place.wait(grace=0.05)
-    assert free and seconds < SLACK
-    assert ["sha256-00" in problem for problem in place.read.problems] == [True]
+    assert free and 0.95 < seconds < 1.0 + SLACK
+    assert [spoiled.name in problem for problem in place.read.problems] == [True]
+
+
+def test_intents_that_become_unknown_during_the_wait_lengthen_it(place: Place) -> None:
+    place.put()
+    threading.Timer(0.2, break_an_intent, [place]).start()
+    free, seconds = place.wait(grace=0.5)
+    assert free and 0.95 < seconds < 1.0 + SLACK
+
+
+def test_beside_a_broken_intent_the_others_count(place: Place) -> None:
+    """The pull that is known to come is waited for, past the second."""
+    place.put()
+    break_an_intent(place)
+    place.expect()
+    free, seconds = place.wait(grace=0.05, limit=1.5)
+    assert not free and 1.45 < seconds < 1.5 + SLACK
 
 
 @pytest.mark.parametrize("grace", [0.05, 1.5])
@@ -560,13 +593,31 @@ def test_the_limit_ends_the_wait_in_the_line(place: Place, fork: Fork) -> None:
     assert not free and 0.29 < seconds < 0.3 + SLACK
 
 
-def test_is_awaited(place: Place) -> None:
+def test_is_awaited(place: Place, tmp_path: Path) -> None:
     turn = place.turn(0.1)
-    assert not turn.is_awaited()
+    assert turn.is_awaited() is False
     noted = place.expect()
-    assert turn.is_awaited()
+    assert turn.is_awaited() is True
     noted.unlink()
-    assert not turn.is_awaited()
+    assert turn.is_awaited() is False
+    broken = break_an_intent(place)
+    assert turn.is_awaited() is None
+    place.expect()
+    assert turn.is_awaited() is True
+    for path in (noted, broken):
+        path.unlink()
+    assert turn.is_awaited() is False
+    place.intents.rmdir()
+    assert turn.is_awaited() is None
+
+
+def test_a_wait_in_vain_can_be_taken_up_again(place: Place) -> None:
+    place.put()
+    noted = place.expect()
+    turn = place.turn(0.05)
+    assert not turn.wait(time.monotonic() + 0.1)
+    threading.Timer(0.2, noted.unlink).start()
+    assert turn.wait(soon())
 
 
 # -- the sweep ---------------------------------------------------------------------------------------------------------
@@ -610,6 +661,18 @@ def test_where_no_intents_are_kept_a_file_is_stale_after_an_hour(
 ) -> None:
     old_kubelet.put(age)
     assert find(old_kubelet) == ([NAME] if is_stale else [])
+
+
+@pytest.mark.parametrize("spoil", UNKNOWN)
+def test_where_the_intents_are_unknown_a_file_is_stale_after_an_hour(
+    place: Place, spoil: Callable[[Place], Path]
+) -> None:
+    """They may name the very file, and a pull may be coming for it."""
+    spoil(place)
+    place.put(3540)
+    assert find(place) == []
+    place.put(3660)
+    assert find(place) == [NAME]
 
 
 def test_stale_after_can_be_longer_than_an_hour(old_kubelet: Place) -> None:
@@ -863,6 +926,159 @@ def test_a_killed_keeper_holds_nobody_up(ready: Node, alpha: str) -> None:
     path.unlink()
     until(lambda: written(ready))
     until(lambda: not processes_of(ready))
+
+
+def test_a_keeper_whose_intents_became_unknown_writes(ready: Node, alpha: str) -> None:
+    """Its pull was announced, and nothing says that it is over."""
+    path = put(ready)
+    noted = expect(ready)
+    assert ready.run(request(token=alpha), "--hand-off-timeout=300ms").entry["OUTCOME"] == "in-line"
+    noted.write_text("{")
+    os.utime(intents_of(ready))
+    path.unlink()
+    until(lambda: written(ready))
+    until(lambda: not processes_of(ready))
+
+
+def test_a_keeper_s_fault_is_told(ready: Node, alpha: str) -> None:
+    path = put(ready)
+    expect(ready)
+    assert ready.run(request(token=alpha), "--hand-off-timeout=300ms").entry["OUTCOME"] == "in-line"
+    ready.auth_dir.chmod(0o777)
+    path.unlink()
+    until(lambda: not processes_of(ready))
+    entry = last_entry(ready)
+    assert (entry["OUTCOME"], entry["PRIORITY"]) == ("fault-auth-file", "3")
+    assert "chmod 0700" in entry["MESSAGE"]
+
+
+KEEPER_FAILS = [
+    "authfile.write = fail",
+    "handoff.HandOff.become_keeper = fail",
+    "fork = os.fork\ndef forked():\n    pid = fork()\n    if not pid: plugin.Journal.__init__ = fail\n"
+    "    return pid\nos.fork = forked",
+]
+
+
+@pytest.mark.parametrize("failure", ["KeyError('canary')", "MemoryError('canary')", "SystemExit('canary')"])
+@pytest.mark.parametrize("planted", KEEPER_FAILS)
+def test_a_bug_in_a_keeper_is_told_as_a_fault(ready: Node, alpha: str, planted: str, failure: str) -> None:
+    """Else the journal's last word would be that a keeper is in line."""
+    path = put(ready)
+    expect(ready)
+    code = (
+        f"import os, sys\nsys.path.insert(0, {str(SOURCES)!r})\n"
+        "from crio_credential_provider import authfile, handoff, plugin\n"
+        "from crio_credential_provider.__main__ import main\n"
+        f"def fail(*_):\n    raise {failure}\n{planted}\nmain()"
+    )
+    ready.command[:] = [sys.executable, "-c", code]
+    run = ready.run(request(token=alpha), "--hand-off-timeout=300ms")
+    assert (run.status, run.stderr) == (0, "")
+    path.unlink()
+    until(lambda: not processes_of(ready))
+    assert ready.journal
+    ready.journal.flush()
+    # Whichever comes first: the keeper may fail before the run has logged.
+    (entry,) = [entry for entry in ready.journal.entries if entry.get("OUTCOME") == "fault-bug"]
+    assert entry["PRIORITY"] == "3"
+    assert f"internal error, {failure.partition('(')[0]} at " in entry["MESSAGE"]
+    assert "canary" not in str(ready.journal.entries)
+    assert entry["IMAGE"] == NGINX and entry["POD"] == "web"
+
+
+def test_a_keeper_that_is_told_to_end_says_so(ready: Node, alpha: str) -> None:
+    put(ready)
+    expect(ready)
+    for _ in range(2):
+        assert ready.run(request(token=alpha), "--hand-off-timeout=200ms").entry["OUTCOME"] == "in-line"
+    # One looks at the file, the other waits behind it.
+    for keeper in processes_of(ready):
+        os.kill(keeper, signal.SIGTERM)
+    until(lambda: not processes_of(ready))
+    assert ready.journal
+    ready.journal.flush()
+    ended = [entry for entry in ready.journal.entries if entry.get("OUTCOME") == "interrupted"]
+    assert ["ended by SIGTERM" in entry["MESSAGE"] for entry in ended] == [True, True]
+    assert not written(ready)
+
+
+# -- a node without room for another process ---------------------------------------------------------------------------
+
+NO_ROOM = "no process could be started to wait in line: Resource temporarily unavailable; a limit on the processes"
+
+
+def refusing(node: Node, code: int, times: int = 99, latest: float = 1.0) -> None:
+    """Makes the node's program one whose forks fail, and which answers after so many seconds at the latest."""
+    node.command[:] = [
+        sys.executable,
+        "-c",
+        f"import os, sys\nsys.path.insert(0, {str(SOURCES)!r})\n"
+        "from crio_credential_provider import settings\nfrom crio_credential_provider.__main__ import main\n"
+        f"settings.LATEST_ANSWER = {latest}\nleft, fork = {times}, os.fork\n"
+        "def refuse():\n    global left\n    left -= 1\n    if left < 0: return fork()\n"
+        f"    raise OSError({code}, os.strerror({code}))\nos.fork = refuse\nmain()",
+    ]
+
+
+@pytest.mark.parametrize("code", [errno.EAGAIN, errno.ENOMEM, errno.EPERM])
+def test_a_node_without_room_for_a_keeper_is_told(ready: Node, alpha: str, code: int) -> None:
+    path = put(ready)
+    expect(ready)
+    refusing(ready, code)
+    run = ready.run(request(token=alpha), "--hand-off-timeout=300ms")
+    assert (run.status, run.stderr, run.entry["OUTCOME"]) == (0, "", "no-keeper")
+    # It waited on, as long as it may.
+    assert 1.0 <= run.seconds < 1.0 + 3 * SLACK
+    assert run.entry["PRIORITY"] == "3"
+    for word in (os.strerror(code), "TasksMax", "pid_max", f"{NGINX} of pod web in team-alpha"):
+        assert word in run.entry["MESSAGE"]
+    assert "report it" not in run.entry["MESSAGE"]
+    # Should its pull find a file after all, it is one of its own namespace: the kubelet must know whose image it is.
+    assert list(run.answer["auth"]) == [NGINX]
+    # The file of the pull before is not overwritten.
+    assert path.exists() and not written(ready)
+
+
+def test_a_turn_that_comes_meanwhile_is_taken(ready: Node, alpha: str) -> None:
+    path = put(ready)
+    expect(ready)
+    refusing(ready, errno.EAGAIN, latest=20)
+    started = ready.start("--hand-off-timeout=300ms")
+    threading.Timer(1.0, path.unlink).start()
+    run = started.finish(request(token=alpha))
+    assert (run.status, run.entry["OUTCOME"], run.entry["PRIORITY"]) == (0, "auth-file-written", "4")
+    assert 0.9 < run.seconds < 5 and NO_ROOM in run.entry["MESSAGE"]
+    assert written(ready)
+
+
+def test_room_that_comes_meanwhile_is_taken(ready: Node, alpha: str) -> None:
+    path = put(ready)
+    expect(ready)
+    refusing(ready, errno.EAGAIN, times=1)
+    run = ready.run(request(token=alpha), "--hand-off-timeout=300ms")
+    assert run.entry["OUTCOME"] == "in-line" and len(processes_of(ready)) == 1
+    path.unlink()
+    until(lambda: written(ready))
+    until(lambda: not processes_of(ready))
+
+
+def test_a_real_limit_on_processes(ready: Node, alpha: str) -> None:
+    """The system's own refusal, as a limit of the kubelet's unit would have it."""
+    if os.geteuid() == 0:
+        # No limit holds for root. Somebody else may do here what root may with files.
+        setpriv = shutil.which("setpriv")
+        if setpriv is None:
+            pytest.skip("setpriv is not installed here, and no limit on processes holds for root")
+        ready.command[:0] = [setpriv, "--reuid=65534", "--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
+    path = put(ready)
+    expect(ready)
+    limit = lambda: resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))  # noqa: E731
+    started = ready.start("--hand-off-timeout=300ms", preexec_fn=limit)
+    threading.Timer(1.5, path.unlink).start()
+    run = started.finish(request(token=alpha))
+    assert (run.status, run.stderr, run.entry["OUTCOME"]) == (0, "", "auth-file-written")
+    assert NO_ROOM in run.entry["MESSAGE"] and run.entry["PRIORITY"] == "4"
 
 
 def test_each_run_sweeps_also_one_without_a_mirror(ready: Node, alpha: str) -> None:

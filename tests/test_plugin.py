@@ -722,3 +722,109 @@ def test_a_bug_is_told_by_its_place_alone(module_node: Node, monkeypatch: pytest
     node.journal.flush()
     assert "canary" not in line + str(node.journal.entries)
     assert node.journal.entries[-1]["OUTCOME"] == "fault-bug"
+
+
+# -- after the answer: housekeeping decides nothing --------------------------------------------------------------------
+
+RUN_MAIN = "from crio_credential_provider.__main__ import main\nmain()\n"
+
+
+def planted(make_node: NodeMaker, cluster: ApiServer, code: str) -> Node:
+    """A node whose plugin has a fault planted in it, and which has something to sweep."""
+    node = make_node(sys.executable, "-c", f"import sys\nsys.path.insert(0, {str(SOURCES)!r})\n{code}{RUN_MAIN}")
+    node.write_mirrors("docker.io", "mirror.corp:5000/hub")
+    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
+    stale = node.write(node.auth_dir / f"team-gone-{NGINX_HASH}.json", "{}")
+    node.auth_dir.chmod(0o700)
+    os.utime(stale, (0, 0))
+    return node
+
+
+FAILURES = {
+    "a bug": "raise KeyError('canary')",
+    "no memory": "raise MemoryError('canary')",
+    "too deep": "(lambda f: f(f))(lambda f: f(f))",
+    "the disk": "raise OSError(5, 'canary')",
+    "a value": "int('9' * 5000)",
+    "interrupted": "raise KeyboardInterrupt('canary')",
+    "an exit": "raise SystemExit('canary')",
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize(
+    "place", ["handoff.find_stale", "handoff.remove_stale", "plugin._has_files", "plugin._Run.sweep"]
+)
+def test_a_failing_sweep_costs_neither_the_answer_nor_the_entry(
+    make_node: NodeMaker, cluster: ApiServer, alpha: str, place: str, failure: str
+) -> None:
+    code = "from crio_credential_provider import handoff, plugin\n"
+    node = planted(make_node, cluster, f"{code}def fail(*_):\n    {FAILURES[failure]}\n{place} = fail\n")
+    run = node.run(request(token=alpha))
+    assert (run.status, run.stdout, run.stderr) == (0, ANSWER_WITH_RECORD, "")
+    assert run.entry["OUTCOME"] == "auth-file-written" and run.entry["PRIORITY"] == "4"
+    assert run.entry["AUTH_FILE"] and run.entry["IMAGE"] == NGINX and run.entry["POD"] == "web"
+    assert "; after that, in the sweep: internal error, " in run.entry["MESSAGE"]
+    assert "canary" not in str(run.entries) and "Exceeds" not in str(run.entries)
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize("name", ["_Run.log", "_fields", "decisions"])
+def test_a_failing_log_costs_neither_the_answer_nor_the_entry(
+    make_node: NodeMaker, cluster: ApiServer, alpha: str, name: str, failure: str
+) -> None:
+    code = "import crio_credential_provider.plugin as plugin\n"
+    node = planted(make_node, cluster, f"{code}def fail(*_):\n    {FAILURES[failure]}\nplugin.{name} = fail\n")
+    run = node.run(request(token=alpha), "--log-level=debug")
+    assert (run.status, run.stdout, run.stderr) == (0, ANSWER_WITH_RECORD, "")
+    assert run.entry["OUTCOME"] == "auth-file-written" and run.entry["AUTH_FILE"]
+    assert "; after that, in the log: internal error, " in run.entry["MESSAGE"]
+    assert "canary" not in str(run.entries) and "Exceeds" not in str(run.entries)
+
+
+def test_where_nothing_can_be_logged_the_answer_is_all_that_is_seen(
+    make_node: NodeMaker, cluster: ApiServer, alpha: str
+) -> None:
+    code = "from crio_credential_provider.journal import Journal\ndef fail(*_):\n    raise KeyError('canary')\n"
+    run = planted(make_node, cluster, f"{code}Journal.send = fail\n").run(request(token=alpha))
+    assert (run.status, run.stdout, run.stderr) == (0, ANSWER_WITH_RECORD, "")
+
+
+def test_a_failing_sweep_after_a_fault_leaves_the_fault_as_it_was(
+    make_node: NodeMaker, cluster: ApiServer, alpha: str
+) -> None:
+    code = "import crio_credential_provider.plugin as plugin\ndef fail(*_):\n    raise KeyError('canary')\n"
+    node = planted(make_node, cluster, f"{code}plugin._Run.sweep = fail\n")
+    run = node.run(b"{}")
+    assert run.status == 1 and run.stderr.count("\n") == 1
+    assert run.entry["OUTCOME"] == "fault-request" and run.entry["PRIORITY"] == "3"
+    assert "in the sweep: internal error, KeyError at " in run.entry["MESSAGE"]
+    assert "internal error" not in run.stderr
+
+
+def test_what_a_finalizer_or_a_thread_raises_is_not_printed(
+    make_node: NodeMaker, cluster: ApiServer, alpha: str
+) -> None:
+    """The interpreter prints it by itself, with what the exception says."""
+    code = (
+        "import _thread, time\nimport crio_credential_provider.plugin as plugin\nsweep = plugin._Run.sweep\n"
+        "class Broken:\n    def __del__(self):\n        raise KeyError('canary')\n"
+        "def fail():\n    raise KeyError('canary')\n"
+        "def both(run):\n    Broken()\n    _thread.start_new_thread(fail, ())\n    time.sleep(0.2)\n    sweep(run)\n"
+        "plugin._Run.sweep = both\n"
+    )
+    run = planted(make_node, cluster, code).run(request(token=alpha))
+    assert (run.status, run.stdout, run.stderr) == (0, ANSWER_WITH_RECORD, "")
+
+
+@pytest.mark.parametrize("name", ["settings.loads", "settings.unknown_variables", "journal.Journal", "_Run.fail"])
+def test_a_bug_where_nothing_is_known_yet_is_one_line(
+    make_node: NodeMaker, cluster: ApiServer, alpha: str, name: str
+) -> None:
+    code = "import crio_credential_provider.plugin as plugin\nfrom crio_credential_provider import journal\n"
+    target = "plugin.Journal" if name == "journal.Journal" else f"plugin.{name}"
+    code += f"def fail(*_):\n    raise KeyError('canary')\n{target} = fail\n"
+    run = planted(make_node, cluster, code).run(b"{}")
+    assert run.status == 1
+    assert run.stderr.startswith("crio-credential-provider: internal error, KeyError at ")
+    assert run.stderr.count("\n") == 1 and "canary" not in run.stderr

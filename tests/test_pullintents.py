@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -73,10 +74,13 @@ def test_each_spelling_of_an_image_is_its_repository(
     assert PullIntents(str(tmp_path)).repositories() == {repository}
 
 
-def test_both_versions_of_the_api(tmp_path: Path, directory: Path) -> None:
+def test_each_version_of_the_api(tmp_path: Path, directory: Path) -> None:
     note(directory, "a.example/x", intent("a.example/x", "v1alpha1"))
     note(directory, "a.example/y", intent("a.example/y", "v1beta1"))
-    assert PullIntents(str(tmp_path)).repositories() == {"a.example/x", "a.example/y"}
+    note(directory, "a.example/z", intent("a.example/z", "v1"))
+    intents = PullIntents(str(tmp_path))
+    assert intents.repositories() == {"a.example/x", "a.example/y", "a.example/z"}
+    assert intents.available()
 
 
 def test_two_tags_are_one_repository(tmp_path: Path, directory: Path) -> None:
@@ -139,27 +143,31 @@ GARBAGE: dict[str, bytes] = {
     "image is empty": intent(""),
     "deep": b"[" * 100_000,
     "larger than 64 KiB": b" " * 70_000 + intent("redis"),
+    "another kind": intent("redis", kind="ImagePulledRecord"),
+    "a newer version": intent("redis", "v2"),
+    "a version of ten": intent("redis", "v10beta1"),
+    "another group": intent("redis").replace(b"kubelet.config", b"images.kubelet"),
+    "apiVersion is a number": intent("redis").replace(b'"kubelet.config.k8s.io/v1beta1"', b"1"),
+    "a number of 5,000 digits": b'{"kind":"ImagePullIntent","image":' + b"9" * 5000 + b"}",
 }
 
 
 @pytest.mark.parametrize("name", GARBAGE)
-def test_what_cannot_be_parsed_is_told_and_counts_as_absent(tmp_path: Path, directory: Path, name: str) -> None:
+def test_what_cannot_be_parsed_is_told_and_makes_the_rest_unknown(tmp_path: Path, directory: Path, name: str) -> None:
     path = note(directory, "broken", GARBAGE[name])
     note(directory, "quay.io/team/app")
     intents = PullIntents(str(tmp_path))
     for _ in range(3):
         assert intents.repositories() == {"quay.io/team/app"}
+        assert not intents.available()
     (problem,) = intents.problems
     assert path.name in problem
     assert "redis" not in problem
+    path.unlink()
+    assert intents.available()
 
 
-def test_a_pulled_record_is_no_intent(tmp_path: Path, directory: Path) -> None:
-    note(directory, "redis", intent("redis", kind="ImagePulledRecord"))
-    assert PullIntents(str(tmp_path)).repositories() == frozenset()
-
-
-def test_what_cannot_be_read_is_told_and_counts_as_absent(tmp_path: Path, directory: Path) -> None:
+def test_what_cannot_be_read_is_told_and_makes_the_rest_unknown(tmp_path: Path, directory: Path) -> None:
     (directory / file_name("a")).mkdir()
     (directory / file_name("b")).symlink_to(file_name("b"))
     (directory / file_name("gone")).symlink_to("nowhere")
@@ -168,7 +176,35 @@ def test_what_cannot_be_read_is_told_and_counts_as_absent(tmp_path: Path, direct
     assert intents.repositories() == {HUB}
     # A file that is gone again is the ordinary end of an intent, and no problem.
     assert len(intents.problems) == 2
+    assert not intents.available()
     assert all(file_name(name) in "\n".join(intents.problems) for name in "ab")
+
+
+def test_an_intent_that_is_gone_before_it_is_read_is_no_unknown(tmp_path: Path, directory: Path) -> None:
+    (directory / file_name("gone")).symlink_to("nowhere")
+    intents = PullIntents(str(tmp_path))
+    assert intents.available() and intents.problems == []
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.EMFILE, errno.ENOMEM])
+@pytest.mark.parametrize("call", ["stat", "listdir"])
+def test_a_directory_that_cannot_be_read_is_unknown_and_not_empty(
+    tmp_path: Path, directory: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int
+) -> None:
+    note(directory, "redis")
+    intents = PullIntents(str(tmp_path))
+    assert intents.available()
+
+    def refuse(path: str) -> None:
+        raise OSError(code, os.strerror(code))
+
+    directory.touch()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, call, refuse)
+        assert not intents.available()
+        assert os.strerror(code) in intents.problems[0]
+    # As soon as it can be read again, all is known again.
+    assert intents.available() and intents.repositories() == {HUB}
 
 
 # -- reading only what changed -----------------------------------------------------------------------------------------

@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 
 NAME = "crio-credential-provider"
 STORE = f".{NAME}"
+LOCK = "lock"
 LATELY = 120
-"""Seconds for which a build is kept when it is no more current. A kubelet kills a run after 60."""
+"""Seconds for which a build is kept when it is no more current. A kubelet kills a run after 60. A keeper, which a run
+may leave in line for ten minutes (docs/decisions/0004-hand-off.md), needs nothing of it."""
 USAGE = "usage: install-on-node [--stay | --remove] DIRECTORY\n"
 
 
@@ -47,7 +49,6 @@ def main() -> None:
 
 def install(directory: str, tree: str = sys.prefix) -> None:
     """Copies the tree, then makes it the current one."""
-    os.makedirs(os.path.join(directory, STORE), mode=0o755, exist_ok=True)
     with locked(directory):
         build = build_of(tree)
         before = current(directory)
@@ -59,7 +60,7 @@ def install(directory: str, tree: str = sys.prefix) -> None:
             # From now on nobody starts from it. The time is kept in the tree itself.
             with contextlib.suppress(FileNotFoundError):
                 os.utime(os.path.join(directory, STORE, before))
-        remove_old_builds(os.path.join(directory, STORE), {build, before, "lock"})
+        remove_old_builds(os.path.join(directory, STORE), {build, before, LOCK})
     sys.stdout.write(f"{directory}/{NAME} is {build}\n")
     sys.stdout.flush()
 
@@ -72,11 +73,21 @@ def remove_old_builds(store: str, keep: set[str]) -> None:
 
 
 def remove(directory: str) -> None:
-    """The entry first, so that nothing names a tree that is going."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(os.path.join(directory, NAME))
-    with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(os.path.join(directory, STORE))
+    """The entry first, so that nothing names a tree that is going. Where there is no directory, there is nothing."""
+    if not os.path.lexists(directory):
+        return
+    with locked(directory):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(directory, NAME))
+        store = os.path.join(directory, STORE)
+        for name in sorted(os.listdir(store)):
+            if name != LOCK:
+                shutil.rmtree(os.path.join(store, name))
+        # The lock last: who waits for it sees that it is gone, and makes another.
+        os.unlink(os.path.join(store, LOCK))
+        # Somebody may have made it already.
+        with contextlib.suppress(OSError):
+            os.rmdir(store)
 
 
 def stay() -> None:
@@ -88,13 +99,26 @@ def stay() -> None:
 
 @contextlib.contextmanager
 def locked(directory: str) -> Iterator[None]:
-    """Two containers that overlap take turns."""
-    descriptor = os.open(os.path.join(directory, STORE, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+    """Two containers that overlap take turns, at installing and removing alike. Makes the store."""
+    path = os.path.join(directory, STORE, LOCK)
+    while True:
+        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            # The store went between the two, by a removal.
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            try:
+                is_lock = os.path.samestat(os.fstat(descriptor), os.stat(path))
+            except FileNotFoundError:
+                is_lock = False
+            if is_lock:
+                yield
+                return
+        finally:
+            os.close(descriptor)
 
 
 def build_of(tree: str) -> str:

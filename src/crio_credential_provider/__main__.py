@@ -87,6 +87,9 @@ def _run(arguments: list[str]) -> int:
             return 0
     from . import journal, plugin
 
+    # Whatever else the interpreter would print of an exception may quote anything.
+    sys.unraisablehook = lambda _: None
+    sys.excepthook = lambda _kind, error, _trace: journal.complain(plugin.internal_error(error))
     try:
         if not arguments and os.isatty(0):
             raise UsageError(

@@ -220,7 +220,11 @@ class ApiServer:
             done.release()
 
         done.acquire()
-        _thread.start_new_thread(resolve, ())
+        try:
+            _thread.start_new_thread(resolve, ())
+        except RuntimeError:
+            # No room for a thread, where a limit of processes is reached: late is better than never.
+            resolve()
         if not done.acquire(timeout=_positive(self._remaining())):
             raise TimeoutError
         if failed:

@@ -6,6 +6,17 @@ Text that came from a secret or a token is never part of an error.
 
 from __future__ import annotations
 
+_LONGEST_WORD = 320
+"""Characters; an image's name, quoted, is shorter."""
+
+
+def shorten(text: str) -> str:
+    """A message with its longest words cut: what it quotes comes from outside, and may be a port of 5,000 digits."""
+    if len(text) <= _LONGEST_WORD:
+        return text
+    words = text.split(" ")
+    return " ".join(word if len(word) <= _LONGEST_WORD else f"{word[:80]}... ({len(word)} letters)" for word in words)
+
 
 class ProviderError(Exception):
     """A fault that a person can mend.
@@ -18,9 +29,9 @@ class ProviderError(Exception):
     fault = "unknown"
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = shorten(message)
+        self.hint = shorten(hint)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return f"{self.message}; {self.hint}" if self.hint else self.message

@@ -25,10 +25,11 @@ if TYPE_CHECKING:
 LOCK_FILE = "hand-off.lock"
 
 BLIND_GRACE = 1.0
-"""Seconds for which a file counts as expected where the kubelet keeps no intents."""
+"""Seconds for which a file counts as expected where it cannot be told which pulls are to come: the kubelet keeps no
+intents, or not all of them can be used."""
 
 BLIND_STALE_AFTER = 3600.0
-"""Seconds after which a file counts as left behind where the kubelet keeps no intents: a pull may queue for long."""
+"""Seconds after which a file counts as left behind where that cannot be told: a pull may queue for long."""
 
 KEEPER_LIMIT = 600.0
 """Seconds that a keeper stays in line at most."""
@@ -152,6 +153,14 @@ def _place(name: str) -> int:
     return binascii.crc32(name.encode()) % 2**20
 
 
+class Ended(BaseException):
+    """A keeper was told to end."""
+
+
+def _end(_signal: int, _frame: object) -> None:
+    raise Ended
+
+
 class HandOff:
     """The hand-off of one auth file.
 
@@ -172,9 +181,11 @@ class HandOff:
         self._line = line
         self._intents = intents
         self._grace = grace
+        self._has_turn = False
 
     def wait(self, limit: float) -> bool:
-        """Waits for the turn, and then until the predecessor's file is taken or nobody is coming for it.
+        """Waits for the turn, and then until the predecessor's file is taken or nobody is coming for it. May be called
+        again after a wait in vain.
 
         Args:
             limit: on the monotonic clock.
@@ -183,15 +194,13 @@ class HandOff:
             Whether the name is free in time; the turn is then held until the process ends, so that the next in line
             starts to count when the kubelet has the answer.
         """
-        queued = not self._line.try_enter(self._name)
+        queued = not self._has_turn and not self._line.try_enter(self._name)
         if queued and not self._line.enter(self._name, limit):
             return False
+        self._has_turn = True
         arrived = time.monotonic()
         streak = self._line.unclaimed(self._name)
-        if self._intents.available():
-            grace = max(self._grace / 2**streak, min(self._grace, LEAST_GRACE))
-        else:
-            grace = max(self._grace, BLIND_GRACE)
+        shrunk = max(self._grace / 2**streak, min(self._grace, LEAST_GRACE))
         while True:
             try:
                 age = time.time() - os.lstat(self._path).st_mtime
@@ -201,16 +210,20 @@ class HandOff:
             # Who had to queue was let in by the predecessor's end; the age alone would count its last steps, too.
             watched = time.monotonic() - arrived
             unclaimed = watched if queued else max(watched, age)
-            if unclaimed >= grace and not self.is_awaited():
+            awaited = self.is_awaited()
+            grace = max(self._grace, BLIND_GRACE) if awaited is None else shrunk
+            if unclaimed >= grace and not awaited:
                 self._line.tell_unclaimed(self._name, streak + 1 if queued else 0)
                 return True
             if time.monotonic() >= limit:
                 return False
             time.sleep(_POLL)
 
-    def is_awaited(self) -> bool:
-        """Whether the kubelet says that it is about to pull from this repository."""
-        return self._repository in self._intents.repositories()
+    def is_awaited(self) -> bool | None:
+        """Whether the kubelet says that it is about to pull from this repository; None where that cannot be told."""
+        if self._repository in self._intents.repositories():
+            return True
+        return False if self._intents.available() else None
 
     def leave_keeper(self) -> bool:
         """Forks a process that stays in line after this run has answered.
@@ -219,16 +232,32 @@ class HandOff:
         kubelet's queue. Its keeper puts the file in place when the one before it was taken.
 
         Returns:
-            True in the keeper, which has let go of the standard streams; False in the run.
+            True in the keeper; False in the run.
+
+        Raises:
+            OSError: the system has no room for a process.
         """
-        if os.fork():
-            return False
+        # What a keeper may come to need: its program may be updated or removed while it waits. In the bundle this
+        # brings the whole of `os` as well. Where the program is gone already, most keepers need none of it.
+        try:
+            import json  # noqa: F401
+            import select  # noqa: F401
+            import signal  # noqa: F401
+        except (ImportError, OSError):
+            pass
+        return os.fork() == 0
+
+    def become_keeper(self) -> None:
+        """For the forked process: lets go of what is the run's. From now on SIGTERM raises ``Ended``."""
+        import signal
+
+        signal.signal(signal.SIGTERM, _end)
         self._line.forget()
+        self._has_turn = False
         os.setsid()
         nothing = os.open(os.devnull, os.O_RDWR)
         for descriptor in (0, 1, 2):
             os.dup2(nothing, descriptor)
-        return True
 
 
 class Queue(Record):
@@ -272,10 +301,8 @@ def find_stale(directory: str, stale_after: float, intents: PullIntents) -> list
     old = [file for file in _auth_files(directory) if file.age >= stale_after]
     if not old:
         return []
-    if intents.available():
-        awaited = {authfile.digest(repository) for repository in intents.repositories()}
-    else:
-        awaited = set()
+    awaited = {authfile.digest(repository) for repository in intents.repositories()}
+    if not intents.available():
         stale_after = max(stale_after, BLIND_STALE_AFTER)
     return [
         file

@@ -39,18 +39,22 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     given = settings.loads(arguments, environment)
     unknown = [f"unknown variable {name}" for name in settings.unknown_variables(environment)]
     run = _Run(given, Journal(given.journal_socket, given.log_level), unknown)
+    status = FAULT
     try:
         run.serve()
-        return OK
+        status = OK
     except ProviderError as error:
         run.fail(error.fault, str(error))
     except Exception as error:
-        # A bug. Its message may quote anything, so that only its place is told.
-        run.fail("bug", f"internal error, {type(error).__name__} at {_place(error)}; please report it")
+        run.fail("bug", internal_error(error))
     finally:
-        run.sweep()
-        run.log()
-    return FAULT
+        run.end()
+    return status
+
+
+def internal_error(error: BaseException) -> str:
+    """A bug. Its message may quote anything, so that only its place is told."""
+    return f"internal error, {type(error).__name__} at {_place(error)}; please report it"
 
 
 def _place(error: BaseException) -> str:
@@ -72,9 +76,9 @@ class _Run:
         self._request: credentialprovider.Request | None = None
         self._resolution: Resolution | None = None
         self._auth_file = ""
-        self._outcome = ""
-        self._message = ""
-        self._priority = journal.INFO
+        self._outcome = "interrupted"
+        self._message = "Interrupted before the answer"
+        self._priority = journal.ERROR
         self._queue: Queue | None = None
         self._details: list[str] = []
         self._warnings = warnings
@@ -99,18 +103,27 @@ class _Run:
         assert resolution.account is not None
         given = self._settings
         name = authfile.file_name(resolution.account.namespace, resolution.image.name)
-        now = time.monotonic()
-        limit = min(now + given.hand_off_timeout, self._started + settings.LATEST_ANSWER)
+        latest = self._started + settings.LATEST_ANSWER
         if given.hand_off_timeout > 0:
             queue = self._open_queue()
             if not queue.line.works:
                 self._warnings.append(f"runs cannot wait in line: --cache-dir {given.cache_dir!r} cannot be used")
             turn = queue.turn(given.auth_dir, name, resolution.image.name, given.hand_off_grace)
-            if not turn.wait(limit) and turn.is_awaited():
-                self._tell("in-line", f"Left a keeper in line for the auth file for {_who(resolution)}")
-                if turn.leave_keeper():
-                    self._keep(turn, name, resolution, content)
+            refusal = ""
+            # The second limit is for a node without room for a keeper: until then the turn may come, or there is room.
+            for limit in (min(time.monotonic() + given.hand_off_timeout, latest), latest):
+                if turn.wait(limit) or not turn.is_awaited():
+                    break
+                refusal = self._leave_keeper(turn, name, resolution, content)
+                if not refusal:
+                    self._tell("in-line", f"Left a keeper in line for the auth file for {_who(resolution)}")
+                    return
+            else:
+                # To write now would be to overwrite the file of another pull (docs/decisions/0004-hand-off.md).
+                self._tell("no-keeper", f"Left no auth file for {_who(resolution)}: {refusal}", journal.ERROR)
                 return
+            if refusal:
+                self._warnings.append(refusal)
         self._write(name, resolution, content)
 
     def _open_queue(self) -> Queue:
@@ -129,22 +142,63 @@ class _Run:
             "auth-file-written", f"Wrote auth file to {self._auth_file} for {_who(resolution)}: {_used(resolution)}"
         )
 
+    def _leave_keeper(self, turn: HandOff, name: str, resolution: Resolution, content: bytes) -> str:
+        """Why none could be left; "" where one is in line."""
+        try:
+            is_keeper = turn.leave_keeper()
+        except OSError as error:
+            return (
+                f"no process could be started to wait in line: {error.strerror}; a limit on the processes or the "
+                "memory of the kubelet or the node is reached: systemctl show kubelet -p TasksCurrent,TasksMax,"
+                "MemoryCurrent,MemoryMax, and sysctl kernel.pid_max kernel.threads-max"
+            )
+        if is_keeper:
+            self._keep(turn, name, resolution, content)
+        return ""
+
     def _keep(self, turn: HandOff, name: str, resolution: Resolution, content: bytes) -> NoReturn:
         """The keeper's life: waits for the turn, writes if the pull is still to come, logs, and is gone."""
         from . import handoff
 
-        # Another process, which journald does not know yet.
-        self._journal = Journal(self._settings.journal_socket, self._settings.log_level)
         try:
-            if turn.wait(time.monotonic() + handoff.KEEPER_LIMIT) and turn.is_awaited():
+            turn.become_keeper()
+            # Another process, which journald does not know yet.
+            self._journal = Journal(self._settings.journal_socket, self._settings.log_level)
+            if turn.wait(time.monotonic() + handoff.KEEPER_LIMIT) and turn.is_awaited() is not False:
                 self._write(name, resolution, content)
             else:
                 self._tell("nothing-to-do", f"Nobody came for the auth file for {_who(resolution)}")
         except ProviderError as error:
             self._tell(f"fault-{error.fault}", str(error), journal.ERROR)
+        except handoff.Ended:
+            message = f"The keeper in line for the auth file for {_who(resolution)} was ended by SIGTERM"
+            self._tell("interrupted", message, journal.WARNING)
+        except BaseException as error:
+            self._tell("fault-bug", internal_error(error), journal.ERROR)
         finally:
+            try:
+                self._log_whatever_happens()
+            finally:
+                os._exit(OK)
+
+    def end(self) -> None:
+        """Sweeps and logs. What goes wrong here is told in the journal alone: the kubelet has its answer."""
+        try:
+            self.sweep()
+        except BaseException as error:
+            self._message += f"; after that, in the sweep: {internal_error(error)}"
+            self._priority = min(self._priority, journal.WARNING)
+        self._log_whatever_happens()
+
+    def _log_whatever_happens(self) -> None:
+        try:
             self.log()
-            os._exit(OK)
+        except BaseException as error:
+            message = f"{self._message}; after that, in the log: {internal_error(error)}"
+            try:
+                self._journal.send(journal.ERROR, message, {"OUTCOME": self._outcome, "AUTH_FILE": self._auth_file})
+            except BaseException:
+                return
 
     def sweep(self) -> None:
         """Removes files that nobody comes for, whatever became of the run itself."""

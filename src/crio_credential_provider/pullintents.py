@@ -13,6 +13,10 @@ import time
 from . import native, reference
 from .errors import ProviderError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 DIRECTORY = "image_manager/pulling"
 """Below the kubelet's root directory."""
 
@@ -26,56 +30,77 @@ of up to 10 ms, and the kubelet makes two changes for each intent, the temporary
 _MAX_SIZE = 64 * 1024
 """Bytes of an intent; a real one has about 150."""
 
+_GROUP, _KIND = "kubelet.config.k8s.io", "ImagePullIntent"
+_VERSIONS = ("v1alpha", "v1beta")
+"""And v1 itself; whatever another version means by its members is unknown."""
+
 
 class PullIntents:
-    """The intents of one kubelet, read again only when their directory changed.
-
-    Args:
-        kubelet_root: the kubelet's root directory, /var/lib/kubelet.
+    """Reads the intents below a kubelet's root directory; again when the directory changed.
 
     Attributes:
-        problems: what could not be read or parsed, and so counts as absent.
+        problems: what could not be used, and why, each once.
     """
 
     def __init__(self, kubelet_root: str) -> None:
         self._directory = os.path.join(kubelet_root, DIRECTORY)
         self._changed = -1
         self._repositories: frozenset[str] = frozenset()
+        self._is_complete = False
         self.problems: list[str] = []
 
-    def available(self) -> bool:
+    def is_kept(self) -> bool:
         """Whether this kubelet keeps intents at all."""
-        return os.path.isdir(self._directory)
+        return os.path.lexists(self._directory)
+
+    def available(self) -> bool:
+        """Whether they tell of every pull to come. Where one cannot be used, or the kubelet keeps none, somebody may be
+        coming for any repository."""
+        self._look()
+        return self._is_complete
 
     def repositories(self) -> frozenset[str]:
-        """Normalised names of the repositories that somebody is about to pull or is pulling from."""
+        """Normalised names of the repositories that somebody is known to be about to pull or to be pulling from."""
+        self._look()
+        return self._repositories
+
+    def _look(self) -> None:
         try:
             changed = os.stat(self._directory).st_mtime_ns
             if changed != self._changed:
                 is_settled = time.time_ns() - changed > _SETTLED_NS
-                self._repositories = self._load()
+                self._load()
                 self._changed = changed if is_settled else -1
         except OSError as error:
+            self._repositories, self._is_complete, self._changed = frozenset(), False, -1
             self._problem(f"cannot read the pull intents in {self._directory}: {error.strerror}")
-            return frozenset()
-        return self._repositories
 
-    def _load(self) -> frozenset[str]:
+    def _load(self) -> None:
         found = set()
+        is_complete = True
         for name in os.listdir(self._directory):
             if not name.startswith(_PREFIX) or name.endswith(_TEMPORARY):
                 continue
             try:
                 with open(os.path.join(self._directory, name), "rb") as file:
-                    intent = native.loads(file.read(_MAX_SIZE).decode())
-                if intent["kind"] == "ImagePullIntent":
-                    found.add(reference.parse(intent["image"]).name)
+                    found.add(reference.parse(_image(file.read(_MAX_SIZE))).name)
             except FileNotFoundError:
+                # The ordinary end of an intent.
                 continue
             except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, ProviderError) as error:
+                is_complete = False
                 self._problem(f"pull intent {name} cannot be used: {type(error).__name__}")
-        return frozenset(found)
+        self._repositories, self._is_complete = frozenset(found), is_complete
 
     def _problem(self, text: str) -> None:
         if text not in self.problems:
             self.problems.append(text)
+
+
+def _image(data: bytes) -> Any:
+    """What an intent names. Any of the errors above where it is none of those that are known."""
+    intent = native.loads(data.decode())
+    group, _, version = intent.get("apiVersion", f"{_GROUP}/v1").partition("/")
+    if intent["kind"] != _KIND or group != _GROUP or not (version == "v1" or version.startswith(_VERSIONS)):
+        raise ValueError
+    return intent["image"]

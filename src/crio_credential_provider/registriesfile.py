@@ -195,7 +195,9 @@ def _not_toml(reason: str, data: bytes) -> ConfigError:
     digits = reason.partition("at line ")[2].partition(",")[0]
     line = int(digits) if digits.isdigit() else len(data.splitlines()) if "at end of document" in reason else 0
     remedy = ""
-    if "Cannot overwrite" in reason or "Cannot declare" in reason:
+    if reason.startswith("Exceeds the limit"):  # Python's own words, for a number of thousands of digits
+        reason = "an integer is out of the 64-bit range"
+    elif "Cannot overwrite" in reason or "Cannot declare" in reason:
         from .tomllines import find_lines
 
         lines = find_lines(data.decode("utf-8", "replace"))

@@ -111,7 +111,7 @@ def duration(least: float, most: float) -> Callable[[str], float]:
 
 def _megabytes(text: str) -> int:
     """Bytes, from a number of MiB."""
-    if not (text.isascii() and text.isdigit() and 0 < int(text) <= 4096):
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and 0 < int(text) <= 4096):
         raise ValueError("a number of MiB from 1 to 4096")
     return int(text) * 1024 * 1024
 

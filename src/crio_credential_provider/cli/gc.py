@@ -36,6 +36,8 @@ _IN_USE_AFTER_BOUNDS = 60, 240 * 3600
 
 _LEFT = (handoff.TAKEN, handoff.REPLACED, handoff.IN_TURN)
 
+_NO_INTENTS = "this kubelet keeps no pull intents"
+
 _DESCRIPTION = """\
 Removes what nobody comes for from CRI-O's namespaced auth directory: auth files that no pull intent
 of the kubelet names, and temporary files of runs that were killed. Says what it is going to remove,
@@ -182,7 +184,7 @@ def _why_stale(file: Stale, intents: PullIntents) -> str:
         return "left by a run of the plugin that was killed"
     if intents.available():
         return "the kubelet is not about to pull from this repository"
-    return "nobody took it, and this kubelet keeps no pull intents"
+    return f"nobody took it, and {'not all pull intents can be used' if intents.is_kept() else _NO_INTENTS}"
 
 
 def _find_orphans(directory: str, after: float) -> Iterator[Doomed]:
@@ -232,8 +234,8 @@ def _is_taken_name(name: str) -> bool:
 def _as_text(
     chosen: Settings, intents: PullIntents, doomed: list[Doomed], *, dry: bool, in_use_after: float | None
 ) -> int:
-    for problem in intents.problems:
-        _print(f"Note: {problem}; it counts as absent")
+    for problem in intents.problems if intents.is_kept() else ():
+        _print(f"Note: {problem}; until it can, files that nobody came for are kept for an hour")
     if not doomed:
         _print(f"Nothing to do: {_nothing(chosen, in_use_after)}")
         return OK
@@ -303,8 +305,8 @@ def _as_json(
     """One object, whose first part is out before anything is removed."""
     told: dict[str, Any] = {
         "authDir": chosen.auth_dir,
-        "hasPullIntents": intents.available(),
-        "problems": intents.problems,
+        "hasPullIntents": intents.is_kept(),
+        "problems": intents.problems if intents.is_kept() else [],
         "dryRun": dry,
         "inUseAfterSeconds": in_use_after,
         "files": [{"path": file.path, "ageSeconds": round(file.age, 3), "why": file.why} for file in doomed],

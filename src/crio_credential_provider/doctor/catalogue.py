@@ -99,6 +99,17 @@ _BINARY = {
         '"authentication required".',
         "Install the program for this node's system and processor; try it with --version.",
     ),
+    "plugin-not-fips": Entry(
+        WARNING,
+        "the node is in FIPS mode, and the plugin's cryptography is not the node's validated one",
+        "Pulls work. The plugin's TLS with the API server is done by a cryptographic module that is not validated.",
+        "The self-contained bundle brings an OpenSSL of its own. It neither reads the node's OpenSSL configuration nor "
+        "loads the node's FIPS provider, so that FIPS mode, which the kernel and the node's libraries follow, does not "
+        "reach it. Whether that matters is for whoever has to keep to FIPS 140.",
+        "None.",
+        "Use the wheel, or what make build leaves, on the node's own python3: it uses the node's OpenSSL in its FIPS "
+        "configuration.",
+    ),
     "plugin-world-writable": Entry(
         ERROR,
         "others than root can replace the plugin's program",

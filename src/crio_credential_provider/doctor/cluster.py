@@ -258,7 +258,7 @@ def _reach(api: ApiServer) -> float | None:
     now = time.time()
     try:
         return email.utils.parsedate_to_datetime(api.date).timestamp() - now if api.date else None
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 

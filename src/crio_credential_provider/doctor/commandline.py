@@ -312,6 +312,7 @@ def _started(tree: Tree, pid: str, ticks: int) -> float:
         after_name = tree.text(f"/proc/{pid}/stat").rpartition(")")[2].split()
         boot = re.search(r"^btime (\d+)", tree.text("/proc/stat"), re.MULTILINE)
         # Field 22, of which the first two are the number and the name.
-        return int(boot[1]) + int(after_name[19]) / ticks if boot else 0
-    except (Unreadable, ValueError, IndexError):
+        started = int(boot[1]) + int(after_name[19]) / ticks if boot else 0
+        return started if started < 2**40 else 0
+    except (Unreadable, ValueError, IndexError, OverflowError):
         return 0

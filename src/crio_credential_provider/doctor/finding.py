@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from ..errors import shorten
 from .catalogue import CATALOGUE
 from .commandline import Origin
 
@@ -67,9 +68,10 @@ def find(code: str, *evidence: Evidence, remedy: str, severity: str = "", conseq
 
 def at(where: Origin | str, text: str = "", line: int = 0) -> Evidence:
     """Evidence in a file."""
-    return Evidence(where.file, where.line, text) if isinstance(where, Origin) else Evidence(where, line, text)
+    file, line = (where.file, where.line) if isinstance(where, Origin) else (where, line)
+    return Evidence(file, line, shorten(text))
 
 
 def seen(text: str) -> Evidence:
     """Evidence that no file holds: a question and its answer."""
-    return Evidence("", 0, text)
+    return Evidence("", 0, shorten(text))

@@ -34,7 +34,7 @@ _UNITS_OF_DISTRIBUTIONS = ("k3s.service", "k3s-agent.service", "rke2-server.serv
 _DEFAULT_BIN_DIR = "/var/lib/rancher/credentialprovider/bin"
 _DEFAULT_PROVIDER_CONFIG = "/var/lib/rancher/credentialprovider/config.yaml"
 
-_VERSION = re.compile(r"v?(\d+)\.(\d+)(?:\.(\d+))?")
+_VERSION = re.compile(r"(?<![\d.])v?(\d{1,9})\.(\d{1,9})(?!\d)(?:\.(\d{1,9}))?")
 _VERSION_TIMEOUT = 10
 """Seconds for a program to say its version."""
 

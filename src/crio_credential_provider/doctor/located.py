@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 _MAX_VALUES = 100_000
 """Values that a document may have once its aliases are expanded."""
 
+_MAX_DIGITS = 100
+"""Of a number in YAML; Python would not write out one of 5,000."""
+
 MAX_YAML = 256 * 1024
 """Bytes; PyYAML takes some 10 s for a MiB, and real files have some KiB."""
 
@@ -135,6 +138,8 @@ class _Builder:
         # A date stays the text that it is in JSON.
         if node.tag == "tag:yaml.org,2002:timestamp":
             return node.value
+        if node.tag == "tag:yaml.org,2002:int" and len(node.value) > _MAX_DIGITS:
+            raise Syntax(f"a number of {len(node.value)} digits", node.start_mark.line + 1)
         return self._loader.construct_object(node)
 
     def _mapping(self, node: Any, path: tuple[str | int, ...]) -> dict[str, Any]:

@@ -26,6 +26,9 @@ from .providerconfig import NAME, Wanted
 
 MAX_SIZE = 1024 * 1024
 """Characters: hundreds of providers."""
+_MAX_DIGITS = 100
+"""Of a number; Python would not write out one of 5,000."""
+
 _MAX_NODES = 100_000
 """With aliases counted as often as they are used."""
 
@@ -237,6 +240,8 @@ def _children(node: yaml.Node, name: str) -> list[yaml.Node]:
     if isinstance(node, yaml.SequenceNode):
         return list(node.value)
     if not isinstance(node, yaml.MappingNode):
+        if node.tag == "tag:yaml.org,2002:int" and len(node.value) > _MAX_DIGITS:
+            raise ConfigError(f"{name}, line {node.start_mark.line + 1}: a number of {len(node.value)} digits")
         return []
     seen: set[str] = set()
     for key, _ in node.value:

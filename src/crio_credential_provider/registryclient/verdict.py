@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..errors import shorten
 from ..record import Record
 
 OK = "ok"
@@ -75,8 +76,9 @@ class Verdict(Record):
     ) -> None:
         self.outcome = outcome
         self.cause = cause
-        self.evidence = evidence
-        self.remedy = remedy
+        # What they quote comes from registries as well.
+        self.evidence = shorten(evidence)
+        self.remedy = shorten(remedy)
         self.scheme = scheme
         self.digest = digest
         self.credential_sent_to = credential_sent_to

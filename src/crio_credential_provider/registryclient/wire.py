@@ -203,6 +203,9 @@ def exchange(
         return Answer(response.status, response.headers, body, url)
     except TimeoutError:
         raise Silent from None
+    except OverflowError:
+        # It says to send more than any machine could hold.
+        raise TooMuch from None
     finally:
         opened.connection.close()
 

@@ -18,6 +18,7 @@ CHECKS: tuple[Check, ...] = (
     kubelet.check_version,
     kubelet.check_runtime,
     program.check_program,
+    program.check_cryptography,
     config.check_config,
     config.check_entry,
     config.check_match_images,

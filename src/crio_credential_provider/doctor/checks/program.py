@@ -16,6 +16,7 @@ _OTHERS_CAN_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _MACHINE = slice(18, 20)
 """Where ELF names the processor (e_machine), read as little-endian; s390x is the other way round."""
 _MACHINES = {3: "386", 40: "arm", 62: "amd64", 183: "arm64", 21: "ppc64le", 22 << 8: "s390x"}
+_FIPS = "/proc/sys/crypto/fips_enabled"
 _ANY_EXECUTE = stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH
 
 
@@ -51,6 +52,26 @@ def check_program(node: Node) -> Results:
             yield Examined(f"the plugin's program {path}")
         if found is not None and provider is node.entry:
             yield from _writable(node, path)
+
+
+def check_cryptography(node: Node) -> Results:
+    """On a node in FIPS mode, whether the plugin uses the node's OpenSSL; the bundle brings its own."""
+    if node.entry is None or not node.bin_dir or not is_name(node.entry.name):
+        return
+    try:
+        is_fips = node.tree.text(_FIPS).strip() == "1"
+        path = node.tree.target(posixpath.join(node.bin_dir, node.entry.name))
+    except (Unreadable, OSError):
+        # A kernel without FIPS has no such file.
+        return
+    top = posixpath.dirname(posixpath.dirname(path))
+    if is_fips and all(node.tree.exists(posixpath.join(top, name)) for name in ("BUILD", "lib/program")):
+        entry = posixpath.join(node.bin_dir, node.entry.name)
+        remedy = (
+            f"install as {entry} what uses the node's OpenSSL: the wheel for its python3 (README, Install on a node)"
+        )
+        evidence = at(path, f"a part of the self-contained bundle in {top}, which brings an OpenSSL of its own")
+        yield find("plugin-not-fips", evidence, at(_FIPS, "1: the node is in FIPS mode"), remedy=remedy)
 
 
 def _missing(node: Node, provider: Provider, path: str) -> Results:
