@@ -18,7 +18,7 @@ from ..settings import Settings
 from . import crio, kubelet, providerconfig
 from .commandline import Origin
 from .crio import Crio
-from .kubelet import BIN_DIR, PROVIDER_CONFIG, Kubelet, Version
+from .kubelet import BIN_DIR, PROVIDER_CONFIG, Asked, Kubelet, Version
 from .providerconfig import NAME, Provider, ProviderConfig
 from .tree import Tree, Unreadable
 
@@ -77,7 +77,8 @@ class Node(NamedTuple):
         given: what was asked for.
         tree: the files.
         kubelet, crio: None where there is none, or only a file is examined.
-        version: of Kubernetes.
+        version: of Kubernetes; None where it is unknown.
+        version_unknown: why the kubelet's own word is none; "" where it was not asked.
         config: None where no path is known, or nothing can be read there; then ``config_error`` says why.
         entry: of this plugin.
         settings: as the plugin takes them; None where it refuses them, for which ``refused`` says why.
@@ -89,6 +90,7 @@ class Node(NamedTuple):
     kubelet: Kubelet | None
     crio: Crio | None
     version: Version | None
+    version_unknown: str
     config: ProviderConfig | None
     config_error: Unreadable | None
     entry: Provider | None
@@ -118,7 +120,7 @@ def gather(given: Given) -> Node:
     ticks = os.sysconf("SC_CLK_TCK")
     alone = bool(given.config)
     found = None if alone else kubelet.find_kubelet(tree, ticks, live=given.live)
-    version = _version(tree, given, found)
+    version, version_unknown = _version(tree, given, found)
     flag = found.flag(PROVIDER_CONFIG) if found else None
     config, config_error = _config(tree, given.config or (flag.value if flag else ""), version)
     bin_flag = found.flag(BIN_DIR) if found else None
@@ -130,6 +132,7 @@ def gather(given: Given) -> Node:
         found,
         None if alone else crio.find_crio(tree, ticks, live=given.live),
         version,
+        version_unknown,
         config,
         config_error,
         entry,
@@ -147,12 +150,13 @@ def with_content(node: Node, file: str, content: str) -> Node:
     return node._replace(config=config, entry=entry, settings=chosen, refused=refused)
 
 
-def _version(tree: Tree, given: Given, found: Kubelet | None) -> Version | None:
+def _version(tree: Tree, given: Given, found: Kubelet | None) -> Asked:
     if given.kubernetes:
-        return Version(given.kubernetes, "--kubernetes")
-    if found and given.live and (asked := kubelet.ask_version(tree, found.program)):
+        return Asked(Version(given.kubernetes, "--kubernetes"))
+    if found and given.live and (asked := kubelet.ask_version(tree, found.program)) != Asked():
+        # A build that does not know its version came out of no package.
         return asked
-    return kubelet.packaged_version(tree, "kubelet") if found else None
+    return Asked(kubelet.packaged_version(tree, "kubelet") if found else None)
 
 
 def _config(tree: Tree, path: str, version: Version | None) -> tuple[ProviderConfig | None, Unreadable | None]:

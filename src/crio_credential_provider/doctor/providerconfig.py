@@ -143,7 +143,7 @@ def load(
             refusals.append(Refusal(Origin(path), f"no file in the directory ends in {', '.join(SUFFIXES)}"))
         if version is not None and version < DIRECTORY_SINCE:
             refusals.append(
-                Refusal(Origin(path), f"it is a directory, which the kubelet of {_dotted(version)} refuses")
+                Refusal(Origin(path), f"it is a directory, which the kubelet of {dotted(version)} refuses")
             )
     documents = []
     for file in files:
@@ -155,7 +155,7 @@ def load(
     return _examine(path, documents, refusals, version, is_whole=len(documents) == len(files))
 
 
-def _dotted(version: tuple[int, int]) -> str:
+def dotted(version: tuple[int, int]) -> str:
     return f"{version[0]}.{version[1]}"
 
 
@@ -172,11 +172,12 @@ def _examine(
         checker = _Checker(document, version)
         providers += checker.providers(len(providers))
         refusals += checker.refusals
-    seen: set[str] = set()
+    first: dict[str, Provider] = {}
     for provider in providers:
-        if provider.name and provider.name in seen:
-            refusals.append(Refusal(provider.origin("name"), f"two providers have the name {provider.name!r}"))
-        seen.add(provider.name)
+        other = first.setdefault(provider.name, provider)
+        if provider.name and other is not provider:
+            reason = f"two providers have the name {provider.name!r}: this one and that of {other.origin('name')}"
+            refusals.append(Refusal(provider.origin("name"), reason))
     refusals.sort(key=lambda refusal: (refusal.origin.file, refusal.origin.line))
     return ProviderConfig(path, tuple(documents), tuple(providers), tuple(refusals), is_whole)
 

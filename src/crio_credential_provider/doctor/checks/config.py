@@ -9,10 +9,10 @@ from ...manifests import matchimages
 from ...manifests.providerconfig import FIRST
 from ..catalogue import NOTE, WARNING
 from ..commandline import Origin
-from ..correction import CORRECTED
+from ..correction import CORRECTED, CURRENT
 from ..finding import Evidence, Examined, Results, Unexamined, at, find
 from ..node import Node
-from ..providerconfig import CACHE_TYPE_SINCE, Provider, duration, effective_pattern, pattern_fault
+from ..providerconfig import CACHE_TYPE_SINCE, Provider, dotted, duration, effective_pattern, pattern_fault
 
 _GLOBS = frozenset("*?[")
 _MOST_TOLD = 10
@@ -92,11 +92,15 @@ def _cache_type(node: Node, entry: Provider, cache_type: object) -> Results:
     minor = node.minor
     origin = entry.origin("tokenAttributes", "cacheType")
     if cache_type is None:
-        if minor is not None and minor >= CACHE_TYPE_SINCE:
-            evidence = at(origin, f"no cacheType, and the kubelet is of {minor[0]}.{minor[1]}")
+        if minor is None:
+            evidence = at(origin, f"no cacheType, and the kubelet's version is unknown: taken for {dotted(CURRENT)} or newer")
+            remedy = f"cacheType: Token   ({CORRECTED}); for a kubelet of 1.33: --kubernetes 1.33"
+            yield find("cache-type-missing", evidence, remedy=remedy, severity=WARNING)
+        elif minor >= CACHE_TYPE_SINCE:
+            evidence = at(origin, f"no cacheType, and the kubelet is of {dotted(minor)}")
             yield find("cache-type-missing", evidence, remedy=f"cacheType: Token   ({CORRECTED})")
     elif minor is not None and FIRST <= minor < CACHE_TYPE_SINCE:
-        evidence = at(origin, f"cacheType: {cache_type}, and the kubelet is of {minor[0]}.{minor[1]}")
+        evidence = at(origin, f"cacheType: {cache_type}, and the kubelet is of {dotted(minor)}")
         yield find("cache-type-unknown", evidence, remedy=f"remove the line   ({CORRECTED})")
     elif cache_type == "ServiceAccount":
         evidence = at(origin, "cacheType: ServiceAccount")

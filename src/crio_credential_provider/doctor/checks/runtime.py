@@ -38,7 +38,7 @@ def check_crio(node: Node) -> Results:
         yield find("crio-conf-refused", at(origin, reason), remedy=f"correct {origin}; then: systemctl restart crio")
     if crio.version is None:
         yield Unexamined("CRI-O's version", "no running CRI-O, no version file and no package of dpkg tells it")
-    elif crio.version.numbers < FIRST_CRIO:
+    elif crio.version.numbers < FIRST_CRIO[: len(crio.version.numbers)]:
         evidence = seen(f"{crio.version} ({crio.version.origin})")
         yield find("crio-too-old", evidence, remedy="update CRI-O to 1.34.3 or newer")
     else:
