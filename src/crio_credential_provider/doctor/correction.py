@@ -17,6 +17,14 @@ from .tree import Unreadable
 CORRECTED = "see the corrected file"
 """How a remedy refers to it."""
 
+_REFERENCE = re.compile(rf":? *\(?{CORRECTED}\)?")
+
+
+def without_reference(remedy: str) -> str:
+    """A remedy where there is no corrected file to see."""
+    return _REFERENCE.sub("", remedy)
+
+
 CURRENT = (1, 34)
 """The version of Kubernetes that a file is made for where nobody says: the first that needs no feature gate."""
 
@@ -105,7 +113,9 @@ def _assumed(node: Node, audience: str, patterns: tuple[str, ...]) -> list[str]:
     if node.registries.config and not matchimages.match_images(node.registries.config).patterns:
         assumed.append(f"pods name {', '.join(patterns)} themselves: {node.registries.main} sends nothing elsewhere")
     if node.minor != _version(node):
-        assumed.append(f"Kubernetes {dotted(CURRENT)} or newer; for 1.33, whose kubelet refuses cacheType: --kubernetes 1.33")
+        assumed.append(
+            f"Kubernetes {dotted(CURRENT)} or newer; for 1.33, whose kubelet refuses cacheType: --kubernetes 1.33"
+        )
     attributes = node.entry.token_attributes if node.entry else None
     if not audience and not (attributes and attributes.get("serviceAccountTokenAudience")):
         assumed.append(

@@ -12,6 +12,7 @@ import re
 import subprocess
 from typing import Any, NamedTuple
 
+from ..endpoint import KUBECONFIGS
 from ..manifests.providerconfig import VERSION
 from .commandline import Flag, Origin, Process, Unit, Word, find_flags, find_processes, find_unit, last
 from .located import MAX_YAML, Document, Syntax, loads_yaml
@@ -76,6 +77,7 @@ class Kubelet(NamedTuple):
         started: as ``Process.started``, 0 where it does not run or that is not known.
         program: path of its executable.
         distribution: ``k3s``, ``rke2`` or "".
+        environment: what its unit sets, which the programs that it runs find as well.
         problems: files that could not be read.
     """
 
@@ -86,6 +88,7 @@ class Kubelet(NamedTuple):
     started: float
     program: str
     distribution: str
+    environment: dict[str, str]
     problems: tuple[Unreadable, ...]
 
     def flag(self, name: str) -> Flag | None:
@@ -121,14 +124,15 @@ def _is_kubelet(process: Process) -> bool:
 def _of_unit(unit: Unit | None, process: Process | None) -> Kubelet:
     configured = tuple(find_flags(_own_words(unit.words), _FLAGS)) if unit else ()
     problems = unit.problems if unit else ()
+    environment = unit.environment if unit else {}
     if process is None:
         assert unit is not None
         program = next((word.text for word in unit.words if posixpath.basename(word.text) == "kubelet"), "")
-        return Kubelet(unit.file, configured, configured, unit.start, 0, program, "", problems)
+        return Kubelet(unit.file, configured, configured, unit.start, 0, program, "", environment, problems)
     flags = tuple(_located(flag, configured) for flag in find_flags(process.words[1:], _FLAGS))
     start = unit.start if unit else process.words[0].origin
     name = f"process {process.pid}"
-    return Kubelet(name, flags, configured, start, process.started, process.program, "", problems)
+    return Kubelet(name, flags, configured, start, process.started, process.program, "", environment, problems)
 
 
 def _own_words(words: tuple[Word, ...]) -> tuple[Word, ...]:
@@ -166,19 +170,17 @@ def _of_distribution(tree: Tree, name: str, process: Process | None) -> Kubelet:
     arguments += [_argument(flag.value, flag.origin) for flag in own if flag.name == "kubelet-arg"]
     defaults = {PROVIDER_CONFIG: _DEFAULT_PROVIDER_CONFIG, BIN_DIR: _DEFAULT_BIN_DIR}
     chosen = [settings.get(key) or Flag(key, value, Origin(value)) for key, value in defaults.items()]
-    data = f"/var/lib/rancher/{name}/agent"
-    flags = [Flag("kubeconfig", f"{data}/kubelet.kubeconfig", start), Flag("config-dir", _config_dir(data), start)]
+    kubeconfig = next(path for path in KUBECONFIGS if f"/{name}/" in path)
+    directory = posixpath.join(posixpath.dirname(kubeconfig), "etc/kubelet.conf.d")
+    flags = [Flag("kubeconfig", kubeconfig, start), Flag("config-dir", directory, start)]
     if tree.exists(chosen[0].value) and tree.is_directory(chosen[1].value):
         flags += chosen
     flags += arguments
     program = process.program if process else (words[0].text if words else "")
     found = f"process {process.pid}" if process else unit.file if unit else name
     started = process.started if process else 0
-    return Kubelet(found, tuple(flags), tuple(flags), start, started, program, name, tuple(problems))
-
-
-def _config_dir(data: str) -> str:
-    return f"{data}/etc/kubelet.conf.d"
+    environment = unit.environment if unit else {}
+    return Kubelet(found, tuple(flags), tuple(flags), start, started, program, name, environment, tuple(problems))
 
 
 def _argument(text: str, origin: Origin) -> Flag:

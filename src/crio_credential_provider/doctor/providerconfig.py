@@ -142,9 +142,7 @@ def load(
         if not files:
             refusals.append(Refusal(Origin(path), f"no file in the directory ends in {', '.join(SUFFIXES)}"))
         if version is not None and version < DIRECTORY_SINCE:
-            refusals.append(
-                Refusal(Origin(path), f"it is a directory, which the kubelet of {dotted(version)} refuses")
-            )
+            refusals.append(Refusal(Origin(path), f"it is a directory, which the kubelet of {dotted(version)} refuses"))
     documents = []
     for file in files:
         try:
@@ -194,6 +192,22 @@ def _texts(value: Any) -> Iterator[tuple[int, str]]:
     for position, item in enumerate(value if isinstance(value, list) else []):
         if isinstance(item, str):
             yield position, item
+
+
+_WORDS = NAME.split("-")
+
+
+def is_nearly_ours(name: str) -> bool:
+    """Whether a name is a slip of this program's: each of its words is there, in any order, case and spelling.
+
+    The providers of the clouds have two of the three words, and no slip of the first.
+    """
+    words = re.split(r"[-_.\s]+", name.lower())
+    joined = "".join(words)
+    return name != NAME and (
+        all(difflib.get_close_matches(word, words, 1, 0.75) for word in _WORDS)
+        or (joined.startswith(_WORDS[0]) and bool(difflib.get_close_matches(joined, ["".join(_WORDS)], 1, 0.8)))
+    )
 
 
 def is_name(text: str) -> bool:
@@ -249,7 +263,7 @@ class _Checker:
         """The entries; ``position`` is that of the first among those of all files."""
         value = self._document.value
         if not isinstance(value, dict):
-            self._refuse((), "it is empty" if value is None else "it is no mapping")
+            self._refuse((), "it is empty" if value is None else "not a mapping with apiVersion, kind and providers")
             return []
         value = self._known(value, (), _TOP)
         group, _, version = text_of(value.get("apiVersion")).partition("/")
