@@ -159,7 +159,7 @@ FAULTS = {
     "apiserver-url.env without a host": Fault(
         "has no KUBERNETES_SERVICE_HOST",
         broken=lambda node: (
-            (node.root / KUBECONFIG.lstrip("/")).unlink(),
+            link(KUBECONFIG, "/nowhere")(node),
             changed("/etc/systemd/system/kubelet.service", f"--kubeconfig={KUBECONFIG}", "")(node),
             node.write("/etc/kubernetes/apiserver-url.env", "KUBERNETES_SERVICE_PORT=6443\n"),
         ),
@@ -224,6 +224,9 @@ FAULTS = {
     "an auth directory below a file": Fault("Not a directory", broken=text("/etc/crio", "x"), code="auth-dir-unusable"),
     "an auth directory that links to nowhere": Fault(
         "cannot write the auth file", broken=link(AUTH_DIR, "../nowhere"), code="auth-dir-unusable"
+    ),
+    "an auth directory by flag that is empty": Fault(
+        "cannot write the auth file", ("--auth-dir=",), code="auth-dir-unusable"
     ),
     "an auth directory by flag that is a file": Fault(
         "Not a directory", ("--auth-dir={root}/etc/hostname",), code="auth-dir-unusable"

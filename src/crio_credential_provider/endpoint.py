@@ -25,8 +25,8 @@ KUBECONFIGS = (
     "/var/lib/rancher/k3s/agent/kubelet.kubeconfig",
     "/var/lib/rancher/rke2/agent/kubelet.kubeconfig",
 )
-"""Where kubelets keep theirs: OpenShift and many others, kubeadm, k3s, RKE2. OpenShift's kubelet.conf is another kind of
-file, a KubeletConfiguration, so that kubeadm's place comes second."""
+"""Where kubelets keep theirs: OpenShift and many others, kubeadm, k3s, RKE2. OpenShift's kubelet.conf is another kind
+of file, a KubeletConfiguration, so that kubeadm's place comes second."""
 
 CERTIFICATE_AUTHORITIES = (
     "/etc/kubernetes/pki/ca.crt",
@@ -266,7 +266,12 @@ def _absolute(named: str, kubeconfig: str, root: str) -> str:
     if not named.startswith("/"):
         return os.path.join(os.path.dirname(kubeconfig), named)
     below = f"{root}/"
-    return root + named if kubeconfig.startswith(below) and not named.startswith(below) else named
+    if not kubeconfig.startswith(below):
+        return named
+    path = named if named.startswith(below) else root + named
+    # kubeadm's certificate is a link that names its target from the root of the node.
+    target = os.readlink(path) if os.path.islink(path) else ""
+    return root + target if target.startswith("/") and not target.startswith(below) else path
 
 
 _CLUSTER_MEMBERS = ("server", "certificate-authority", "certificate-authority-data", "tls-server-name")

@@ -13,7 +13,7 @@ from ...errors import ConfigError
 from ...pullintents import PullIntents
 from ...settings import Settings
 from ..commandline import Origin
-from ..crio import Crio
+from ..crio import DEFAULT_AUTH_DIR, Crio
 from ..finding import Evidence, Examined, Results, Unexamined, at, find, seen
 from ..node import Node
 from ..tree import Tree, Unreadable
@@ -68,7 +68,7 @@ def _is_same(tree: Tree, one: str, other: str) -> bool:
 
 def _auth_dirs(node: Node, crio: Crio, chosen: Settings) -> Results:
     theirs, ours = crio.auth_dir, chosen.auth_dir
-    if crio.refused:
+    if crio.refused or not ours:
         return
     if theirs.origin and not theirs.value.startswith("/"):
         evidence_of = at(theirs.origin, f"namespaced_auth_dir is {theirs.value!r}: CRI-O does not start without a path")
@@ -154,6 +154,10 @@ def check_auth_dir(node: Node) -> Results:
     quoted = shlex.quote(directory)
     if chosen.cache_dir and (unwritable := _why_unwritable(node, chosen.cache_dir)):
         yield find("cache-dir-unusable", unwritable[0], remedy=unwritable[1])
+    if not directory:
+        evidence = _argument(node, "--auth-dir")._replace(text="--auth-dir is empty")
+        yield find("auth-dir-unusable", evidence, remedy=f"--auth-dir={DEFAULT_AUTH_DIR}, or remove it")
+        return
     if unwritable := _why_unwritable(node, directory):
         yield find("auth-dir-unusable", unwritable[0], remedy=unwritable[1])
         return
@@ -173,7 +177,7 @@ def check_auth_dir(node: Node) -> Results:
 
 
 def _why_unwritable(node: Node, directory: str) -> tuple[Evidence, str] | None:
-    """What keeps root from writing to a directory, or from making it, and the remedy; None where nothing is known to."""
+    """What keeps root from writing to a directory, or from making it, and the remedy; None where nothing is known."""
     tree, place = node.tree, posixpath.normpath(directory)
     try:
         while not os.path.lexists(posixpath.join(tree.real(posixpath.dirname(place)), posixpath.basename(place))):
