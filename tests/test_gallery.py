@@ -462,16 +462,20 @@ IMAGES = {
 COMMANDS: dict[str, tuple[tuple[str, ...], int, str]] = {
     "doctor": (("doctor", "--root={root}"), 0, "nothing wrong found on the image {root}"),
     "explain": (
-        ("explain", *"{image} -n team-alpha --pod web --root={root} --secrets={objects}".split()),
+        ("explain", *["{image}", "-n", "team-alpha", "--pod", "web", "--root={root}", "--secrets={objects}"]),
         0,
         "{mirror}",
     ),
     "explain-asks": (
-        ("explain", *"{image} -n team-alpha --secrets-from=namespace --root={root}".split()),
+        ("explain", *["{image}", "-n", "team-alpha", "--secrets-from=namespace", "--root={root}"]),
         1,
         "node requested no bound token",
     ),
-    "verify": (("verify", *"{image} -n team-alpha --pod web --root={root} --secrets={objects}".split()), 3, "{mirror}"),
+    "verify": (
+        ("verify", *["{image}", "-n", "team-alpha", "--pod", "web", "--root={root}", "--secrets={objects}"]),
+        3,
+        "{mirror}",
+    ),
     "manifests": (("manifests", "config", "--root={root}"), 0, "kind: CredentialProviderConfig"),
     "gc": (("gc", "--root={root}", "--dry-run"), 0, "Nothing to do"),
     "completion": (("completion", "bash"), 0, "complete"),
