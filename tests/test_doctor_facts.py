@@ -13,7 +13,13 @@ from crio_credential_provider import registries
 from crio_credential_provider.doctor import providerconfig
 from crio_credential_provider.doctor.commandline import find_flags, find_unit, last
 from crio_credential_provider.doctor.crio import find_crio
-from crio_credential_provider.doctor.kubelet import find_gate, find_kubelet, packaged_version, parse_version
+from crio_credential_provider.doctor.kubelet import (
+    ask_version,
+    find_gate,
+    find_kubelet,
+    packaged_version,
+    parse_version,
+)
 from crio_credential_provider.doctor.located import Syntax, loads_yaml, toml_line, toml_value_line
 from crio_credential_provider.doctor.node import search_files
 from crio_credential_provider.doctor.providerconfig import duration, pattern_fault
@@ -299,12 +305,16 @@ def test_crio_reads_every_file_of_its_directory(tmp_path: Path) -> None:
 def test_versions(tmp_path: Path) -> None:
     for text, numbers in (
         ("Kubernetes v1.34.2", (1, 34, 2)),
-        ("k3s version v1.35.1+k3s1", (1, 35, 1)),
+        ("k3s version v1.35.1+k3s1 (50fa2d70)\ngo version go1.24.9", (1, 35, 1)),
         ("1.34", (1, 34)),
+        ("Kubernetes v1.36.0-dev", (1, 36, 0)),
+        ("Kubernetes v1.36.0-alpha.1.23+abc", (1, 36, 0)),
+        ("Kubernetes v1.33.5-eks-1234", (1, 33, 5)),
+        ('"1.34.3+abc"', (1, 34, 3)),
+        ("a warning of 2026.11\nKubernetes v1.34.2", (1, 34, 2)),
     ):
         version = parse_version(text, "")
-        assert version is not None and version.numbers == numbers
-    assert parse_version("none", "") is None
+        assert version is not None and version.numbers == numbers, text
     write(
         tmp_path,
         "/var/lib/dpkg/status",
@@ -313,6 +323,40 @@ def test_versions(tmp_path: Path) -> None:
     found = packaged_version(Tree(str(tmp_path)), "kubelet")
     assert found is not None and found.numbers == (1, 33, 4)
     assert packaged_version(Tree(str(tmp_path)), "cri-o") is None
+
+
+@pytest.mark.parametrize(
+    "said",
+    (
+        *("none", "", "Kubernetes v0.0.0-master+$Format:%H$", "Kubernetes unknown", "Kubernetes v0.0.0"),
+        *("k3s version dev (HEAD)\ngo version go1.24.9", "crio version unknown\nGoVersion: go1.24.9"),
+        *("Kubernetes v1.x", "Kubernetes v1.34.x", "Kubernetes v2026.11.1", "Kubernetes v1.99999999", "1.2.3.4"),
+    ),
+)
+def test_a_version_that_cannot_be_one_is_unknown(said: str, tmp_path: Path) -> None:
+    assert parse_version(said, "") is None
+    write(tmp_path, "/bin/kubelet", f"#!/bin/sh\ncat <<'.'\n{said}\n.\n")
+    (tmp_path / "bin/kubelet").chmod(0o755)
+    version, why = ask_version(Tree(str(tmp_path)), "/bin/kubelet")
+    assert version is None and why.startswith("/bin/kubelet --version says ")
+
+
+@pytest.mark.parametrize(
+    ("does", "why"),
+    (
+        ("exit 3", "ended with 3"),
+        ("kill -SEGV $$", "was ended by signal 11"),
+        ("sleep 30 & wait", "did not end within 0.2 s"),
+        ("", "says nothing"),
+    ),
+)
+def test_a_program_that_does_not_say_its_version(
+    does: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crio_credential_provider.doctor.kubelet._VERSION_TIMEOUT", 0.2)
+    write(tmp_path, "/bin/crio", f"#!/bin/sh\n{does}\n")
+    (tmp_path / "bin/crio").chmod(0o755)
+    assert ask_version(Tree(str(tmp_path)), "/bin/crio") == (None, f"/bin/crio --version {why}")
 
 
 # -- what the kubelet refuses -----------------------------------------------------------------------------------------
@@ -385,7 +429,7 @@ def test_a_directory_is_read_in_byte_order_and_merged(tmp_path: Path) -> None:
     assert [refusal.origin.file for refusal in providerconfig.load(tree, "/d", (1, 33)).refusals] == ["/d"]
     write(tmp_path, "/d/z.yml", ENTRY)
     (twice,) = providerconfig.load(tree, "/d", None).refusals
-    assert str(twice.origin) == "/d/z.yml:4" and "two providers" in twice.reason
+    assert str(twice.origin) == "/d/z.yml:4" and "two providers" in twice.reason and "/d/b.yaml:4" in twice.reason
 
 
 @pytest.mark.parametrize(

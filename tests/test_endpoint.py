@@ -51,17 +51,18 @@ def kubeconfig(server: str, **cluster: str) -> str:
 KUBELET_CONF = "/etc/kubernetes/kubelet.conf"
 ENVIRONMENT_FILE = "/etc/kubernetes/apiserver-url.env"
 K3S = "/var/lib/rancher/k3s/agent/kubelet.kubeconfig"
+RKE2 = "/var/lib/rancher/rke2/agent/kubelet.kubeconfig"
 
 
 def test_the_places_in_their_order(root: Root) -> None:
     """Each is written before the one that goes before it."""
     found = root.find()
     assert (found.host, found.port, found.server_name) == ("localhost", 6443, "localhost")
-    assert "default" in found.origin
+    assert found.origin.startswith("the default: no kubeconfig and no apiserver-url.env was found")
 
     root.write(ENVIRONMENT_FILE, "KUBERNETES_SERVICE_HOST=env.example\nKUBERNETES_SERVICE_PORT=1\n")
     assert root.find().url == "https://env.example:1"
-    for number, path in enumerate((K3S, KUBELET_CONF, "/var/lib/kubelet/kubeconfig")):
+    for number, path in enumerate((RKE2, K3S, KUBELET_CONF, "/var/lib/kubelet/kubeconfig")):
         written = root.write(path, kubeconfig(f"https://host{number}.example:6443"))
         found = root.find()
         assert (found.url, found.origin) == (f"https://host{number}.example:6443", written)

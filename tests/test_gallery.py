@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -15,7 +16,10 @@ from pathlib import Path
 
 import pytest
 
+from crio_credential_provider import cli
 from crio_credential_provider.doctor import catalogue
+from crio_credential_provider.doctor.kubelet import find_kubelet
+from crio_credential_provider.doctor.tree import Tree
 from gallery import (
     GALLERY,
     KINDS,
@@ -156,6 +160,59 @@ def test_a_live_look_asks_the_cluster_and_an_image_nobody(world: World, tmp_path
         with world.node(load_node("kubeadm"), tmp_path / str(offline)) as laid:
             look(laid, offline=offline)
             assert bool(laid.asked) is not offline
+
+
+# -- what is not known ------------------------------------------------------------------------------------------------
+
+
+def with_node(fault: Fault, directory: Path, written: Object) -> Fault:
+    """The same with another node.json laid over it."""
+    overlay = directory / "overlay"
+    overlay.mkdir()
+    (overlay / "node.json").write_text(json.dumps(written))
+    return fault._replace(overlays=(*fault.overlays, overlay))
+
+
+@pytest.mark.parametrize(
+    "version", ("0.0.0-master+$Format:%H$", "", "x", "1.36.0-dev", "1.34.0-alpha.1.23+abc", "1.32.1")
+)
+def test_a_kubelet_that_hides_its_version_keeps_its_cache_type(version: str, world: World, tmp_path: Path) -> None:
+    """Without it a kubelet of 1.34 or newer would not start with the corrected file."""
+    fault = with_node(load_fault("cache-of-ten-minutes"), tmp_path, {"versions": {"kubelet": version}})
+    seen = examined(world, fault, tmp_path, offline=False)
+    found = [code["code"] for code in seen.findings if code["code"] != "kubelet-too-old"]
+    assert found == [fault.expected[0].finding], codes(seen)
+    assert ("kubelet-too-old" in seen.text) == (version == "1.32.1")
+    (corrected,) = seen.report["correctedFiles"]
+    assert "cacheType: Token" in corrected["content"]
+    unknown = [why["why"] for why in seen.report["notExamined"] if "kubelet's version" in why["what"]]
+    if version[:2] == "1.":
+        assert unknown == []
+    else:
+        assert "Kubernetes v" in unknown[0] and "taken for 1.34 or newer" in unknown[0]
+        assert any("1.34 or newer" in assumed for assumed in corrected["assumed"])
+
+
+def test_a_missing_cache_type_is_told_where_the_version_is_unknown(world: World, tmp_path: Path) -> None:
+    fault = with_node(load_fault("cache-type-missing-on-kubeadm"), tmp_path, {"versions": {"kubelet": "0.0.0-master"}})
+    (found,) = examined(world, fault, tmp_path, offline=False).findings
+    assert (found["code"], found["severity"]) == ("cache-type-missing", "warning")
+    assert "taken for 1.34 or newer" in found["evidence"][0]["text"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"), ((-3600, False), (0, False), (0.3, False), (0.999, False), (1.009, False), (1.5, True))
+)
+def test_a_file_written_just_before_the_restart_needs_no_restart(
+    seconds: float, told: bool, world: World, tmp_path: Path
+) -> None:
+    """What is known of the start is cut off to a second and a hundredth."""
+    with world.node(load_node("kubeadm"), tmp_path) as laid:
+        kubelet = find_kubelet(Tree(str(laid.root)), os.sysconf("SC_CLK_TCK"), live=True)
+        assert kubelet is not None
+        written = kubelet.started + seconds
+        os.utime(below(laid.root, "/etc/kubernetes/credential-provider-config.yaml"), (written, written))
+        assert ("kubelet-needs-restart" in [found["code"] for found in look(laid, offline=False).findings]) == told
 
 
 # -- several faults at once -------------------------------------------------------------------------------------------
@@ -395,3 +452,76 @@ def test_the_stand_in_cluster_takes_the_kubelets_certificate(world: World, tmp_p
         assert refused.value.code == 401
         with pytest.raises(urllib.error.URLError, match="not known"):
             urllib.request.urlopen("https://registry-1.docker.io/v2/", context=trusting)
+
+
+# -- all commands -----------------------------------------------------------------------------------------------------
+
+IMAGES = {
+    "kubeadm": ("docker.io/library/nginx:1.27", "mirror.corp.example:5000"),
+    "openshift": ("git.apps.corp.example/team/app:1", "mirror.ocp.corp.example:8443"),
+    "k3s": ("docker.io/library/nginx:1.27", "harbor.corp.example"),
+    "rke2": ("docker.io/library/nginx:1.27", "harbor.corp.example"),
+}
+"""An image, and where its mirror is."""
+
+COMMANDS: dict[str, tuple[tuple[str, ...], int, str]] = {
+    "doctor": (("doctor", "--root={root}"), 0, "nothing wrong found on the image {root}"),
+    "explain": (
+        ("explain", *["{image}", "-n", "team-alpha", "--pod", "web", "--root={root}", "--secrets={objects}"]),
+        0,
+        "{mirror}",
+    ),
+    "explain-asks": (
+        ("explain", *["{image}", "-n", "team-alpha", "--secrets-from=namespace", "--root={root}"]),
+        1,
+        "node requested no bound token",
+    ),
+    "verify": (
+        ("verify", *["{image}", "-n", "team-alpha", "--pod", "web", "--root={root}", "--secrets={objects}"]),
+        3,
+        "{mirror}",
+    ),
+    "manifests": (("manifests", "config", "--root={root}"), 0, "kind: CredentialProviderConfig"),
+    "gc": (("gc", "--root={root}", "--dry-run"), 0, "Nothing to do"),
+    "completion": (("completion", "bash"), 0, "complete"),
+}
+"""Command line, exit status, and what it says."""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("kind", IMAGES)
+def test_every_command_runs_on_an_image_of_a_node(
+    kind: str, command: str, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, mirror = IMAGES[kind]
+    config = json.dumps({"auths": {mirror: {"username": "team-alpha", "password": "p"}}})
+    objects: list[Object] = [
+        {
+            "kind": "Secret",
+            "apiVersion": "v1",
+            "metadata": {"name": "mirror", "namespace": "team-alpha"},
+            "type": "kubernetes.io/dockerconfigjson",
+            "data": {".dockerconfigjson": base64.b64encode(config.encode()).decode()},
+        },
+        {
+            "kind": "Pod",
+            "apiVersion": "v1",
+            "metadata": {"name": "web", "namespace": "team-alpha", "uid": "u"},
+            "spec": {"serviceAccountName": "web", "imagePullSecrets": [{"name": "mirror"}]},
+        },
+        {
+            "kind": "ServiceAccount",
+            "apiVersion": "v1",
+            "metadata": {"name": "web", "namespace": "team-alpha"},
+            "imagePullSecrets": [{"name": "mirror"}],
+        },
+    ]
+    file = tmp_path / "objects.json"
+    file.write_text(json.dumps({"kind": "List", "apiVersion": "v1", "items": objects}))
+    arguments, status, says = COMMANDS[command]
+    with world.node(load_variant(kind) if kind == "rke2" else load_node(kind), tmp_path) as laid:
+        given = {"root": str(laid.root), "image": image, "mirror": mirror, "objects": str(file)}
+        ended = cli.run([argument.format(**given) for argument in arguments])
+        told = capsys.readouterr()
+        text = " ".join(f"{told.out}{told.err}".split())
+    assert (ended, says.format(**given) in text) == (status, True), text

@@ -252,7 +252,7 @@ class ApiServer:
             code,
             (
                 f"its certificate was not issued by a CA of {trusted} ({error.verify_message})",
-                f"give the cluster's CA with --certificate-authority, or mend {endpoint.origin}",
+                f"give the cluster's CA with --certificate-authority; the address comes from {endpoint.origin}",
             ),
         )
         if endpoint.skips_verifying:

@@ -23,16 +23,20 @@ KUBECONFIGS = (
     "/var/lib/kubelet/kubeconfig",
     "/etc/kubernetes/kubelet.conf",
     "/var/lib/rancher/k3s/agent/kubelet.kubeconfig",
+    "/var/lib/rancher/rke2/agent/kubelet.kubeconfig",
 )
-"""Where kubelets keep theirs: OpenShift and many others, kubeadm, k3s. OpenShift's kubelet.conf is another kind of
-file, a KubeletConfiguration, so that kubeadm's place comes second."""
+"""Where kubelets keep theirs: OpenShift and many others, kubeadm, k3s, RKE2. OpenShift's kubelet.conf is another kind
+of file, a KubeletConfiguration, so that kubeadm's place comes second."""
 
 CERTIFICATE_AUTHORITIES = (
     "/etc/kubernetes/pki/ca.crt",
     "/etc/kubernetes/ca.crt",
     "/var/lib/rancher/k3s/agent/server-ca.crt",
+    "/var/lib/rancher/rke2/agent/server-ca.crt",
 )
 """Where installers leave the CA of the API server, for nodes without a kubeconfig."""
+
+DEFAULT = "the default: no kubeconfig and no apiserver-url.env was found, name one with --kubeconfig or --apiserver"
 
 _MAX_SIZE = 4 * 1024 * 1024
 _MAX_SHOWN = 200
@@ -116,7 +120,7 @@ def find_endpoint(settings: Settings) -> Endpoint:
     ca_file = ca_file or _usual_ca_file(settings.root)
     if os.path.exists(settings.apiserver_env_file):
         return _from_environment_file(settings.apiserver_env_file, ca_file)
-    return Endpoint("localhost", 6443, "the default, as neither a kubeconfig nor apiserver-url.env was found", ca_file)
+    return Endpoint("localhost", 6443, DEFAULT, ca_file)
 
 
 def find_client_certificate(settings: Settings) -> ClientCertificate:
@@ -331,7 +335,12 @@ def _absolute(named: str, kubeconfig: str, root: str) -> str:
     if not named.startswith("/"):
         return os.path.join(os.path.dirname(kubeconfig), named)
     below = f"{root}/"
-    return root + named if kubeconfig.startswith(below) and not named.startswith(below) else named
+    if not kubeconfig.startswith(below):
+        return named
+    path = named if named.startswith(below) else root + named
+    # kubeadm's certificate is a link that names its target from the root of the node.
+    target = os.readlink(path) if os.path.islink(path) else ""
+    return root + target if target.startswith("/") and not target.startswith(below) else path
 
 
 _CLUSTER_MEMBERS = (

@@ -111,12 +111,9 @@ def _examine(given: argparse.Namespace, root: str) -> int:
 
 def _version(text: str) -> tuple[int, int] | None:
     """Major and minor; one that is too old is what doctor is asked about."""
-    if not text:
-        return None
-    parts = text.removeprefix("v").split(".")
-    if len(parts) < 2 or not all(part.isascii() and part.isdigit() and len(part) < 4 for part in parts[:2]):
-        raise UsageError(f"--kubernetes: {text!r} is not a version such as 1.34")
-    return int(parts[0]), int(parts[1])
+    from ..manifests.providerconfig import minor_version
+
+    return minor_version(text) if text else None
 
 
 # -- text -------------------------------------------------------------------------------------------------------------

@@ -217,6 +217,15 @@ _CONFIG = {
         _NO_AUTH,
         "Add the entry: crio-credential-provider manifests --merge FILE prints the file with it.",
     ),
+    "provider-name-doubtful": Entry(
+        WARNING,
+        "the provider's name is nearly that of this plugin's program",
+        "The kubelet looks for a program of that name, letter for letter; without one it does not start.",
+        "The kubelet runs <bin dir>/<name of the provider>. A file alone does not tell whether the program lies there "
+        "by that name; on a node doctor looks, and tells a name that leads nowhere for itself.",
+        _REGISTER,
+        "Set name: crio-credential-provider, or install the program by the name that the file has.",
+    ),
     "token-attributes-missing": Entry(
         ERROR,
         "the entry has no tokenAttributes: the plugin gets no token",
@@ -346,9 +355,20 @@ _CONFIG = {
         ERROR,
         "the plugin refuses its arguments or variables",
         _PLUGIN_FAILS,
-        "The kubelet passes args and env on unread. The plugin ends with exit status 2 at each run.",
+        "The kubelet passes args and env on unread. The plugin ends with exit status 2 at each run; with 1 where it "
+        "comes to the one that it cannot use.",
         _PLUGIN_SIGNS,
         "Correct args or env in the entry; crio-credential-provider --help lists them.",
+    ),
+    "plugin-times-too-long": Entry(
+        WARNING,
+        "--deadline and --hand-off-timeout add up to more than the kubelet waits",
+        "When the API server is slow, a run waits less for its turn than it is told: it answers after 50 s at the "
+        "latest, and a keeper stays in line for the auth file.",
+        "The kubelet kills a plugin after 60 s, and pulls on with no credentials. The plugin keeps clear of that, "
+        "whatever its flags say, by cutting the wait for the file of an earlier run.",
+        'The plugin\'s journal: "Left a keeper in line for the auth file", earlier than --hand-off-timeout says.',
+        "Make the two add up to less than 60s.",
     ),
 }
 
@@ -414,6 +434,15 @@ _AUTH_DIR = {
         _PLUGIN_SIGNS,
         "chmod 0700 the directory.",
     ),
+    "auth-dir-unusable": Entry(
+        ERROR,
+        "the plugin cannot write to the auth directory",
+        _PLUGIN_FAILS,
+        "The plugin makes the directory where it is missing. It cannot where a file or a link that leads nowhere has "
+        "its name, or where the file system is read-only.",
+        _PLUGIN_SIGNS,
+        "Make it a directory of root's with the mode 0700, on a file system that can be written to.",
+    ),
     "auth-dir-on-disk": Entry(
         WARNING,
         "the auth directory lies on a disk",
@@ -434,6 +463,15 @@ _AUTH_DIR = {
         "so old ones mean that it runs no more, or that it was run by one that does not sweep.",
         "Files of some age in the directory.",
         "crio-credential-provider gc",
+    ),
+    "cache-dir-unusable": Entry(
+        WARNING,
+        "the plugin cannot write to its cache directory",
+        "Pulls of one image by several pods at once may come to one auth file, and all but one of them fail; each run "
+        "parses its configuration anew.",
+        "Runs for one image take turns at a lock in --cache-dir. Without it they do not wait for each other.",
+        'The plugin\'s journal: "runs cannot wait in line".',
+        "Make it a directory of root's, or name another one with --cache-dir.",
     ),
     "global-auth-file-mismatch": Entry(
         WARNING,
@@ -589,7 +627,7 @@ _REGISTRIES = {
 _CLUSTER = {
     "kubeconfig-broken": Entry(
         ERROR,
-        "the kubeconfig that names the API server cannot be used",
+        "the file that names the API server cannot be used",
         _PLUGIN_FAILS,
         "The plugin finds the API server by the kubelet's own kubeconfig, or by the one that --kubeconfig names.",
         _PLUGIN_SIGNS,
@@ -597,7 +635,7 @@ _CLUSTER = {
     ),
     "apiserver-unreachable": Entry(
         ERROR,
-        "the API server does not answer",
+        "the API server does not answer, or not as one",
         _PLUGIN_FAILS,
         "The plugin asks the API server at each pull that has a mirror. The kubelet has connections of its own, "
         "and may "

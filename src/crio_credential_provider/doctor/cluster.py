@@ -132,24 +132,26 @@ def locate(node: Node) -> Located:
     flag = node.kubelet.flag("kubeconfig") if node.kubelet else None
     usual = next((path for path in endpoint.KUBECONFIGS if node.tree.exists(path)), "")
     kubeconfig = chosen.kubeconfig or (flag.value if flag else "") or usual
+    # What names the server; where there is neither, the plugin takes its default.
+    file = "" if chosen.apiserver else kubeconfig or chosen.apiserver_env_file
     try:
-        if kubeconfig and not chosen.apiserver:
-            node.tree.read(kubeconfig, 4 * 1024 * 1024)
+        if file and (kubeconfig or node.tree.exists(file)):
+            node.tree.read(file, 4 * 1024 * 1024)
     except Unreadable as error:
-        if not error.missing:
+        if error.denied:
             return Located(kubeconfig, None, None, None, error)
-        named = _naming(node, kubeconfig)
-        return Located(kubeconfig, None, named, ConfigError(f"{kubeconfig} is not there"), None)
+        reason = "is not there" if error.missing else f"cannot be read: {error.reason}"
+        return Located(kubeconfig, None, _naming(node, file), ConfigError(f"{file} {reason}"), None)
     try:
         found = endpoint.find_endpoint(local_settings(node, kubeconfig))
     except ConfigError as error:
         line = re.search(r"at line (\d+)", error.message)
-        return Located(kubeconfig, None, Origin(kubeconfig, error.line or (int(line[1]) if line else 0)), error, None)
+        return Located(kubeconfig, None, Origin(file, error.line or (int(line[1]) if line else 0)), error, None)
     return Located(kubeconfig, _local_endpoint(node, found), _server_line(node, kubeconfig, found), None, None)
 
 
 def _naming(node: Node, kubeconfig: str) -> Origin:
-    """Who names a kubeconfig that is not there."""
+    """Who names a file that cannot be used."""
     for text, origin in node.entry.arguments if node.entry else ():
         if kubeconfig in text:
             return origin
@@ -217,7 +219,7 @@ def ask(node: Node, located: Located) -> Answers:
     else:
         without = ""
     try:
-        api = ApiServer(located.endpoint, _DEADLINE, _MAX_ANSWER, client=client)
+        api = connect(node, located, client)
         skew = _reach(api)
     except ProviderError as error:
         return Answers(located, error)
@@ -233,10 +235,27 @@ def _client(node: Node, kubeconfig: str) -> ClientCertificate:
         return found
     files = _real(node, found.certificate), _real(node, found.key)
     for file in files:
-        # OpenSSL would wait for somebody to write into a pipe.
-        if os.path.exists(file) and not os.path.isfile(file):
-            raise ConfigError(f"cannot use {file}: it is no regular file")
+        _refuse_pipe(file, "")
     return ClientCertificate(*files, embedded=False)
+
+
+def _refuse_pipe(file: str, what: str) -> None:
+    """OpenSSL would wait for somebody to write into it. ConfigError in the words of ``apiserver``."""
+    if os.path.exists(file) and not os.path.isfile(file):
+        kind = "a directory" if os.path.isdir(file) else "no regular file"
+        raise ConfigError(f"cannot use {what}{file}: it is {kind}")
+
+
+def connect(node: Node, located: Located, client: ClientCertificate | None, *, verify: bool = True) -> ApiServer:
+    """What the plugin makes of the files that it needs for TLS; asks nobody.
+
+    Raises:
+        ConfigError: a CA or a client certificate that cannot be used.
+    """
+    assert located.endpoint is not None
+    if verify:
+        _refuse_pipe(located.endpoint.ca_file, "the CA certificates of ")
+    return ApiServer(located.endpoint, _DEADLINE, _MAX_ANSWER, verify, client)
 
 
 def client_certificate_error(node: Node, located: Located) -> ConfigError | None:
@@ -248,12 +267,31 @@ def client_certificate_error(node: Node, located: Located) -> ConfigError | None
     return None
 
 
+def tls_error(node: Node, located: Located) -> ConfigError | None:
+    """Why the plugin could not use its files for TLS, by the settings that it has; None where it can."""
+    chosen = node.settings
+    if chosen is None or located.endpoint is None:
+        return None
+    try:
+        client = _client(node, located.kubeconfig) if chosen.secrets_from == POD else None
+    except ConfigError:
+        # Told for itself.
+        client = None
+    try:
+        connect(node, located, client, verify=not chosen.insecure_skip_tls_verify)
+    except ConfigError as error:
+        return error
+    return None
+
+
 def _reach(api: ApiServer) -> float | None:
-    """Asks for the version, which everybody may; any answer will do. Seconds by which the server's clock is ahead."""
+    """Asks for the version, which everybody may; any answer of an API server will do. Seconds by which the server's
+    clock is ahead."""
     try:
         api.get("/version")
     except ClusterError as error:
-        if not error.status:
+        # No answer; or one that an API server does not give.
+        if error.status in (0, 200) or "not a Kubernetes Status" in error.message:
             raise
     now = time.time()
     try:

@@ -253,13 +253,17 @@ def _origin_of(word: str, variables: dict[str, _Variable]) -> Origin | None:
 # -- processes --------------------------------------------------------------------------------------------------------
 
 
+STARTED_GRAIN = 1.01
+"""Seconds: /proc/stat has whole seconds of the boot, and /proc/PID/stat hundredths after it, both cut off (proc(5))."""
+
+
 class Process(NamedTuple):
     """A process that runs.
 
     Attributes:
         pid: its number.
         arguments: its command line.
-        started: seconds since the epoch; 0 where that is not known.
+        started: seconds since the epoch, at the earliest; at most ``STARTED_GRAIN`` later; 0 where that is not known.
         program: path of its executable on the node.
     """
 

@@ -8,14 +8,22 @@ from typing import NamedTuple
 from ..errors import ProviderError
 from ..manifests import matchimages
 from ..manifests.merge import merge
-from ..manifests.providerconfig import Wanted
+from ..manifests.providerconfig import FIRST, Wanted
 from .located import loads_yaml
 from .node import Node
-from .providerconfig import NAME, is_name
+from .providerconfig import NAME, dotted, is_name
 from .tree import Unreadable
 
 CORRECTED = "see the corrected file"
 """How a remedy refers to it."""
+
+_REFERENCE = re.compile(rf":? *\(?{CORRECTED}\)?")
+
+
+def without_reference(remedy: str) -> str:
+    """A remedy where there is no corrected file to see."""
+    return _REFERENCE.sub("", remedy)
+
 
 CURRENT = (1, 34)
 """The version of Kubernetes that a file is made for where nobody says: the first that needs no feature gate."""
@@ -56,7 +64,7 @@ def correct(node: Node, audience: str, without: list[str], instead: list[str]) -
     patterns = matchimages.match_images(config, allowed).patterns if config else ()
     if not patterns and node.entry:
         patterns = tuple(text for text, _ in node.entry.patterns if text not in without) or tuple(instead)
-    wanted = Wanted(node.minor or CURRENT, patterns, audience)
+    wanted = Wanted(_version(node), patterns, audience)
     try:
         text = _under_our_name(node, node.tree.read(file).decode())
         merged = merge(text, wanted, name=file, without=without)
@@ -68,6 +76,11 @@ def correct(node: Node, audience: str, without: list[str], instead: list[str]) -
     except ProviderError as error:
         return str(error)
     return Corrected(file, content, (*renamed, *merged.changes), tuple(_assumed(node, audience, patterns)))
+
+
+def _version(node: Node) -> tuple[int, int]:
+    """What the file is made for: what the node has, unless that is unknown or has to be updated first."""
+    return node.minor if node.minor is not None and node.minor >= FIRST else CURRENT
 
 
 def _under_our_name(node: Node, text: str) -> str:
@@ -99,9 +112,10 @@ def _assumed(node: Node, audience: str, patterns: tuple[str, ...]) -> list[str]:
     assumed = []
     if node.registries.config and not matchimages.match_images(node.registries.config).patterns:
         assumed.append(f"pods name {', '.join(patterns)} themselves: {node.registries.main} sends nothing elsewhere")
-    if node.minor is None:
-        dotted = ".".join(map(str, CURRENT))
-        assumed.append(f"Kubernetes {dotted} or newer; for 1.33, whose kubelet refuses cacheType: --kubernetes 1.33")
+    if node.minor != _version(node):
+        assumed.append(
+            f"Kubernetes {dotted(CURRENT)} or newer; for 1.33, whose kubelet refuses cacheType: --kubernetes 1.33"
+        )
     attributes = node.entry.token_attributes if node.entry else None
     if not audience and not (attributes and attributes.get("serviceAccountTokenAudience")):
         assumed.append(

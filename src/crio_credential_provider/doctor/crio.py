@@ -11,7 +11,7 @@ import re
 from typing import Any, NamedTuple
 
 from .commandline import Flag, Origin, find_flags, find_processes, find_unit, last
-from .kubelet import Version, as_mapping, ask_version, packaged_version, parse_version
+from .kubelet import Asked, Version, as_mapping, ask_version, packaged_version, parse_version
 from .located import toml_line
 from .tree import Tree, Unreadable
 
@@ -165,8 +165,9 @@ def _image_options(
 
 def _version(tree: Tree, program: str, *, live: bool) -> Version | None:
     """Of the program that runs, where it may be asked; else what CRI-O left at its last start; else the package's."""
-    if live and (asked := ask_version(tree, program)):
-        return asked
+    asked = ask_version(tree, program) if live else Asked()
+    if asked.version:
+        return asked.version
     for file in _VERSION_FILES:
         try:
             version = parse_version(tree.text(file), file)
@@ -174,4 +175,6 @@ def _version(tree: Tree, program: str, *, live: bool) -> Version | None:
             continue
         if version:
             return version
+    if asked.why_unknown:
+        return None
     return packaged_version(tree, "cri-o", "cri-o-1.34", "cri-o-1.35", "cri-o-1.36", "cri-o-1.37")

@@ -12,6 +12,8 @@ import re
 import subprocess
 from typing import Any, NamedTuple
 
+from ..endpoint import KUBECONFIGS
+from ..manifests.providerconfig import VERSION
 from .commandline import Flag, Origin, Process, Unit, Word, find_flags, find_processes, find_unit, last
 from .located import MAX_YAML, Document, Syntax, loads_yaml
 from .tree import Tree, Unreadable
@@ -34,9 +36,12 @@ _UNITS_OF_DISTRIBUTIONS = ("k3s.service", "k3s-agent.service", "rke2-server.serv
 _DEFAULT_BIN_DIR = "/var/lib/rancher/credentialprovider/bin"
 _DEFAULT_PROVIDER_CONFIG = "/var/lib/rancher/credentialprovider/config.yaml"
 
-_VERSION = re.compile(r"(?<![\d.])v?(\d{1,9})\.(\d{1,9})(?!\d)(?:\.(\d{1,9}))?")
+_VERSION = re.compile(rf"^\s*(?:Kubernetes |\S+ version )?\"?{VERSION}", re.MULTILINE | re.ASCII)
+"""In a line of its own, or after the program's name: the version of Go comes below it."""
 _VERSION_TIMEOUT = 10
 """Seconds for a program to say its version."""
+_MOST_SAID = 80
+"""Characters of what is no version that are shown."""
 
 LOOKED_FOR = "a process named kubelet, k3s or rke2, and the units " + ", ".join((*_UNITS, *_UNITS_OF_DISTRIBUTIONS))
 
@@ -56,7 +61,7 @@ class Version(NamedTuple):
 
 
 def parse_version(text: str, origin: str) -> Version | None:
-    """The first version in a text: ``Kubernetes v1.34.2``, ``1.34``."""
+    """The first version in a text: ``Kubernetes v1.34.2``, ``1.34``; None where it is unknown."""
     match = _VERSION.search(text)
     return Version(tuple(int(number) for number in match.groups() if number), origin) if match else None
 
@@ -69,9 +74,10 @@ class Kubelet(NamedTuple):
         flags: in order; the last of a name counts.
         configured: those of the unit, where it runs with others.
         start: where its command line stands.
-        started: seconds since the epoch, 0 where it does not run or that is not known.
+        started: as ``Process.started``, 0 where it does not run or that is not known.
         program: path of its executable.
         distribution: ``k3s``, ``rke2`` or "".
+        environment: what its unit sets, which the programs that it runs find as well.
         problems: files that could not be read.
     """
 
@@ -82,6 +88,7 @@ class Kubelet(NamedTuple):
     started: float
     program: str
     distribution: str
+    environment: dict[str, str]
     problems: tuple[Unreadable, ...]
 
     def flag(self, name: str) -> Flag | None:
@@ -117,14 +124,15 @@ def _is_kubelet(process: Process) -> bool:
 def _of_unit(unit: Unit | None, process: Process | None) -> Kubelet:
     configured = tuple(find_flags(_own_words(unit.words), _FLAGS)) if unit else ()
     problems = unit.problems if unit else ()
+    environment = unit.environment if unit else {}
     if process is None:
         assert unit is not None
         program = next((word.text for word in unit.words if posixpath.basename(word.text) == "kubelet"), "")
-        return Kubelet(unit.file, configured, configured, unit.start, 0, program, "", problems)
+        return Kubelet(unit.file, configured, configured, unit.start, 0, program, "", environment, problems)
     flags = tuple(_located(flag, configured) for flag in find_flags(process.words[1:], _FLAGS))
     start = unit.start if unit else process.words[0].origin
     name = f"process {process.pid}"
-    return Kubelet(name, flags, configured, start, process.started, process.program, "", problems)
+    return Kubelet(name, flags, configured, start, process.started, process.program, "", environment, problems)
 
 
 def _own_words(words: tuple[Word, ...]) -> tuple[Word, ...]:
@@ -162,19 +170,17 @@ def _of_distribution(tree: Tree, name: str, process: Process | None) -> Kubelet:
     arguments += [_argument(flag.value, flag.origin) for flag in own if flag.name == "kubelet-arg"]
     defaults = {PROVIDER_CONFIG: _DEFAULT_PROVIDER_CONFIG, BIN_DIR: _DEFAULT_BIN_DIR}
     chosen = [settings.get(key) or Flag(key, value, Origin(value)) for key, value in defaults.items()]
-    data = f"/var/lib/rancher/{name}/agent"
-    flags = [Flag("kubeconfig", f"{data}/kubelet.kubeconfig", start), Flag("config-dir", _config_dir(data), start)]
+    kubeconfig = next(path for path in KUBECONFIGS if f"/{name}/" in path)
+    directory = posixpath.join(posixpath.dirname(kubeconfig), "etc/kubelet.conf.d")
+    flags = [Flag("kubeconfig", kubeconfig, start), Flag("config-dir", directory, start)]
     if tree.exists(chosen[0].value) and tree.is_directory(chosen[1].value):
         flags += chosen
     flags += arguments
     program = process.program if process else (words[0].text if words else "")
     found = f"process {process.pid}" if process else unit.file if unit else name
     started = process.started if process else 0
-    return Kubelet(found, tuple(flags), tuple(flags), start, started, program, name, tuple(problems))
-
-
-def _config_dir(data: str) -> str:
-    return f"{data}/etc/kubelet.conf.d"
+    environment = unit.environment if unit else {}
+    return Kubelet(found, tuple(flags), tuple(flags), start, started, program, name, environment, tuple(problems))
 
 
 def _argument(text: str, origin: Origin) -> Flag:
@@ -291,10 +297,18 @@ def runtime_endpoint(tree: Tree, kubelet: Kubelet) -> tuple[str, Origin]:
 # -- versions ---------------------------------------------------------------------------------------------------------
 
 
-def ask_version(tree: Tree, program: str) -> Version | None:
+class Asked(NamedTuple):
+    """What a program said of its version: None with the reason where that is none, "" where nobody was asked."""
+
+    version: Version | None = None
+    why_unknown: str = ""
+
+
+def ask_version(tree: Tree, program: str) -> Asked:
     """What a program of the node says to ``--version``: it is run, so never in an image."""
     if not program or not tree.exists(program):
-        return None
+        return Asked()
+    command = f"{program} --version"
     try:
         done = subprocess.run(
             [tree.real(program), "--version"],
@@ -306,9 +320,16 @@ def ask_version(tree: Tree, program: str) -> Version | None:
             check=False,
             env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"},
         )
-    except (OSError, ValueError, subprocess.TimeoutExpired):
-        return None
-    return parse_version(done.stdout, f"{program} --version") if done.returncode == 0 else None
+    except subprocess.TimeoutExpired:
+        return Asked(None, f"{command} did not end within {_VERSION_TIMEOUT} s")
+    except (OSError, ValueError) as error:
+        return Asked(None, f"{command}: {getattr(error, 'strerror', None) or 'cannot be run'}")
+    if done.returncode:
+        how = f"was ended by signal {-done.returncode}" if done.returncode < 0 else f"ended with {done.returncode}"
+        return Asked(None, f"{command} {how}")
+    said = done.stdout.strip().partition("\n")[0][:_MOST_SAID]
+    found = parse_version(done.stdout, command)
+    return Asked(found, "" if found else f"{command} says {said!r}" if said else f"{command} says nothing")
 
 
 _PACKAGES = "/var/lib/dpkg/status"

@@ -5,7 +5,6 @@ Asks no server and judges nothing; what is not there or cannot be read is a fact
 
 from __future__ import annotations
 
-import difflib
 import os
 import posixpath
 import re
@@ -17,8 +16,8 @@ from ..registries import Configuration
 from ..settings import Settings
 from . import crio, kubelet, providerconfig
 from .crio import Crio
-from .kubelet import BIN_DIR, PROVIDER_CONFIG, Kubelet, Version
-from .providerconfig import NAME, Provider, ProviderConfig
+from .kubelet import BIN_DIR, PROVIDER_CONFIG, Asked, Kubelet, Version
+from .providerconfig import NAME, Provider, ProviderConfig, is_nearly_ours
 from .tree import Tree, Unreadable
 
 _MAX_REGISTRIES = 16 * 1024 * 1024
@@ -76,7 +75,8 @@ class Node(NamedTuple):
         given: what was asked for.
         tree: the files.
         kubelet, crio: None where there is none, or only a file is examined.
-        version: of Kubernetes.
+        version: of Kubernetes; None where it is unknown.
+        version_unknown: why the kubelet's own word is none; "" where it was not asked.
         config: None where no path is known, or nothing can be read there; then ``config_error`` says why.
         entry: of this plugin.
         settings: as the plugin takes them; None where it refuses them, for which ``refused`` says why.
@@ -88,6 +88,7 @@ class Node(NamedTuple):
     kubelet: Kubelet | None
     crio: Crio | None
     version: Version | None
+    version_unknown: str
     config: ProviderConfig | None
     config_error: Unreadable | None
     entry: Provider | None
@@ -117,18 +118,19 @@ def gather(given: Given) -> Node:
     ticks = os.sysconf("SC_CLK_TCK")
     alone = bool(given.config)
     found = None if alone else kubelet.find_kubelet(tree, ticks, live=given.live)
-    version = _version(tree, given, found)
+    version, version_unknown = _version(tree, given, found)
     flag = found.flag(PROVIDER_CONFIG) if found else None
     config, config_error = _config(tree, given.config or (flag.value if flag else ""), version)
     bin_flag = found.flag(BIN_DIR) if found else None
     entry = _own_entry(tree, config, bin_flag.value if bin_flag else "")
-    chosen, refused = _settings(entry)
+    chosen, refused = _settings(found, entry)
     return Node(
         given,
         tree,
         found,
         None if alone else crio.find_crio(tree, ticks, live=given.live),
         version,
+        version_unknown,
         config,
         config_error,
         entry,
@@ -142,16 +144,17 @@ def with_content(node: Node, file: str, content: str) -> Node:
     """The same node with another content in a file of its CredentialProviderConfig."""
     config = providerconfig.load(node.tree, node.config_path, node.minor, {file: content.encode()})
     entry = _own_entry(node.tree, config, node.bin_dir)
-    chosen, refused = _settings(entry)
+    chosen, refused = _settings(node.kubelet, entry)
     return node._replace(config=config, entry=entry, settings=chosen, refused=refused)
 
 
-def _version(tree: Tree, given: Given, found: Kubelet | None) -> Version | None:
+def _version(tree: Tree, given: Given, found: Kubelet | None) -> Asked:
     if given.kubernetes:
-        return Version(given.kubernetes, "--kubernetes")
-    if found and given.live and (asked := kubelet.ask_version(tree, found.program)):
+        return Asked(Version(given.kubernetes, "--kubernetes"))
+    if found and given.live and (asked := kubelet.ask_version(tree, found.program)) != Asked():
+        # A build that does not know its version came out of no package.
         return asked
-    return kubelet.packaged_version(tree, "kubelet") if found else None
+    return Asked(kubelet.packaged_version(tree, "kubelet") if found else None)
 
 
 def _config(tree: Tree, path: str, version: Version | None) -> tuple[ProviderConfig | None, Unreadable | None]:
@@ -171,22 +174,14 @@ def _own_entry(tree: Tree, config: ProviderConfig | None, bin_dir: str) -> Provi
             return provider
     for provider in providers:
         has_our_flags = any(text.startswith(_OUR_FLAGS) for text, _ in provider.arguments)
-        if NAME in provider.name or has_our_flags or _is_ours(tree, posixpath.join(bin_dir or "/", provider.name)):
+        if (
+            is_nearly_ours(provider.name)
+            or NAME in provider.name
+            or has_our_flags
+            or _is_ours(tree, posixpath.join(bin_dir or "/", provider.name))
+        ):
             return provider
-    return _misnamed_entry(tree, providers, bin_dir)
-
-
-def _misnamed_entry(tree: Tree, providers: tuple[Provider, ...], bin_dir: str) -> Provider | None:
-    """The entry that means this plugin by another name: its program is missing, and ours lies there unnamed."""
-    try:
-        names = tree.names(bin_dir) if bin_dir else []
-    except Unreadable:
-        return None
-    missing = {provider.name: provider for provider in providers if provider.name not in names}
-    if not any(NAME in name for name in names):
-        return None
-    close = difflib.get_close_matches(NAME, missing, 1, 0.8)
-    return missing[close[0]] if close else None
+    return None
 
 
 def _is_ours(tree: Tree, path: str) -> bool:
@@ -198,13 +193,20 @@ def _is_ours(tree: Tree, path: str) -> bool:
         return False
 
 
-def _settings(entry: Provider | None) -> tuple[Settings | None, UsageError | None]:
+def variables(found: Kubelet | None, entry: Provider) -> dict[str, str]:
+    """What the plugin finds in its environment: the kubelet's own, and the entry's, which wins."""
+    return {**(found.environment if found else {}), **entry.environment}
+
+
+def _settings(found: Kubelet | None, entry: Provider | None) -> tuple[Settings | None, UsageError | None]:
     """What the plugin itself makes of its arguments and variables."""
     if entry is None:
         return None, None
     try:
+        arguments, environment = [text for text, _ in entry.arguments], variables(found, entry)
+        settings.loads(arguments, environment)
         # With --root= the paths are the node's: a root of its own is told for itself, and the rest examined without.
-        return settings.loads([*(text for text, _ in entry.arguments), "--root="], entry.environment), None
+        return settings.loads([*arguments, "--root="], environment), None
     except UsageError as error:
         return None, error
 
@@ -215,17 +217,20 @@ def _registries(tree: Tree, given: str, chosen: Settings) -> RegistriesConf:
     main, drop_ins = (given, []) if given else search_files(tree, chosen.registries_conf, directory)
     linked = tuple(path for path in (directory or registries.DROP_IN_DIRECTORY,) if is_linked_directory(tree, path))
     contents: list[tuple[str, bytes]] = []
-    unreadable = None
+    unreadable = refused = None
     for path in (main, *drop_ins):
         try:
             contents.append((path, tree.read(path, _MAX_REGISTRIES)))
         except Unreadable as error:
             # CRI-O takes a file that is not there for an empty one, unless it was named.
-            if not error.missing or (path == main and (given or chosen.registries_conf)):
+            if error.denied or (error.missing and path == main and (given or chosen.registries_conf)):
                 unreadable = error
+            elif not error.missing:
+                refused = ConfigError(f"{path}: cannot be read: {error.reason}", rule="io")
+                contents.append((path, b""))
     texts = {path: data.decode("utf-8", "replace") for path, data in contents}
-    if unreadable:
-        return RegistriesConf(main, texts, None, None, unreadable)
+    if unreadable or refused:
+        return RegistriesConf(main, texts, None, refused, unreadable)
     try:
         return RegistriesConf(main, texts, registries.loads(contents, main), None, None, () if given else linked)
     except ConfigError as error:
@@ -249,7 +254,8 @@ def search_files(tree: Tree, main: str, drop_in_directory: str) -> tuple[str, li
         except Unreadable:
             continue
         paths = [posixpath.join(directory, name) for name in names if name.endswith(".conf")]
-        found += [path for path in paths if not tree.is_directory(path)]
+        # A link that leads to a directory is read like any other, which fails.
+        found += [path for path in paths if not tree.is_directory(path) or is_linked_directory(tree, path)]
     return main or registries.MAIN_FILE, found
 
 

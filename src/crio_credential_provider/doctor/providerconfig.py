@@ -142,9 +142,7 @@ def load(
         if not files:
             refusals.append(Refusal(Origin(path), f"no file in the directory ends in {', '.join(SUFFIXES)}"))
         if version is not None and version < DIRECTORY_SINCE:
-            refusals.append(
-                Refusal(Origin(path), f"it is a directory, which the kubelet of {_dotted(version)} refuses")
-            )
+            refusals.append(Refusal(Origin(path), f"it is a directory, which the kubelet of {dotted(version)} refuses"))
     documents = []
     for file in files:
         try:
@@ -155,7 +153,7 @@ def load(
     return _examine(path, documents, refusals, version, is_whole=len(documents) == len(files))
 
 
-def _dotted(version: tuple[int, int]) -> str:
+def dotted(version: tuple[int, int]) -> str:
     return f"{version[0]}.{version[1]}"
 
 
@@ -172,11 +170,12 @@ def _examine(
         checker = _Checker(document, version)
         providers += checker.providers(len(providers))
         refusals += checker.refusals
-    seen: set[str] = set()
+    first: dict[str, Provider] = {}
     for provider in providers:
-        if provider.name and provider.name in seen:
-            refusals.append(Refusal(provider.origin("name"), f"two providers have the name {provider.name!r}"))
-        seen.add(provider.name)
+        other = first.setdefault(provider.name, provider)
+        if provider.name and other is not provider:
+            reason = f"two providers have the name {provider.name!r}: this one and that of {other.origin('name')}"
+            refusals.append(Refusal(provider.origin("name"), reason))
     refusals.sort(key=lambda refusal: (refusal.origin.file, refusal.origin.line))
     return ProviderConfig(path, tuple(documents), tuple(providers), tuple(refusals), is_whole)
 
@@ -193,6 +192,22 @@ def _texts(value: Any) -> Iterator[tuple[int, str]]:
     for position, item in enumerate(value if isinstance(value, list) else []):
         if isinstance(item, str):
             yield position, item
+
+
+_WORDS = NAME.split("-")
+
+
+def is_nearly_ours(name: str) -> bool:
+    """Whether a name is a slip of this program's: each of its words is there, in any order, case and spelling.
+
+    The providers of the clouds have two of the three words, and no slip of the first.
+    """
+    words = re.split(r"[-_.\s]+", name.lower())
+    joined = "".join(words)
+    return name != NAME and (
+        all(difflib.get_close_matches(word, words, 1, 0.75) for word in _WORDS)
+        or (joined.startswith(_WORDS[0]) and bool(difflib.get_close_matches(joined, ["".join(_WORDS)], 1, 0.8)))
+    )
 
 
 def is_name(text: str) -> bool:
@@ -248,7 +263,7 @@ class _Checker:
         """The entries; ``position`` is that of the first among those of all files."""
         value = self._document.value
         if not isinstance(value, dict):
-            self._refuse((), "it is empty" if value is None else "it is no mapping")
+            self._refuse((), "it is empty" if value is None else "not a mapping with apiVersion, kind and providers")
             return []
         value = self._known(value, (), _TOP)
         group, _, version = text_of(value.get("apiVersion")).partition("/")

@@ -15,7 +15,7 @@ from .checks import cluster as cluster_checks
 from .checks.config import bare_pattern, check_config, check_entry, check_match_images, mirror_patterns
 from .checks.registries import MOST_PROBED, asked_mirrors, check_mirrors
 from .cluster import Answers
-from .correction import CORRECTED, Corrected, correct
+from .correction import CORRECTED, Corrected, correct, without_reference
 from .finding import Examined, Finding, Result, Unexamined
 from .kubelet import parse_version
 from .node import Given, Node
@@ -140,6 +140,8 @@ def _report(facts: Node, answers: Answers | None, results: list[Result], audienc
         corrected = outcome if isinstance(outcome, Corrected) else None
         uncorrected = outcome if isinstance(outcome, str) else _what_stays(facts, outcome)
         corrected = None if uncorrected else corrected
+    if corrected is None:
+        findings = [finding._replace(remedy=without_reference(finding.remedy)) for finding in findings]
     return Report(
         _subject(facts, answers),
         tuple(findings),

@@ -27,13 +27,15 @@ class Unreadable(Exception):
         path: on the node.
         reason: why, in the system's words.
         missing: whether it is not there at all.
+        denied: whether this process may not read it, which says nothing of who runs as root.
     """
 
-    def __init__(self, path: str, reason: str, *, missing: bool = False) -> None:
+    def __init__(self, path: str, reason: str, *, missing: bool = False, denied: bool = False) -> None:
         super().__init__(f"cannot read {path}: {reason}")
         self.path = path
         self.reason = reason
         self.missing = missing
+        self.denied = denied
 
 
 class Tree:
@@ -148,4 +150,5 @@ class Tree:
 def _unreadable(path: str, error: OSError | ValueError) -> Unreadable:
     # ValueError: a NUL in the path.
     reason = (error.strerror or type(error).__name__) if isinstance(error, OSError) else "the path is none"
-    return Unreadable(path, reason, missing=isinstance(error, (FileNotFoundError, NotADirectoryError)))
+    missing = isinstance(error, (FileNotFoundError, NotADirectoryError))
+    return Unreadable(path, reason, missing=missing, denied=isinstance(error, PermissionError))

@@ -46,6 +46,10 @@ TOKEN_KEYS = (
     "optionalServiceAccountAnnotationKeys",
 )
 
+VERSION = r"v?([1-9])\.(\d{1,3})(?:\.(\d{1,3}))?(?![\w.])"
+"""Of Kubernetes or CRI-O. What a build without its tag calls itself (``v0.0.0-master+$Format:%H$``) is none, and a
+pre-release counts as what it leads to, as for the kubelet's feature gates (component-base/compatibility)."""
+
 _ZERO = re.compile(r"[+-]?0+(\.0*)?(ns|us|µs|ms|s|m|h)|0")
 
 
@@ -66,21 +70,26 @@ class Wanted(NamedTuple):
 
 
 def parse_version(text: str) -> tuple[int, int]:
-    """``1.34``, ``v1.34.2`` or ``1.33+`` -> major and minor.
+    """``1.34``, ``v1.34.2``, ``1.33+`` or ``v1.36.0-alpha.1`` -> major and minor.
 
     Raises:
         UsageError: no version, or one before 1.33.
     """
-    found = re.fullmatch(r"v?(\d{1,3})\.(\d{1,3})(?:\+|(?:\.\d.*)?)", text.strip(), re.ASCII)
-    if not found:
-        raise UsageError(f"--kubernetes: {text!r} is not a version such as 1.34")
-    version = int(found[1]), int(found[2])
+    version = minor_version(text)
     if version < FIRST:
         raise UsageError(
             f"--kubernetes: the kubelet of {text} hands no tokens to credential providers",
             "1.33 can, with a feature gate; from 1.34 on it does by itself",
         )
     return version
+
+
+def minor_version(text: str) -> tuple[int, int]:
+    """Major and minor, however old. UsageError for what is no version."""
+    found = re.fullmatch(rf"{VERSION}(?:[-+~].*)?", text.strip(), re.ASCII)
+    if not found:
+        raise UsageError(f"--kubernetes: {text!r} is not a version such as 1.34")
+    return int(found[1]), int(found[2])
 
 
 # -- a new entry ------------------------------------------------------------------------------------------------------

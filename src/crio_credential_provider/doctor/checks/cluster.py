@@ -16,6 +16,7 @@ from ..cluster import (
     Right,
     audience_of,
     client_certificate_error,
+    tls_error,
 )
 from ..commandline import Origin
 from ..correction import CORRECTED
@@ -36,10 +37,13 @@ def check_endpoint(node: Node, located: Located) -> Results:
         return
     if located.unreadable is not None:
         yield Unexamined(f"the kubeconfig {located.kubeconfig}", located.unreadable.reason)
+    elif located.error is not None and node.settings is not None and node.settings.apiserver:
+        # Told with the argument.
+        pass
     elif located.error is not None:
         origin = located.origin or Origin(located.kubeconfig)
         evidence = at(origin, _within(node, located.error.message))
-        yield find("kubeconfig-broken", evidence, remedy=located.error.hint or f"correct {located.kubeconfig}")
+        yield find("kubeconfig-broken", evidence, remedy=located.error.hint or f"correct {origin.file}")
     elif node.settings is not None and node.settings.secrets_from == POD:
         error = client_certificate_error(node, located)
         if error is not None:
@@ -56,6 +60,8 @@ def _within(node: Node, text: str) -> str:
 
 def _offline(node: Node, located: Located) -> Results:
     yield Unexamined("the API server and RBAC", "nobody is asked about an image")
+    if (error := tls_error(node, located)) is not None:
+        yield from _failure(node, located, error)
     # An image is made before its node joins a cluster: that no file names the API server yet is no fault.
     if located.endpoint is not None and located.origin is not None and _is_loopback(node, located):
         evidence = _localhost(located)
@@ -110,22 +116,30 @@ def check_reachable(node: Node, answers: Answers) -> Results:
 
 
 def _failure(node: Node, located: Located, failure: ProviderError) -> Results:
+    assert located.endpoint is not None
     evidence = at(located.origin or Origin(""), _within(node, failure.message))
     hint = _within(node, failure.hint)
     if "Permission denied" in failure.message:
         yield Unexamined("the API server", f"{evidence.text}: run doctor as root")
     elif isinstance(failure, ConfigError):
         key = "certificate-authority" if "CA certificates" in failure.message else "client-certificate"
+        given = node.entry.origin_of_flag(f"--{key}") if node.entry and key == "certificate-authority" else None
+        if given is not None:
+            remedy = "name a file with the cluster's CA in PEM, or remove it: the kubeconfig has the CA as well"
+            yield find("plugin-arguments-refused", at(given, evidence.text), remedy=remedy)
+            return
         line, written = _line_of(node, located.kubeconfig, key)
         text = f"{written}: {evidence.text}" if written else evidence.text
         remedy = "put the file there that the kubeconfig names, or correct the kubeconfig; the kubelet needs it as well"
+        remedy = remedy if written else hint or f"correct {located.kubeconfig}"
         yield find("kubeconfig-broken", at(Origin(located.kubeconfig, line), text), remedy=remedy)
     elif re.search(r"cannot be trusted|does not speak TLS|speaks no TLS|TLS with", failure.message):
         yield find("apiserver-certificate", evidence, remedy=hint)
     elif _is_loopback(node, located):
         yield find("apiserver-localhost", _localhost(located), evidence, remedy=_name_the_cluster(located))
     else:
-        yield find("apiserver-unreachable", evidence, remedy=hint)
+        remedy = hint or f"is a Kubernetes API server there? The address comes from {located.endpoint.origin}"
+        yield find("apiserver-unreachable", evidence, remedy=remedy)
 
 
 def _line_of(node: Node, file: str, key: str) -> tuple[int, str]:

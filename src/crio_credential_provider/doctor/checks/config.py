@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import re
 
-from ... import settings
+from ... import endpoint, settings
+from ...errors import ConfigError
 from ...manifests import matchimages
 from ...manifests.providerconfig import FIRST
 from ..catalogue import NOTE, WARNING
 from ..commandline import Origin
-from ..correction import CORRECTED
+from ..correction import CORRECTED, CURRENT
 from ..finding import Evidence, Examined, Results, Unexamined, at, find
-from ..node import Node
-from ..providerconfig import CACHE_TYPE_SINCE, Provider, duration, effective_pattern, pattern_fault
+from ..node import Node, variables
+from ..providerconfig import (
+    CACHE_TYPE_SINCE,
+    NAME,
+    Provider,
+    dotted,
+    duration,
+    effective_pattern,
+    is_nearly_ours,
+    pattern_fault,
+)
 
 _GLOBS = frozenset("*?[")
 _MOST_TOLD = 10
+KUBELET_PATIENCE = 60.0
+"""Seconds after which the kubelet kills the plugin."""
 _BRIEF = 5.0
 """Seconds in which no second pull of an image comes."""
 
@@ -31,14 +43,21 @@ def check_config(node: Node) -> Results:
         return
     if node.config.refusals:
         first, *others = (at(refusal.origin, refusal.reason) for refusal in node.config.refusals)
-        yield find("config-refused", first, *others[:_MOST_TOLD], remedy=f"correct it: {CORRECTED}")
+        remedy = f"correct it: {CORRECTED}"
+        if not any(isinstance(document.value, dict) for document in node.config.documents):
+            remedy = "is this the CredentialProviderConfig? crio-credential-provider manifests prints one"
+        yield find("config-refused", first, *others[:_MOST_TOLD], remedy=remedy)
     else:
         yield Examined(f"the CredentialProviderConfig {node.config_path}")
     # An entry may stand in what could not be parsed, and where there are no providers at all that is told.
     if node.entry is None and node.config.providers and node.config.is_whole:
         names = ", ".join(repr(provider.name) for provider in node.config.providers) or "none"
         evidence = at(node.config.origin, f"its providers: {names}")
-        yield find("provider-missing", evidence, remedy=f"add the entry: {CORRECTED}")
+        yield find(
+            "provider-missing",
+            evidence,
+            remedy=f"add the entry, which crio-credential-provider manifests prints: {CORRECTED}",
+        )
 
 
 def _unreadable(node: Node) -> Results:
@@ -60,9 +79,18 @@ def check_entry(node: Node) -> Results:
     entry = node.entry
     if entry is None:
         return
+    yield from _name(node, entry)
     yield from _cache_duration(entry)
     yield from _token_attributes(node, entry)
     yield from _arguments(node, entry)
+
+
+def _name(node: Node, entry: Provider) -> Results:
+    """A slip in the program's name, where the bin directory that would tell is not known."""
+    if is_nearly_ours(entry.name) and not node.bin_dir:
+        text = f"the kubelet runs BIN_DIR/{entry.name}: is {NAME} meant?"
+        remedy = f"name: {NAME}, unless the program lies there by the name {entry.name}"
+        yield find("provider-name-doubtful", at(entry.origin("name"), text), remedy=remedy)
 
 
 def _cache_duration(entry: Provider) -> Results:
@@ -79,7 +107,9 @@ def _token_attributes(node: Node, entry: Provider) -> Results:
     if attributes is None:
         if entry.value.get("tokenAttributes") is None:
             evidence = at(entry.origin(), f"the entry {entry.name!r} has no tokenAttributes")
-            yield find("token-attributes-missing", evidence, remedy=f"add them: {CORRECTED}")
+            keys = "serviceAccountTokenAudience, cacheType and requireServiceAccount"
+            remedy = f"add tokenAttributes with {keys}: {CORRECTED}"
+            yield find("token-attributes-missing", evidence, remedy=remedy)
         return
     yield from _cache_type(node, entry, attributes.get("cacheType"))
     # With required annotations the kubelet refuses it, which is told.
@@ -92,11 +122,16 @@ def _cache_type(node: Node, entry: Provider, cache_type: object) -> Results:
     minor = node.minor
     origin = entry.origin("tokenAttributes", "cacheType")
     if cache_type is None:
-        if minor is not None and minor >= CACHE_TYPE_SINCE:
-            evidence = at(origin, f"no cacheType, and the kubelet is of {minor[0]}.{minor[1]}")
+        if node.version_unknown and minor is None:
+            text = f"no cacheType, and {node.version_unknown}: taken for {dotted(CURRENT)} or newer"
+            evidence = at(origin, text)
+            remedy = f"cacheType: Token   ({CORRECTED}); for a kubelet of 1.33: --kubernetes 1.33"
+            yield find("cache-type-missing", evidence, remedy=remedy, severity=WARNING)
+        elif minor is not None and minor >= CACHE_TYPE_SINCE:
+            evidence = at(origin, f"no cacheType, and the kubelet is of {dotted(minor)}")
             yield find("cache-type-missing", evidence, remedy=f"cacheType: Token   ({CORRECTED})")
     elif minor is not None and FIRST <= minor < CACHE_TYPE_SINCE:
-        evidence = at(origin, f"cacheType: {cache_type}, and the kubelet is of {minor[0]}.{minor[1]}")
+        evidence = at(origin, f"cacheType: {cache_type}, and the kubelet is of {dotted(minor)}")
         yield find("cache-type-unknown", evidence, remedy=f"remove the line   ({CORRECTED})")
     elif cache_type == "ServiceAccount":
         evidence = at(origin, "cacheType: ServiceAccount")
@@ -105,11 +140,12 @@ def _cache_type(node: Node, entry: Provider, cache_type: object) -> Results:
 
 def _arguments(node: Node, entry: Provider) -> Results:
     if node.refused is not None:
-        origin = _origin_of_argument(entry, node.refused.message)
+        origin = _origin_of_argument(node, entry, node.refused.message)
         yield find("plugin-arguments-refused", at(origin, str(node.refused)), remedy=f"correct it: {CORRECTED}")
     yield from _doubtful_arguments(node, entry)
-    for name in settings.unknown_variables(entry.environment):
-        evidence = at(entry.origin("env"), f"{name} is no variable of the plugin, which ignores it")
+    for name in settings.unknown_variables(variables(node.kubelet, entry)):
+        origin = _origin_of_argument(node, entry, name)
+        evidence = at(origin, f"{name} is no variable of the plugin, which ignores it")
         remedy = "correct its name, or remove it; crio-credential-provider --help lists the flags"
         yield find("plugin-arguments-refused", evidence, remedy=remedy, severity="warning")
 
@@ -120,11 +156,27 @@ def _doubtful_arguments(node: Node, entry: Provider) -> Results:
     if chosen is None:
         return
     if chosen.insecure_skip_tls_verify:
-        origin = entry.origin_of_flag("--insecure-skip-tls-verify") or entry.origin("args")
+        origin = _origin_of_flag(node, entry, "--insecure-skip-tls-verify")
         remedy = f"remove it, and give the cluster's CA with --certificate-authority=FILE where it is needed: {origin}"
         yield find("apiserver-not-verified", at(origin, "--insecure-skip-tls-verify"), remedy=remedy)
-    if root := settings.loads([text for text, _ in entry.arguments], entry.environment).root:
-        evidence = at(entry.origin_of_flag("--root") or entry.origin("args"), f"--root={root}")
+    try:
+        if chosen.apiserver:
+            endpoint.find_endpoint(chosen)
+    except ConfigError as error:
+        evidence = at(_origin_of_flag(node, entry, "--apiserver"), str(error))
+        remedy = "--apiserver=https://HOST:6443, or remove it: the kubelet's kubeconfig names the API server as well"
+        yield find("plugin-arguments-refused", evidence, remedy=remedy)
+    longest = chosen.deadline + chosen.hand_off_timeout
+    if longest >= KUBELET_PATIENCE:
+        origin = entry.origin_of_flag("--deadline") or _origin_of_flag(node, entry, "--hand-off-timeout")
+        text = f"--deadline {chosen.deadline:g}s and --hand-off-timeout {chosen.hand_off_timeout:g}s: {longest:g} s"
+        remedy = (
+            f"two that add up to less than {KUBELET_PATIENCE:g}s, such as --deadline=20s and --hand-off-timeout=30s"
+        )
+        yield find("plugin-times-too-long", at(origin, text), remedy=remedy)
+    given = [text for text, _ in entry.arguments], variables(node.kubelet, entry)
+    if root := settings.loads(*given).root:
+        evidence = at(_origin_of_flag(node, entry, "--root"), f"--root={root}")
         yield find("plugin-root", evidence, remedy="remove it, then: systemctl restart kubelet")
     if node.registries.config is None:
         return
@@ -142,7 +194,7 @@ def _lies_along(one: str, other: str) -> bool:
     return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")
 
 
-def _origin_of_argument(entry: Provider, message: str) -> Origin:
+def _origin_of_argument(node: Node, entry: Provider, message: str) -> Origin:
     """The line of the argument or variable that a complaint names."""
     for text, origin in entry.arguments:
         flag = text.partition("=")[0]
@@ -151,7 +203,13 @@ def _origin_of_argument(entry: Provider, message: str) -> Origin:
     for position, pair in enumerate(entry.value.get("env") or ()):
         if isinstance(pair, dict) and str(pair.get("name")) in message:
             return entry.origin("env", position, "value")
-    return entry.origin("args")
+    inherited = message.partition(":")[0] in (node.kubelet.environment if node.kubelet else ())
+    return node.kubelet.start if node.kubelet and inherited else entry.origin("args")
+
+
+def _origin_of_flag(node: Node, entry: Provider, flag: str) -> Origin:
+    """Where the plugin is given a flag, be it by the kubelet's environment."""
+    return entry.origin_of_flag(flag) or _origin_of_argument(node, entry, settings.FLAGS_BY_NAME[flag[2:]].variable)
 
 
 # -- matchImages ------------------------------------------------------------------------------------------------------

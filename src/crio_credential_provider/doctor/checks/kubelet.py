@@ -6,7 +6,8 @@ import posixpath
 import time
 
 from ...manifests.providerconfig import FEATURE_GATE
-from ..commandline import Flag, last
+from ..commandline import STARTED_GRAIN, Flag, last
+from ..correction import CURRENT
 from ..finding import Examined, Results, Unexamined, at, find, seen
 from ..kubelet import BIN_DIR, LOOKED_FOR, PROVIDER_CONFIG, Kubelet, find_gate, runtime_endpoint
 from ..node import Node
@@ -75,7 +76,8 @@ def _stale(node: Node, kubelet: Kubelet, config: Flag) -> Results:
     newer = []
     for document in node.config.documents if node.config else ():
         found = node.tree.stat(document.file)
-        if found is not None and found.st_mtime > kubelet.started:
+        # An installer writes, then restarts at once: within the grain of what is known nothing is said.
+        if found is not None and found.st_mtime >= kubelet.started + STARTED_GRAIN:
             newer.append((document.file, found.st_mtime))
     written = last(kubelet.configured, PROVIDER_CONFIG)
     if newer:
@@ -96,8 +98,9 @@ def check_version(node: Node) -> Results:
     if node.kubelet is None and not node.given.kubernetes:
         return
     if node.version is None:
-        hint = "no running kubelet and no package of dpkg tells it; give it with --kubernetes"
-        yield Unexamined("the kubelet's version, and what depends on it (cacheType)", hint)
+        why = node.version_unknown or "no running kubelet and no package of dpkg tells it"
+        assumed = f"taken for {CURRENT[0]}.{CURRENT[1]} or newer; give it with --kubernetes"
+        yield Unexamined("the kubelet's version, and what depends on it (cacheType)", f"{why}; {assumed}")
     elif node.version.minor < FIRST:
         evidence = seen(f"{node.version} ({node.version.origin})")
         yield find("kubelet-too-old", evidence, remedy="update this node to Kubernetes 1.34 or newer")

@@ -8,7 +8,7 @@ import stat
 
 from ..finding import Evidence, Examined, Results, Unexamined, at, find
 from ..node import Node
-from ..providerconfig import NAME, Provider, is_name
+from ..providerconfig import NAME, Provider, is_name, is_nearly_ours
 from ..tree import Unreadable
 from .runtime import mount_of
 
@@ -84,6 +84,8 @@ def _missing(node: Node, provider: Provider, path: str) -> Results:
         lies = posixpath.join(node.bin_dir, other)
         evidence = at(lies, f"no provider is called {other!r}")
         remedy = f"as root:\nln -s {shlex.quote(other)} {shlex.quote(path)}"
+        if other == NAME and is_nearly_ours(provider.name):
+            remedy = f"name: {NAME} in {provider.origin('name')}, then: systemctl restart kubelet"
         yield find("plugin-other-name", evidence, wanted, remedy=remedy)
         return
     dangling = _link(node, path)
@@ -91,6 +93,7 @@ def _missing(node: Node, provider: Provider, path: str) -> Results:
     if node.tree.is_directory(path):
         reason = "it is a directory"
     how = "README, Install on a node" if is_ours else f"of the provider {provider.name!r}, or remove its entry"
+    how += f", or is {NAME} meant?" if is_nearly_ours(provider.name) else ""
     remedy = f"install the program as {path} ({how}), then: systemctl restart kubelet"
     yield find("plugin-missing", at(path, reason), wanted, remedy=remedy)
 

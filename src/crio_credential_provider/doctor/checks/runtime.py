@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 import shlex
 import stat
@@ -12,7 +13,7 @@ from ...errors import ConfigError
 from ...pullintents import PullIntents
 from ...settings import Settings
 from ..commandline import Origin
-from ..crio import Crio
+from ..crio import DEFAULT_AUTH_DIR, Crio
 from ..finding import Evidence, Examined, Results, Unexamined, at, find, seen
 from ..node import Node
 from ..tree import Tree, Unreadable
@@ -38,7 +39,7 @@ def check_crio(node: Node) -> Results:
         yield find("crio-conf-refused", at(origin, reason), remedy=f"correct {origin}; then: systemctl restart crio")
     if crio.version is None:
         yield Unexamined("CRI-O's version", "no running CRI-O, no version file and no package of dpkg tells it")
-    elif crio.version.numbers < FIRST_CRIO:
+    elif crio.version.numbers < FIRST_CRIO[: len(crio.version.numbers)]:
         evidence = seen(f"{crio.version} ({crio.version.origin})")
         yield find("crio-too-old", evidence, remedy="update CRI-O to 1.34.3 or newer")
     else:
@@ -67,7 +68,7 @@ def _is_same(tree: Tree, one: str, other: str) -> bool:
 
 def _auth_dirs(node: Node, crio: Crio, chosen: Settings) -> Results:
     theirs, ours = crio.auth_dir, chosen.auth_dir
-    if crio.refused:
+    if crio.refused or not ours:
         return
     if theirs.origin and not theirs.value.startswith("/"):
         evidence_of = at(theirs.origin, f"namespaced_auth_dir is {theirs.value!r}: CRI-O does not start without a path")
@@ -151,9 +152,14 @@ def check_auth_dir(node: Node) -> Results:
     directory = chosen.auth_dir
     found = node.tree.stat(directory)
     quoted = shlex.quote(directory)
-    if found is not None and not stat.S_ISDIR(found.st_mode):
-        evidence = at(directory, "it is no directory")
-        yield find("auth-dir-mode", evidence, remedy=f"as root:\nrm {quoted} && install -d -m 0700 {quoted}")
+    if chosen.cache_dir and (unwritable := _why_unwritable(node, chosen.cache_dir)):
+        yield find("cache-dir-unusable", unwritable[0], remedy=unwritable[1])
+    if not directory:
+        evidence = _argument(node, "--auth-dir")._replace(text="--auth-dir is empty")
+        yield find("auth-dir-unusable", evidence, remedy=f"--auth-dir={DEFAULT_AUTH_DIR}, or remove it")
+        return
+    if unwritable := _why_unwritable(node, directory):
+        yield find("auth-dir-unusable", unwritable[0], remedy=unwritable[1])
         return
     if found is not None:
         if found.st_uid != 0:
@@ -168,6 +174,26 @@ def check_auth_dir(node: Node) -> Results:
     else:
         yield Examined(f"the auth directory {directory}, which is not there yet: the plugin makes it")
     yield from _file_system(node, directory)
+
+
+def _why_unwritable(node: Node, directory: str) -> tuple[Evidence, str] | None:
+    """What keeps root from writing to a directory, or from making it, and the remedy; None where nothing is known."""
+    tree, place = node.tree, posixpath.normpath(directory)
+    try:
+        while not os.path.lexists(posixpath.join(tree.real(posixpath.dirname(place)), posixpath.basename(place))):
+            place = posixpath.dirname(place)
+        if not tree.is_directory(place):
+            target = tree.target(place)
+            is_link = target != place
+            evidence = at(place, f"a link to {target}, which is no directory" if is_link else "not a directory")
+            return evidence, f"as root:\nrm {shlex.quote(place)} && install -d -m 0700 {shlex.quote(directory)}"
+        mount = mount_of(tree, tree.target(place)) if node.given.live else None
+    except (OSError, Unreadable):
+        return None
+    if mount is None or "ro" not in mount.options:
+        return None
+    evidence = at(place, f"it lies on {mount.kind}, mounted read-only at {mount.point}")
+    return evidence, f"as root:\nmount -o remount,rw {shlex.quote(mount.point)}\nand in its unit or /etc/fstab"
 
 
 def _defaults(node: Node) -> Settings:
@@ -205,7 +231,7 @@ def mounts(tree: Tree) -> list[Mount]:
             # Blanks in paths are written as octal.
             point = fields[4].encode().decode("unicode_escape", "replace")
             point = point.encode("latin-1", "replace").decode("utf-8", "replace")
-            found.append(Mount(point, kinds[0], tuple(fields[5].split(","))))
+            found.append(Mount(point, kinds[0], tuple(f"{fields[5]},{kinds[-1]}".split(","))))
     return found
 
 
@@ -260,8 +286,10 @@ def check_global_auth_file(node: Node) -> Results:
         dockerconfig.loads(node.tree.read(path, _MAX_GLOBAL_AUTH_FILE))
         yield Examined(f"the global auth file {path}")
     except Unreadable as error:
-        if not error.missing:
+        if error.denied:
             yield Unexamined(f"the global auth file {path}", error.reason)
+        elif not error.missing:
+            yield find("global-auth-file-refused", at(path, error.reason), remedy=f"make {path} a file of JSON")
     except ConfigError as error:
         remedy = f"write it anew: podman login --authfile {shlex.quote(path)} REGISTRY"
         yield find("global-auth-file-refused", at(path, error.message), remedy=remedy)
