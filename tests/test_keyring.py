@@ -124,8 +124,14 @@ def test_a_glob_label_means_what_a_regular_expression_would(pattern: list[str], 
     [
         ("u:p", []),
         ("u:p w", []),
-        ("u:pw\n", ["the password ends in a line break"]),
-        ("u\r\n:pw\r\n", ["the user name ends in a line break", "the password ends in a line break"]),
+        ("u:pw\n", ["the password ends in a line break, as echo writes one and printf does not"]),
+        (
+            "u\r\n:pw\r\n",
+            [
+                "the user name ends in a line break, as echo writes one and printf does not",
+                "the password ends in a line break, as echo writes one and printf does not",
+            ],
+        ),
         ("u: pw", ["the password has blanks around it"]),
         ("\ufeffu:p", ["the user name begins with a byte order mark"]),
         (

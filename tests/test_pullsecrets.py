@@ -419,7 +419,7 @@ UNUSABLE: dict[str, tuple[Any, str]] = {
             (b'\xef\xbb\xbf{"auths": {"kanarienvogel": {}}}', "not valid JSON: it begins with a byte order mark"),
             ('\ufeff{"auths": {"kanarienvogel": {}}}'.encode("utf-16-le"), "not valid JSON: it is UTF-16"),
             ('{"auths": {"kanarienvogel": {}}}'.encode("utf-16-le"), "not valid JSON: it is UTF-16"),
-            (base64.b64encode(b'{"kanarienvogel": 1}'), "not valid JSON: it is base64 of JSON, encoded once too often"),
+            (base64.b64encode(b'{"kanarienvogel": 1}'), "not valid JSON: it is base64 of JSON: encoded twice"),
             (base64.encodebytes(b'{"kanarienvogel": "%s"}' % (b"x" * 99)), "not valid JSON: it is base64 of JSON"),
             (b"{'auths': {'kanarienvogel': {}}}", "not valid JSON: it has single quotes"),
             (b"{\n  'auths': {'kanarienvogel': {}}}", "not valid JSON: it has single quotes"),

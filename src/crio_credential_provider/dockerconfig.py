@@ -199,7 +199,7 @@ def _mistake(data: bytes) -> str:
         decoded = decode_auth(text.decode())
     except ValueError:
         return ""
-    return "it is base64 of JSON, encoded once too often" if decoded.lstrip().startswith(b"{") else ""
+    return "it is base64 of JSON: encoded twice" if decoded.lstrip().startswith(b"{") else ""
 
 
 def _members(value: Any, where: str) -> _Object:

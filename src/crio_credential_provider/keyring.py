@@ -297,7 +297,7 @@ def oddities(credential: Credential) -> list[str]:
         elif text.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
             found.append(f"the {what} begins with a byte order mark")
         elif text.endswith((b"\n", b"\r")):
-            found.append(f"the {what} ends in a line break")
+            found.append(f"the {what} ends in a line break, as echo writes one and printf does not")
         elif text != text.strip():
             found.append(f"the {what} has blanks around it")
     return found

@@ -122,7 +122,7 @@ def _listed(account: ServiceAccount, token: str, cluster: Cluster, selector: str
         items.extend(answer["items"])
         following = _member(answer, "metadata").get("continue")
         if not isinstance(following, str) or not following:
-            return sorted(items, key=_name)
+            return sorted(items, key=name_of)
         page = f"{path}&continue={_quote(following)}"
     raise ClusterError(f"the API server cut its list of secrets into more than {_MAX_PAGES} pages")
 
@@ -280,7 +280,7 @@ def loads(items: list[Any], namespace: str) -> PullSecrets:
     secrets: list[PullSecret] = []
     skipped: list[Skipped] = []
     for item in items:
-        loaded = _load(_name(item), item, namespace)
+        loaded = _load(name_of(item), item, namespace)
         if isinstance(loaded, PullSecret):
             secrets.append(loaded)
         else:
@@ -288,7 +288,8 @@ def loads(items: list[Any], namespace: str) -> PullSecrets:
     return PullSecrets(tuple(secrets), tuple(skipped))
 
 
-def _name(item: Any) -> str:
+def name_of(item: Any) -> str:
+    """The name of a Secret object, "" where it has none."""
     name = _member(item, "metadata").get("name") if isinstance(item, dict) else None
     return name if isinstance(name, str) else ""
 

@@ -372,7 +372,7 @@ def pull_sources(config: Configuration, image: Reference) -> list[PullSource]:
 
 
 def sources_of(config: Configuration, image: Reference) -> list[PullSource]:
-    """What containers/image makes of a reference as it stands, tag and digest together included: as ``pull_sources``."""
+    """What containers/image makes of a reference as it stands, with tag and digest together; as ``pull_sources``."""
     registry = find_registry(config, image.name)
     kind = DIGEST if image.digest else TAG
     targets = _targets(registry, image, kind)

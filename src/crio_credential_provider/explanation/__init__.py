@@ -19,7 +19,7 @@ from ..errors import ProviderError
 from ..provider import Resolution
 from ..reference import Reference
 from ..settings import Settings
-from . import outcome, sources, tables
+from . import outcome, sources, tables, unusable
 from .records import (
     NO_TABLES,
     NODE,
@@ -89,9 +89,10 @@ def explain(
     """
     resolution: Resolution | None = None
     error: ProviderError | None = None
+    seen = unusable.Seen(connect)
     try:
         resolution = provider.begin(request)
-        provider.complete(resolution, request, settings, connect)
+        provider.complete(resolution, request, settings, seen.connect)
     except ProviderError as raised:
         error = _as_seen_by_root(raised)
         if resolution is None:
@@ -99,7 +100,8 @@ def explain(
     asked = NOTHING_ASKED
     if resolution.config and image:
         asked = sources.find_asked(resolution.config, image, typed, enforcing)
-    found = tuple(sources.find_sources(resolution, settings, error, asked, image, typed))
+    spoilt = unusable.find(seen, resolution, request.token, settings)
+    found = tuple(sources.find_sources(resolution, settings, error, asked, image, typed, spoilt))
     auth_file = outcome.auth_file(resolution, settings)
     configured = tables.find_tables(resolution, settings)
     return Explanation(
@@ -115,8 +117,13 @@ def explain(
         answer=outcome.answer(resolution, request, settings) if error is None else None,
         exit_status=outcome.exit_status(error),
         steps=() if isinstance(error, NotAsked) else tuple(outcome.steps(resolution, found, auth_file, asked)),
-        verdict=outcome.verdict(resolution, error, found, asked, settings),
-        notes=(*notes, *tables.notes_on_home(configured.files), *sources.notes_on_node(resolution, settings)),
+        verdict=outcome.verdict(resolution, error, found, asked, settings, spoilt, configured.match),
+        notes=(
+            *notes,
+            *tables.notes_on_home(configured.files),
+            *sources.notes_on_node(resolution, settings),
+            *sources.notes_on_padding(resolution),
+        ),
     )
 
 
