@@ -167,8 +167,7 @@ def verdict(
     if dead:
         late += f"; to {dead[0].source.name} it cannot connect: {_why_dead(dead[0])}"
     text, remedy = f"CRI-O asks {first.source.name} {_shown_at(first, resolution.config)}{late}", ""
-    choices = resolution.selection.choices if resolution.selection is not None else ()
-    for choice in choices:
+    for choice in resolution.selection.choices if resolution.selection is not None else ():
         if choice.source.name == first.source.name and choice.secret and (odd := oddities(choice.credential)):
             text += f"; {odd[0]}"
             remedy = (

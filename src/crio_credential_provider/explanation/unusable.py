@@ -124,7 +124,6 @@ def _remake(name: str, key: str, bare: bool, namespace: str) -> str:
     read = f"kubectl -n {namespace} get secret {shlex.quote(name)} -o jsonpath={path} | base64 -d"
     if bare:
         read = f"{{ printf '{{\"auths\":'; {read}; printf '}}'; }}"
-    return (
-        f"{read} | kubectl -n {namespace} create secret generic {shlex.quote(name)} --type={DOCKER_CONFIG_JSON} --from-file="
-        f".dockerconfigjson=/dev/stdin --dry-run=client -o yaml | kubectl -n {namespace} replace --force -f -"
-    )
+    created = f"create secret generic {shlex.quote(name)} --type={DOCKER_CONFIG_JSON}"
+    form = "--from-file=.dockerconfigjson=/dev/stdin --dry-run=client -o yaml"
+    return f"{read} | kubectl -n {namespace} {created} {form} | kubectl -n {namespace} replace --force -f -"
