@@ -1135,7 +1135,7 @@ match arguments[:2] == ["-n", "team-alpha"] and arguments[2:]:
         data = {flags["--from-file"].removesuffix("=/dev/stdin"): base64.b64encode(sys.stdin.buffer.read()).decode()}
         made = {"kind": "Secret", "metadata": {"name": name, "namespace": "team-alpha"}, "data": data}
         sys.exit(print(json.dumps(made | {"type": flags["--type"]})))
-    case ["replace", "--force", "-f", "-"]:
+    case ["replace", "--force", "-f", "-"] | ["apply", "-f", "-"]:
         made = json.load(sys.stdin)
         objects[made["metadata"]["name"]] = made
     case ["create", "secret", "docker-registry", name, *_] if name not in objects:
@@ -1156,13 +1156,24 @@ SPOILT: dict[str, tuple[str, str, bytes, str]] = {
     "an Opaque one": ("Opaque", ".dockerconfigjson", GOOD, "of type 'Opaque', and the plugin lists"),
     "an Opaque one with another key": ("Opaque", "config.json", GOOD, "of type 'Opaque'"),
     "an Opaque one with the key of nobody": ("Opaque", "pull-secret", GOOD, "of type 'Opaque'"),
-    "OpenShift's for podman": ("kubernetes.io/podmanconfigjson", "auth.json", GOOD, "of type 'kubernetes.io/podman"),
+    "OpenShift's for podman": (
+        "kubernetes.io/podmanconfigjson",
+        ".dockerconfigjson",
+        GOOD,
+        "of type 'kubernetes.io/podman",
+    ),
     "an old one": ("kubernetes.io/dockercfg", ".dockercfg", BARE, "of type 'kubernetes.io/dockercfg', and the plugin"),
     "a misspelled type": (
         "kubernetes.io/dockerconfig",
         ".dockerconfigjson",
         GOOD,
         "of type 'kubernetes.io/dockerconfig'",
+    ),
+    "an Opaque one with a byte order mark": (
+        "Opaque",
+        ".dockerconfigjson",
+        b"\xef\xbb\xbf" + GOOD,
+        "alone; its .dockerconfigjson could not be used either",
     ),
     "hosts without auths": ("", ".dockerconfigjson", BARE, 'no "auths" around its hosts: it is in the old format'),
     "a wrapper": ("", ".dockerconfigjson", json.dumps({"value": GOOD.decode()}).encode(), 'but "value" in its place'),
@@ -1206,11 +1217,25 @@ def test_the_secret_that_cannot_be_used_is_in_the_headline_and_what_is_to_be_don
     verdict = done.report["verdict"]
     assert done.status == 3 and words in verdict["text"] and "spoilt" in verdict["text"]
     assert "unrelated" not in verdict["text"] and "spoilt" in verdict["remedy"]
-    command = verdict["remedy"].partition("): " if "from what it holds" in verdict["remedy"] else ": ")[2]
+    command = re.search(r"(kubectl|\{ printf) .*", verdict["remedy"])
+    assert command is not None
     environment = {"PATH": f"{kubectl.parent}:{os.environ['PATH']}"}
-    subprocess.run(["sh", "-ec", command], env=environment, check=True, timeout=30)
+    subprocess.run(["sh", "-ec", command[0]], env=environment, check=True, timeout=30)
     again = place.json(*arguments)
-    assert (again.status, again.source(SOURCE)["credential"]["secret"]) == (0, "spoilt")
+    name = "spoilt-pull" if key in ("config.json", "pull-secret") else "spoilt"
+    assert (again.status, again.source(SOURCE)["credential"]["secret"]) == (0, name)
+
+
+def test_what_others_may_need_is_not_deleted(place: Place) -> None:
+    content = base64.b64encode(GOOD).decode()
+    shared = secret("shared", {}, type="Opaque", data={".dockerconfigjson": content, "app.conf": "eA=="})
+    broken = secret("broken", {}, type="Opaque", data={"config.json": "e30="})
+    objects = place.write_objects(json.dumps({"kind": "List", "items": [shared, broken]}))
+    remedy = place.json("nginx:1.27", "-n", "team-alpha", "--secrets", objects).report["verdict"]["remedy"]
+    assert "generic shared-pull" in remedy and "--force" not in remedy and "delete" not in remedy
+    objects = place.write_objects(json.dumps(broken))
+    remedy = place.json("nginx:1.27", "-n", "team-alpha", "--secrets", objects).report["verdict"]["remedy"]
+    assert "docker-registry NAME" in remedy and "delete" not in remedy
 
 
 def test_on_a_node_the_secrets_of_other_types_are_looked_at_where_no_other_serves(place: Place) -> None:

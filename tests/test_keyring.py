@@ -124,6 +124,8 @@ def test_a_glob_label_means_what_a_regular_expression_would(pattern: list[str], 
     [
         ("u:p", []),
         ("u:p w", []),
+        ("u:", ["the password is empty"]),
+        (":p", ["the user name is empty"]),
         ("u:pw\n", ["the password ends in a line break, as echo writes one and printf does not"]),
         (
             "u\r\n:pw\r\n",
@@ -167,6 +169,12 @@ def test_an_empty_entry_beside_credsstore_is_told_as_such() -> None:
         ({**entry("no colon"), "username": "u", "password": "p"}, None, "has an auth that is not USER:PASSWORD"),
         ({"identitytoken": "t"}, Credential(b"", b"", "t"), ""),
         ({"auth": "%", "identitytoken": "t"}, None, "has an auth that is not base64"),
+        (
+            {"username": "u", "password": 5},
+            None,
+            "has a user name or password that is not a string: it lacks its quotes",
+        ),
+        ({**entry("u:p"), "username": 5}, Credential(b"u", b"p"), ""),
         ({"auth": "c3ZjOnBhc3MxMg"}, Credential(b"svc", b"pass12"), ""),
         ({"auth": "dTpw\n"}, Credential(b"u", b"p"), ""),
         ({"auth": "c3ZjOnBh\r\nc3MxMg"}, Credential(b"svc", b"pass12"), ""),
@@ -191,7 +199,7 @@ def test_an_empty_entry_beside_credsstore_is_told_as_such() -> None:
         ({"auth": "ZFRwdw=="}, None, "has an auth that is not USER:PASSWORD, but base64 of it"),
     ],
 )
-def test_the_credential_of_an_entry(found: dict[str, str], credential: Credential | None, flaw: str) -> None:
+def test_the_credential_of_an_entry(found: dict[str, Any], credential: Credential | None, flaw: str) -> None:
     (candidate,) = Keyring([secret("s", {"h": found})]).candidates("h/a")
     assert (candidate.credential, candidate.flaw) == (credential, flaw)
 

@@ -56,16 +56,21 @@ class Credential(Record):
 
 
 class AuthEntry(Record):
-    """One value of ``auths``, as it stands in the file; ``""`` for a member that is not there."""
+    """One value of ``auths``, as it stands in the file; ``""`` for a member that is not there.
 
-    __slots__ = ("auth", "identity_token", "password", "username")
+    Attributes:
+        mistyped: whether ``username`` or ``password`` is no string; CRI-O looks at neither.
+    """
+
+    __slots__ = ("auth", "identity_token", "mistyped", "password", "username")
     _secret = ("auth", "identity_token", "password", "username")
 
-    def __init__(self, auth: str, identity_token: str, username: str, password: str) -> None:
+    def __init__(self, auth: str, identity_token: str, username: str, password: str, mistyped: bool = False) -> None:
         self.auth = auth
         self.identity_token = identity_token
         self.username = username
         self.password = password
+        self.mistyped = mistyped
 
 
 class DockerConfig(Record):
@@ -146,6 +151,8 @@ def why_empty(data: bytes) -> str:
     found = 'its "auths" is empty' if "auths" in folded else 'it has no "auths"'
     if config.creds_store:
         return f"{found}, and {KEPT_ELSEWHERE}"
+    if config.cred_helpers:
+        return f"{found}, and its credHelpers are programs of the machine where it was made"
     if "auths" in folded:
         return found
     if {"apiversion", "kind"} <= folded:
@@ -229,6 +236,7 @@ def _entry(value: Any, number: int) -> AuthEntry:
     """A namespace may hold a thousand of these, whose members are nearly always spelled as they should be."""
     members = value if type(value) is _Object else _members(value, f"entry {number} of auths")
     read = dict.fromkeys(_ENTRY_MEMBERS, "")
+    mistyped = False
     for name, member in members:
         folded = name if name in read else native.fold(name)
         if folded not in read:
@@ -237,8 +245,9 @@ def _entry(value: Any, number: int) -> AuthEntry:
             read[folded] = member
         elif member is not None and folded in ("auth", "identitytoken"):
             raise ConfigError(f"entry {number} of auths must have strings as values", rule="json")
-        # CRI-O never reads the other two, so that a wrong type is no fault.
-    return AuthEntry(read["auth"], read["identitytoken"], read["username"], read["password"])
+        elif member is not None:
+            mistyped = True
+    return AuthEntry(read["auth"], read["identitytoken"], read["username"], read["password"], mistyped)
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------

@@ -257,6 +257,8 @@ def credential_of(entry: AuthEntry) -> tuple[Credential | None, str]:
     As for the kubelet, an ``auth`` that is there counts alone, whatever ``username`` and ``password`` beside it say.
     """
     username, password = _encode(entry.username), _encode(entry.password)
+    if entry.mistyped and not entry.auth:
+        return None, "has a user name or password that is not a string: it lacks its quotes"
     if entry.auth:
         try:
             decoded = dockerconfig.decode_auth(entry.auth)
@@ -292,7 +294,9 @@ def oddities(credential: Credential) -> list[str]:
     """What a person hardly meant a user name or password to be; it is used as it stands. Tells nothing of either."""
     found = []
     for what, text in (("user name", credential.username), ("password", credential.password)):
-        if b"\0" in text:
+        if not text and not credential.identity_token:
+            found.append(f"the {what} is empty")
+        elif b"\0" in text:
             found.append(f"the {what} has NUL bytes in it, as text in UTF-16 has")
         elif text.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
             found.append(f"the {what} begins with a byte order mark")

@@ -312,6 +312,8 @@ def _load(name: str, item: Any, namespace: str) -> PullSecret | Skipped:
     try:
         content = dockerconfig.decode_base64(text)
         config = dockerconfig.loads(content) if kind == DOCKER_CONFIG_JSON else dockerconfig.loads_dockercfg(content)
+        if list(config.auths) == ["auths"]:
+            raise ConfigError('it has "auths" within "auths"')
         if config.auths:
             return PullSecret(name, config)
         reason = dockerconfig.why_empty(content) if kind == DOCKER_CONFIG_JSON else "it is empty"

@@ -12,7 +12,6 @@ from .. import authfile, credentialprovider, registries
 from ..errors import ProviderError
 from ..keyring import credential_of, oddities
 from ..provider import Resolution
-from ..pullsecrets import DOCKER_CONFIG_JSON
 from ..settings import POD, SERVICE_ACCOUNT, Settings
 from .records import (
     NODE,
@@ -160,7 +159,7 @@ def verdict(
     served = [source for source in wanted if source.origin]
     if not served:
         reason = resolution.reason or _first_reason(wanted)
-        text = f"{_names(wanted)} without a credential: {reason}{_nearest(wanted, reason)}"
+        text = f"{_names(wanted)} without a credential: {reason}{_nearest(wanted, reason, spoilt)}"
         return Verdict(UNWELL, f"CRI-O asks {text}", _remedy(resolution, wanted, settings, spoilt))
     first = served[0]
     late = "" if first is wanted[0] else f"; {wanted[0].source.name}, which CRI-O asks before it, gets none"
@@ -199,9 +198,11 @@ def _verdict_of_dead(source: Source, match: Match | None) -> Verdict:
     return Verdict(UNWELL, f"CRI-O cannot connect to {source.source.name}: {_why_dead(source)}", remedy)
 
 
-def _nearest(wanted: list[Source], reason: str) -> str:
+def _nearest(wanted: list[Source], reason: str, spoilt: Iterable[Unusable]) -> str:
     """The nearest miss: the mistake that somebody most likely made, where the reason does not tell it."""
     others = wanted[0].others
+    if not others and "is not used: " not in reason:
+        return next((f". Secret {s.secret}: {s.why}" for s in spoilt if s.was_meant and s.keyring is None), "")
     if others and f"secret {others[0].secret} " in reason:
         return ""
     return f". Secret {others[0].secret} has the key {shown_key(others[0].key)}: {others[0].why}" if others else ""
@@ -241,17 +242,14 @@ def _made_again(resolution: Resolution, wanted: list[Source], spoilt: Iterable[U
     by_name = {secret.secret: secret for secret in spoilt}
     others = [other for source in wanted for other in source.others]
     for other in others:
-        if not other.flawed and other.secret in by_name and by_name[other.secret].command:
-            return (
-                f"make secret {other.secret} again from what it holds, as {DOCKER_CONFIG_JSON} (a type cannot be "
-                f"changed: this deletes and creates it): {by_name[other.secret].command}"
-            )
+        if not other.flawed and other.secret in by_name and by_name[other.secret].remedy:
+            return by_name[other.secret].remedy
     useful = {
         secret.name for secret in resolution.secrets if any(credential_of(e)[0] for e in secret.config.auths.values())
     }
     names = [other.secret for other in others if other.flawed and other.secret not in useful]
     if not others:
-        names += [secret.secret for secret in by_name.values() if secret.keyring is None and secret.was_asked_for]
+        names += [secret.secret for secret in by_name.values() if secret.keyring is None and secret.was_meant]
     if not names:
         return ""
     exists = names[0] not in by_name or by_name[names[0]].exists

@@ -28,17 +28,17 @@ class Unusable(NamedTuple):
     Attributes:
         secret, why: its name, and what keeps it from being used.
         keyring: what it would serve if it were used; None where it holds nothing that could.
-        was_asked_for: whether the plugin asks for it.
+        was_meant: whether it was meant as a pull secret: the plugin asks for it, or its content is named like one's.
         exists: whether it has to be deleted before it is made again.
-        command: makes it again from what it holds; "" where that cannot be done.
+        remedy: makes it again from what it holds; "" where that cannot be done.
     """
 
     secret: str
     why: str
     keyring: Keyring | None
-    was_asked_for: bool
+    was_meant: bool
     exists: bool
-    command: str
+    remedy: str
 
     def key_for(self, repository: str) -> str | None:
         """The key of an entry that would serve a repository."""
@@ -92,18 +92,28 @@ def find(seen: Seen, resolution: Resolution, token: str, settings: Settings) -> 
 
 
 def _unusable(name: str, why: str, was_asked_for: bool, item: Any, namespace: str) -> Unusable:
-    found = _content(item)
+    data = _data(item)
+    found = _content(data)
     if found is None:
-        return Unusable(name, why, None, was_asked_for, item is not None, "")
+        named = next((key for key in dockerconfig.DATA_KEYS[:2] if key in data), "")
+        if named and not was_asked_for:
+            why += f"; its {named} could not be used either"
+        return Unusable(name, why, None, (was_asked_for or bool(named)) and len(data) <= 1, item is not None, "")
     key, config, bare = found
-    keyring = Keyring([PullSecret(name, config)])
-    return Unusable(name, why, keyring, was_asked_for, True, _remake(name, key, bare, namespace))
+    # What has other content, or its content under a name of its own, may be there for somebody else as well.
+    alone = len(data) == 1 and (was_asked_for or key in dockerconfig.DATA_KEYS[:2])
+    text = _again(name, key, bare, namespace) if alone else _copy(name, key, bare, namespace)
+    return Unusable(name, why, Keyring([PullSecret(name, config)]), True, True, text)
 
 
-def _content(item: Any) -> tuple[str, DockerConfig, bool] | None:
-    """The docker config of a Secret object, whatever its type: its key in ``data``, and whether it lacks ``auths``."""
+def _data(item: Any) -> dict[str, Any]:
     data = item.get("data") if isinstance(item, dict) else None
-    texts = {key: text for key, text in data.items() if isinstance(text, str)} if isinstance(data, dict) else {}
+    return data if isinstance(data, dict) else {}
+
+
+def _content(data: dict[str, Any]) -> tuple[str, DockerConfig, bool] | None:
+    """The docker config in the data of a secret, whatever its type: its key there, and whether it lacks ``auths``."""
+    texts = {key: text for key, text in data.items() if isinstance(text, str)}
     for key in sorted(texts, key=lambda key: (key not in dockerconfig.DATA_KEYS, key)):
         for loads in (dockerconfig.loads, dockerconfig.loads_dockercfg):
             try:
@@ -115,15 +125,27 @@ def _content(item: Any) -> tuple[str, DockerConfig, bool] | None:
     return None
 
 
-def _remake(name: str, key: str, bare: bool, namespace: str) -> str:
-    """The command that makes a secret again with the same content in the right form and of the right type.
+def _again(name: str, key: str, bare: bool, namespace: str) -> str:
+    return (
+        f"make secret {name} again from what it holds, as {DOCKER_CONFIG_JSON} (a type cannot be changed: this deletes "
+        f"and creates it): {_made(name, name, key, bare, namespace)} replace --force -f -"
+    )
+
+
+def _copy(name: str, key: str, bare: bool, namespace: str) -> str:
+    made = f"{name}-pull"
+    return f"make a pull secret of what secret {name} holds: {_made(made, name, key, bare, namespace)} apply -f -"
+
+
+def _made(made: str, name: str, key: str, bare: bool, namespace: str) -> str:
+    """The command that gives the content of a secret the right form and type, but for its last words.
 
     One pipe, so that the content comes to no file and on no command line.
     """
     path = shlex.quote(f"{{.data.{key.replace('.', chr(92) + '.')}}}")
-    read = f"kubectl -n {namespace} get secret {shlex.quote(name)} -o jsonpath={path} | base64 -d"
+    kubectl = f"kubectl -n {namespace}"
+    read = f"{kubectl} get secret {shlex.quote(name)} -o jsonpath={path} | base64 -d"
     if bare:
         read = f"{{ printf '{{\"auths\":'; {read}; printf '}}'; }}"
-    created = f"create secret generic {shlex.quote(name)} --type={DOCKER_CONFIG_JSON}"
-    form = "--from-file=.dockerconfigjson=/dev/stdin --dry-run=client -o yaml"
-    return f"{read} | kubectl -n {namespace} {created} {form} | kubectl -n {namespace} replace --force -f -"
+    form = f"--type={DOCKER_CONFIG_JSON} --from-file=.dockerconfigjson=/dev/stdin --dry-run=client -o yaml"
+    return f"{read} | {kubectl} create secret generic {shlex.quote(made)} {form} | {kubectl}"
