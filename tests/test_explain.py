@@ -1158,7 +1158,7 @@ SPOILT: dict[str, tuple[str, str, bytes, str]] = {
     "an Opaque one with the key of nobody": ("Opaque", "pull-secret", GOOD, "of type 'Opaque'"),
     "OpenShift's for podman": (
         "kubernetes.io/podmanconfigjson",
-        ".dockerconfigjson",
+        "auth.json",
         GOOD,
         "of type 'kubernetes.io/podman",
     ),
@@ -1222,7 +1222,7 @@ def test_the_secret_that_cannot_be_used_is_in_the_headline_and_what_is_to_be_don
     environment = {"PATH": f"{kubectl.parent}:{os.environ['PATH']}"}
     subprocess.run(["sh", "-ec", command[0]], env=environment, check=True, timeout=30)
     again = place.json(*arguments)
-    name = "spoilt-pull" if key in ("config.json", "pull-secret") else "spoilt"
+    name = "spoilt-pull" if key in ("config.json", "pull-secret", "auth.json") else "spoilt"
     assert (again.status, again.source(SOURCE)["credential"]["secret"]) == (0, name)
 
 
