@@ -82,8 +82,11 @@ def our_answer(case: dict[str, Any], search: Callable[[], registries.SearchPath]
     image, tag, digest = case["image"], case["tag"], case["digest"]
     parsed = None
     try:
-        parsed = reference.parse(image + (f":{tag}" if tag else "") + (f"@{digest}" if digest else ""))
-        answer["reference"] = str(effective(parsed))
+        # A tag beside a digest is dropped, as CRI-O does; one in the image itself the library keeps.
+        parsed = reference.parse(image + (f"@{digest}" if digest else f":{tag}" if tag else ""))
+        if not parsed.digest:
+            parsed = reference.as_pulled(parsed)
+        answer["reference"] = str(parsed)
     except ReferenceSyntaxError:
         pass
     try:
@@ -94,17 +97,11 @@ def our_answer(case: dict[str, Any], search: Callable[[], registries.SearchPath]
     answer["registry"] = our_registry(config, parsed.name if parsed else image)
     if parsed is not None:
         try:
-            sources = registries.pull_sources(config, parsed)
+            sources = registries.sources_of(config, parsed)
             answer["pull_sources"] = [{name: getattr(s, name) for name in SOURCE_FIELDS} for s in sources]
         except ConfigError:
             answer["pull_sources_error"] = True
     return answer
-
-
-def effective(image: reference.Reference) -> reference.Reference:
-    if image.digest:
-        return reference.Reference(image.domain, image.path, digest=image.digest)
-    return reference.Reference(image.domain, image.path, image.tag or "latest")
 
 
 def compare_sources(case: dict[str, Any], ours: dict[str, Any]) -> Iterator[Disagreement]:

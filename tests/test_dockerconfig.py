@@ -56,7 +56,7 @@ def test_a_dockercfg_is_the_map_alone() -> None:
 def test_numbers_and_wrong_types_count_only_where_they_are_read() -> None:
     entry: dict[str, Any] = {"auth": "dTpw", "email": 10**400, "username": 1, "password": [], "x": {"auth": 1}}
     config = dockerconfig.loads(json.dumps({"auths": {"h": entry}, "HttpHeaders": [1]}).encode())
-    assert config.auths == {"h": AuthEntry("dTpw", "", "", "")}
+    assert config.auths == {"h": AuthEntry("dTpw", "", "", "", mistyped=True)}
 
 
 @pytest.mark.parametrize(

@@ -120,13 +120,65 @@ def test_a_glob_label_means_what_a_regular_expression_would(pattern: list[str], 
 
 
 @pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("u:p", []),
+        ("u:p w", []),
+        ("u:", ["the password is empty"]),
+        (":p", ["the user name is empty"]),
+        ("u:pw\n", ["the password ends in a line break, as echo writes one and printf does not"]),
+        (
+            "u\r\n:pw\r\n",
+            [
+                "the user name ends in a line break, as echo writes one and printf does not",
+                "the password ends in a line break, as echo writes one and printf does not",
+            ],
+        ),
+        ("u: pw", ["the password has blanks around it"]),
+        ("\ufeffu:p", ["the user name begins with a byte order mark"]),
+        (
+            "u\0:\0p\0w\0",
+            [f"the {part} has NUL bytes in it, as text in UTF-16 has" for part in ("user name", "password")],
+        ),
+    ],
+)
+def test_what_a_password_hardly_was_meant_to_be_is_used_and_told(text: str, told: list[str]) -> None:
+    (candidate,) = Keyring([secret("s", {"h": entry(text)})]).candidates("h/a")
+    assert candidate.credential is not None
+    # CRI-O strips NULs from a password's ends, whatever the file holds.
+    username, _, password = text.encode().partition(b":")
+    assert (candidate.credential.username, candidate.credential.password) == (username, password.strip(b"\0"))
+    assert keyring.oddities(candidate.credential) == told
+
+
+def test_an_empty_entry_beside_credsstore_is_told_as_such() -> None:
+    config = dockerconfig.loads(b'{"auths": {"h": {}}, "credsStore": "kanarienvogel"}')
+    (candidate,) = Keyring([PullSecret("s", config)]).candidates("h/a")
+    assert candidate.flaw == (
+        "holds no credential: its credsStore means that docker login left the password on the machine where it ran"
+    )
+
+
+@pytest.mark.parametrize(
     ("found", "credential", "flaw"),
     [
         ({"username": "u", "password": "p"}, Credential(b"u", b"p"), ""),
         ({**entry("a:b"), "username": "u", "password": "p"}, Credential(b"a", b"b"), ""),
-        ({"auth": "%", "username": "u", "password": "p"}, Credential(b"u", b"p"), ""),
+        # The kubelet takes no secret with an auth that it cannot read, whatever stands beside it.
+        ({"auth": "%", "username": "u", "password": "p"}, None, "has an auth that is not base64"),
+        ({**entry("no colon"), "username": "u", "password": "p"}, None, "has an auth that is not USER:PASSWORD"),
         ({"identitytoken": "t"}, Credential(b"", b"", "t"), ""),
-        ({"auth": "%", "identitytoken": "t"}, Credential(b"", b"", "t"), ""),
+        ({"auth": "%", "identitytoken": "t"}, None, "has an auth that is not base64"),
+        (
+            {"username": "u", "password": 5},
+            None,
+            "has a user name or password that is not a string: it lacks its quotes",
+        ),
+        ({**entry("u:p"), "username": 5}, Credential(b"u", b"p"), ""),
+        ({"auth": "c3ZjOnBhc3MxMg"}, Credential(b"svc", b"pass12"), ""),
+        ({"auth": "dTpw\n"}, Credential(b"u", b"p"), ""),
+        ({"auth": "c3ZjOnBh\r\nc3MxMg"}, Credential(b"svc", b"pass12"), ""),
+        (entry("u:pw\n"), Credential(b"u", b"pw\n"), ""),
         (entry("u:p:q"), Credential(b"u", b"p:q"), ""),
         (entry("u:\0p\0"), Credential(b"u", b"p"), ""),
         (entry(":p"), Credential(b"", b"p"), ""),
@@ -136,9 +188,18 @@ def test_a_glob_label_means_what_a_regular_expression_would(pattern: list[str], 
         (entry(":\0"), None, "holds no credential"),
         (entry("no colon"), None, "has an auth that is not USER:PASSWORD"),
         ({"auth": "%%%%"}, None, "has an auth that is not base64"),
+        ({"auth": "dTpwd"}, None, "has an auth that is not base64"),
+        ({"auth": "dTpwdw==" + " "}, None, "has an auth that is not base64"),
+        ({"auth": "user:pass"}, None, "has an auth that is not base64, but written in plain"),
+        (
+            {"auth": "c3ZjOsO_w74_Pn5-fsO_"},
+            None,
+            "has an auth that is not base64 as the kubelet and CRI-O read it: - and _ are of the URL-safe alphabet",
+        ),
+        ({"auth": "ZFRwdw=="}, None, "has an auth that is not USER:PASSWORD, but base64 of it"),
     ],
 )
-def test_the_credential_of_an_entry(found: dict[str, str], credential: Credential | None, flaw: str) -> None:
+def test_the_credential_of_an_entry(found: dict[str, Any], credential: Credential | None, flaw: str) -> None:
     (candidate,) = Keyring([secret("s", {"h": found})]).candidates("h/a")
     assert (candidate.credential, candidate.flaw) == (credential, flaw)
 

@@ -512,6 +512,36 @@ def test_a_bad_secret_is_skipped_with_a_reason(
     assert run.entry["SKIPPED"].startswith("a-bad: ") and reason in run.entry["SKIPPED"]
 
 
+def test_the_one_secret_that_cannot_be_used_is_in_the_journal(ready: Node, cluster: ApiServer) -> None:
+    cluster.add_secret("team-gamma", "wrapped", {"value": json.dumps({"auths": MIRROR_ENTRY})})
+    cluster.add_service_account("team-gamma")
+    cluster.add_pod("team-gamma", "web", "node1")
+    cluster.allow("team-gamma", "default")
+    run = ready.run(request(token=cluster.mint_token("team-gamma", "default", "web")))
+    reason = 'it has no "auths", but "value" in its place'
+    told = f"; secret wrapped is not used: its .dockerconfigjson cannot be used: {reason}"
+    assert run.entry["REASON"].endswith(told) and run.entry["MESSAGE"].endswith(told)
+    lists = [asked for asked in cluster.requests if asked.path.partition("?")[0].endswith("/secrets")]
+    assert len(lists) == 1, "no run looks for secrets of other types"
+
+
+def test_a_password_with_a_line_break_at_its_end_is_used_and_told(ready: Node, cluster: ApiServer, alpha: str) -> None:
+    echoed = {"mirror.corp:5000/hub": {"auth": basic("alpha", "alphapw\n")}}
+    cluster.add_secret("team-alpha", "echoed", {"auths": echoed})
+    run = ready.run(request(token=alpha))
+    written = {"mirror.corp:5000/hub/library/nginx": {"auth": basic("alpha", "alphapw\n")}}
+    assert ready.auth_files() == {ALPHA_FILE: {"auths": written}}
+    assert "secret echoed, key 'mirror.corp:5000/hub': the password ends in a line break" in run.entry["MESSAGE"]
+    assert run.entry["PRIORITY"] == "4" and "alphapw" not in str(run.entry)
+
+
+def test_a_mirror_whose_host_is_none_takes_no_credential_from_the_others(ready: Node, alpha: str) -> None:
+    ready.write_mirrors("docker.io", "hub_cache.corp.example", "mirror.corp:5000/hub")
+    run = ready.run(request(token=alpha))
+    assert ready.auth_files() == {ALPHA_FILE: {"auths": MIRROR_ENTRY}}
+    assert run.entry["SOURCES"].split()[0] == "hub_cache.corp.example/library/nginx"
+
+
 # -- requests that are none -------------------------------------------------------------------------------------------
 
 V1 = "credentialprovider.kubelet.k8s.io/v1"

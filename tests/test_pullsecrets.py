@@ -408,6 +408,63 @@ UNUSABLE: dict[str, tuple[Any, str]] = {
         "its .dockerconfigjson cannot be used",
     ),
     "a list": (secret("a", [CANARY]), "its .dockerconfigjson cannot be used"),
+    **{
+        f"in it {content[:20]!r}": (
+            secret("a", data={".dockerconfigjson": base64.b64encode(content).decode()}),
+            f"its .dockerconfigjson cannot be used: {reason}",
+        )
+        for content, reason in (
+            (b"", "not valid JSON: the file is empty"),
+            (b" \n", "not valid JSON: the file is empty"),
+            (b'\xef\xbb\xbf{"auths": {"kanarienvogel": {}}}', "not valid JSON: it begins with a byte order mark"),
+            ('\ufeff{"auths": {"kanarienvogel": {}}}'.encode("utf-16-le"), "not valid JSON: it is UTF-16"),
+            ('{"auths": {"kanarienvogel": {}}}'.encode("utf-16-le"), "not valid JSON: it is UTF-16"),
+            (base64.b64encode(b'{"kanarienvogel": 1}'), "not valid JSON: it is base64 of JSON: encoded twice"),
+            (base64.encodebytes(b'{"kanarienvogel": "%s"}' % (b"x" * 99)), "not valid JSON: it is base64 of JSON"),
+            (b"{'auths': {'kanarienvogel': {}}}", "not valid JSON: it has single quotes"),
+            (b"{\n  'auths': {'kanarienvogel': {}}}", "not valid JSON: it has single quotes"),
+            ('{\u201cauths\u201d: {"kanarienvogel": 1}}'.encode(), "not valid JSON: it has typographic quotes"),
+            (b'{\\"auths\\": {\\"kanarienvogel\\": {}}}', "not valid JSON: its quotes have backslashes"),
+            (b"---\nauths:\n  kanarienvogel: {}\n", "not valid JSON: it is YAML"),
+            (b"apiVersion: v1\ndata: kanarienvogel\n", "not valid JSON: it is YAML"),
+            (b"{{ .Values.kanarienvogel }}", "not valid JSON: it is a template"),
+            (b"${kanarienvogel}", "not valid JSON: it is a template"),
+            (b'"{\\"auths\\": {\\"kanarienvogel\\": {}}}"', "it is a JSON string, quoted once too often"),
+            (b'{"value": "kanarienvogel"}', 'it has no "auths", but "value" in its place'),
+            (b'{".dockerconfigjson": "kanarienvogel"}', 'it has no "auths", but ".dockerconfigjson" in its place'),
+            (b'{"auth": {"kanarienvogel": {"auth": "dTpw"}}}', 'it has no "auths", but "auth" in its place'),
+            (b'{"username": "kanarienvogel", "password": "x"}', 'it has no "auths", but "username" in its place'),
+            (b'{"kanarienvogel": {"auth": "dTpw"}}', 'it has no "auths" around its hosts: it is in the old format'),
+            (b'{"kanarienvogel": "dTpw"}', 'it has no "auths"'),
+            (
+                b'{"apiVersion": "v1", "kind": "Secret", "data": {"kanarienvogel": ""}}',
+                'it has no "auths": it is a whole Kubernetes object',
+            ),
+            (b'{"auths": {"auths": {"kanarienvogel": {"auth": "dTpw"}}}}', 'it has "auths" within "auths"'),
+            (b"{}", 'it has no "auths"'),
+            (b"null", 'it has no "auths"'),
+            (b'{"credHelpers": {"kanarienvogel": "ecr"}}', 'it has no "auths", and its credHelpers are programs'),
+            (b'{"auths": null}', 'its "auths" is empty'),
+            (b'{"AUTHS": {}, "x": "kanarienvogel"}', 'its "auths" is empty'),
+            (b'{"auths": {}, "credsStore": "kanarienvogel"}', 'its "auths" is empty, and its credsStore means'),
+            (b'{"credsStore": "kanarienvogel"}', 'it has no "auths", and its credsStore means'),
+            (b'{"auths": ["kanarienvogel"]}', "auths must be a JSON object"),
+            (b'{"auths": "kanarienvogel"}', "auths must be a JSON object"),
+        )
+    },
+    "plain JSON in data": (
+        secret("a", data={".dockerconfigjson": '{"auths": {"kanarienvogel": {}}}'}),
+        "is not base64 but plain JSON, which belongs into stringData",
+    ),
+    "another known key": (secret("a", data={"config.json": "e30="}), "has no .dockerconfigjson, but config.json"),
+    "an old one that is empty": (
+        secret("a", {}, "kubernetes.io/dockercfg"),
+        "its .dockercfg cannot be used: it is empty",
+    ),
+    "a new one as an old one": (
+        secret("a", {"auths": {"kanarienvogel": {"auth": "dTpw"}}}, "kubernetes.io/dockercfg"),
+        'its .dockercfg cannot be used: it has "auths", as only a .dockerconfigjson does',
+    ),
     "an old one that is a list": (secret("a", [CANARY], "kubernetes.io/dockercfg"), "its .dockercfg cannot be used"),
 }
 

@@ -30,10 +30,28 @@ DIGEST = f"sha256:{'0' * 64}"
         (f"h.corp/{'a' * 248}", f"h.corp/{'a' * 248}"),
         (f"h.corp/a:{'t' * 128}", f"h.corp/a:{'t' * 128}"),
         ("0" * 63, f"docker.io/library/{'0' * 63}"),
+        (f"h.corp/a_b@{DIGEST}", f"h.corp/a_b@{DIGEST}"),
     ],
 )
 def test_what_is_a_reference(text: str, normalised: str) -> None:
     assert str(parse(text)) == normalised
+
+
+@pytest.mark.parametrize(
+    "text", ["quay.io_x/team/app:1", "hub_cache.corp/app", "a__b.c/d", f"1_2.3/x@{DIGEST}", f"h_x.c/{'a' * 249}"]
+)
+def test_a_host_that_is_none_while_the_whole_is_a_path_is_a_name_without_a_domain(text: str) -> None:
+    """As CRI-O's library takes them: ParseNormalizedNamed does not ask for a domain."""
+    parsed = parse(text)
+    assert (parsed.domain, str(parsed)) == ("", text)
+
+
+@pytest.mark.parametrize(
+    ("text", "pulled"),
+    [("", ":latest"), (":t", ":t"), (f"@{DIGEST}", f"@{DIGEST}"), (f":t@{DIGEST}", f"@{DIGEST}")],
+)
+def test_what_crio_pulls_for_a_reference(text: str, pulled: str) -> None:
+    assert str(reference.as_pulled(parse(f"h.corp/a{text}"))) == f"h.corp/a{pulled}"
 
 
 @pytest.mark.parametrize(
@@ -42,7 +60,11 @@ def test_what_is_a_reference(text: str, normalised: str) -> None:
         *("", "/", "a/", "/a", "a//b", "h.corp/", "h.corp//a", ":tag", "@", "a:", "a@", "a:t:t", "a@b@c"),
         *("A", "h.corp/App", "h.corp/a___b", "h.corp/a..b", "h.corp/a._b", "h.corp/a-_b", "h.corp/-a", "h.corp/a-"),
         *(
-            "h_x.corp/a",
+            "h_x.corp/A",
+            "H_x.corp/a",
+            "h_x.corp:5000/a",
+            "h__.corp/a",
+            f"h_x.c/{'a' * 250}",
             "-h.corp/a",
             "h-.corp/a",
             "h..corp/a",
@@ -89,8 +111,8 @@ def test_a_name_that_was_normalised_stays_as_it_is(text: str) -> None:
         return
     assert parse(str(once)) == once
     assert parse_literal(str(once)) == once
-    assert once.domain
-    assert reference.is_domain(once.domain) and reference.is_path(once.path)
+    assert reference.is_path(once.path)
+    assert reference.is_domain(once.domain) if once.domain else not reference.is_domain(once.path.partition("/")[0])
 
 
 @pytest.mark.parametrize("text", ["A" * 10_000, "/" * 10_000, "a:" * 5_000, "a@" * 5_000, "h.corp/" + "a" * 10_000])

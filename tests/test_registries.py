@@ -72,6 +72,25 @@ def test_the_kinds_are_those_that_a_pull_uses(reference_text: str) -> None:
     assert pulled == [name for name, kinds in sources(config) if kind in kinds]
 
 
+def test_a_mirror_whose_host_is_none_by_the_grammar_is_a_source_like_any_other() -> None:
+    mirrors = "".join(f'[[registry.mirror]]\nlocation="{location}"\n' for location in ("hub_cache.corp", "m.corp/hub"))
+    config = loads(f'[[registry]]\nlocation="docker.io"\n{mirrors}')
+    image = reference.parse("docker.io/library/alpine:3.19")
+    names = ["hub_cache.corp/library/alpine", "m.corp/hub/library/alpine", "docker.io/library/alpine"]
+    assert [source.reference for source in registries.pull_sources(config, image)] == [f"{name}:3.19" for name in names]
+    found = registries.repository_sources(config, image)
+    assert ([source.name for source in found.sources], found.errors) == (names, {})
+
+
+def test_the_library_keeps_tag_and_digest_and_crio_drops_the_tag() -> None:
+    image = reference.parse(f"quay.io/app:1@sha256:{'0' * 64}")
+    config = loads('[[registry]]\nlocation="quay.io"\n[[registry.mirror]]\nlocation="m.corp"')
+    tails = {"sources_of": f":1@sha256:{'0' * 64}", "pull_sources": f"@sha256:{'0' * 64}"}
+    for function, tail in tails.items():
+        found = getattr(registries, function)(config, image)
+        assert [source.reference for source in found] == [f"m.corp/app{tail}", f"quay.io/app{tail}"]
+
+
 def test_mirror_by_digest_only_holds_for_all_mirrors_of_the_table() -> None:
     config = loads(
         '[[registry]]\nlocation="quay.io"\nmirror-by-digest-only=true\n[[registry.mirror]]\nlocation="m.corp"'

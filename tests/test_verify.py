@@ -186,6 +186,31 @@ def test_no_credential_says_which_key_was_meant(place: Place) -> None:
     assert {p.user for p in place.mirror.log} <= {None, ""}
 
 
+def test_a_secret_that_cannot_be_used_is_named(place: Place) -> None:
+    place.cluster.add_secret("team-alpha", "wrapped", {"value": "{}"})
+    source = place.verify_json("nginx:1.27", *WEB).report["sources"][0]
+    assert source["remedy"].startswith(
+        "no pull secret of namespace team-alpha has a credential for any of its pull sources"
+    )
+    assert "; secret wrapped is not used: its .dockerconfigjson cannot be used" in source["remedy"]
+
+
+def test_a_secret_of_another_type_is_named(place: Place) -> None:
+    auths = {place.mirror.host: {"auth": basic("alpha", PASSWORD)}}
+    place.cluster.add_secret("team-alpha", "opaque", {"auths": auths}, type="Opaque")
+    assert (
+        "but the secret is of type 'Opaque', and the plugin lists"
+        in place.verify_json("nginx:1.27", *WEB).report["sources"][0]["remedy"]
+    )
+
+
+def test_a_password_with_a_line_break_is_told(place: Place) -> None:
+    place.add_secret("echoed", **{place.mirror.host: ("alpha", f"{PASSWORD}\n")})
+    assert any(
+        "the password ends in a line break" in note for note in place.verify_json("nginx:1.27", *WEB).report["notes"]
+    )
+
+
 def test_no_secret_at_all(place: Place) -> None:
     done = place.verify_json("nginx:1.27", *WEB)
     assert "no secret has a credential for it" in done.report["sources"][0]["remedy"]

@@ -22,8 +22,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
+DATA_KEYS = (".dockerconfigjson", ".dockercfg", "dockerconfigjson", "dockercfg", "config.json", "auth.json")
+"""Names that people give to a docker config in a Secret; of these the first two are right."""
+
 DOCKER_HUB = "index.docker.io"
 DOCKER_HUB_NAMES = (DOCKER_HUB, "docker.io", "registry-1.docker.io")
+
+KEPT_ELSEWHERE = "its credsStore means that docker login left the password on the machine where it ran"
+
+_ENTRY_MEMBERS = ("auth", "identitytoken", "username", "password")
+_WRAPPERS = ("value", "data", "stringData", *DATA_KEYS, *_ENTRY_MEMBERS)
+"""What stands where ``auths`` should, by mistake: words of the formats alone may be told of a secret."""
 
 
 class Credential(Record):
@@ -47,26 +56,33 @@ class Credential(Record):
 
 
 class AuthEntry(Record):
-    """One value of ``auths``, as it stands in the file; ``""`` for a member that is not there."""
+    """One value of ``auths``, as it stands in the file; ``""`` for a member that is not there.
 
-    __slots__ = ("auth", "identity_token", "password", "username")
+    Attributes:
+        mistyped: whether ``username`` or ``password`` is no string; CRI-O looks at neither.
+    """
+
+    __slots__ = ("auth", "identity_token", "mistyped", "password", "username")
     _secret = ("auth", "identity_token", "password", "username")
 
-    def __init__(self, auth: str, identity_token: str, username: str, password: str) -> None:
+    def __init__(self, auth: str, identity_token: str, username: str, password: str, mistyped: bool = False) -> None:
         self.auth = auth
         self.identity_token = identity_token
         self.username = username
         self.password = password
+        self.mistyped = mistyped
 
 
 class DockerConfig(Record):
-    """A file: host or repository -> entry, and host -> name of a credential helper program."""
+    """A file: host or repository -> entry, host -> name of a credential helper program, and whether it has a
+    ``credsStore``, which neither CRI-O nor the kubelet reads."""
 
-    __slots__ = ("auths", "cred_helpers")
+    __slots__ = ("auths", "cred_helpers", "creds_store")
 
-    def __init__(self, auths: dict[str, AuthEntry], cred_helpers: dict[str, str]) -> None:
+    def __init__(self, auths: dict[str, AuthEntry], cred_helpers: dict[str, str], creds_store: bool = False) -> None:
         self.auths = auths
         self.cred_helpers = cred_helpers
+        self.creds_store = creds_store
 
 
 class Found(Record):
@@ -91,7 +107,11 @@ def loads(data: bytes) -> DockerConfig:
     """
     auths: dict[str, AuthEntry] = {}
     cred_helpers: dict[str, str] = {}
-    for name, value in _members(_parse(data), "the file"):
+    creds_store = False
+    document = _parse(data)
+    if isinstance(document, str):
+        raise ConfigError("it is a JSON string, quoted once too often", rule="json")
+    for name, value in _members(document, "the file"):
         # Members match without regard to case; a second one adds to the first, null takes it back.
         folded = name if name == "auths" else native.fold(name)
         if folded == "auths":
@@ -103,7 +123,9 @@ def loads(data: bytes) -> DockerConfig:
                 cred_helpers.clear()
             for host, helper in _members(value, "credHelpers"):
                 cred_helpers[host] = _string(helper, "credHelpers")
-    return DockerConfig(auths, cred_helpers)
+        elif folded == "credsstore":
+            creds_store = bool(value)
+    return DockerConfig(auths, cred_helpers, creds_store)
 
 
 def loads_dockercfg(data: bytes) -> DockerConfig:
@@ -112,7 +134,35 @@ def loads_dockercfg(data: bytes) -> DockerConfig:
     Raises:
         ConfigError: as ``loads``.
     """
-    return DockerConfig(_entries(_parse(data)), {})
+    document = _parse(data)
+    if any(key == "auths" and _has_objects(value) for key, value in _members(document, "auths")):
+        raise ConfigError('it has "auths", as only a .dockerconfigjson does', rule="json")
+    return DockerConfig(_entries(document), {})
+
+
+def _has_objects(value: Any) -> bool:
+    return type(value) is _Object and any(type(member) is _Object for _, member in value)
+
+
+def why_empty(data: bytes) -> str:
+    """Why a docker config that could be parsed has no entry. Names no key but those of the formats."""
+    config, members = loads(data), dict(_members(_parse(data), "the file"))
+    folded = {native.fold(name) for name in members}
+    found = 'its "auths" is empty' if "auths" in folded else 'it has no "auths"'
+    if config.creds_store:
+        return f"{found}, and {KEPT_ELSEWHERE}"
+    if config.cred_helpers:
+        return f"{found}, and its credHelpers are programs of the machine where it was made"
+    if "auths" in folded:
+        return found
+    if {"apiversion", "kind"} <= folded:
+        return f"{found}: it is a whole Kubernetes object"
+    wrapper = next((name for name in _WRAPPERS if name in members), "")
+    if wrapper:
+        return f'{found}, but "{wrapper}" in its place'
+    if any(type(value) is _Object and any(name in _ENTRY_MEMBERS for name, _ in value) for value in members.values()):
+        return f"{found} around its hosts: it is in the old format of a .dockercfg"
+    return found
 
 
 class _Object(tuple[tuple[str, "Any"], ...]):
@@ -129,8 +179,34 @@ def _parse(data: bytes) -> Any:
     try:
         return _DECODER.decode(data.decode(errors="replace"))
     except (ValueError, RecursionError) as error:
-        reason = native.json_reason(error) if data else "the file is empty"
+        reason = _mistake(data) or native.json_reason(error)
     raise ConfigError(f"not valid JSON: {reason}", rule="json")
+
+
+def _mistake(data: bytes) -> str:
+    """How people come to have what is no JSON, where it shows; quotes nothing."""
+    text = data.strip()
+    if not text:
+        return "the file is empty"
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in data[:2]:
+        return "it is UTF-16; write it as UTF-8"
+    if data.startswith(b"\xef\xbb\xbf"):
+        return "it begins with a byte order mark, as some editors and PowerShell write it"
+    if text.startswith((b"{'", b"{ '", b"{\n'", b"{\n ")) and b"'" in text[:40] and b'"' not in text[:40]:
+        return "it has single quotes where JSON has double ones"
+    if b"\xe2\x80\x9c" in data or b"\xe2\x80\x9d" in data:
+        return "it has typographic quotes, as word processors make them"
+    if text.startswith(b'{\\"'):
+        return "its quotes have backslashes before them: it was quoted once too often"
+    if text.startswith((b"{{", b"$")):
+        return "it is a template that was not filled in"
+    if any(line.startswith((b"auths:", b"apiVersion:")) for line in data.splitlines()):
+        return "it is YAML"
+    try:
+        decoded = decode_auth(text.decode())
+    except ValueError:
+        return ""
+    return "it is base64 of JSON: encoded twice" if decoded.lstrip().startswith(b"{") else ""
 
 
 def _members(value: Any, where: str) -> _Object:
@@ -159,7 +235,8 @@ def _entries(value: Any) -> dict[str, AuthEntry]:
 def _entry(value: Any, number: int) -> AuthEntry:
     """A namespace may hold a thousand of these, whose members are nearly always spelled as they should be."""
     members = value if type(value) is _Object else _members(value, f"entry {number} of auths")
-    read = {"auth": "", "identitytoken": "", "username": "", "password": ""}
+    read = dict.fromkeys(_ENTRY_MEMBERS, "")
+    mistyped = False
     for name, member in members:
         folded = name if name in read else native.fold(name)
         if folded not in read:
@@ -168,8 +245,9 @@ def _entry(value: Any, number: int) -> AuthEntry:
             read[folded] = member
         elif member is not None and folded in ("auth", "identitytoken"):
             raise ConfigError(f"entry {number} of auths must have strings as values", rule="json")
-        # CRI-O never reads the other two, so that a wrong type is no fault.
-    return AuthEntry(read["auth"], read["identitytoken"], read["username"], read["password"])
+        elif member is not None:
+            mistyped = True
+    return AuthEntry(read["auth"], read["identitytoken"], read["username"], read["password"], mistyped)
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------
@@ -257,7 +335,7 @@ def _helper_needed(helper: str) -> ConfigError:
 def _decode(entry: AuthEntry, key: str) -> Found | None:
     """The credential of ``auth``, the only member that CRI-O takes one from; None where it holds none."""
     try:
-        userpass = split_auth(entry.auth)
+        userpass = split_auth(decode_base64(entry.auth))
     except ValueError:
         raise ConfigError(f"the auth of the entry {key!r} is not base64", rule="base64") from None
     if userpass is None:
@@ -266,14 +344,29 @@ def _decode(entry: AuthEntry, key: str) -> Found | None:
     return Found(credential, key) if credential else None
 
 
-def split_auth(auth: str) -> tuple[bytes, bytes] | None:
-    """User name and password of an ``auth`` member; None where it holds no USER:PASSWORD.
+def split_auth(auth: bytes) -> tuple[bytes, bytes] | None:
+    """User name and password of a decoded ``auth`` member; None where it holds no USER:PASSWORD."""
+    username, colon, password = auth.partition(b":")
+    return (username, password.strip(b"\x00")) if colon else None
+
+
+def decode_auth(text: str) -> bytes:
+    """An ``auth`` member as the kubelet reads it: as CRI-O, and without padding as well.
+
+    Source: decodeDockerConfigFieldAuth. The URL-safe alphabet is none that it reads.
 
     Raises:
         ValueError: not base64.
     """
-    username, colon, password = decode_base64(auth).partition(b":")
-    return (username, password.strip(b"\x00")) if colon else None
+    return decode_base64(text if is_padded(text) else text + "=" * (-len(text.translate(_LINE_BREAKS)) % 4))
+
+
+def is_padded(auth: str) -> bool:
+    """Whether CRI-O could read the text as it stands, as far as its length goes."""
+    return auth.strip().endswith("=") or not len(auth.translate(_LINE_BREAKS)) % 4
+
+
+_LINE_BREAKS = {ord("\r"): None, ord("\n"): None}
 
 
 def decode_base64(text: str) -> bytes:
@@ -282,7 +375,7 @@ def decode_base64(text: str) -> bytes:
     Raises:
         ValueError: not base64.
     """
-    text = text.replace("\r", "").replace("\n", "")
+    text = text.translate(_LINE_BREAKS)
     # Python's strict mode takes padding after whole groups of four ("dTpw=").
     if len(text) % 4 or text.endswith("==="):
         raise ValueError("wrong padding")

@@ -30,15 +30,17 @@ class Candidate(Record):
     Attributes:
         secret, key: where it stands.
         credential: None where the entry holds none; then ``flaw`` says why.
+        is_padded: whether CRI-O could read its ``auth`` by itself.
     """
 
-    __slots__ = ("credential", "flaw", "key", "secret")
+    __slots__ = ("credential", "flaw", "is_padded", "key", "secret")
 
-    def __init__(self, secret: str, key: str, credential: Credential | None, flaw: str) -> None:
+    def __init__(self, secret: str, key: str, credential: Credential | None, flaw: str, is_padded: bool = True) -> None:
         self.secret = secret
         self.key = key
         self.credential = credential
         self.flaw = flaw
+        self.is_padded = is_padded
 
 
 class Choice(Record):
@@ -50,18 +52,26 @@ class Choice(Record):
         secret: name of the pull secret, "" where it is from the global auth file.
         key: the key of the entry, as it stands there.
         lost: the next best candidates, at most ``_MOST_TOLD``; less specific, or of a later secret.
+        is_padded: whether CRI-O could read the entry's ``auth`` by itself.
     """
 
-    __slots__ = ("credential", "key", "lost", "secret", "source")
+    __slots__ = ("credential", "is_padded", "key", "lost", "secret", "source")
 
     def __init__(
-        self, source: PullSource, credential: Credential, secret: str, key: str, lost: tuple[Candidate, ...] = ()
+        self,
+        source: PullSource,
+        credential: Credential,
+        secret: str,
+        key: str,
+        lost: tuple[Candidate, ...] = (),
+        is_padded: bool = True,
     ) -> None:
         self.source = source
         self.credential = credential
         self.secret = secret
         self.key = key
         self.lost = lost
+        self.is_padded = is_padded
 
 
 class Unserved(Record):
@@ -109,7 +119,7 @@ class _Entry:
 
     __slots__ = ("_candidate", "entry", "key", "secret")
 
-    def __init__(self, secret: str, key: str, entry: AuthEntry) -> None:
+    def __init__(self, secret: PullSecret, key: str, entry: AuthEntry) -> None:
         self.secret = secret
         self.key = key
         self.entry = entry
@@ -117,8 +127,11 @@ class _Entry:
 
     def candidate(self) -> Candidate:
         if self._candidate is None:
-            credential, flaw = _credential(self.entry)
-            self._candidate = Candidate(self.secret, self.key, credential, flaw)
+            credential, flaw = credential_of(self.entry)
+            if flaw == _HOLLOW and self.secret.config.creds_store:
+                flaw += f": {dockerconfig.KEPT_ELSEWHERE}"
+            padded = dockerconfig.is_padded(self.entry.auth)
+            self._candidate = Candidate(self.secret.name, self.key, credential, flaw, padded)
         return self._candidate
 
 
@@ -136,7 +149,7 @@ class Keyring:
         self._globs_of_host: dict[str, list[tuple[str, _Entry]]] = {}
         for secret in secrets:
             for key, auth in secret.config.auths.items():
-                self._add(_Entry(secret.name, key, auth))
+                self._add(_Entry(secret, key, auth))
 
     def _add(self, entry: _Entry) -> None:
         key = entry.key
@@ -235,21 +248,63 @@ def _matches_label(pattern: str, label: str) -> bool:
     return True
 
 
-def _credential(entry: AuthEntry) -> tuple[Credential | None, str]:
-    """The credential of an entry, or what is wrong with it. ``auth`` goes before ``username`` and ``password``."""
-    flaw = "holds no credential"
+_HOLLOW = "holds no credential"
+
+
+def credential_of(entry: AuthEntry) -> tuple[Credential | None, str]:
+    """The credential of an entry, or what is wrong with it.
+
+    As for the kubelet, an ``auth`` that is there counts alone, whatever ``username`` and ``password`` beside it say.
+    """
     username, password = _encode(entry.username), _encode(entry.password)
+    if entry.mistyped and not entry.auth:
+        return None, "has a user name or password that is not a string: it lacks its quotes"
     if entry.auth:
         try:
-            userpass = dockerconfig.split_auth(entry.auth)
-            if userpass is not None:
-                username, password = userpass
-            else:
-                flaw = "has an auth that is not USER:PASSWORD"
+            decoded = dockerconfig.decode_auth(entry.auth)
         except ValueError:
-            flaw = "has an auth that is not base64"
+            return None, f"has an auth that is not base64{_why_not_base64(entry.auth)}"
+        userpass = dockerconfig.split_auth(decoded)
+        if userpass is None:
+            return None, f"has an auth that is not USER:PASSWORD{_why_no_colon(decoded)}"
+        username, password = userpass
     credential = Credential(username, password, entry.identity_token)
-    return (credential, "") if credential else (None, flaw)
+    return (credential, "") if credential else (None, _HOLLOW)
+
+
+def _why_not_base64(auth: str) -> str:
+    if ":" in auth:
+        return ", but written in plain"
+    if ("-" in auth or "_" in auth) and not auth.strip(_URL_SAFE):
+        return " as the kubelet and CRI-O read it: - and _ are of the URL-safe alphabet"
+    return ""
+
+
+_URL_SAFE = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_=\r\n"
+
+
+def _why_no_colon(decoded: bytes) -> str:
+    try:
+        return ", but base64 of it" if b":" in dockerconfig.decode_auth(decoded.decode()) else ""
+    except ValueError:
+        return ""
+
+
+def oddities(credential: Credential) -> list[str]:
+    """What a person hardly meant a user name or password to be; it is used as it stands. Tells nothing of either."""
+    found = []
+    for what, text in (("user name", credential.username), ("password", credential.password)):
+        if not text and not credential.identity_token:
+            found.append(f"the {what} is empty")
+        elif b"\0" in text:
+            found.append(f"the {what} has NUL bytes in it, as text in UTF-16 has")
+        elif text.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
+            found.append(f"the {what} begins with a byte order mark")
+        elif text.endswith((b"\n", b"\r")):
+            found.append(f"the {what} ends in a line break, as echo writes one and printf does not")
+        elif text != text.strip():
+            found.append(f"the {what} has blanks around it")
+    return found
 
 
 def _encode(text: str) -> bytes:
@@ -286,7 +341,8 @@ def select(
         for candidate in candidates:
             if candidate.credential is not None:
                 lost = tuple(candidate for _, candidate in zip(range(_MOST_TOLD), candidates, strict=False))
-                chosen = Choice(source, candidate.credential, candidate.secret, candidate.key, lost)
+                secret, key = candidate.secret, candidate.key
+                chosen = Choice(source, candidate.credential, secret, key, lost, candidate.is_padded)
                 break
             flawed[Skipped(candidate.secret, f"its entry {candidate.key!r} {candidate.flaw}")] = None
         if not chosen:

@@ -17,10 +17,10 @@ from .settings import Settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from .dockerconfig import DockerConfig
-    from .keyring import Selection
+    from .keyring import Choice, Selection
     from .pullsecrets import Cluster, PullSecret, Skipped
 
 _WHOSE = {
@@ -209,11 +209,34 @@ def _ask_cluster(
     if selection.from_namespace:
         credentials = {choice.source.name: choice.credential for choice in selection.choices}
         resolution.auth_file = dockerconfig.dumps(credentials, selection.cred_helpers)
+        resolution.warnings += _warnings_on(selection.choices)
     else:
         resolution.reason = (
             f"no pull secret of {_WHOSE[settings.secrets_from].format(account=account)} has a credential for any of "
-            "its pull sources"
+            f"its pull sources{_not_used(selection.flawed + found.skipped)}"
         )
+
+
+def _warnings_on(choices: Iterable[Choice]) -> tuple[str, ...]:
+    """What no user name or password of a used secret was meant to be. Each once, though it serve several sources."""
+    from . import keyring
+
+    found = [
+        f"secret {choice.secret}, key {choice.key!r}: {oddity}; it is used as it is"
+        for choice in choices
+        if choice.secret
+        for oddity in keyring.oddities(choice.credential)
+    ]
+    return tuple(dict.fromkeys(found))
+
+
+def _not_used(skipped: Sequence[Skipped]) -> str:
+    """What a person most likely meant to be used, for the end of a sentence."""
+    if not skipped:
+        return ""
+    more = len({entry.secret for entry in skipped}) - 1
+    others = f" ({more} more {'is' if more == 1 else 'are'} not used)" if more else ""
+    return f"; secret {skipped[0].secret} is not used: {skipped[0].reason}{others}"
 
 
 def global_config(path: str) -> tuple[DockerConfig, tuple[str, ...]]:

@@ -88,7 +88,26 @@ def fetch(mode: str, account: ServiceAccount, token: str, cluster: Cluster) -> P
 
 def _of_namespace(account: ServiceAccount, token: str, cluster: Cluster) -> PullSecrets:
     """All docker config secrets of the namespace, by name."""
-    path = f"{_namespace_path(account)}/secrets?fieldSelector=type%3Dkubernetes.io%2Fdockerconfigjson"
+    return loads(_listed(account, token, cluster, f"type={DOCKER_CONFIG_JSON}"), account.namespace)
+
+
+_OF_OTHERS = ("kubernetes.io/service-account-token", "kubernetes.io/tls", "bootstrap.kubernetes.io/token")
+
+
+def list_others(account: ServiceAccount, token: str, cluster: Cluster) -> list[Any]:
+    """The Secret objects that the mode ``namespace`` does not ask for, as far as one of them may be meant as a pull
+    secret. For people alone: no run for the kubelet asks for them.
+
+    Raises:
+        ClusterError: as ``fetch``.
+    """
+    unlike = (DOCKER_CONFIG_JSON, *_OF_OTHERS, "helm.sh/release.v1")
+    return _listed(account, token, cluster, ",".join(f"type!={kind}" for kind in unlike))
+
+
+def _listed(account: ServiceAccount, token: str, cluster: Cluster, selector: str) -> list[Any]:
+    """The Secret objects of the namespace that a field selector takes, by name."""
+    path = f"{_namespace_path(account)}/secrets?fieldSelector={_quote(selector)}"
     items: list[Any] = []
     page = path
     for _ in range(_MAX_PAGES):
@@ -103,7 +122,7 @@ def _of_namespace(account: ServiceAccount, token: str, cluster: Cluster) -> Pull
         items.extend(answer["items"])
         following = _member(answer, "metadata").get("continue")
         if not isinstance(following, str) or not following:
-            return loads(sorted(items, key=_name), account.namespace)
+            return sorted(items, key=name_of)
         page = f"{path}&continue={_quote(following)}"
     raise ClusterError(f"the API server cut its list of secrets into more than {_MAX_PAGES} pages")
 
@@ -261,7 +280,7 @@ def loads(items: list[Any], namespace: str) -> PullSecrets:
     secrets: list[PullSecret] = []
     skipped: list[Skipped] = []
     for item in items:
-        loaded = _load(_name(item), item, namespace)
+        loaded = _load(name_of(item), item, namespace)
         if isinstance(loaded, PullSecret):
             secrets.append(loaded)
         else:
@@ -269,7 +288,8 @@ def loads(items: list[Any], namespace: str) -> PullSecrets:
     return PullSecrets(tuple(secrets), tuple(skipped))
 
 
-def _name(item: Any) -> str:
+def name_of(item: Any) -> str:
+    """The name of a Secret object, "" where it has none."""
     name = _member(item, "metadata").get("name") if isinstance(item, dict) else None
     return name if isinstance(name, str) else ""
 
@@ -284,16 +304,22 @@ def _load(name: str, item: Any, namespace: str) -> PullSecret | Skipped:
     key = _DATA_KEYS.get(kind) if isinstance(kind, str) else None
     if key is None:
         return Skipped(name, f"of type {kind!r}, not {DOCKER_CONFIG_JSON}")
-    data = item.get("data")
-    text = data.get(key) if isinstance(data, dict) else None
+    data = _member(item, "data")
+    text = data.get(key)
     if not isinstance(text, str):
-        return Skipped(name, f"has no {key}")
+        other = next((name for name in dockerconfig.DATA_KEYS if name in data), "")
+        return Skipped(name, f"has no {key}{f', but {other}' if other else ''}")
     try:
         content = dockerconfig.decode_base64(text)
-        return PullSecret(
-            name, dockerconfig.loads(content) if kind == DOCKER_CONFIG_JSON else dockerconfig.loads_dockercfg(content)
-        )
+        config = dockerconfig.loads(content) if kind == DOCKER_CONFIG_JSON else dockerconfig.loads_dockercfg(content)
+        if list(config.auths) == ["auths"]:
+            raise ConfigError('it has "auths" within "auths"')
+        if config.auths:
+            return PullSecret(name, config)
+        reason = dockerconfig.why_empty(content) if kind == DOCKER_CONFIG_JSON else "it is empty"
     except ConfigError as error:
-        return Skipped(name, f"its {key} cannot be used: {error.message}")
+        reason = error.message
     except ValueError:
-        return Skipped(name, f"its {key} is not base64")
+        plain = " but plain JSON, which belongs into stringData" if text.lstrip().startswith("{") else ""
+        return Skipped(name, f"its {key} is not base64{plain}")
+    return Skipped(name, f"its {key} cannot be used: {reason}")

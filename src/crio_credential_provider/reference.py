@@ -41,7 +41,8 @@ class Reference(Record):
     """A parsed reference.
 
     Attributes:
-        domain: host with optional port, ``""`` only for a name that was not normalised.
+        domain: host with optional port; ``""`` for a name that was not normalised, and for one whose host is none by
+            the grammar while the whole is a valid path: ``hub_cache.corp/app``, where CRI-O can connect to nobody.
         path: the repository below the domain.
         tag, digest: ``""`` where there is none.
     """
@@ -67,7 +68,8 @@ def parse(text: str) -> Reference:
     """Parses and normalises a reference as a person writes it.
 
     Returns:
-        The reference with its domain spelled out: ``docker.io`` where none was given, ``library/`` added there.
+        The reference with its domain spelled out: ``docker.io`` where none was given, ``library/`` added there. Without
+        a domain where the host is none by the grammar and the whole is a path, as it stands.
 
     Raises:
         ReferenceSyntaxError: the text is no reference, or a bare 64-digit identifier.
@@ -84,10 +86,17 @@ def parse(text: str) -> Reference:
     remote = rest.partition(":")[0]
     if remote.lower() != remote:
         raise ReferenceSyntaxError(f"the repository in {_shown(text)} must be lower case")
-    reference = parse_literal(f"{domain}/{rest}")
-    if not reference.domain:
-        raise ReferenceSyntaxError(f"{_shown(domain)} in {_shown(text)} is no registry host")
-    return reference
+    return parse_literal(f"{domain}/{rest}")
+
+
+def as_pulled(image: Reference) -> Reference:
+    """What CRI-O pulls for a reference: ``:latest`` without tag and digest, and without its tag beside a digest.
+
+    Source: CRI-O's RegistryImageReferenceFromRaw.
+    """
+    if image.digest:
+        return Reference(image.domain, image.path, digest=image.digest)
+    return image if image.tag else Reference(image.domain, image.path, tag="latest")
 
 
 def parse_literal(text: str) -> Reference:

@@ -363,15 +363,16 @@ def pull_sources(config: Configuration, image: Reference) -> list[PullSource]:
     """What CRI-O will ask for a full reference, in its order.
 
     Args:
-        image: normalised; taken as ``:latest`` without tag and digest, and without its tag beside a digest.
+        image: normalised; CRI-O pulls it ``as_pulled``.
 
     Raises:
         ConfigError: one source cannot be written as a reference; CRI-O then fails the pull from all sources.
     """
-    if image.digest:
-        image = Reference(image.domain, image.path, digest=image.digest)
-    elif not image.tag:
-        image = Reference(image.domain, image.path, tag="latest")
+    return sources_of(config, reference.as_pulled(image))
+
+
+def sources_of(config: Configuration, image: Reference) -> list[PullSource]:
+    """What containers/image makes of a reference as it stands, with tag and digest together; as ``pull_sources``."""
     registry = find_registry(config, image.name)
     kind = DIGEST if image.digest else TAG
     targets = _targets(registry, image, kind)

@@ -45,7 +45,8 @@ content is shown.
 
 The API server is asked only where a mirror makes secrets worth asking for: for a token as the kubelet
 gets one (with the kubelet's kubeconfig, for a pod that runs on this node; with an administrator's, for
-any), and with that token for what the plugin would ask. With --secrets nobody is asked.
+any), with that token for what the plugin would ask, and, where nothing of that serves, for the
+namespace's secrets of other types. With --secrets nobody is asked.
 """
 _EPILOG = """\
 Examples:

@@ -52,9 +52,12 @@ class ObjectsFile:
 
     def get(self, path: str, token: str = "") -> Object:
         """As ``ApiServer.get``. The token counts for nothing: a file has no access rules."""
-        namespace, resource, *name = path.removeprefix("/api/v1/namespaces/").partition("?")[0].split("/")
+        path, _, query = path.removeprefix("/api/v1/namespaces/").partition("?")
+        namespace, resource, *name = path.split("/")
         if not name:
-            return {"kind": "SecretList", "items": self._listed(namespace)}
+            ours = "type%3D" in query
+            items = [found for found in self._listed(namespace) if (text(found, "type") == DOCKER_CONFIG_JSON) == ours]
+            return {"kind": "SecretList", "items": items}
         found = self.find(_RESOURCES[resource], namespace, name[0])
         if found is None:
             raise ClusterError(f"{self.origin} has no {_RESOURCES[resource]} {namespace}/{name[0]}", status=404)
@@ -68,7 +71,7 @@ class ObjectsFile:
         """Type -> names of the secrets that are not listed, since the plugin asks for one type alone."""
         found: dict[str, list[str]] = {}
         for secret in self._secrets(namespace):
-            kind = text(secret, "type") or "Opaque"
+            kind = text(secret, "type")
             if kind != DOCKER_CONFIG_JSON:
                 found.setdefault(kind, []).append(text(secret, "metadata", "name"))
         return found
@@ -104,7 +107,7 @@ class ObjectsFile:
             others = sorted({space for kind, space, _ in self._objects if kind == SECRET})
             has = f"; it has some of {', '.join(others[:5])}" if others else ""
             self.note(f"{self.origin} has no secret of namespace {namespace}{has}")
-        return [secret for secret in secrets if text(secret, "type") == DOCKER_CONFIG_JSON]
+        return secrets
 
     def _secrets(self, namespace: str) -> Iterator[Object]:
         for (kind, space, _), found in self._objects.items():
@@ -192,17 +195,17 @@ def _objects(document: Any) -> Iterator[Object]:
 
 
 def _as_served(found: Object) -> Object:
-    """An object as the API server would hand it out: what ``stringData`` says is in ``data``, a pod has an account
-    and a uid."""
-    written, spec = found.get("stringData"), found.get("spec")
-    if found["kind"] == SECRET and isinstance(written, dict):
-        data = found.get("data")
+    """An object as the API server would hand it out: what ``stringData`` says is in ``data``, a secret has a type, a
+    pod an account and a uid."""
+    spec = found.get("spec")
+    if found["kind"] == SECRET:
+        written, data = (value if isinstance(value, dict) else {} for value in map(found.get, ("stringData", "data")))
         encoded = {
             name: base64.b64encode(value.encode("utf-8", "surrogatepass")).decode()
             for name, value in written.items()
             if isinstance(value, str)
         }
-        return {**found, "data": {**(data if isinstance(data, dict) else {}), **encoded}}
+        return {"type": "Opaque", **found, "data": {**data, **encoded}}
     if found["kind"] == POD and isinstance(spec, dict):
         metadata = {"uid": _NO_UID, **found["metadata"]}
         return {**found, "metadata": metadata, "spec": {"serviceAccountName": "default", **spec}}

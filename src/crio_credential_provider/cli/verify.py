@@ -172,7 +172,8 @@ def _verify(given: argparse.Namespace) -> Report:
     namespace = resolution.account.namespace if resolution.account else ""
     for source in explained.sources:
         shown, verdict = verdicts.get(source.source.name, (source, None))
-        found = _check(shown, verdict, serving is None, namespace)
+        why_none = resolution.reason if resolution.skipped and source.is_wanted else ""
+        found = _check(shown, verdict, serving is None, namespace, why_none)
         if _is_left_to_the_kubelet(found, explained):
             found = _left_to_the_kubelet(found, handed)
         checked.append(found)
@@ -237,7 +238,8 @@ def _ask_all(
             # Raised again below, in the thread that somebody listens to.
             failed.append(error)
 
-    wanted = [source for source in explained.sources if source.is_open and not explained.asked.error]
+    wanted = [source for source in explained.sources if source.is_open and source.is_reachable]
+    wanted = [] if explained.asked.error else wanted
     threads = [threading.Thread(target=ask, args=(source,), daemon=True) for source in wanted]
     for thread in threads:
         thread.start()
@@ -283,18 +285,21 @@ def _crio_environment(processes: str = "/proc") -> Mapping[str, str]:
 # -- what it means ----------------------------------------------------------------------------------------------------
 
 
-def _check(source: Source, verdict: Verdict | None, needed: bool, namespace: str) -> Checked:
+def _check(source: Source, verdict: Verdict | None, needed: bool, namespace: str, why_none: str) -> Checked:
     if source.asked is False:
         return Checked(source, LEFT_OUT, source.why_not, "", None, False)
     if source.source.blocked:
         return Checked(source, BLOCKED, "CRI-O does not ask it: it is blocked in registries.conf", "", None, False)
+    if not source.is_reachable:
+        evidence = f"CRI-O cannot connect: {source.host!r} is not a host name"
+        return Checked(source, LEFT_OUT, evidence, "", None, False)
     if verdict is None:
         return Checked(source, LEFT_OUT, "CRI-O fails this pull before it asks", "", None, False)
     if verdict.outcome == registryclient.OK and source.origin == NODE_HELPER:
         evidence = "a registry answers; CRI-O asks the node's credential helper for a credential, which is not run here"
         return Checked(source, UNKNOWN, evidence, "", verdict, needed)
-    outcome = UNKNOWN if verdict.undecided else verdict.outcome
-    return Checked(source, outcome, verdict.evidence, _remedy(source, verdict, namespace), verdict, needed)
+    outcome, remedy = UNKNOWN if verdict.undecided else verdict.outcome, _remedy(source, verdict, namespace, why_none)
+    return Checked(source, outcome, verdict.evidence, remedy, verdict, needed)
 
 
 def _is_left_to_the_kubelet(found: Checked, explained: Explanation) -> bool:
@@ -323,8 +328,12 @@ def _left_to_the_kubelet(found: Checked, handed: Sequence[HandedOver] | str) -> 
     )
 
 
-def _remedy(source: Source, verdict: Verdict, namespace: str) -> str:
-    """What to do, and in which secret: the registry's verdict knows of none."""
+def _remedy(source: Source, verdict: Verdict, namespace: str, why_none: str) -> str:
+    """What to do, and in which secret: the registry's verdict knows of none.
+
+    Args:
+        why_none: the plugin's reason for a place without a credential, if it tells of secrets that are not used.
+    """
     holder = _holder(source)
     host = source.source.name.partition("/")[0]
     if verdict.cause == "refused" and verdict.outcome == registryclient.UNAUTHORIZED:
@@ -335,16 +344,16 @@ def _remedy(source: Source, verdict: Verdict, namespace: str) -> str:
         return f"{holder}: may its user pull this repository, and is there one of that name?"
     if verdict.cause == "no-credential":
         where = f" of namespace {namespace}" if namespace else ""
-        return f"{_why_none(source)}; give a pull secret{where} a key for {host}"
+        return f"{_why_none(source, why_none)}; give a pull secret{where} a key for {host}"
     return verdict.remedy
 
 
-def _why_none(source: Source) -> str:
+def _why_none(source: Source, why_none: str) -> str:
     """Why a source gets no credential: the entry that somebody most likely meant for it, else the core's reason."""
     if source.others:
         other = source.others[0]
         return f"secret {other.secret} has the key {shown_key(other.key)}, but {other.why}"
-    return source.reason or "no credential was looked for"
+    return why_none or source.reason or "no credential was looked for"
 
 
 def _holder(source: Source) -> str:

@@ -19,7 +19,7 @@ from ..errors import ProviderError
 from ..provider import Resolution
 from ..reference import Reference
 from ..settings import Settings
-from . import outcome, sources, tables
+from . import outcome, sources, tables, unusable
 from .records import (
     NO_TABLES,
     NODE,
@@ -89,9 +89,10 @@ def explain(
     """
     resolution: Resolution | None = None
     error: ProviderError | None = None
+    seen = unusable.Seen(connect)
     try:
         resolution = provider.begin(request)
-        provider.complete(resolution, request, settings, connect)
+        provider.complete(resolution, request, settings, seen.connect)
     except ProviderError as raised:
         error = _as_seen_by_root(raised)
         if resolution is None:
@@ -101,8 +102,10 @@ def explain(
     asked = NOTHING_ASKED
     if resolution.config and image:
         asked = sources.find_asked(resolution.config, image, typed, enforcing, ignored)
-    found = tuple(sources.find_sources(resolution, settings, error, asked, image, typed))
+    spoilt = unusable.find(seen, resolution, request.token, settings)
+    found = tuple(sources.find_sources(resolution, settings, error, asked, image, typed, spoilt))
     auth_file = outcome.auth_file(resolution, settings)
+    verdict = outcome.verdict(resolution, error, found, asked, settings, spoilt, configured.match)
     return Explanation(
         typed=typed,
         image=image or resolution.image,
@@ -116,12 +119,13 @@ def explain(
         answer=outcome.answer(resolution, request, settings) if error is None else None,
         exit_status=outcome.exit_status(error),
         steps=() if isinstance(error, NotAsked) else tuple(outcome.steps(resolution, found, auth_file, asked)),
-        verdict=tables.mend(outcome.verdict(resolution, error, found, asked, settings), found, ignored),
+        verdict=tables.mend(verdict, found, ignored),
         notes=(
             *notes,
             *tables.notes_on_home(configured.files),
             *tables.notes_on_ignored(ignored),
             *sources.notes_on_node(resolution, settings),
+            *sources.notes_on_padding(resolution),
         ),
     )
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from .. import authfile, credentialprovider, registries
 from ..errors import ProviderError
+from ..keyring import credential_of, oddities
 from ..provider import Resolution
 from ..settings import POD, SERVICE_ACCOUNT, Settings
 from .records import (
@@ -20,12 +22,14 @@ from .records import (
     WELL,
     Asked,
     AuthFile,
+    Match,
     NotAsked,
     Source,
     Verdict,
     own_hosts,
     shown_key,
 )
+from .unusable import Unusable
 
 if TYPE_CHECKING:
     from ..credentialprovider import Request
@@ -75,7 +79,11 @@ def steps(resolution: Resolution, sources: Iterable[Source], auth_file: AuthFile
         )
     for number, source in enumerate(surely):
         when = "if that refuses, has no such image or does not answer," if number else "first"
-        yield f"{when} it asks {source.source.name}{_which_kinds(source)} {_shown_at(source, config)}"
+        name = source.source.name
+        if source.is_reachable:
+            yield f"{when} it asks {name}{_which_kinds(source)} {_shown_at(source, config)}"
+        else:
+            yield f"{when} it tries {name}, and cannot connect: {_why_dead(source)}"
     for source in perhaps:
         name, short_name = source.source.name, source.source.short_name
         yield f"only where the pod spells the short name {short_name}, it asks {name} {_shown_at(source, config)}"
@@ -128,6 +136,8 @@ def verdict(
     sources: tuple[Source, ...],
     asked: Asked,
     settings: Settings,
+    spoilt: Iterable[Unusable],
+    match: Match | None,
 ) -> Verdict:
     """Well where a place that wants a credential of the namespace gets one, or there is no such place."""
     if error is not None:
@@ -137,16 +147,29 @@ def verdict(
     usual = [source for source in sources if source.asked or (source.asked is None and not source.source.short_name)]
     if usual and not any(source.is_open for source in usual):
         return Verdict(UNWELL, "CRI-O asks nobody: every place for this image is blocked in registries.conf")
-    wanted = [source for source in usual if source.is_wanted]
+    dead = [source for source in usual if source.is_open and not source.is_reachable]
+    wanted = [source for source in usual if source.is_wanted and source.is_reachable]
+    if dead and not wanted:
+        return _verdict_of_dead(dead[0], match)
     if not wanted:
         return Verdict(WELL, _why_none_needed(resolution, sources))
     served = [source for source in wanted if source.origin]
     if not served:
-        text = f"{_names(wanted)} without a credential: {resolution.reason or _first_reason(wanted)}{_nearest(wanted)}"
-        return Verdict(UNWELL, f"CRI-O asks {text}", _remedy(resolution, wanted[0], settings))
+        reason = resolution.reason or _first_reason(wanted)
+        text = f"{_names(wanted)} without a credential: {reason}{_nearest(wanted, reason, spoilt)}"
+        return Verdict(UNWELL, f"CRI-O asks {text}", _remedy(resolution, wanted, settings, spoilt))
     first = served[0]
     late = "" if first is wanted[0] else f"; {wanted[0].source.name}, which CRI-O asks before it, gets none"
-    return Verdict(WELL, f"CRI-O asks {first.source.name} {_shown_at(first, resolution.config)}{late}")
+    if dead:
+        late += f"; to {dead[0].source.name} it cannot connect: {_why_dead(dead[0])}"
+    text, remedy = f"CRI-O asks {first.source.name} {_shown_at(first, resolution.config)}{late}", ""
+    for choice in resolution.selection.choices if resolution.selection is not None else ():
+        if choice.source.name == first.source.name and choice.secret and (odd := oddities(choice.credential)):
+            text += f"; {odd[0]}"
+            remedy = (
+                f"if it is refused there, write the credential for {first.host} in secret {choice.secret} without that"
+            )
+    return Verdict(WELL, text, remedy)
 
 
 def _names(sources: list[Source]) -> str:
@@ -161,16 +184,31 @@ def _first_reason(wanted: list[Source]) -> str:
     return next((source.reason for source in wanted if source.reason), "none was looked for")
 
 
-def _nearest(wanted: list[Source]) -> str:
-    """The nearest miss: the mistake that somebody most likely made."""
+def _why_dead(source: Source) -> str:
+    return f"{source.host!r} is not a host name, which has letters, digits, '-' and '.' alone"
+
+
+def _verdict_of_dead(source: Source, match: Match | None) -> Verdict:
+    """Of a pull whose only place besides the image's own, or whose own, has no host."""
+    where = f" of the table at {match.table.file}:{match.table.line}" if match is not None and match.table.line else ""
+    remedy = f"correct the location{where}: {source.host!r}" if source.source.location else "correct the pod's image"
+    return Verdict(UNWELL, f"CRI-O cannot connect to {source.source.name}: {_why_dead(source)}", remedy)
+
+
+def _nearest(wanted: list[Source], reason: str, spoilt: Iterable[Unusable]) -> str:
+    """The nearest miss: the mistake that somebody most likely made, where the reason does not tell it."""
     others = wanted[0].others
+    if not others and "is not used: " not in reason:
+        return next((f". Secret {s.secret}: {s.why}" for s in spoilt if s.was_meant and s.keyring is None), "")
+    if others and f"secret {others[0].secret} " in reason:
+        return ""
     return f". Secret {others[0].secret} has the key {shown_key(others[0].key)}: {others[0].why}" if others else ""
 
 
-def _remedy(resolution: Resolution, source: Source, settings: Settings) -> str:
+def _remedy(resolution: Resolution, wanted: list[Source], settings: Settings, spoilt: Iterable[Unusable]) -> str:
     """A secret that would do, where secrets were looked for; else what keeps them from being looked for."""
-    account, config = resolution.account, resolution.config
-    host = source.source.name.partition("/")[0]
+    account, config, source = resolution.account, resolution.config, wanted[0]
+    host = source.host
     if config is not None and registries.AUTH_FILE_HELPER not in config.credential_helpers:
         return f"add {registries.AUTH_FILE_HELPER} to credential-helpers in registries.conf, and reload CRI-O"
     if account is None:
@@ -180,14 +218,42 @@ def _remedy(resolution: Resolution, source: Source, settings: Settings) -> str:
         )
     if resolution.selection is None:
         return ""
+    again = _made_again(resolution, wanted, spoilt, account.namespace)
+    if again:
+        return again
     holders = {POD: "the pod", SERVICE_ACCOUNT: f"service account {account.name}"}
     named = holders.get(settings.secrets_from)
     where = f", named in the imagePullSecrets of {named}" if named else ""
+    create = _create(account.namespace, "NAME", host)
+    return f"{_mended_key(source)}give the namespace a pull secret with a key for {host}{where}: {create}"
+
+
+def _create(namespace: str, name: str, host: str) -> str:
     return (
-        f"{_mended_key(source)}give the namespace a pull secret with a key for {host}{where}: "
-        f"kubectl -n {account.namespace} create secret "
-        f"docker-registry NAME --docker-server={host} --docker-username=USER --docker-password=PASSWORD"
+        f"kubectl -n {namespace} create secret docker-registry {name} --docker-server={host} --docker-username=USER "
+        "--docker-password=PASSWORD"
     )
+
+
+def _made_again(resolution: Resolution, wanted: list[Source], spoilt: Iterable[Unusable], namespace: str) -> str:
+    """How to make that secret again which was meant to serve; "" where there is none, or it has other entries."""
+    by_name = {secret.secret: secret for secret in spoilt}
+    others = [other for source in wanted for other in source.others]
+    for other in others:
+        if not other.flawed and other.secret in by_name and by_name[other.secret].remedy:
+            return by_name[other.secret].remedy
+    useful = {
+        secret.name for secret in resolution.secrets if any(credential_of(e)[0] for e in secret.config.auths.values())
+    }
+    names = [other.secret for other in others if other.flawed and other.secret not in useful]
+    if not others:
+        names += [secret.secret for secret in by_name.values() if secret.keyring is None and secret.was_meant]
+    if not names:
+        return ""
+    exists = names[0] not in by_name or by_name[names[0]].exists
+    delete = f"kubectl -n {namespace} delete secret {shlex.quote(names[0])} --ignore-not-found && " if exists else ""
+    create = _create(namespace, shlex.quote(names[0]), wanted[0].host)
+    return f"make secret {names[0]}{' again' if exists else ''}, with a key for {wanted[0].host}: {delete}{create}"
 
 
 def _mended_key(source: Source) -> str:

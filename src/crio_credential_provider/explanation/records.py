@@ -65,11 +65,16 @@ class OtherTable(NamedTuple):
 
 
 class OtherKey(NamedTuple):
-    """An entry of a pull secret that is not what a source gets, and why."""
+    """An entry of a pull secret that is not what a source gets, and why.
+
+    Attributes:
+        flawed: whether it was meant for the source, and holds no credential.
+    """
 
     secret: str
     key: str
     why: str
+    flawed: bool = False
 
 
 class Source(NamedTuple):
@@ -101,6 +106,15 @@ class Source(NamedTuple):
     def is_open(self) -> bool:
         """Whether CRI-O may come here with this pull."""
         return self.asked is not False and not self.source.blocked
+
+    @property
+    def host(self) -> str:
+        return self.source.name.partition("/")[0]
+
+    @property
+    def is_reachable(self) -> bool:
+        """Whether there is a host to connect to: CRI-O takes ``hub_cache.corp/app`` for a name without one."""
+        return reference.is_domain(self.host)
 
 
 class AuthFile(NamedTuple):

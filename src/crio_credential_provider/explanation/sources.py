@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from .. import keyring, provider, reference, registries
 from ..errors import ConfigError, ProviderError
@@ -28,7 +28,9 @@ from .records import (
     OtherKey,
     Source,
     is_short_name,
+    shown_key,
 )
+from .unusable import Unusable
 
 
 def find_asked(
@@ -90,6 +92,13 @@ def notes_on_node(resolution: Resolution, settings: Settings) -> Iterator[str]:
             yield warning
 
 
+def notes_on_padding(resolution: Resolution) -> Iterator[str]:
+    """Entries that the auth file has in another form than the secret."""
+    choices = resolution.selection.choices if resolution.selection is not None else ()
+    for secret, key in dict.fromkeys((choice.secret, choice.key) for choice in choices if not choice.is_padded):
+        yield f"secret {secret}, key {shown_key(key)}: its auth lacks padding; it is read as the kubelet reads it"
+
+
 # -- sources and their credentials ------------------------------------------------------------------------------------
 
 
@@ -100,9 +109,10 @@ def find_sources(
     asked: Asked,
     image: Reference | None,
     typed: str,
+    spoilt: Iterable[Unusable],
 ) -> Iterator[Source]:
     """Those that this pull asks, in order, then the others; all where that is not known."""
-    accounts = _Accounts(resolution, settings, error)
+    accounts = _Accounts(resolution, settings, error, spoilt)
     if asked.sources is None or image is None:
         for source in resolution.sources:
             yield accounts.of(source, None, "")
@@ -121,7 +131,10 @@ def find_sources(
 class _Accounts:
     """Looks up what was decided for a source, and what nearly was."""
 
-    def __init__(self, resolution: Resolution, settings: Settings, error: ProviderError | None) -> None:
+    def __init__(
+        self, resolution: Resolution, settings: Settings, error: ProviderError | None, spoilt: Iterable[Unusable]
+    ) -> None:
+        self._spoilt = tuple(spoilt)
         self._resolution = resolution
         self._settings = settings
         self._keyring = keyring.Keyring(resolution.secrets)
@@ -171,10 +184,12 @@ class _Accounts:
         return tuple(told), len(others) - len(told)
 
     def _nearly(self, source: PullSource, wanted: bool) -> tuple[tuple[OtherKey, ...], int]:
-        """Entries without a credential, then near misses, nearest first; the rest of the entries is counted."""
+        """Entries without a credential, then those of secrets that are not used, then near misses, nearest first; the
+        rest is counted."""
         if not wanted or self._resolution.selection is None:
             return (), 0
-        flawed = [OtherKey(c.secret, c.key, f"it {c.flaw}") for c in self._keyring.candidates(source.name) if c.flaw]
+        candidates = self._keyring.candidates(source.name)
+        flawed = [OtherKey(c.secret, c.key, f"it {c.flaw}", flawed=True) for c in candidates if c.flaw]
         known = {(other.secret, other.key) for other in flawed}
         found: list[tuple[int, OtherKey]] = []
         for secret, key in self._keys:
@@ -184,8 +199,10 @@ class _Accounts:
             if why is not None:
                 found.append((why[0], OtherKey(secret, key, why[1])))
         found.sort(key=lambda pair: pair[0])
-        told = [*flawed, *(other for _, other in found)][:MOST_TOLD]
-        return tuple(told), len(self._keys) - len(told)
+        keys = [(spoilt, spoilt.key_for(source.name)) for spoilt in self._spoilt]
+        unused = [OtherKey(spoilt.secret, key, spoilt.why) for spoilt, key in keys if key is not None]
+        told = [*flawed, *unused, *(other for _, other in found)][:MOST_TOLD]
+        return tuple(told), len(self._keys) + len(unused) - len(told)
 
 
 def _why_lost(choice: Choice, other: Candidate) -> str:
