@@ -257,9 +257,7 @@ def assumed(given: argparse.Namespace, chosen: Settings, place: Place) -> str:
         taken.append(f"the plugin's flags of {place.config}")
     elif "kubelet" in place.missing:
         own = any(_typed(given, n) or FLAGS_BY_NAME[n].variable in os.environ for n in FLAGS if n != "root")
-        taken.append(
-            "the plugin's flags as given here, for all others its defaults" if own else "the plugin's defaults"
-        )
+        taken.append("the flags given here, with the plugin's defaults" if own else "the plugin's defaults")
     no_node = "this is no node that is known here: " if len(place.missing) > 1 else ""
     return f"{no_node}no {' and no '.join(place.missing)} was found {where}; taken instead: {', and '.join(taken)}"
 
@@ -271,10 +269,7 @@ def _registries_conf(chosen: Settings) -> str:
     except ProviderError:
         return registries.MAIN_FILE
     absent = "" if os.path.exists(search.main) else " (not there)"
-    number = len(search.drop_ins)
-    return (
-        f"{search.main}{absent}{f' and its {number} drop-ins' if number > 1 else ' and its drop-in' if number else ''}"
-    )
+    return f"{search.main}{absent}{' and its drop-ins' if search.drop_ins else ''}"
 
 
 def _typed(given: argparse.Namespace, name: str) -> list[str]:

@@ -4,8 +4,8 @@ What is asked, in which order and with which credential is ``explanation``'s (an
 registry answers is ``registryclient``'s verdict. Knows the command line, and what both mean together: whose mistake it
 is that a pull fails.
 
-JSON is one object: ``assumed`` (what stands in for a node, null on one), ``verdict`` (``succeeds``, ``source``, ``text``, ``remedy``), ``image``, ``reference``,
-``namespace``, ``sources``, ``pluginError`` and ``notes``. Each source has ``name``, ``outcome`` (one of
+JSON is one object: ``assumed`` (what stands in for a node, null on one), ``verdict`` (``succeeds``, ``source``,
+``text``, ``remedy``), ``image``, ``reference``, ``namespace``, ``sources``, ``pluginError`` and ``notes``. Each source has ``name``, ``outcome`` (one of
 ``registryclient.OUTCOMES``, or ``blocked``, ``left-out``, ``unknown``), ``cause``, ``evidence``, ``remedy``,
 ``needed``, ``insecure``, ``credential`` (``from``, ``secret``, ``key``), ``scheme``, ``digest``, ``credentialSentTo``
 and ``exchanges``; members that do not apply are null.
@@ -98,8 +98,8 @@ class Checked(NamedTuple):
 class Report(NamedTuple):
     """All sources, and what the pull comes to.
 
-    `serving` is the source that CRI-O will take the image from; `succeeds` is None where that cannot be known; `assumed`
-    is what stands in for a node, "" on one.
+    `serving` is the source that CRI-O will take the image from; `succeeds` is None where that cannot be known.
+    `assumed` is what stands in for a node, "" on one.
     """
 
     explained: Explanation
