@@ -13,6 +13,7 @@
 #include <Python.h>
 
 #include <dlfcn.h>
+#include <errno.h>
 #include <limits.h>
 #include <locale.h>
 #include <malloc.h>
@@ -339,6 +340,11 @@ static int complete_os(void)
 /* The second phase of Python's start. */
 static int finish_start(void)
 {
+    if (access(archive, R_OK) != 0) {
+        fprintf(stderr, "crio-credential-provider: cannot start: %s: %s; install the program again\n", archive,
+                strerror(errno));
+        _exit(1);
+    }
     PyStatus status = _Py_InitializeMain();
     if (PyStatus_Exception(status))
         Py_ExitStatusException(status);

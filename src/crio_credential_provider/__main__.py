@@ -59,13 +59,12 @@ def _hold_standard_streams() -> None:
 
 def _say(text: str) -> None:
     """Writes to standard output, with what was written before; ends the process where that fails."""
-    if sys.stdout is None and not text:
-        return
     try:
-        if sys.stdout is None:
+        if sys.stdout is not None:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        elif text:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-        sys.stdout.write(text)
-        sys.stdout.flush()
     except BrokenPipeError:
         # Whoever reads has seen enough.
         os._exit(FAULT)

@@ -108,7 +108,7 @@ def _examine(given: argparse.Namespace, root: str) -> int:
         Given(
             root=given.root or root,
             live=not given.root,
-            config=given.config,
+            config=given.config and os.path.abspath(given.config),
             registries_conf=conf,
             kubernetes=_version(given.kubernetes),
         )

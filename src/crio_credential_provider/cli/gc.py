@@ -118,6 +118,7 @@ def parser() -> Parser:
 def _settings(given: argparse.Namespace) -> Settings:
     """What the plugin would take these flags, and its variables of the same names, for."""
     texts = {name: getattr(given, FLAGS_BY_NAME[name].attribute) for name in FLAGS}
+    texts["root"] = given.root and os.path.abspath(given.root)
     variables = {variable: os.environ.get(variable) for variable in (FLAGS_BY_NAME[name].variable for name in FLAGS)}
     found = settings.loads(
         [f"--{name}={text}" for name, text in texts.items() if text is not None],

@@ -93,8 +93,6 @@ class Parser(argparse.ArgumentParser):
             return f"{name} needs a value{value}"
         if message.startswith("ignored explicit"):
             return f"{name} takes no value"
-        if message.startswith("not allowed with argument "):
-            return f"{name} cannot be used with {message.removeprefix('not allowed with argument ')}"
         return f"{name}: {message}"
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
@@ -126,19 +124,17 @@ def make_parser(command: str, description: str, epilog: str) -> Parser:
 
 
 def there(*kinds: str) -> Callable[[str], str]:
-    """The type of a flag that names what must be there: its absolute path; "" and "-" stay what they are.
+    """The type of a flag that names what must be there, unless it is "" or "-".
 
     Args:
         kinds: of ``file`` and ``directory`` what it may be.
     """
 
     def parse(text: str) -> str:
-        if text in ("", "-"):
-            return text
-        path = os.path.abspath(text)
-        if why := why_not(path, kinds):
+        why = why_not(text, kinds) if text not in ("", "-") else ""
+        if why:
             raise argparse.ArgumentTypeError(f"{text}: {why}")
-        return path
+        return text
 
     return parse
 

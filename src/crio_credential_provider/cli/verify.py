@@ -5,10 +5,10 @@ registry answers is ``registryclient``'s verdict. Knows the command line, and wh
 is that a pull fails.
 
 JSON is one object: ``assumed`` (what stands in for a node, null on one), ``verdict`` (``succeeds``, ``source``,
-``text``, ``remedy``), ``image``, ``reference``, ``namespace``, ``sources``, ``pluginError`` and ``notes``. Each source has ``name``, ``outcome`` (one of
-``registryclient.OUTCOMES``, or ``blocked``, ``left-out``, ``unknown``), ``cause``, ``evidence``, ``remedy``,
-``needed``, ``insecure``, ``credential`` (``from``, ``secret``, ``key``), ``scheme``, ``digest``, ``credentialSentTo``
-and ``exchanges``; members that do not apply are null.
+``text``, ``remedy``), ``image``, ``reference``, ``namespace``, ``sources``, ``pluginError`` and ``notes``. Each source
+has ``name``, ``outcome`` (one of ``registryclient.OUTCOMES``, or ``blocked``, ``left-out``, ``unknown``), ``cause``,
+``evidence``, ``remedy``, ``needed``, ``insecure``, ``credential`` (``from``, ``secret``, ``key``), ``scheme``,
+``digest``, ``credentialSentTo`` and ``exchanges``; members that do not apply are null.
 """
 
 from __future__ import annotations
