@@ -87,7 +87,7 @@ def test_on_a_good_day_nothing_is_said_on_stderr(plugin: Path, place: Path, line
         json.loads(done.out)
 
 
-@pytest.mark.parametrize("line", {**LINES, **DEMO})
+@pytest.mark.parametrize("line", [*LINES, *DEMO])
 @pytest.mark.parametrize(
     ("redirection", "reason"),
     [(">&-", "Bad file descriptor"), (">/dev/full", "No space left on device")],
@@ -96,7 +96,7 @@ def test_on_a_good_day_nothing_is_said_on_stderr(plugin: Path, place: Path, line
 def test_an_output_that_takes_nothing_is_one_line(
     plugin: Path, place: Path, line: str, redirection: str, reason: str
 ) -> None:
-    _, arguments = {**LINES, **DEMO}[line]
+    _, arguments = (LINES | DEMO)[line]
     done = shell(plugin, place, f'exec "$@" {redirection}', *arguments)
     command = f" {arguments[0]}" if arguments[0] in COMMANDS else " explain" if line == "help explain" else ""
     hint = "; what was not told was not removed" if line in ("gc", "gc json") else ""
@@ -104,9 +104,9 @@ def test_an_output_that_takes_nothing_is_one_line(
     assert (done.status, done.out, done.err) == (1, "", expected)
 
 
-@pytest.mark.parametrize("line", {**LINES, **DEMO})
+@pytest.mark.parametrize("line", [*LINES, *DEMO])
 def test_a_reader_that_has_seen_enough_is_no_complaint(plugin: Path, place: Path, line: str) -> None:
-    _, arguments = {**LINES, **DEMO}[line]
+    _, arguments = (LINES | DEMO)[line]
     # The process substitution is gone before the program starts.
     done = shell(plugin, place, 'exec 3> >(exec true); wait $!; exec "$@" >&3', *arguments)
     assert (done.status, done.out, done.err) == (1, "", "")
@@ -130,7 +130,7 @@ def test_a_complaint_that_nobody_can_hear_is_a_status(
 
 
 def test_standard_input_that_is_closed_holds_no_secrets(plugin: Path, place: Path) -> None:
-    for redirection, reason in (("<&-", "standard input is closed"), ("<.", "Is a directory")):
+    for redirection, reason in (("<&-", "is closed"), ("0>x", "cannot read standard input: Bad file descriptor")):
         done = shell(plugin, place, f'exec "$@" {redirection}', "explain", "nginx", "-n", "a", "--secrets", "-")
         assert (done.status, done.out, done.err.count("\n")) == (2, "", 1)
         assert reason in done.err
@@ -266,7 +266,7 @@ def test_what_stands_in_for_a_node_is_told_first(
     text = run(plugin, place, *arguments).out
     first = re.sub(r"\s+", "", text.partition("\n\n")[0]) if said else ""
     assert first == re.sub(r"\s+", "", expected)
-    assert ("taken instead" in text) == bool(said)
+    assert ("; taken" in text) == bool(said)
     report = json.loads(run(plugin, place, *arguments, "--output", "json").out)
     assert next(iter(report)) == "assumed"
     assert (report["assumed"] or "").lower().rstrip(".") == expected.lower().rstrip(".")
@@ -350,7 +350,6 @@ UNDECODABLE: list[tuple[bytes, ...]] = [
     (b"\xff",),
     (b"--\xff",),
     (b"--auth-dir", b"\xff"),
-    (b"--apiserver", b"\xff"),
     (b"--root", b"/\xff"),
     (b"explain", b"\xff", b"-n", b"a"),
     (b"explain", b"nginx", b"-n", b"\xff"),
@@ -401,7 +400,9 @@ def test_names_of_files_whose_bytes_are_no_text(plugin: Path, place: Path, outpu
     shutil.copytree(place / "node", root)
     directory = root / "etc/containers/registries.conf.d"
     directory.mkdir()
-    (directory / os.fsdecode(b"\xff.conf")).write_text('[[registry]]\nlocation = "quay.io"\n')
+    (directory / os.fsdecode(b"\xff.conf")).write_text(
+        '[[registry]]\nlocation = "quay.io"\n[[registry.mirror]]\nlocation = "m.corp"'
+    )
     for line in (("doctor",), ("explain", *PULL), ("verify", *PULL), ("gc",), ("manifests", "config")):
         given = ("--output", output, "--root", os.fsencode(root))
         done = run(plugin, place, *line, *given)

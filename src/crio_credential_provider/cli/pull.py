@@ -329,7 +329,10 @@ def _read_or_stdin(path: str, flag: str, limit: int) -> bytes:
         return _read(path, flag, limit)
     if sys.stdin is None:
         raise UsageError(f"{flag}: standard input is closed")
-    return _bounded(sys.stdin.buffer, "standard input", flag, limit)
+    try:
+        return _bounded(sys.stdin.buffer, "standard input", flag, limit)
+    except OSError as error:
+        raise UsageError(f"{flag}: cannot read standard input: {error.strerror}") from None
 
 
 def _bounded(file: BinaryIO, name: str, flag: str, limit: int) -> bytes:
