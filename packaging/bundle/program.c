@@ -340,12 +340,12 @@ static int complete_os(void)
 /* The second phase of Python's start. */
 static int finish_start(void)
 {
+    PyStatus status = _Py_InitializeMain();
     if (access(archive, R_OK) != 0) {
         fprintf(stderr, "crio-credential-provider: cannot start: %s: %s; install the program again\n", archive,
                 strerror(errno));
         _exit(1);
     }
-    PyStatus status = _Py_InitializeMain();
     if (PyStatus_Exception(status))
         Py_ExitStatusException(status);
     return extend_into_archive("encodings") < 0 || extend_into_archive("crio_credential_provider") < 0 ? -1 : 0;
