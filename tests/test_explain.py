@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Mapping
 from fcntl import ioctl
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -904,6 +905,32 @@ def test_wrong_usage(place: Place, arguments: list[str], words: str) -> None:
     done = place.run(*arguments)
     assert (done.status, done.out) == (2, "")
     assert words in done.err
+
+
+def test_the_kubelet_and_its_configuration_are_looked_up_once(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that what is told of the plugin's arguments is what they were."""
+    from crio_credential_provider.cli import pull
+    from crio_credential_provider.doctor import crio, kubelet
+
+    path = place.node.write("provider.yaml", provider_config(["--secrets-from=pod"]))
+    unit = f"[Service]\nExecStart=/usr/bin/kubelet --image-credential-provider-config=/{path.name}\n"
+    place.node.write("etc/systemd/system/kubelet.service", unit)
+    calls: list[str] = []
+
+    def count(module: ModuleType, name: str) -> None:
+        real = getattr(module, name)
+
+        def counted(*given: Any, **named: Any) -> Any:
+            calls.append(name)
+            return real(*given, **named)
+
+        monkeypatch.setattr(module, name, counted)
+
+    for module, name in ((kubelet, "find_kubelet"), (crio, "find_crio"), (pull, "_load_entry")):
+        count(module, name)
+    done = place.alpha()
+    assert done.report["secrets"]["from"] == "pod" and str(path) in " ".join(done.report["notes"])
+    assert sorted(calls) == ["_load_entry", "find_crio", "find_kubelet"]
 
 
 def test_a_persons_paths_start_where_he_is(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
