@@ -435,7 +435,9 @@ def test_a_pull_needs_nothing_of_the_archive(warm_node: Node, own_tree: Path, al
     with pytest.raises(subprocess.TimeoutExpired):
         subprocess.run([own_tree / ENTRY, "--help"], timeout=1, check=False)
     (own_tree / "pyvenv.cfg").unlink()
-    assert warm_node.run(b"", "--help").status != 0
+    run = warm_node.run(b"", "--help")
+    assert (run.status, run.stdout, run.stderr.count("\n")) == (1, b"", 1)
+    assert f"{own_tree}/lib/python.zip: No such file or directory; install the program again" in run.stderr
 
 
 @pytest.mark.parametrize("half", [b"{", b'{"kind":"\x01"}', b'{"kind":}'])

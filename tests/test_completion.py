@@ -145,10 +145,8 @@ def test_zsh_reads_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arguments", [[], ["fish"], ["bash", "zsh"]])
 def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        completion.run(arguments)
-    assert stop.value.code == 2
-    assert "usage:" in capsys.readouterr().err
+    assert completion.run(arguments) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_nobody_reads() -> None:

@@ -111,11 +111,11 @@ def test_the_text_has_the_verdict_first_and_the_file_to_paste(recipe: tuple[str,
 @pytest.mark.parametrize(
     ("arguments", "says"),
     (
-        (("--root", "/nowhere"), "no directory"),
-        (("--config", "/nowhere"), "not there"),
+        (("--root", "/nowhere"), "--root: /nowhere: no such directory"),
+        (("--config", "/nowhere"), "--config: /nowhere: no such file or directory"),
         (("--kubernetes", "new"), "not a version"),
         (("--explain", "match-images-mirrors"), "match-images-mirror"),
-        (("--root", "/", "--config", "/x"), "not allowed"),
+        (("--root", "/", "--config", "/etc"), "not allowed"),
     ),
 )
 def test_wrong_usage(arguments: tuple[str, ...], says: str) -> None:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Mapping
 from fcntl import ioctl
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -78,6 +79,8 @@ class Place:
         self.node = node
         self.cluster = cluster
         node.write_registries_conf(CONF)
+        node.write("etc/systemd/system/kubelet.service", "[Service]\nExecStart=/usr/bin/kubelet\n")
+        node.write("etc/crio/crio.conf", "")
         node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
         identity = cluster.node_identity("node1")
         node.write(CURRENT, identity.certificate_pem + identity.key_pem)
@@ -415,12 +418,16 @@ def as_nobody() -> Iterator[None]:
 def test_what_root_alone_may_read_is_no_fault_of_the_plugin(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     assert place.json("quay.io/a/b", "-n", "team-alpha", "--pod=web").status == 0
     monkeypatch.setattr(place, "files", list)
-    place.node.root.chmod(0)
+    # The root itself is what he names, and may be looked into.
+    for directory in list(place.node.root.parents)[:-2]:
+        directory.chmod(directory.stat().st_mode | 0o011)
+    place.node.root.chmod(0o755)
+    (place.node.root / "etc/containers").chmod(0)
     try:
         with as_nobody():
             done = place.json("quay.io/a/b", "-n", "team-alpha", "--pod=web")
     finally:
-        place.node.root.chmod(0o755)
+        (place.node.root / "etc/containers").chmod(0o755)
     assert (done.status, done.report["verdict"]["status"]) == (1, "unknown")
     assert "Permission denied" in done.report["verdict"]["text"] and "as root" in done.report["verdict"]["remedy"]
 
@@ -890,18 +897,44 @@ def test_a_credential_provider_config_that_cannot_be_used(place: Place, text: st
         (["nginx", "-n", "Not_A_Name"], "no name that Kubernetes allows"),
         (["nginx", "-n", "x", "--pod", "a", "--service-account", "b"], "not allowed with"),
         (["nginx", "-n", "x", "--secrets-from=pod"], "name it with --pod"),
-        (["nginx", "-n", "x", "--secrets", "/nowhere"], "cannot read /nowhere"),
-        (["nginx", "-n", "x", "--config", "/nowhere"], "cannot read /nowhere"),
-        (["nginx", "--request", "x"], "leave out IMAGE"),
+        (["nginx", "-n", "x", "--secrets", "/nowhere"], "--secrets: /nowhere: no such file"),
+        (["nginx", "-n", "x", "--config", "/nowhere"], "--config: /nowhere: no such file or directory"),
+        (["nginx", "--request", "/dev/null"], "leave out IMAGE"),
         (["--request", "-", "--secrets", "-"], "standard input"),
         (["nginx", "-n", "x", "--deadline=never"], "--deadline: 'never' is not a duration"),
-        (["nginx", "-n", "x", "--output=xml"], "invalid choice"),
+        (["nginx", "-n", "x", "--output=xml"], "--output: 'xml' is not one of text, json"),
     ],
 )
 def test_wrong_usage(place: Place, arguments: list[str], words: str) -> None:
     done = place.run(*arguments)
     assert (done.status, done.out) == (2, "")
     assert words in done.err
+
+
+def test_the_kubelet_and_its_configuration_are_looked_up_once(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that what is told of the plugin's arguments is what they were."""
+    from crio_credential_provider.cli import pull
+    from crio_credential_provider.doctor import crio, kubelet
+
+    path = place.node.write("provider.yaml", provider_config(["--secrets-from=pod"]))
+    unit = f"[Service]\nExecStart=/usr/bin/kubelet --image-credential-provider-config=/{path.name}\n"
+    place.node.write("etc/systemd/system/kubelet.service", unit)
+    calls: list[str] = []
+
+    def count(module: ModuleType, name: str) -> None:
+        real = getattr(module, name)
+
+        def counted(*given: Any, **named: Any) -> Any:
+            calls.append(name)
+            return real(*given, **named)
+
+        monkeypatch.setattr(module, name, counted)
+
+    for module, name in ((kubelet, "find_kubelet"), (crio, "find_crio"), (pull, "_load_entry")):
+        count(module, name)
+    done = place.alpha()
+    assert done.report["secrets"]["from"] == "pod" and str(path) in " ".join(done.report["notes"])
+    assert sorted(calls) == ["_load_entry", "find_crio", "find_kubelet"]
 
 
 def test_a_persons_paths_start_where_he_is(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

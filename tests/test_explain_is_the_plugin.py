@@ -1,8 +1,9 @@
 """``explain`` says what the plugin does: both are driven on every vector and every recorded request, and compared.
 
-The plugin runs whole, in this process or as $PROGRAM: request on file descriptor 0, answer on 1, journal, auth directory, TLS to the
-stand-in API server. ``explain`` runs twice: on the same request, online, and on the image as a pod spells it, with the
-secrets in a file; the second time the sources that it says CRI-O asks are held against CRI-O's own answer.
+The plugin runs whole, in this process or as $PROGRAM: request on file descriptor 0, answer on 1, journal, auth
+directory, TLS to the stand-in API server. ``explain`` runs twice: on the same request, online, and on the image as a
+pod spells it, with the secrets in a file; the second time the sources that it says CRI-O asks are held against CRI-O's
+own answer.
 """
 
 from __future__ import annotations

@@ -340,7 +340,7 @@ def test_somebody_else_than_root_is_told_to_be_root(place: Place, capsys: pytest
     path = place.put(STALE, 60)
     os.seteuid(65534)
     try:
-        status = gc.run(["--root", str(place.node.root)])
+        status = gc.run(["--auth-dir", str(place.auth)])
     finally:
         os.seteuid(0)
     out, err = capsys.readouterr()

@@ -278,7 +278,7 @@ def test_long_values_are_cut_between_characters(listener: Journal, character: st
 
 
 def test_a_text_that_is_no_unicode_comes_through(listener: Journal) -> None:
-    assert sent(listener, "file \udcff")["MESSAGE"] == "file \\udcff"
+    assert sent(listener, "file \udcff")["MESSAGE"] == "file \\xff"
 
 
 def test_all_fields_at_their_longest_fit_into_one_datagram(listener: Journal) -> None:

@@ -208,6 +208,40 @@ def test_another_python_imports_the_package(make_node: NodeMaker, moved: Path, c
     assert_serves(make_node(str(moved)), cluster, alpha)
 
 
+DAMAGES: dict[str, tuple[int, int | None]] = {
+    "empty": (0, 0),
+    "cut off in its header": (100, 0),
+    "cut off": (60000, 0),
+    "a header of zeros": (0, 8192),
+    "modules of zeros": (8192, None),
+}
+"""Where it begins, and how many zeros are there: 0 for the end of the file, None for the rest of it."""
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_of_a_pull_is_no_reason_to_fail(
+    make_node: NodeMaker, moved: Path, cluster: ApiServer, alpha: str, damage: str
+) -> None:
+    (file,) = (moved.parent.parent / "lib" / NAME).glob("pull-path.*")
+    begin, zeros = DAMAGES[damage]
+    data = file.read_bytes()
+    end = len(data) if zeros is None else begin + zeros
+    file.write_bytes(data[:begin] + bytes(end - begin) + (data[end:] if zeros else b""))
+    assert_serves(make_node(str(moved)), cluster, alpha)
+
+
+def test_a_module_that_is_missing_is_one_line(moved: Path) -> None:
+    library = moved.parent.parent / "lib" / NAME
+    shutil.rmtree(library / "rich")
+    done = subprocess.run([moved, "manifests"], capture_output=True, text=True, check=False)
+    incomplete = f"{NAME}: this installation is not complete; install it again: No module named 'rich'"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"{incomplete}\n")
+    shutil.rmtree(library)
+    done = subprocess.run([moved, "--version"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert f"{library} must be there, whole" in done.stderr
+
+
 def test_as_an_ordinary_user(make_node: NodeMaker, moved: Path, tmp_path: Path) -> None:
     """Nothing of the program needs root but the places that it writes to."""
     if os.geteuid() != 0:

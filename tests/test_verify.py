@@ -87,6 +87,8 @@ def table(prefix: str, *mirrors: str, location: str = "", more: str = "") -> str
 @pytest.fixture
 def place(module_node: Node, cluster: ApiServer) -> Iterator[Place]:
     node = module_node
+    node.write("etc/systemd/system/kubelet.service", "[Service]\nExecStart=/usr/bin/kubelet\n")
+    node.write("etc/crio/crio.conf", "")
     node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
     client = cluster.node_identity("node1")
     node.write("var/lib/kubelet/pki/kubelet-client-current.pem", client.certificate_pem + client.key_pem)
@@ -644,8 +646,8 @@ def test_a_source_that_cannot_be_written(place: Place) -> None:
         (("nginx",), "-n NAMESPACE is missing"),
         (("UPPER", "-n", "a"), "must be lower case"),
         (("nginx", "-n", "a", "--deadline", "never"), "duration"),
-        (("nginx", "-n", "a", "--secrets", "/nonexistent"), "cannot read"),
-        (("nginx", "-n", "a", "--nonsense"), "unrecognized arguments"),
+        (("nginx", "-n", "a", "--secrets", "/nonexistent"), "--secrets: /nonexistent: no such file"),
+        (("nginx", "-n", "a", "--nonsense"), "unknown flag '--nonsense'"),
     ],
 )
 def test_wrong_usage(place: Place, arguments: tuple[str, ...], words: str) -> None:

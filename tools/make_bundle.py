@@ -43,9 +43,12 @@ try:
     start, places = marshal.loads(os.read(file, {header}))
     exec(start)
     sys.meta_path.insert(0, PullPath(file, places, library))
-except FileNotFoundError:
-    pass
-from {package}.__main__ import main
+except Exception:
+    pass  # not there, of another Python, or damaged: the modules are beside it
+try:
+    from {package}.__main__ import main
+except Exception as error:
+    sys.exit(f"{name}: cannot start: {{error}}; {{library}} must be there, whole: move it with bin/, or make a symlink")
 main()
 """
 

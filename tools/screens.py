@@ -144,6 +144,8 @@ def _write_kubelet(root: Path, cluster: ApiServer) -> None:
     identity = cluster.node_identity("node1")
     current = "var/lib/kubelet/pki/kubelet-client-current.pem"
     files = {
+        "etc/systemd/system/kubelet.service": "[Service]\nExecStart=/usr/bin/kubelet\n",
+        "etc/crio/crio.conf": "",
         "etc/containers/registries.conf": _REGISTRIES_CONF,
         "etc/kubernetes/kubelet.conf": f"clusters: [{{name: c, cluster: {{server: '{cluster.url}', "
         f"certificate-authority-data: {authority}}}}}]\ncontexts: [{{name: c, context: {{cluster: c, user: u}}}}]\n"

@@ -8,7 +8,7 @@
  */
 #define NAME "crio-credential-provider"
 
-enum { PATH_SIZE = 4096, AT_NULL = 0, AT_EXECFN = 31, STDERR = 2, AT_FDCWD = -100, FAULT = 1 };
+enum { PATH_SIZE = 4096, AT_NULL = 0, AT_EXECFN = 31, STDERR = 2, AT_FDCWD = -100, FAULT = 1, ENOENT = 2 };
 
 typedef unsigned long Word;
 
@@ -78,13 +78,18 @@ static void say(const char *text)
 
 __attribute__((noreturn)) static void fail(const char *what, long error)
 {
+    int error_is_missing = error == ENOENT;
     char digits[] = "000\n";
     for (int place = 2; place >= 0; place--, error /= 10)
         digits[place] = (char)('0' + error % 10);
     say(NAME ": cannot start: ");
     say(what);
-    say(": error ");
-    say(digits);
+    if (error_is_missing) {
+        say(" is not there: move bin/ and lib/ together, or make a symlink to bin/" NAME "\n");
+    } else {
+        say(": error ");
+        say(digits);
+    }
     for (;;)
         call(SYS_exit, FAULT, 0, 0, 0);
 }

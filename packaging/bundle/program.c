@@ -13,6 +13,7 @@
 #include <Python.h>
 
 #include <dlfcn.h>
+#include <errno.h>
 #include <limits.h>
 #include <locale.h>
 #include <malloc.h>
@@ -340,6 +341,11 @@ static int complete_os(void)
 static int finish_start(void)
 {
     PyStatus status = _Py_InitializeMain();
+    if (access(archive, R_OK) != 0) {
+        fprintf(stderr, "crio-credential-provider: cannot start: %s: %s; install the program again\n", archive,
+                strerror(errno));
+        _exit(1);
+    }
     if (PyStatus_Exception(status))
         Py_ExitStatusException(status);
     return extend_into_archive("encodings") < 0 || extend_into_archive("crio_credential_provider") < 0 ? -1 : 0;

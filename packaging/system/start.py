@@ -28,6 +28,9 @@ class PullPath:
         file: descriptor of the file.
         places: where the marshalled byte code of each begins, and its bytes.
         library: directory of the package.
+
+    Raises:
+        EOFError: the file was cut off.
     """
 
     def __init__(self, file: int, places: dict[str, tuple[int, int]], library: str) -> None:
@@ -38,6 +41,9 @@ class PullPath:
             file = os.dup(file)
         for number in taken:
             os.close(number)
+        begin, size = max(places.values())
+        if os.fstat(file).st_size < begin + size:
+            raise EOFError
         self._file = file
         self._places = places
         self._library = library
@@ -56,4 +62,14 @@ class PullPath:
 
     def exec_module(self, module: ModuleType) -> None:
         begin, size = self._places[module.__name__]
-        exec(marshal.loads(os.pread(self._file, size, begin)), module.__dict__)
+        try:
+            code = marshal.loads(os.pread(self._file, size, begin))
+        except (EOFError, TypeError, ValueError):
+            # Blocks of zeros, after a crash of the node: its own file has it as well.
+            name, finder = module.__name__, sys.modules["_frozen_importlib_external"].PathFinder
+            above = sys.modules[name.rpartition(".")[0]].__path__ if "." in name else None
+            spec = finder.find_spec(name, above)
+            if spec is None:
+                raise ImportError(f"No module named {name!r}", name=name) from None
+            code = spec.loader.get_code(name)
+        exec(code, module.__dict__)

@@ -10,11 +10,15 @@ import gc
 import os
 import sys
 
+from .errors import UsageError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
 COMMANDS = ("completion", "demo", "doctor", "explain", "gc", "manifests", "verify")
+_OWN_PAGE = ("help", "version", "--help", "-h")
+"""What ``help`` tells of on the program's own page."""
 
 FAULT, USAGE_FAULT = 1, 2
 
@@ -26,8 +30,15 @@ def main() -> NoReturn:
     _hold_standard_streams()
     try:
         status = _run(sys.argv[1:])
-    except KeyboardInterrupt:
-        status = 130
+    except KeyboardInterrupt as interrupt:
+        # The signal that ended a command (cli/__init__.py), as a shell tells it.
+        status = 128 + (interrupt.args[0] if interrupt.args else 2)
+    except ImportError as error:
+        # Not plugin.run's, which has a guard of its own.
+        from . import journal
+
+        journal.complain(f"this installation is not complete; install it again: {error}")
+        status = FAULT
     _say("")
     os._exit(status)
 
@@ -48,13 +59,15 @@ def _hold_standard_streams() -> None:
 
 def _say(text: str) -> None:
     """Writes to standard output, with what was written before; ends the process where that fails."""
-    if sys.stdout is None and not text:
-        return
     try:
-        if sys.stdout is None:
+        if sys.stdout is not None:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        elif text:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-        sys.stdout.write(text)
-        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever reads has seen enough.
+        os._exit(FAULT)
     except OSError as error:
         from . import journal
 
@@ -63,12 +76,34 @@ def _say(text: str) -> None:
 
 
 def _run(arguments: list[str]) -> int:
-    from .errors import UsageError
+    try:
+        if arguments and not arguments[0].startswith("-"):
+            arguments = _command(arguments)
+            if arguments[0] in COMMANDS:
+                from . import cli
 
-    if arguments and arguments[0] in COMMANDS:
-        from . import cli
+                return cli.run(arguments)
+        return _run_flags(arguments)
+    except UsageError as error:
+        from . import help, journal
 
-        return cli.run(arguments)
+        journal.complain(help.with_near_miss(error))
+        return USAGE_FAULT
+
+
+def _command(arguments: list[str]) -> list[str]:
+    """The arguments, with the words ``help`` and ``version`` as the flags that they stand for."""
+    word, *rest = arguments
+    if word == "help":
+        return ["--help"] if not rest or rest[0] in _OWN_PAGE else _command([rest[0], "--help"])
+    if word == "version":
+        return ["--version", *rest]
+    if word not in COMMANDS:
+        raise UsageError(f"unknown command {word!r}", unknown=word)
+    return arguments
+
+
+def _run_flags(arguments: list[str]) -> int:
     for argument in arguments:
         if argument in ("--version", "-version"):
             from . import version
@@ -85,21 +120,17 @@ def _run(arguments: list[str]) -> int:
 
             _say(help.text())
             return 0
+    if not arguments and os.isatty(0):
+        raise UsageError(
+            "the kubelet runs this program, with a CredentialProviderRequest on standard input",
+            "--help lists the flags and commands",
+        )
     from . import journal, plugin
 
     # Whatever else the interpreter would print of an exception may quote anything.
     sys.unraisablehook = lambda _: None
     sys.excepthook = lambda _kind, error, _trace: journal.complain(plugin.internal_error(error))
-    try:
-        if not arguments and os.isatty(0):
-            raise UsageError(
-                "the kubelet runs this program, with a CredentialProviderRequest on standard input",
-                "--help lists the flags and commands",
-            )
-        return plugin.run(arguments, os.environ)
-    except UsageError as error:
-        journal.complain(str(error))
-        return USAGE_FAULT
+    return plugin.run(arguments, os.environ)
 
 
 if __name__ == "__main__":

@@ -38,9 +38,18 @@ class ProviderError(Exception):
 
 
 class UsageError(ProviderError):
-    """The command line or the environment: an unknown flag, a value that cannot be."""
+    """The command line or the environment: an unknown flag, a value that cannot be.
+
+    Args:
+        message, hint: as in ``ProviderError``.
+        unknown: the word that is no flag, for whoever knows which one may be meant.
+    """
 
     fault = "usage"
+
+    def __init__(self, message: str, hint: str = "", *, unknown: str = "") -> None:
+        super().__init__(message, hint)
+        self.unknown = unknown
 
 
 class RequestError(ProviderError):
@@ -91,3 +100,8 @@ class AuthFileError(ProviderError):
     """The auth directory: missing rights, no space, a directory that others can write to."""
 
     fault = "auth-file"
+
+
+def shown(text: str) -> str:
+    r"""The text with bytes that are none as a shell writes them, ``\xff``; Python has them as ``\udcff``."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\\udc", "\\x")

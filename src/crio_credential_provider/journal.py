@@ -10,6 +10,7 @@ import os
 import time
 
 from . import datagram
+from .errors import shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ class Journal:
 
 def _field(name: str, value: str) -> bytes:
     """``NAME=value``, or with a length where the value has line breaks."""
-    data = value.encode("utf-8", "backslashreplace")
+    data = shown(value).encode()
     if len(data) > _MAX_VALUE:
         data = data[:_MAX_VALUE].decode("utf-8", "ignore").encode() + b"..."
     if b"\n" in data:
@@ -136,8 +137,8 @@ def _field(name: str, value: str) -> bytes:
 
 def complain(message: str) -> None:
     """Writes one line to stderr, which the kubelet keeps when the exit status is not zero."""
-    line = "".join(character if character.isprintable() else "?" for character in message[:4096])
+    line = "".join(character if character.isprintable() else "?" for character in shown(message[:4096]))
     try:
-        os.write(2, f"crio-credential-provider: {line}\n".encode("utf-8", "backslashreplace"))
+        os.write(2, f"crio-credential-provider: {line}\n".encode())
     except OSError:
         return

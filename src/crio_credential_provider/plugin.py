@@ -37,6 +37,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         UsageError: a flag or variable that is none.
     """
     given = settings.loads(arguments, environment)
+    settings.check_root(given)
     unknown = [f"unknown variable {name}" for name in settings.unknown_variables(environment)]
     run = _Run(given, Journal(given.journal_socket, given.log_level), unknown)
     status = FAULT

@@ -330,6 +330,20 @@ def loads(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
 FLAGS_BY_NAME = {flag.name: flag for flag in FLAGS}
 
 
+def check_root(settings: Settings) -> None:
+    """Raises UsageError where ``--root`` leads to no directory: every file below it would count as absent."""
+    if not settings.root:
+        return
+    import os
+
+    try:
+        os.stat(f"{settings.root}/.")
+    except FileNotFoundError:
+        raise UsageError(f"--root: {settings.root}: no such directory") from None
+    except OSError as error:
+        raise UsageError(f"--root: {settings.root}: {(error.strerror or 'it cannot be used').lower()}") from None
+
+
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     """Variables that look like settings and are none: most likely typing mistakes."""
     return sorted(name for name in _variables(environment) if _flag_of(name) is None)
@@ -372,7 +386,8 @@ def _from_arguments(arguments: Sequence[str]) -> dict[str, list[tuple[str, str]]
         flag = FLAGS_BY_NAME.get(name)
         if flag is None or not argument.startswith("--"):
             what = "flag" if argument.startswith("-") else "argument"
-            raise UsageError(f"unknown {what} {argument.partition('=')[0]!r}", "--help lists the flags and commands")
+            word = argument.partition("=")[0]
+            raise UsageError(f"unknown {what} {word!r}", "--help lists the flags and commands", unknown=word)
         if not flag.metavar:
             text = text if equals else "true"
         elif not equals:

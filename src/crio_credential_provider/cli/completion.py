@@ -15,7 +15,7 @@ from typing import Any
 from ..__main__ import COMMANDS
 from ..settings import FLAGS
 from . import SUMMARIES
-from .output import OK, make_parser, serve, write_line
+from .output import OK, Parser, make_parser, serve, write_line
 
 SHELLS = ("bash", "zsh")
 
@@ -41,8 +41,7 @@ def run(arguments: list[str]) -> int:
     Returns:
         The exit status.
     """
-    given = parser().parse_args(arguments)
-    return serve("completion", lambda: _print(given.shell))
+    return serve("completion", lambda: _print(parser().parse(arguments).shell))
 
 
 def _print(shell: str) -> int:
@@ -52,7 +51,7 @@ def _print(shell: str) -> int:
     return OK
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line."""
     made = make_parser("completion", _DESCRIPTION, _EPILOG)
     made.add_argument("shell", metavar="SHELL", choices=SHELLS, help=" or ".join(SHELLS))

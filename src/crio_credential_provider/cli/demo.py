@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import shlex
 import shutil
@@ -17,19 +16,31 @@ import tempfile
 import textwrap
 import time
 from collections.abc import Iterator
-from types import FrameType
 from typing import Any
 
 from ..demo.journald import MAX_PATH
 from ..demo.stage import JOURNAL_SOCKET, Stage
 from ..demo.story import Step, Story, Tell
-from .output import FAULT, OK, USAGE_FAULT, add_output, complain, make_parser, write_line
+from ..errors import ProviderError, UsageError
+from . import ENDING
+from .output import (
+    FAULT,
+    OK,
+    Parser,
+    add_output,
+    complain,
+    make_parser,
+    printable,
+    serve,
+    there,
+    write_json,
+    write_line,
+)
 
 WIDTH = 100
 """Columns that the text takes at most, but for a single word that is longer."""
 
 _INDENT = " " * 4
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PREFIX = "crio-credential-provider-demo-"
 _BOLD, _GREEN, _RED, _PLAIN = "\x1b[1m", "\x1b[32m", "\x1b[31m", "\x1b[0m"
 
@@ -57,28 +68,26 @@ def run(arguments: list[str]) -> int:
     Returns:
         The exit status.
     """
-    given = parser().parse_args(arguments)
+    return serve("demo", lambda: _show(parser().parse(arguments)))
+
+
+def _show(given: argparse.Namespace) -> int:
     plugin, environment = ([given.plugin], {}) if given.plugin else _this_program()
-    if given.plugin and not (os.path.isfile(given.plugin) and os.access(given.plugin, os.X_OK)):
-        complain("demo", f"--plugin: {given.plugin} is no program that can be run")
-        return USAGE_FAULT
-    try:
-        with _interruptible(), _directory(given.keep) as root, Stage(root, plugin, environment) as stage:
-            return _play(stage, shlex.join(plugin), root if given.keep else "", given.output == "json")
-    except _Obstacle as obstacle:
-        complain("demo", str(obstacle))
-        return FAULT
+    if given.plugin and not os.access(given.plugin, os.X_OK):
+        raise UsageError(f"--plugin: {given.plugin}: not a program that can be run")
+    with _directory(given.keep) as root, Stage(root, plugin, environment) as stage:
+        return _play(stage, shlex.join(plugin), root if given.keep else "", given.output == "json")
 
 
-class _Obstacle(Exception):
-    """Why there can be no demo here: nowhere to keep files, nowhere to write to."""
+class _Obstacle(ProviderError):
+    """Why there can be no demo here: nowhere to keep files."""
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line."""
     made = make_parser("demo", _DESCRIPTION, _EPILOG)
     made.add_argument(
-        "--plugin", metavar="PATH", type=os.path.abspath, help="the plugin to run; without it, this very program"
+        "--plugin", metavar="PATH", type=there("file"), help="the plugin to run; without it, this very program"
     )
     made.add_argument("--keep", action="store_true", help="keep the node's directory, and say where it is")
     add_output(made)
@@ -97,21 +106,6 @@ def _this_program() -> tuple[list[str], dict[str, str]]:
 
 
 @contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """Lets SIGTERM and SIGHUP end the demo as Ctrl-C does: tidily. Leaves all three as they were."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in _ENDING}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
 def _directory(keep: bool) -> Iterator[str]:
     """A directory that stands for the node's ``/``; removed again unless it is to be kept."""
     try:
@@ -126,10 +120,11 @@ def _directory(keep: bool) -> Iterator[str]:
         yield root
     finally:
         # A second Ctrl-C must not leave half of it behind.
-        for number in _ENDING:
-            signal.signal(number, signal.SIG_IGN)
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in ENDING}
         if not keep:
             shutil.rmtree(root, ignore_errors=True)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _play(stage: Stage, plugin: str, kept: str, as_json: bool) -> int:
@@ -137,31 +132,24 @@ def _play(stage: Stage, plugin: str, kept: str, as_json: bool) -> int:
     story = Story(stage, plugin)
     steps: list[Step] = []
     if not as_json:
-        _print(_opening(plugin, stage.root))
+        write_line(_opening(plugin, stage.root))
     for step in story.play():
         steps.append(step)
         if not as_json:
-            _print(_as_text(step))
+            write_line(_as_text(step))
     seconds = time.monotonic() - started
     last = steps[-1]
     if as_json:
-        _print(json.dumps(_as_json(steps, plugin, kept, seconds), indent=2))
+        write_json(_as_json(steps, plugin, kept, seconds))
     elif not last.failure:
         runs = f"{len(story.runs)} runs of the plugin took {min(story.runs):.2f} to {max(story.runs):.2f} s each."
-        _print(_painted(_GREEN, f"All {len(steps)} steps were as told, in {seconds:.1f} s.") + f" {runs}")
+        write_line(_painted(_GREEN, f"All {len(steps)} steps were as told, in {seconds:.1f} s.") + f" {runs}")
     if kept and not as_json:
-        _print(f"The node's files are kept in {kept}")
+        write_line(f"The node's files are kept in {kept}")
     if last.failure:
         complain("demo", f'step {last.number}, "{last.title}", was not as told: {last.failure}')
         return FAULT
     return OK
-
-
-def _print(text: str) -> None:
-    try:
-        write_line(text)
-    except OSError as error:
-        raise _Obstacle(f"standard output cannot be written to: {error.strerror}") from None
 
 
 # -- text -------------------------------------------------------------------------------------------------------------
@@ -175,7 +163,7 @@ def _opening(plugin: str, root: str) -> str:
         f"The node's files lie below {root}; paths are shown as on a node.",
     )
     lines = [_painted(_BOLD, "crio-credential-provider demo"), "", *(_wrapped(text, "") for text in paragraphs)]
-    return "\n".join([*lines, f"Plugin: {plugin}", ""])
+    return "\n".join([*lines, f"Plugin: {printable(plugin)}", ""])
 
 
 def _as_text(step: Step) -> str:

@@ -18,7 +18,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
-from .output import OK, UNWELL, add_output, make_parser, printable, serve, write, write_json
+from .output import OK, UNWELL, Parser, add_output, make_parser, printable, serve, there, why_not, write, write_json
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -60,19 +60,30 @@ def run(arguments: list[str], root: str = "") -> int:
     Returns:
         The exit status.
     """
-    given = parser().parse_args(arguments)
-    if given.explain:
-        return serve("doctor", lambda: _explain(given.explain, given.output))
-    return serve("doctor", lambda: _examine(given, root))
+    return serve("doctor", lambda: _tell(parser().parse(arguments), root))
 
 
-def parser() -> argparse.ArgumentParser:
+def _tell(given: argparse.Namespace, root: str) -> int:
+    return _explain(given.explain, given.output) if given.explain else _examine(given, root)
+
+
+def parser() -> Parser:
     """The command line."""
     made = make_parser("doctor", _DESCRIPTION, _EPILOG)
     what = made.add_mutually_exclusive_group()
-    what.add_argument("--root", metavar="DIR", default="", help="examine the node whose files lie below DIR, offline")
     what.add_argument(
-        "--config", metavar="FILE", default="", help="examine this CredentialProviderConfig (a file or a directory)"
+        "--root",
+        metavar="DIR",
+        type=there("directory"),
+        default="",
+        help="examine the node whose files lie below DIR, offline",
+    )
+    what.add_argument(
+        "--config",
+        metavar="FILE",
+        type=there("file", "directory"),
+        default="",
+        help="examine this CredentialProviderConfig (a file or a directory)",
     )
     what.add_argument("--explain", metavar="CODE", default="", help="tell the story behind a finding")
     made.add_argument(
@@ -88,17 +99,17 @@ def parser() -> argparse.ArgumentParser:
 
 def _examine(given: argparse.Namespace, root: str) -> int:
     from ..doctor import Given, examine
+    from ..doctor.tree import Tree
 
-    if given.root and not os.path.isdir(given.root):
-        raise UsageError(f"--root: {given.root!r} is no directory")
-    if given.config and not os.path.exists(given.config):
-        raise UsageError(f"--config: {given.config!r} is not there")
+    conf = given.registries_conf if given.root else given.registries_conf and os.path.abspath(given.registries_conf)
+    if conf and (why := why_not(Tree(given.root or root).real(conf), ("file",))):
+        raise UsageError(f"--registries-conf: {given.registries_conf}: {why}")
     report = examine(
         Given(
             root=given.root or root,
             live=not given.root,
-            config=os.path.abspath(given.config) if given.config else "",
-            registries_conf=given.registries_conf,
+            config=given.config and os.path.abspath(given.config),
+            registries_conf=conf,
             kubernetes=_version(given.kubernetes),
         )
     )

@@ -1,8 +1,9 @@
 """``crio-credential-provider explain``: what a pull will do, step by step, and why.
 
 Knows the command line and how an ``Explanation`` is shown; what there is to tell is ``explanation``'s affair. JSON is
-one object: ``verdict``, ``image``, ``plugin``, ``registries``, ``secrets``, ``sources``, ``authFile``, ``answer``,
-``then``, ``warnings`` and ``notes``; members that do not apply are null.
+one object: ``assumed`` (what stands in for a node, null on one), ``verdict``, ``image``, ``plugin``, ``registries``,
+``secrets``, ``sources``, ``authFile``, ``answer``, ``then``, ``warnings`` and ``notes``; members that do not apply are
+null.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from . import output, pull
 from .output import (
     FAULT,
     OK,
+    Parser,
     add_output,
     complain,
     make_parser,
@@ -77,22 +79,25 @@ def run(arguments: list[str]) -> int:
     Returns:
         The exit status.
     """
-    given = parser().parse_args(arguments)
-    return serve("explain", lambda: _tell(given))
+    return serve("explain", lambda: _tell(parser().parse(arguments)))
 
 
 def _tell(given: argparse.Namespace) -> int:
-    explained = _explain(given)
+    place = pull.look(given)
+    explained = _explain(given, place)
+    assumed = pull.assumed(given, explained.settings, place)
     if given.output == "json":
-        write_json(as_json(explained))
+        write_json({"assumed": assumed or None, **as_json(explained)})
     else:
+        if assumed:
+            write_line(f"{sentence(_one_line(assumed))}\n")
         _write_text(explained)
     if explained.verdict.status == UNKNOWN and explained.error is not None:
         complain("explain", str(explained.error))
     return STATUSES[explained.verdict.status]
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line."""
     made = make_parser("explain", _DESCRIPTION, _EPILOG)
     pull.add_arguments(made)
@@ -100,12 +105,12 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def _explain(given: argparse.Namespace) -> Explanation:
+def _explain(given: argparse.Namespace, place: pull.Place) -> Explanation:
     """The explanation of the pull that the command line names."""
     chosen = settings.loads([], {})
     try:
-        chosen = pull.find_settings(given)
-        asked = pull.find(given, chosen)
+        chosen = pull.find_settings(given, place)
+        asked = pull.find(given, chosen, place)
     except (RefusedArguments, RequestError) as error:
         notes = [f"the arguments are those of {error.path}"] if isinstance(error, RefusedArguments) else []
         return explanation.failed(error, chosen, given.image or "", notes)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import os
 import stat
 import time
@@ -22,7 +21,7 @@ from ..errors import AuthFileError, UsageError
 from ..handoff import Line, Stale
 from ..pullintents import PullIntents
 from ..settings import FLAGS_BY_NAME, Settings
-from .output import OK, add_output, make_parser, serve, write_line
+from .output import OK, Parser, Unwritable, add_output, as_json, make_parser, printable, serve, there, write_line
 
 IN_USE = "in-use"
 """Directory below the auth directory into which CRI-O renames a file for the time of a pull."""
@@ -81,8 +80,7 @@ def run(arguments: list[str]) -> int:
     Returns:
         The exit status.
     """
-    given = parser().parse_args(arguments)
-    return serve("gc", lambda: _sweep(given))
+    return serve("gc", lambda: _sweep(parser().parse(arguments)))
 
 
 def _sweep(given: argparse.Namespace) -> int:
@@ -97,13 +95,15 @@ def _sweep(given: argparse.Namespace) -> int:
 # -- the command line -------------------------------------------------------------------------------------------------
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line."""
     made = make_parser("gc", _DESCRIPTION, _EPILOG)
     for name in FLAGS:
         flag = FLAGS_BY_NAME[name]
         default = f" (default {flag.default})" if flag.default else ""
-        made.add_argument(f"--{name}", metavar=flag.metavar, help=f"{flag.help}{default}".replace("%", "%%"))
+        options: dict[str, Any] = {"type": there("directory")} if name == "root" else {}
+        text = f"{flag.help}{default}".replace("%", "%%")
+        made.add_argument(f"--{name}", metavar=flag.metavar, help=text, **options)
     made.add_argument(
         "--in-use", action="store_true", help="also remove what CRI-O took for a pull and did not remove after it"
     )
@@ -120,11 +120,14 @@ def parser() -> argparse.ArgumentParser:
 def _settings(given: argparse.Namespace) -> Settings:
     """What the plugin would take these flags, and its variables of the same names, for."""
     texts = {name: getattr(given, FLAGS_BY_NAME[name].attribute) for name in FLAGS}
+    texts["root"] = given.root and os.path.abspath(given.root)
     variables = {variable: os.environ.get(variable) for variable in (FLAGS_BY_NAME[name].variable for name in FLAGS)}
-    return settings.loads(
+    found = settings.loads(
         [f"--{name}={text}" for name, text in texts.items() if text is not None],
         {variable: text for variable, text in variables.items() if text is not None},
     )
+    settings.check_root(found)
+    return found
 
 
 def _in_use_after(given: argparse.Namespace) -> float | None:
@@ -235,20 +238,20 @@ def _as_text(
     chosen: Settings, intents: PullIntents, doomed: list[Doomed], *, dry: bool, in_use_after: float | None
 ) -> int:
     for problem in intents.problems if intents.is_kept() else ():
-        _print(f"Note: {problem}; until it can, files that nobody came for are kept for an hour")
+        _say(f"Note: {problem}; until it can, files that nobody came for are kept for an hour")
     if not doomed:
-        _print(f"Nothing to do: {_nothing(chosen, in_use_after)}")
+        _say(f"Nothing to do: {_nothing(chosen, in_use_after)}")
         return OK
-    _print(f"{'Would remove' if dry else 'Going to remove'} {_count(len(doomed))}:")
+    _say(f"{'Would remove' if dry else 'Going to remove'} {_count(len(doomed))}:")
     for file in doomed:
-        _print(f"  {file.path}\n    {_age(file.age)} old: {file.why}")
+        _say(f"  {file.path}\n    {_age(file.age)} old: {file.why}")
     if dry:
         return OK
     left = [(file, reason) for file in doomed if (reason := file.remove())]
-    _print(f"Removed {_count(len(doomed) - len(left))}.")
+    _say(f"Removed {_count(len(doomed) - len(left))}.")
     for file, reason in left:
         if reason in _LEFT:
-            _print(f"Left {file.path}: {reason}")
+            _say(f"Left {file.path}: {reason}")
     _check(left)
     return OK
 
@@ -286,14 +289,17 @@ def _age(seconds: float) -> str:
     return " ".join(f"{number}{name}" for number, name in parts[:2] if number) or "0s"
 
 
+def _say(text: str) -> None:
+    _print(printable(text))
+
+
 def _print(text: str) -> None:
-    """Writes a line at once. AuthFileError where that fails: nothing is removed that was not told."""
+    """Writes a line at once. Unwritable where that fails: nothing is removed that was not told."""
     try:
         write_line(text)
-    except OSError as error:
-        raise AuthFileError(
-            f"standard output cannot be written to: {error.strerror}", "what was not told was not removed"
-        ) from None
+    except Unwritable as error:
+        error.hint = "what was not told was not removed"
+        raise
 
 
 # -- JSON -------------------------------------------------------------------------------------------------------------
@@ -311,13 +317,13 @@ def _as_json(
         "inUseAfterSeconds": in_use_after,
         "files": [{"path": file.path, "ageSeconds": round(file.age, 3), "why": file.why} for file in doomed],
     }
-    _print(json.dumps(told, indent=2).removesuffix("\n}") + ",")
+    _print(as_json(told).removesuffix("\n}") + ",")
     left = [] if dry else [(file, reason) for file in doomed if (reason := file.remove())]
     kept = {file.path for file, _ in left}
     done = {
         "removed": [] if dry else [file.path for file in doomed if file.path not in kept],
         "left": [{"path": file.path, "why": reason} for file, reason in left],
     }
-    _print(json.dumps(done, indent=2).removeprefix("{\n"))
+    _print(as_json(done).removeprefix("{\n"))
     _check(left)
     return OK

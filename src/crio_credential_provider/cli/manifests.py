@@ -15,7 +15,6 @@ import argparse
 import contextlib
 import os
 import re
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -27,7 +26,7 @@ from ..manifests.matchimages import Derived
 from ..manifests.nodefiles import DISTRIBUTIONS, Node, NodeFile
 from ..manifests.providerconfig import Wanted
 from ..settings import FLAGS_BY_NAME
-from .output import OK, add_output, make_parser, printable, serve, write, write_json, write_line
+from .output import OK, Parser, add_output, make_parser, note, printable, serve, there, write, write_json, write_line
 
 DEFAULT_VERSION = "1.34"
 
@@ -107,13 +106,12 @@ def run(arguments: list[str]) -> int:
     Returns:
         The exit status.
     """
-    given = parser().parse_args(arguments)
-    if given.merge is not None and not given.kinds:
-        given.kinds = ["config"]
-    return serve("manifests", lambda: _make(given))
+    return serve("manifests", lambda: _make(parser().parse(arguments)))
 
 
 def _make(given: argparse.Namespace) -> int:
+    if given.merge is not None and not given.kinds:
+        given.kinds = ["config"]
     if not given.kinds:
         return _list_kinds(given)
     _check(given)
@@ -126,14 +124,10 @@ def _make(given: argparse.Namespace) -> int:
     return _print(given, outputs)
 
 
-def _note(text: str) -> None:
-    sys.stderr.write(f"{printable(text)}\n")
-
-
 # -- the command line -------------------------------------------------------------------------------------------------
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line."""
     made = make_parser("manifests", _DESCRIPTION, _EPILOG)
     made.add_argument("kinds", nargs="*", metavar="KIND", choices=_Kinds(KINDS), help=", ".join(KINDS))
@@ -154,9 +148,12 @@ def parser() -> argparse.ArgumentParser:
     images.add_argument(
         "--match-image", metavar="PATTERN", action="append", help="instead of registries.conf; repeatable"
     )
-    images.add_argument("--registries-conf", metavar="FILE", default="", help="read this, as CRI-O's flag of that name")
-    images.add_argument("--registries-conf-dir", metavar="DIR", default="", help="read this, as CRI-O's flag")
-    images.add_argument("--root", metavar="DIR", default="", help="look for registries.conf below this directory")
+    for name, metavar, kind, text in (
+        ("registries-conf", "FILE", "file", "read this, as CRI-O's flag of that name"),
+        ("registries-conf-dir", "DIR", "directory", "read this, as CRI-O's flag"),
+        ("root", "DIR", "directory", "look for registries.conf below this directory"),
+    ):
+        images.add_argument(f"--{name}", metavar=metavar, type=there(kind), default="", help=text)
     plugin = made.add_argument_group("flags of the plugin")
     for name, action in (("secrets-from", "store"), ("mirror-registry", "append"), ("auth-dir", "store")):
         flag = FLAGS_BY_NAME[name]
@@ -173,7 +170,12 @@ def parser() -> argparse.ArgumentParser:
         "--pull-secret", metavar="NAME", action="append", help="that the service accounts list; repeatable"
     )
     made.add_argument("--image", metavar="IMAGE", help=f"of the DaemonSet (default {objects.IMAGE})")
-    made.add_argument("--merge", metavar="FILE", help="a CredentialProviderConfig to put our provider into")
+    made.add_argument(
+        "--merge",
+        metavar="FILE",
+        type=there("file", "directory"),
+        help="a CredentialProviderConfig to put our provider into",
+    )
     made.add_argument("--in-place", action="store_true", help="write what --merge made back to FILE")
     made.add_argument("--directory", metavar="DIR", help="write files below this directory instead of printing")
     made.add_argument("--force", action="store_true", help="overwrite files there whose content differs")
@@ -352,7 +354,7 @@ def _files(make: Callable[[Node], list[NodeFile]], why_none: str) -> Callable[[_
     def build(request: _Request) -> list[Output]:
         made = make(request.node)
         if not made:
-            _note(f"Nothing is needed: {why_none}")
+            note(f"Nothing is needed: {why_none}")
         return [_of_node(file) for file in made]
 
     return build
@@ -549,16 +551,16 @@ def _read(path: str) -> str:
 def _tell(path: str, merged: merge.Merged) -> None:
     """On standard error: standard output is the file."""
     for change in merged.changes:
-        _note(f"Changed: {change}")
+        note(f"Changed: {change}")
     if not merged.changes:
-        _note(f"Nothing to change in {path}")
+        note(f"Nothing to change in {path}")
     for overlap in merged.overlaps:
-        _note(
+        note(
             f"Overlap: {overlap.provider} ({overlap.pattern}) and ours ({overlap.ours}): for an image that both match "
             "the kubelet runs both, and tries what they return one after the other"
         )
-    for note in merged.notes:
-        _note(f"Note: {note}")
+    for text in merged.notes:
+        note(f"Note: {text}")
 
 
 def _merge(request: _Request) -> int:

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
-from .. import credentialprovider, provider, reference, serviceaccount, settings
+from .. import credentialprovider, provider, reference, registries, serviceaccount, settings
 from ..credentialprovider import Request
 from ..errors import ClusterError, ConfigError, ProviderError, RequestError, UsageError
 from ..explanation import NotAsked, is_short_name
@@ -28,6 +28,7 @@ from ..reference import Reference, ReferenceSyntaxError
 from ..settings import FLAGS_BY_NAME, POD, SERVICE_ACCOUNT, Settings
 from . import objectsfile
 from .objectsfile import ObjectsFile
+from .output import there
 
 if TYPE_CHECKING:
     from ..apiserver import ApiServer
@@ -54,6 +55,15 @@ FLAGS = (
     "root",
 )
 """The plugin's flags that matter to what it decides."""
+
+_READ = {
+    "registries-conf": "file",
+    "registries-conf-dir": "directory",
+    "kubeconfig": "file",
+    "certificate-authority": "file",
+    "root": "directory",
+}
+"""Those of them that have no default: what a person names must be there."""
 
 PROVIDER_NAME = "crio-credential-provider"
 """How the CredentialProviderConfig names the plugin: like its executable."""
@@ -112,18 +122,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     who = parser.add_mutually_exclusive_group()
     who.add_argument("--service-account", metavar="NAME", help="service account of the pod (default default)")
     who.add_argument("--pod", metavar="NAME", help="the pod; its service account is looked up")
-    parser.add_argument("--request", metavar="FILE", help="a recorded CredentialProviderRequest instead; -: stdin")
+    parser.add_argument(
+        "--request",
+        metavar="FILE",
+        type=there("file"),
+        help="a recorded CredentialProviderRequest instead; -: stdin",
+    )
     parser.add_argument(
         "--secrets",
         metavar="FILE",
+        type=there("file"),
         help="objects of the cluster (kubectl get secrets,pods -o yaml) instead of the API server; -: stdin",
     )
     parser.add_argument(
-        "--token-file", metavar="FILE", help="service account token to ask with (kubectl create token), not a new one"
+        "--token-file",
+        metavar="FILE",
+        type=there("file"),
+        help="service account token to ask with (kubectl create token), not a new one",
     )
     parser.add_argument(
         "--config",
         metavar="FILE",
+        type=there("file", "directory"),
         help="CredentialProviderConfig, or a directory of them, for args and env of the plugin's entry (default: the "
         "one that the node's kubelet names)",
     )
@@ -134,82 +154,122 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         options: dict[str, Any] = {"metavar": flag.metavar, "action": "append" if flag.repeatable else "store"}
         if not flag.metavar:
             options = {"action": "store_const", "const": "true"}
+        elif name in _READ:
+            options["type"] = there(_READ[name])
         group.add_argument(f"--{name}", help=text.replace("%", "%%"), **options)
 
 
-def find_settings(given: argparse.Namespace) -> Settings:
+class Place(NamedTuple):
+    """What this machine, or the directory of ``--root``, says of pulls: looked up once, so that all of it belongs
+    together.
+
+    Attributes:
+        config: the CredentialProviderConfig that counts, "" where there is none.
+        arguments, variables: of the plugin's entry there.
+        note: what a person should know of that file, "" for nothing.
+        kubeconfig: the one that the kubelet names, "" where it names none.
+        enforcing: whether CRI-O refuses a short name that may mean several images.
+        missing: what makes a node, and is not there.
+    """
+
+    config: str
+    arguments: list[str]
+    variables: dict[str, str]
+    note: str
+    kubeconfig: str
+    enforcing: bool
+    missing: tuple[str, ...]
+
+
+def look(given: argparse.Namespace) -> Place:
+    """Looks for the kubelet and CRI-O, and reads what the kubelet is told of the plugin.
+
+    Raises:
+        UsageError: a ``--config`` that cannot be used.
+    """
+    from ..doctor import crio, kubelet
+    from ..doctor.tree import Tree
+
+    root = given.root or os.environ.get(FLAGS_BY_NAME["root"].variable, "")
+    tree, ticks = Tree(root), os.sysconf("SC_CLK_TCK")
+    kubelets = kubelet.find_kubelet(tree, ticks, live=not root)
+    runtime = crio.find_crio(tree, ticks, live=not root)
+    flags = [kubelets.flag(name) if kubelets else None for name in (kubelet.PROVIDER_CONFIG, "kubeconfig")]
+    config, kubeconfig = (tree.real(f.value) if f is not None and tree.exists(f.value) else "" for f in flags)
+    entry: tuple[list[str], dict[str, str]] = ([], {})
+    note = ""
+    if given.config:
+        config, entry = given.config, _load_entry(given.config)
+    elif config:
+        note = f"the arguments of the plugin are those of {config}, which the kubelet names"
+        try:
+            entry = _load_entry(config)
+        except UsageError as error:
+            why = error.message.removeprefix("--config: ")
+            # In full it is told by doctor.
+            note = f"the kubelet's CredentialProviderConfig does not count, the plugin's defaults do: {why}"
+    return Place(
+        config,
+        *entry,
+        note,
+        # Below --root the plugin knows no kubelet, and takes the usual kubeconfigs alone.
+        "" if root else kubeconfig,
+        # CRI-O's short_name_mode, or its default where there is no CRI-O.
+        runtime is None or runtime.short_name_mode.value != crio.DISABLED,
+        tuple(name for name, found in (("kubelet", kubelets), ("CRI-O", runtime)) if found is None),
+    )
+
+
+def find_settings(given: argparse.Namespace, place: Place) -> Settings:
     """The settings that the plugin would have: those of ``--config``, else of the file that the node's kubelet names.
 
     Raises:
-        UsageError: a flag that cannot be; a ``--config`` that cannot be used.
+        UsageError: a flag that cannot be.
         RefusedArguments: the plugin would refuse what the CredentialProviderConfig says.
     """
-    kubelets = _files_of_kubelet(given)
-    arguments, variables = _load_entry(given.config) if given.config else _load_usual_entry(kubelets.config)
-    environment = {**os.environ, **variables}
+    environment = {**os.environ, **place.variables}
     try:
-        settings.loads(arguments, variables)
+        settings.loads(place.arguments, place.variables)
     except UsageError as error:
-        raise RefusedArguments(error.message, error.hint, given.config or kubelets.config) from None
+        raise RefusedArguments(error.message, error.hint, place.config) from None
     own = [f"--{name}={text}" for name in FLAGS for text in _typed(given, name)]
-    found = settings.loads([*arguments, *own], environment)
+    found = settings.loads([*place.arguments, *own], environment)
+    settings.check_root(found)
     if given.mirror_registry:
         # Flags of a person go before those of the file; this one would be added to them.
         found.mirror_registry = settings.loads(own, {}).mirror_registry
     # The plugin asks its parent process, which this command is no child of.
-    found.kubeconfig = found.kubeconfig or kubelets.kubeconfig
+    found.kubeconfig = found.kubeconfig or place.kubeconfig
     # Nothing is kept by a command that only looks.
     found.cache_dir = ""
     return found
 
 
-class _Files(NamedTuple):
-    """Files that the node's kubelet names, where this machine knows them; else ""."""
-
-    config: str
-    kubeconfig: str
-
-
-def _files_of_kubelet(given: argparse.Namespace) -> _Files:
-    from ..doctor import kubelet
-    from ..doctor.tree import Tree
-
-    tree = Tree(given.root or "")
-    found = kubelet.find_kubelet(tree, os.sysconf("SC_CLK_TCK"), live=not given.root)
-    flags = [found.flag(name) if found is not None else None for name in (kubelet.PROVIDER_CONFIG, "kubeconfig")]
-    config, kubeconfig = (tree.real(f.value) if f is not None and tree.exists(f.value) else "" for f in flags)
-    # Below --root the plugin knows no kubelet, and takes the usual kubeconfigs alone.
-    return _Files(config, "" if given.root else kubeconfig)
+def assumed(given: argparse.Namespace, chosen: Settings, place: Place) -> str:
+    """What stands in for the parts of a node that are not here, "" on a node: a verdict is of another machine then."""
+    if not place.missing:
+        return ""
+    where = f"below {chosen.root}" if chosen.root else "on this machine"
+    taken = []
+    if "CRI-O" in place.missing:
+        taken.append(_registries_conf(chosen))
+    if place.config:
+        taken.append(f"the plugin's flags of {place.config}")
+    elif "kubelet" in place.missing:
+        own = any(_typed(given, n) or FLAGS_BY_NAME[n].variable in os.environ for n in FLAGS if n != "root")
+        taken.append("the flags given here, with the plugin's defaults" if own else "the plugin's defaults")
+    no_node = "this is no node that is known here: " if len(place.missing) > 1 else ""
+    return f"{no_node}no {' and no '.join(place.missing)} was found {where}; taken instead: {', and '.join(taken)}"
 
 
-def _enforces_short_names(given: argparse.Namespace) -> bool:
-    """CRI-O's short_name_mode on this machine, or its default where there is no CRI-O."""
-    from ..doctor import crio
-    from ..doctor.tree import Tree
-
-    found = crio.find_crio(Tree(given.root or ""), os.sysconf("SC_CLK_TCK"), live=not given.root)
-    return found is None or found.short_name_mode.value != crio.DISABLED
-
-
-def _load_usual_entry(path: str) -> tuple[list[str], dict[str, str]]:
-    """The same for the kubelet's file; what is wrong with it is told by the note on it, and in full by ``doctor``."""
+def _registries_conf(chosen: Settings) -> str:
+    """The files that are read where no CRI-O says which, in a few words."""
     try:
-        return _load_entry(path) if path else ([], {})
-    except UsageError:
-        return [], {}
-
-
-def _note_on_config(given: argparse.Namespace) -> list[str]:
-    """Where the plugin's arguments come from, if nobody said."""
-    path = "" if given.config else _files_of_kubelet(given).config
-    if not path:
-        return []
-    try:
-        _load_entry(path)
-    except UsageError as error:
-        why = error.message.removeprefix("--config: ")
-        return [f"the kubelet's CredentialProviderConfig does not count, the plugin's defaults do: {why}"]
-    return [f"the arguments of the plugin are those of {path}, which the kubelet names"]
+        search = registries.search_files(chosen.registries_conf, chosen.registries_conf_dir, chosen.root)
+    except ProviderError:
+        return registries.MAIN_FILE
+    absent = "" if os.path.exists(search.main) else " (not there)"
+    return f"{search.main}{absent}{' and its drop-ins' if search.drop_ins else ''}"
 
 
 def _typed(given: argparse.Namespace, name: str) -> list[str]:
@@ -269,7 +329,10 @@ def _read_or_stdin(path: str, flag: str, limit: int) -> bytes:
         return _read(path, flag, limit)
     if sys.stdin is None:
         raise UsageError(f"{flag}: standard input is closed")
-    return _bounded(sys.stdin.buffer, "standard input", flag, limit)
+    try:
+        return _bounded(sys.stdin.buffer, "standard input", flag, limit)
+    except OSError as error:
+        raise UsageError(f"{flag}: cannot read standard input: {error.strerror}") from None
 
 
 def _bounded(file: BinaryIO, name: str, flag: str, limit: int) -> bytes:
@@ -282,7 +345,7 @@ def _bounded(file: BinaryIO, name: str, flag: str, limit: int) -> bytes:
 # -- the pull ---------------------------------------------------------------------------------------------------------
 
 
-def find(given: argparse.Namespace, chosen: Settings) -> Pull:
+def find(given: argparse.Namespace, chosen: Settings, place: Place) -> Pull:
     """The pull that the command line names.
 
     The API server is asked for a token only if the decision needs the cluster; where there is none to be had,
@@ -294,8 +357,8 @@ def find(given: argparse.Namespace, chosen: Settings) -> Pull:
     """
     _check(given, chosen)
     found = _find(given, chosen)
-    enforcing = is_short_name(found.typed) and _enforces_short_names(given)
-    return found._replace(notes=(*_note_on_config(given), *found.notes), enforcing=enforcing)
+    notes = (place.note, *found.notes) if place.note else found.notes
+    return found._replace(notes=notes, enforcing=is_short_name(found.typed) and place.enforcing)
 
 
 def _find(given: argparse.Namespace, chosen: Settings) -> Pull:

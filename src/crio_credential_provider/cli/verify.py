@@ -4,12 +4,12 @@ What is asked, in which order and with which credential is ``explanation``'s (an
 registry answers is ``registryclient``'s verdict; what the kubelet hands over besides is found by ``handedover``. Knows
 the command line, and what these mean together: whose mistake it is that a pull fails.
 
-JSON is one object: ``verdict`` (``succeeds``, ``source``, ``text``, ``remedy``), ``image``, ``reference``,
-``namespace``, ``sources``, ``pluginError`` and ``notes``. Each source has ``name``, ``outcome`` (one of
-``registryclient.OUTCOMES``, or ``blocked``, ``left-out``, ``unknown``), ``cause``, ``evidence``, ``remedy``,
-``needed``, ``insecure``, ``credential`` (``from``, ``secret``, ``key``), ``scheme``, ``digest``, ``tokenService`` (its
-URL, where it is at fault), ``credentialSentTo`` and ``exchanges``; members that do not apply are null. ``from`` is
-``secret``, ``node``, ``node-helper`` or, where the kubelet hands it over, ``kubelet``.
+JSON is one object: ``assumed`` (what stands in for a node, null on one), ``verdict`` (``succeeds``, ``source``,
+``text``, ``remedy``), ``image``, ``reference``, ``namespace``, ``sources``, ``pluginError`` and ``notes``. Each source
+has ``name``, ``outcome`` (one of ``registryclient.OUTCOMES``, or ``blocked``, ``left-out``, ``unknown``), ``cause``,
+``evidence``, ``remedy``, ``needed``, ``insecure``, ``credential`` (``from``, ``secret``, ``key``), ``scheme``,
+``digest``, ``tokenService`` (its URL, where it is at fault), ``credentialSentTo`` and ``exchanges``; members that do
+not apply are null. ``from`` is ``secret``, ``node``, ``node-helper`` or, where the kubelet hands it over, ``kubelet``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,20 @@ from ..explanation import NODE, NODE_HELPER, SECRET, Explanation, NotAsked, Sour
 from ..registryclient import Verdict
 from . import handedover, pull
 from .handedover import HandedOver
-from .output import FAULT, OK, UNWELL, add_output, complain, make_parser, printable, sentence, serve, write, write_json
+from .output import (
+    FAULT,
+    OK,
+    UNWELL,
+    Parser,
+    add_output,
+    complain,
+    make_parser,
+    printable,
+    sentence,
+    serve,
+    write,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -94,6 +107,7 @@ class Report(NamedTuple):
     """All sources, and what the pull comes to.
 
     `serving` is the source that CRI-O will take the image from; `succeeds` is None where that cannot be known.
+    `assumed` is what stands in for a node, "" on one.
     """
 
     explained: Explanation
@@ -105,6 +119,7 @@ class Report(NamedTuple):
     text: str
     remedy: str
     notes: tuple[str, ...]
+    assumed: str
 
 
 def run(arguments: list[str]) -> int:
@@ -116,8 +131,7 @@ def run(arguments: list[str]) -> int:
     Returns:
         The exit status.
     """
-    given = parser().parse_args(arguments)
-    return serve("verify", lambda: _tell(given))
+    return serve("verify", lambda: _tell(parser().parse(arguments)))
 
 
 def _tell(given: argparse.Namespace) -> int:
@@ -131,7 +145,7 @@ def _tell(given: argparse.Namespace) -> int:
     return {True: OK, False: UNWELL, None: FAULT}[report.succeeds]
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line."""
     made = make_parser("verify", _DESCRIPTION, _EPILOG)
     pull.add_arguments(made)
@@ -148,8 +162,9 @@ def _verify(given: argparse.Namespace) -> Report:
     Raises:
         ProviderError: it cannot be known what the pull would ask for, or with what.
     """
-    chosen = pull.find_settings(given)
-    asked = pull.find(given, chosen)
+    place = pull.look(given)
+    chosen = pull.find_settings(given, place)
+    asked = pull.find(given, chosen, place)
     explained = explanation.explain(
         asked.request, chosen, asked.connect, asked.image, asked.typed, asked.notes, enforcing=asked.enforcing
     )
@@ -190,7 +205,10 @@ def _verify(given: argparse.Namespace) -> Report:
             )
     if not asked.typed and not asked.image.tag:
         notes.append("a recorded request tells neither tag nor digest: latest was asked for")
-    return Report(explained, reference, namespace, tuple(checked), serving, succeeds, text, remedy, tuple(notes))
+    assumed = pull.assumed(given, chosen, place)
+    return Report(
+        explained, reference, namespace, tuple(checked), serving, succeeds, text, remedy, tuple(notes), assumed
+    )
 
 
 def _is_own(source: Source, explained: Explanation) -> bool:
@@ -445,6 +463,7 @@ def as_json(report: Report) -> dict[str, Any]:
     explained = report.explained
     serving = report.serving
     return {
+        "assumed": report.assumed or None,
         "verdict": {
             "succeeds": report.succeeds,
             "source": serving.source.source.name if serving else None,
@@ -492,7 +511,8 @@ def _write_text(report: Report) -> None:
     def text(words: str, style: str = "") -> Text:
         return Text(printable(words), style=style, overflow="fold")
 
-    parts: list[RenderableType] = [text(sentence(report.text), _STYLES[report.succeeds])]
+    parts: list[RenderableType] = [text(sentence(report.assumed)), ""] if report.assumed else []
+    parts.append(text(sentence(report.text), _STYLES[report.succeeds]))
     if report.remedy:
         parts.append(text(sentence(f"To do: {report.remedy}")))
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
