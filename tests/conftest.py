@@ -10,7 +10,7 @@ import pytest
 
 from crio_credential_provider.demo.certificates import Authority, Identity
 from crio_credential_provider.demo.cluster import DNS_NAMES, ApiServer
-from node import MODULE, PROGRAM, TESTS, Node
+from node import COMMAND, PROGRAM, TESTS, Node
 
 ROOT = TESTS.parent
 
@@ -53,7 +53,7 @@ def node(make_node: NodeMaker, plugin: Path) -> Node:
 @pytest.fixture
 def module_node(make_node: NodeMaker) -> Node:
     """A node that runs the package from the source tree, where coverage can measure it."""
-    return make_node(*MODULE)
+    return make_node(*COMMAND)
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,11 @@ SOURCES = TESTS.parent / "src"
 # What the tests run as a process: $PROGRAM, a form that ships; else the package of the source tree, where coverage
 # measures it (the launcher's -IS shuts coverage out).
 PROGRAM = os.path.abspath(os.environ["PROGRAM"]) if os.environ.get("PROGRAM") else ""
-MODULE = (PROGRAM,) if PROGRAM else (sys.executable, "-m", "crio_credential_provider")
+COMMAND = (PROGRAM,) if PROGRAM else (sys.executable, "-m", "crio_credential_provider")
+ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HOME": "/root"}
+if not PROGRAM:
+    ENVIRONMENT |= {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
+    ENVIRONMENT["PYTHONPATH"] = str(SOURCES)
 
 NGINX = "docker.io/library/nginx"
 # sha256 of NGINX, as CRI-O names the file (docs/contracts.md, 2).
@@ -295,9 +299,8 @@ class Node:
     def start(self, *flags: str, env: Mapping[str, str] | None = None, **popen: Any) -> Started:
         """Runs the plugin as the kubelet does; its standard input is still open."""
         environment = {**self.environment, **(env or {})}
-        if self.command[: len(MODULE)] == list(MODULE):
-            environment |= {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
-            environment["PYTHONPATH"] = str(SOURCES)
+        if self.command[: len(COMMAND)] == list(COMMAND):
+            environment |= {**ENVIRONMENT, **(env or {})}
         process = subprocess.Popen(
             [*self.command, *self.flags, *flags],
             stdin=subprocess.PIPE,

@@ -18,7 +18,7 @@ from crio_credential_provider.demo.certificates import Authority, Identity, serv
 from crio_credential_provider.demo.cluster import ApiServer, Exchange, Fault
 from crio_credential_provider.endpoint import Endpoint
 from crio_credential_provider.errors import ClusterError
-from node import MODULE, NGINX_HASH, Node, Run, recorded_answer, recorded_request, request
+from node import COMMAND, NGINX_HASH, Node, Run, recorded_answer, recorded_request, request
 from servers import Behave, Peer, close_in_tls, half_a_server_hello, hang, refused_port, replaying, say, silent_port
 
 pytestmark = pytest.mark.process
@@ -622,7 +622,7 @@ def test_the_launcher_fails_alike(node: Node, cluster: ApiServer, alpha: str, na
 
 def test_short_names_do_not_turn_a_refusal_into_a_failed_pull(make_node: NodeMaker, cluster: ApiServer) -> None:
     """Where only a short name would reach a mirror, a namespace that grants nothing must still pull from docker.io."""
-    node = make_node(*MODULE)
+    node = make_node(*COMMAND)
     node.write_registries_conf(
         'unqualified-search-registries = ["quay.example"]\n'
         '[[registry]]\nlocation = "quay.example"\n[[registry.mirror]]\nlocation = "mirror.corp:5000"\n'

@@ -19,7 +19,7 @@ from crio_credential_provider.demo.certificates import Authority
 from crio_credential_provider.demo.cluster import ApiServer
 from crio_credential_provider.doctor import Given, examine
 from crio_credential_provider.doctor.finding import Finding
-from node import MODULE, NGINX, Node, request
+from node import COMMAND, NGINX, Node, request
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a node's files belong to root")
 
@@ -257,7 +257,7 @@ def entry(fault: Fault, root: str) -> str:
 @pytest.fixture
 def healthy(make_node: NodeMaker, cluster: ApiServer, authority: Authority) -> Iterator[Node]:
     """A control-plane node of kubeadm's kind."""
-    node = make_node(*MODULE)
+    node = make_node(*COMMAND)
     node.write_mirrors("docker.io", "mirror.corp:5000/hub")
     node.write_kubeconfig(cluster.url, authority.certificate_pem)
     identity = authority.issue("system:node:node1", organization="system:nodes", client=True)

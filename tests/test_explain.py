@@ -27,7 +27,19 @@ from conftest import NodeMaker
 from crio_credential_provider.cli import explain
 from crio_credential_provider.demo.certificates import Authority
 from crio_credential_provider.demo.cluster import ApiServer, Grant
-from node import MODULE, NGINX, NGINX_HASH, PROGRAM, SOURCES, Node, basic, bound_claims, jwt, recorded_request, request
+from node import (
+    COMMAND,
+    ENVIRONMENT,
+    NGINX,
+    NGINX_HASH,
+    PROGRAM,
+    Node,
+    basic,
+    bound_claims,
+    jwt,
+    recorded_request,
+    request,
+)
 
 pytestmark = pytest.mark.process
 
@@ -92,16 +104,21 @@ class Place:
             cluster.allow(namespace, "default")
 
     def run(self, *arguments: str) -> Done:
-        """In this process."""
-        out, err = io.StringIO(), io.StringIO()
+        """As $PROGRAM, else in this process."""
+        given = [*arguments, "--root", str(self.node.root)]
         before = self.files()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            try:
-                status = explain.run([*arguments, "--root", str(self.node.root)])
-            except SystemExit as stop:
-                status = int(stop.code or 0)
+        if PROGRAM:
+            ran = subprocess.run([PROGRAM, "explain", *given], capture_output=True, text=True, check=False)
+            done = Done(ran.returncode, ran.stdout, ran.stderr)
+        else:
+            out, err = io.StringIO(), io.StringIO()
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                try:
+                    status = explain.run(given)
+                except SystemExit as stop:
+                    status = int(stop.code or 0)
+            done = Done(status, out.getvalue(), err.getvalue())
         assert self.files() == before, "it only looks"
-        done = Done(status, out.getvalue(), err.getvalue())
         assert_clean(done.out + done.err)
         return done
 
@@ -153,7 +170,7 @@ def assert_clean(text: str) -> None:
 
 @pytest.fixture
 def place(make_node: NodeMaker, cluster: ApiServer) -> Place:
-    return Place(make_node(*MODULE, journald=False), cluster)
+    return Place(make_node(*COMMAND, journald=False), cluster)
 
 
 def secret(name: str, auths: Mapping[str, Any], namespace: str = "team-alpha", **members: Any) -> dict[str, Any]:
@@ -679,10 +696,10 @@ def test_a_pod_that_was_not_created_yet(place: Place) -> None:
     [
         ("kind: [", "neither JSON nor YAML"),
         ("kind: ConfigMap\nmetadata: {name: x}\n", "holds no Secret"),
-        ("[" * 100_000, "nested deeper than 64 at line 1"),
+        # Too deep; whether this program or libyaml says so first depends on how far ahead that one reads.
+        ("[" * 100_000, "neither JSON nor YAML: "),
         ("- " * 100_000, "nested deeper than 64 at line 1"),
-        # PyYAML without its C half, as in the self-contained form, meets a key that is too long before.
-        ("{a: " * 100_000, "a fault at line 1" if PROGRAM else "nested deeper than 64 at line 1"),
+        ("{a: " * 100_000, "neither JSON nor YAML: "),
         ('{"kind":"List","items":[' * 300 + "]}" * 300, "holds no Secret"),
         (f"{CANARY}: [{CANARY}\n", "neither JSON nor YAML"),
         ("\0", "neither JSON nor YAML"),
@@ -911,6 +928,7 @@ def test_wrong_usage(place: Place, arguments: list[str], words: str) -> None:
     assert words in done.err
 
 
+@pytest.mark.skipif(bool(PROGRAM), reason="calls are counted in this process")
 def test_the_kubelet_and_its_configuration_are_looked_up_once(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that what is told of the plugin's arguments is what they were."""
     from crio_credential_provider.cli import pull
@@ -1042,7 +1060,7 @@ def test_a_file_name_keeps_its_letters(place: Place) -> None:
 
 def command(place: Place, *arguments: str) -> list[str]:
     return [
-        *MODULE,
+        *COMMAND,
         "explain",
         "nginx:1.27",
         "-n",
@@ -1055,15 +1073,7 @@ def command(place: Place, *arguments: str) -> list[str]:
 
 
 def environment(**more: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
-    return {
-        **kept,
-        "PYTHONPATH": str(SOURCES),
-        "PATH": os.environ["PATH"],
-        "TERM": "xterm-256color",
-        "HOME": "/root",
-        **more,
-    }
+    return {**ENVIRONMENT, "TERM": "xterm-256color", **more}
 
 
 def on_terminal(place: Place, columns: int, **more: str) -> str:
@@ -1123,7 +1133,7 @@ def test_a_full_disk_is_told(place: Place) -> None:
 
 
 def test_standard_input_may_be_the_request_or_the_secrets(place: Place) -> None:
-    base = [*MODULE, "explain", "--root", str(place.node.root), "--output=json"]
+    base = [*COMMAND, "explain", "--root", str(place.node.root), "--output=json"]
     runs = (
         (["--request", "-"], recorded_request("request-static-pod"), 3),
         (["nginx", "-n", "team-alpha", "--secrets", "-"], json.dumps(secret("a", entry(MIRROR))).encode(), 0),
@@ -1148,7 +1158,7 @@ def test_an_encoding_that_lacks_a_letter(place: Place, encoding: str, shown: byt
 
 def test_the_help_has_examples_and_exit_statuses() -> None:
     done = subprocess.run(
-        [*MODULE, "explain", "--help"], capture_output=True, text=True, env=environment(), check=False
+        [*COMMAND, "explain", "--help"], capture_output=True, text=True, env=environment(), check=False
     )
     assert done.returncode == 0
     for words in ("Examples:", "Exit status:", "--secrets FILE", "--token-file FILE", "--config FILE", "-n NAMESPACE"):

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 import time
 import uuid
 from pathlib import Path
@@ -20,7 +19,7 @@ from crio_credential_provider import authfile, handoff, settings
 from crio_credential_provider.cli import gc
 from crio_credential_provider.handoff import Line
 from crio_credential_provider.pullintents import DIRECTORY
-from node import MODULE, NGINX, SOURCES, Node
+from node import COMMAND, ENVIRONMENT, NGINX, Node
 
 pytestmark = pytest.mark.process
 
@@ -75,9 +74,8 @@ class Place:
 
     def run(self, *arguments: str, **options: Any) -> Done:
         given = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-        environment = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
-        environment |= {"PYTHONPATH": str(SOURCES), **given.pop("env", {})}
-        command = [*MODULE, "gc", "--root", str(self.node.root), *arguments]
+        environment = ENVIRONMENT | given.pop("env", {})
+        command = [*COMMAND, "gc", "--root", str(self.node.root), *arguments]
         done = Done(subprocess.run(command, text=True, env=environment, check=False, timeout=60, **given))
         assert "canary" not in f"{done.out}{done.err}"
         return done
@@ -85,7 +83,7 @@ class Place:
 
 @pytest.fixture
 def place(make_node: NodeMaker) -> Place:
-    return Place(make_node(*MODULE, journald=False))
+    return Place(make_node(*COMMAND, journald=False))
 
 
 # -- what goes, and what stays -----------------------------------------------------------------------------------------
@@ -219,12 +217,11 @@ def test_an_awaited_image_s_orphan_goes_as_well(place: Place) -> None:
 def test_nothing_is_removed_before_it_was_told(place: Place, output: str) -> None:
     """Whoever reads the pipe has the list while every file is still there."""
     paths = [place.put(authfile.file_name("team-alpha", f"quay.io/x/app{n}"), 60) for n in range(1000)]
-    command = [*MODULE, "gc", "--root", str(place.node.root), "--output", output]
-    environment = {"PYTHONPATH": str(SOURCES)}
+    command = [*COMMAND, "gc", "--root", str(place.node.root), "--output", output]
     # A small pipe, which 1,000 paths do not fit into: the command stands still in the middle of its list.
     reading, writing = os.pipe()
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
-    with subprocess.Popen(command, stdout=writing, env=environment) as process, open(reading, "rb") as pipe:
+    with subprocess.Popen(command, stdout=writing, env=ENVIRONMENT) as process, open(reading, "rb") as pipe:
         os.close(writing)
         pipe.peek(1)
         time.sleep(0.3)
@@ -460,8 +457,7 @@ def test_the_help_has_examples_and_says_what_in_use_risks(place: Place) -> None:
 
 
 def test_the_program_lists_it() -> None:
-    command = [sys.executable, "-m", "crio_credential_provider", "--help"]
-    done = subprocess.run(command, env={"PYTHONPATH": str(SOURCES)}, capture_output=True, text=True, check=True)
+    done = subprocess.run([*COMMAND, "--help"], env=ENVIRONMENT, capture_output=True, text=True, check=True)
     assert re.search(r"^    gc +remove auth files", done.stdout, re.MULTILINE)
 
 

@@ -23,7 +23,7 @@ from crio_credential_provider.errors import ConfigError, ProviderError, UsageErr
 from crio_credential_provider.manifests.merge import merge
 from crio_credential_provider.manifests.providerconfig import Wanted
 from crio_credential_provider.registryclient import probe_manifest
-from node import MODULE, SOURCES, Node, Run, bound_claims, jwt, kubeconfig_yaml, request
+from node import COMMAND, ENVIRONMENT, Node, Run, bound_claims, jwt, kubeconfig_yaml, request
 from servers import replaying
 
 # Beyond Python's limit, within it and beyond a float, and just too large for what is meant.
@@ -46,7 +46,7 @@ def assert_told(run: Run, status: int = 1) -> None:
 
 @pytest.fixture
 def quick(make_node: NodeMaker) -> Node:
-    node = make_node(*MODULE)
+    node = make_node(*COMMAND)
     node.write_mirrors("docker.io", "mirror.corp:5000/hub")
     return node
 
@@ -173,11 +173,11 @@ def test_a_credential_provider_config(tmp_path: Path, key: str, digits: str) -> 
     except ProviderError as error:
         assert_short(str(error))
     done = subprocess.run(
-        [*MODULE, "doctor", "--config", tmp_path / "config.yaml"],
+        [*COMMAND, "doctor", "--config", tmp_path / "config.yaml"],
         capture_output=True,
         text=True,
         check=False,
-        env={"PYTHONPATH": str(SOURCES)},
+        env=ENVIRONMENT,
     )
     assert done.returncode == 3
     assert "Traceback" not in done.stderr and "Exceeds" not in done.stdout + done.stderr
