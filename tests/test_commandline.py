@@ -16,6 +16,8 @@ import pytest
 from crio_credential_provider.__main__ import COMMANDS
 from crio_credential_provider.settings import FLAGS
 
+pytestmark = pytest.mark.process
+
 NAME = "crio-credential-provider"
 SECRETS = '{"kind": "Secret", "metadata": {"name": "s"}, "type": "kubernetes.io/dockerconfigjson", "data": {}}'
 # Blocked, so that verify asks nobody.

@@ -21,7 +21,10 @@ from crio_credential_provider.doctor import Given, examine
 from crio_credential_provider.doctor.finding import Finding
 from node import COMMAND, NGINX, Node, request
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a node's files belong to root")
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.skipif(os.geteuid() != 0, reason="a node's files belong to root"),
+]
 
 CONFIG = "/etc/kubernetes/credential-provider.yaml"
 KUBECONFIG = "/etc/kubernetes/kubelet.conf"

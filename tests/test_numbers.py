@@ -26,6 +26,8 @@ from crio_credential_provider.registryclient import probe_manifest
 from node import COMMAND, ENVIRONMENT, Node, Run, bound_claims, jwt, kubeconfig_yaml, request
 from servers import replaying
 
+pytestmark = pytest.mark.process
+
 # Beyond Python's limit, within it and beyond a float, and just too large for what is meant.
 NUMBERS = {"5,000 digits": "9" * 5000, "4,000 digits": "9" * 4000, "20 digits": "9" * 20}
 KUBECONFIG, ENVIRONMENT_FILE = "etc/kubernetes/kubelet.conf", "etc/kubernetes/apiserver-url.env"
