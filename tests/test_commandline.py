@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -149,8 +150,11 @@ def test_a_signal_ends_a_command_with_its_own_status(
     os.mkfifo(place / "fifo")
     arguments = [str(plugin), command, "nginx", "-n", "a", "--secrets", "fifo"]
     # The writer's end opens once the program reads; it then waits for more.
-    pipe = subprocess.PIPE
-    with subprocess.Popen(arguments, cwd=place, stdout=pipe, stderr=pipe) as process, open(place / "fifo", "wb"):
+    pipe, reset = subprocess.PIPE, functools.partial(signal.signal, number, signal.SIG_DFL)  # as below nohup it is not
+    with (
+        subprocess.Popen(arguments, cwd=place, stdout=pipe, stderr=pipe, preexec_fn=reset) as process,
+        open(place / "fifo", "wb"),
+    ):
         time.sleep(0.1)
         process.send_signal(number)
         out, err = process.communicate(timeout=20)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import pty
@@ -277,7 +278,14 @@ def test_ended_by_a_signal_it_leaves_nothing(
     sleeper.chmod(0o755)
     command = [str(plugin), "demo", "--plugin", str(sleeper)]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, env=environment(scratch), stdout=pipe, stderr=pipe, text=True) as running:
+    with subprocess.Popen(
+        command,
+        env=environment(scratch),
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+        preexec_fn=functools.partial(signal.signal, number, signal.SIG_DFL),  # the tests may run below nohup
+    ) as running:
         wait_for(tmp_path / "pid")
         assert list(scratch.iterdir())
         running.send_signal(number)
