@@ -227,6 +227,14 @@ def check_sources(bench: Bench, case: Case, root: Path, flags: list[str]) -> Non
     given = case["input"]
     expected = case.get("expected_crio_5_38") or case["expected"]
     bench.set_secrets(secrets_for(expected["pull_sources"]))
+    if any(
+        name == "--registries-conf" and not Path(path).exists() for name, _, path in (f.partition("=") for f in flags)
+    ):
+        # The kubelet's flag is the operator's fault; a person's own is wrong usage.
+        told = bench.explain(root, given["image"], "-n", NAMESPACE, "--pod=web", *flags)
+        assert (told.status, told.report) == (2, None) and "no such file" in told.stderr
+        assert bench.run_plugin(root, request(given["image"], bench.token), flags).status == 1
+        return
     ran, told = bench.compare(root, request(given["image"], bench.token), *flags)
     if expected["error_class"] is not None and "go-laxer" not in case.get("toml", []):
         assert ran.status == 1
