@@ -290,6 +290,7 @@ def test_a_server_that_client_go_takes(root: Root, server: str, url: str) -> Non
         ("https://user:canary@a.example/x", "remove a user name from it"),
         ("https://a.example/x?y=z", "remove a query from it"),
         ("https://a.example#x", "remove a fragment from it"),
+        *((f"https://{host}", "which is not https://HOST") for host in ("[]:6443", "[:::]:1", "[.]:1", "[::1]6443")),
     ],
 )
 def test_a_server_that_is_refused_is_named_with_its_line(root: Root, server: str, words: str) -> None:
@@ -300,6 +301,13 @@ def test_a_server_that_is_refused_is_named_with_its_line(root: Root, server: str
         root.find()
     assert (caught.value.line, caught.value.message.startswith(f"{path}:{line} names")) == (line, True)
     assert words in str(caught.value) and "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize("flag", ["--kubeconfig", "--apiserver-env-file"])
+def test_what_is_not_a_regular_file_is_not_waited_for(root: Root, tmp_path: Path, flag: str) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(ConfigError, match=r"cannot read .*/fifo: not a regular file"):
+        root.find(flag, str(tmp_path / "fifo"))
 
 
 def test_without_a_current_context_the_contexts_are_named(root: Root) -> None:

@@ -940,6 +940,38 @@ def test_a_keeper_whose_intents_became_unknown_writes(ready: Node, alpha: str) -
     until(lambda: not processes_of(ready))
 
 
+def test_a_run_whose_intents_are_unknown_leaves_a_keeper(ready: Node, alpha: str) -> None:
+    """Another run has the turn and its file is still to be taken: nothing says that no pull comes for ours."""
+    path = put(ready)
+    noted = expect(ready)
+    assert ready.run(request(token=alpha), "--hand-off-timeout=300ms").entry["OUTCOME"] == "in-line"
+    noted.write_text("{")
+    os.utime(intents_of(ready))
+    before = path.read_bytes()
+    assert ready.run(request(token=alpha), "--hand-off-timeout=300ms").entry["OUTCOME"] == "in-line"
+    assert path.read_bytes() == before
+    path.unlink()
+    until(lambda: written(ready))
+    path.unlink()
+    until(lambda: written(ready))
+    until(lambda: not processes_of(ready))
+
+
+@pytest.mark.parametrize("_", range(5))
+def test_a_keeper_that_is_ended_late_reports_no_bug(ready: Node, alpha: str, _: int) -> None:
+    path = put(ready)
+    expect(ready)
+    assert ready.run(request(token=alpha), "--hand-off-timeout=200ms").entry["OUTCOME"] == "in-line"
+    (keeper,) = processes_of(ready)
+    path.unlink()
+    with contextlib.suppress(ProcessLookupError):
+        while processes_of(ready):
+            os.kill(keeper, signal.SIGTERM)
+    entry = last_entry(ready)
+    assert entry["OUTCOME"] in ("auth-file-written", "interrupted")
+    assert "internal error" not in entry["MESSAGE"]
+
+
 def test_a_keeper_s_fault_is_told(ready: Node, alpha: str) -> None:
     path = put(ready)
     expect(ready)

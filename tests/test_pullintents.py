@@ -170,14 +170,15 @@ def test_what_cannot_be_parsed_is_told_and_makes_the_rest_unknown(tmp_path: Path
 def test_what_cannot_be_read_is_told_and_makes_the_rest_unknown(tmp_path: Path, directory: Path) -> None:
     (directory / file_name("a")).mkdir()
     (directory / file_name("b")).symlink_to(file_name("b"))
+    os.mkfifo(directory / file_name("c"))
     (directory / file_name("gone")).symlink_to("nowhere")
     note(directory, "redis")
     intents = PullIntents(str(tmp_path))
     assert intents.repositories() == {HUB}
     # A file that is gone again is the ordinary end of an intent, and no problem.
-    assert len(intents.problems) == 2
+    assert len(intents.problems) == 3
     assert not intents.available()
-    assert all(file_name(name) in "\n".join(intents.problems) for name in "ab")
+    assert all(file_name(name) in "\n".join(intents.problems) for name in "abc")
 
 
 def test_an_intent_that_is_gone_before_it_is_read_is_no_unknown(tmp_path: Path, directory: Path) -> None:

@@ -425,6 +425,19 @@ def test_the_kubelet_tries_one_credential_after_the_other(place: Place) -> None:
     assert (done.status, done.report["sources"][0]["credential"]["from"]) == (0, "node")
 
 
+def test_a_short_name_of_another_registry_is_not_shown_the_credential_of_docker_hub(place: Place) -> None:
+    """The kubelet hands it over for docker.io/library/nginx; CRI-O shows it to the first search registry."""
+    host = place.mirror.host
+    registry = f'[[registry]]\nlocation = "{host}"\ninsecure = true\n'
+    place.node.write_registries_conf(f'unqualified-search-registries = ["{host}"]\n{registry}')
+    place.add_secret("mirror-creds", **{"docker.io": ("alpha", PASSWORD)})
+    done = place.verify_json("nginx:1.27", *WEB)
+    source = next(source for source in done.report["sources"] if source["name"].startswith(host))
+    assert (done.status, source["outcome"], source["credentialSentTo"]) == (1, "unknown", [])
+    assert "is not shown here to another registry" in source["evidence"]
+    assert [passed.user for passed in place.mirror.log if passed.user] == []
+
+
 def test_what_the_kubelet_hands_over_goes_before_helper_programs(place: Place) -> None:
     place.add_secret("mirror-creds", **{place.mirror.host: ("alpha", PASSWORD)})
     image = own_registry(place)

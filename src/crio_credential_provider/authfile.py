@@ -69,7 +69,9 @@ def write(directory: str, name: str, content: bytes) -> str:
                 os.fsync(file.fileno())
                 os.rename(temporary, path)
             except BaseException:
-                os.unlink(temporary)
+                # Gone where a signal came just after the rename.
+                if os.path.exists(temporary):
+                    os.unlink(temporary)
                 raise
     except OSError as error:
         raise AuthFileError(

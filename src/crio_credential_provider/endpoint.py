@@ -9,6 +9,7 @@ from __future__ import annotations
 import binascii
 import os
 
+from . import regularfile
 from .errors import ConfigError
 from .parsecache import ParseCache
 from .record import Record
@@ -41,7 +42,7 @@ DEFAULT = "the default: no kubeconfig and no apiserver-url.env was found, name o
 _MAX_SIZE = 4 * 1024 * 1024
 _MAX_SHOWN = 200
 
-_IPV6 = "0123456789abcdefABCDEF:."
+_HEX = "0123456789abcdefABCDEF"
 _BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
 _PATH = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~/%:@!$&'()*+,;="
 """What a path may be made of (RFC 3986): it becomes part of each request's first line."""
@@ -232,13 +233,14 @@ def _from_url(
             raise ConfigError(f"{named}, which is not {_FORM}", f"remove {what} from it", rule="kubeconfig")
     is_ipv6 = authority.startswith("[")
     host, _, port = authority.rpartition("]") if is_ipv6 else authority.partition(":")
-    port = port.removeprefix(":") if is_ipv6 else port
-    port = port or "443"
+    is_joined = not (is_ipv6 and port) or port.startswith(":")
+    port = (port.removeprefix(":") if is_ipv6 else port) or "443"
     host = host.removeprefix("[")
     if (
         not (_is_address(host) if is_ipv6 else _is_host(host))
         or not (port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536)
         or path.strip(_PATH)
+        or not is_joined
     ):
         raise ConfigError(f"{named}, which is not {_FORM}", rule="kubeconfig")
     if server_name and not _is_host(server_name) and not _is_address(server_name):
@@ -258,7 +260,19 @@ def _is_host(text: str) -> bool:
 
 
 def _is_address(text: str) -> bool:
-    return not text.strip(_IPV6)
+    """Whether the text is an IPv6 address without a zone (RFC 4291, 2.2): eight groups, of which :: stands for some."""
+    halves = text.split("::")
+    groups = [group for half in halves if half for group in half.split(":")]
+    if groups and "." in groups[-1] and not text.endswith(":"):
+        octets = groups.pop().split(".")
+        if len(octets) != 4 or not all(
+            octet.isascii() and octet.isdigit() and len(octet) < 4 and int(octet) < 256 for octet in octets
+        ):
+            return False
+        groups += ["0", "0"]
+    if len(halves) > 2 or not all(0 < len(group) <= 4 and not group.strip(_HEX) for group in groups):
+        return False
+    return len(groups) == 8 if len(halves) == 1 else len(groups) < 8
 
 
 def _shown_url(url: str) -> str:
@@ -287,8 +301,7 @@ def _from_environment_file(path: str, ca_file: str) -> Endpoint:
 
 def _read(path: str) -> bytes:
     try:
-        with open(path, "rb") as file:
-            data = file.read(_MAX_SIZE + 1)
+        data = regularfile.read(path, _MAX_SIZE + 1)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}", rule="io") from None
     if len(data) > _MAX_SIZE:

@@ -225,6 +225,11 @@ class HandOff:
             return True
         return False if self._intents.available() else None
 
+    def may_be_queued(self) -> bool:
+        """Whether a pull may come to this repository later than the kubelet has its answer: it is awaited, or some of
+        the intents that the kubelet keeps cannot be used."""
+        return self._intents.is_kept() and self.is_awaited() is not False
+
     def leave_keeper(self) -> bool:
         """Forks a process that stays in line after this run has answered.
 
@@ -246,6 +251,13 @@ class HandOff:
         except (ImportError, OSError):
             pass
         return os.fork() == 0
+
+    @staticmethod
+    def ignore_end() -> None:
+        """For a keeper whose outcome is decided: SIGTERM takes nothing from what it still has to log."""
+        import signal
+
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
     def become_keeper(self) -> None:
         """For the forked process: lets go of what is the run's. From now on SIGTERM raises ``Ended``."""

@@ -113,7 +113,7 @@ class _Run:
             refusal = ""
             # The second limit is for a node without room for a keeper: until then the turn may come, or there is room.
             for limit in (min(time.monotonic() + given.hand_off_timeout, latest), latest):
-                if turn.wait(limit) or not turn.is_awaited():
+                if turn.wait(limit) or not turn.may_be_queued():
                     break
                 refusal = self._leave_keeper(turn, name, resolution, content)
                 if not refusal:
@@ -172,12 +172,14 @@ class _Run:
         except ProviderError as error:
             self._tell(f"fault-{error.fault}", str(error), journal.ERROR)
         except handoff.Ended:
-            message = f"The keeper in line for the auth file for {_who(resolution)} was ended by SIGTERM"
-            self._tell("interrupted", message, journal.WARNING)
+            if not self._auth_file:
+                message = f"The keeper in line for the auth file for {_who(resolution)} was ended by SIGTERM"
+                self._tell("interrupted", message, journal.WARNING)
         except BaseException as error:
             self._tell("fault-bug", internal_error(error), journal.ERROR)
         finally:
             try:
+                turn.ignore_end()
                 self._log_whatever_happens()
             finally:
                 os._exit(OK)

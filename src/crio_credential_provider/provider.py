@@ -241,12 +241,11 @@ def _not_used(skipped: Sequence[Skipped]) -> str:
 
 def global_config(path: str) -> tuple[DockerConfig, tuple[str, ...]]:
     """The node's auth file. A broken one is told, and does not take the namespace's own credentials with it."""
-    from . import dockerconfig
+    from . import dockerconfig, regularfile
 
     nothing = dockerconfig.DockerConfig({}, {})
     try:
-        with open(path, "rb") as file:
-            data = file.read(_MAX_GLOBAL_AUTH_FILE + 1)
+        data = regularfile.read(path, _MAX_GLOBAL_AUTH_FILE + 1)
         if len(data) > _MAX_GLOBAL_AUTH_FILE:
             return nothing, (f"the global auth file {path} is left out: larger than {_MAX_GLOBAL_AUTH_FILE >> 20} MiB",)
         return dockerconfig.loads(data), ()

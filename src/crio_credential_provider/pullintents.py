@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 
-from . import native, reference
+from . import native, reference, regularfile
 from .errors import ProviderError
 
 TYPE_CHECKING = False
@@ -82,8 +82,8 @@ class PullIntents:
             if not name.startswith(_PREFIX) or name.endswith(_TEMPORARY):
                 continue
             try:
-                with open(os.path.join(self._directory, name), "rb") as file:
-                    found.add(reference.parse(_image(file.read(_MAX_SIZE))).name)
+                intent = regularfile.read(os.path.join(self._directory, name), _MAX_SIZE)
+                found.add(reference.parse(_image(intent)).name)
             except FileNotFoundError:
                 # The ordinary end of an intent.
                 continue

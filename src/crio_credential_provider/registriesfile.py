@@ -9,9 +9,7 @@ is asked, and for what, is ``registries``. Loaded by runs that find a file chang
 
 from __future__ import annotations
 
-import os
-
-from . import native, reference
+from . import native, reference, regularfile
 from .errors import ConfigError
 from .reference import ReferenceSyntaxError
 
@@ -58,19 +56,16 @@ class _Refused(ConfigError):
 def read(path: str, required: bool) -> bytes | None:
     """The file's content; None where it is missing and may be: dangling links count as missing."""
     try:
-        # A FIFO would block a plain open until somebody writes to it.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with open(descriptor, "rb") as file:
-            data = file.read(_MAX_FILE_SIZE + 1)
+        data = regularfile.read(path, _MAX_FILE_SIZE + 1)
     except FileNotFoundError as error:
         if required:
             raise unreadable(path, error) from None
         return None
     except OSError as error:
         raise unreadable(path, error) from None
-    if len(data or b"") > _MAX_FILE_SIZE:
+    if len(data) > _MAX_FILE_SIZE:
         raise ConfigError(f"{path} is larger than {_MAX_FILE_SIZE >> 20} MiB", "split or shorten it", rule="io")
-    return data or b""
+    return data
 
 
 def unreadable(path: str, error: OSError) -> ConfigError:

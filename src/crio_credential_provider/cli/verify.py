@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
     from ..dockerconfig import Credential
     from ..keyring import Choice
+    from ..reference import Reference
 
 BLOCKED, LEFT_OUT, UNKNOWN = "blocked", "left-out", "unknown"
 """Outcomes of sources that were not asked, or whose answer says nothing about the pull."""
@@ -223,6 +224,8 @@ def _ask_all(
 ) -> dict[str, tuple[Source, Verdict]]:
     """The verdict of every source that is to be asked, with what was shown there; all at the same time, as a dead one
     takes its whole deadline."""
+    assert explained.resolution is not None
+    image = explained.resolution.image
     of_node = _choices_of_node(explained)
     credentials = _credentials(explained, of_node)
     environment = _crio_environment() if not root else os.environ
@@ -235,6 +238,11 @@ def _ask_all(
         insecure = source.source.insecure
         try:
             shown = [(source, credentials.get(name) if source.origin else None)]
+            if handed and _is_own(source, explained) and host != image.domain:
+                verdict = registryclient.probe_registry(host, insecure=insecure, root=root, environment=environment)
+                kept = source._replace(origin=_KUBELET, secret=handed[0].secret, key=handed[0].key)
+                found[name] = kept, _kept_back(kept, verdict, image)
+                return
             if handed and _is_own(source, explained):
                 # The kubelet tries one after the other, the node's own last.
                 by = [(_KUBELET, *entry) for entry in handed]
@@ -266,6 +274,22 @@ def _ask_all(
     if failed:
         raise failed[0]
     return found
+
+
+def _kept_back(source: Source, verdict: Verdict, image: Reference) -> Verdict:
+    """Where a short name means another registry than the kubelet takes it for: CRI-O shows the credential all the same,
+    this command shows it to nobody but whom it is for."""
+    if verdict.outcome != registryclient.OK:
+        return verdict
+    return Verdict(
+        verdict.outcome,
+        f"a registry answers; CRI-O shows it the credential for {image.domain} that the kubelet hands over "
+        f"(secret {source.secret}), which is not shown here to another registry",
+        f"write the image with its registry, {source.source.name} or {image.name}",
+        scheme=verdict.scheme,
+        exchanges=verdict.exchanges,
+        undecided=True,
+    )
 
 
 def _choices_of_node(explained: Explanation) -> dict[str, Choice]:

@@ -579,7 +579,8 @@ class Client:
             case 10:
                 evidence, cause, remedy = "has expired", "expired", "renew it; or is this node's clock wrong?"
             case 62 | 64:
-                evidence, cause = f"is not for the name {url.host}", "wrong-name"
+                name = f"the name {url.host}" if self._shown(url) == url.shown else "that name"
+                evidence, cause = f"is not for {name}", "wrong-name"
                 remedy = "use one of the names in it, or have it issued for this one (as subject alternative name)"
             case _:
                 evidence = f"was not issued by a CA that this node trusts ({error.verify_message})"
