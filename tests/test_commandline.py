@@ -203,6 +203,23 @@ def test_a_path_that_leads_nowhere_is_named(plugin: Path, place: Path, flag: str
             assert done.err == f"{NAME} {arguments[0]}: {flag}: {path}: {words}\n"
 
 
+@pytest.mark.parametrize(
+    ("flag", "arguments"),
+    [
+        *((flag, arguments) for flag, users in NAMED.items() for arguments in users),
+        *(("--auth-dir", (command, *given)) for command, *given in (("gc",), ("explain", *PULL))),
+        *(("--kubernetes", (command,)) for command in ("doctor", "manifests")),
+    ],
+)
+def test_a_shell_variable_that_is_not_set_is_no_other_machine(
+    plugin: Path, place: Path, flag: str, arguments: tuple[str, ...]
+) -> None:
+    for given in ((flag, ""), (f"{flag}=",)):
+        done = run(plugin, place, *arguments, *given)
+        assert (done.status, done.out) == (2, "")
+        assert done.err == f"{NAME} {arguments[0]}: {flag}: is empty\n"
+
+
 def test_a_root_that_may_not_be_looked_into_is_named(plugin: Path, place: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root, to be somebody else")

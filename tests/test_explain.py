@@ -695,6 +695,8 @@ def test_a_pod_that_was_not_created_yet(place: Place) -> None:
     ("text", "words"),
     [
         ("kind: [", "neither JSON nor YAML"),
+        ("", "objects.yaml is empty: kubectl wrote nothing to it"),
+        (" \n", "objects.yaml is empty: kubectl wrote nothing to it"),
         ("kind: ConfigMap\nmetadata: {name: x}\n", "holds no Secret"),
         # Too deep; whether this program or libyaml says so first depends on how far ahead that one reads.
         ("[" * 100_000, "neither JSON nor YAML: "),

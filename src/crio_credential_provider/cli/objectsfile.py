@@ -136,8 +136,10 @@ def loads(data: bytes, origin: str) -> ObjectsFile:
     Raises:
         UsageError: neither, or no Secret, Pod or ServiceAccount in it.
     """
+    if not data.strip():
+        raise UsageError(f"{origin} is empty: kubectl wrote nothing to it", "it says why on stderr: is that Forbidden?")
     objects = [found for document in _documents(data, origin) for found in _objects(document)]
-    if not objects and data.strip():
+    if not objects:
         raise UsageError(
             f"{origin} holds no Secret, Pod or ServiceAccount",
             "kubectl -n NAMESPACE get secrets -o yaml writes what is needed",
