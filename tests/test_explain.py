@@ -645,10 +645,37 @@ def test_secrets_that_the_plugin_does_not_ask_for_are_told(place: Place) -> None
     assert (
         "secret opaque is of type Opaque: the plugin lists kubernetes.io/dockerconfigjson alone" in done.report["notes"]
     )
-    done = place.json("nginx", "-n", "team-gamma", "--secrets", place.write_objects(FORMS["list"](items)))
-    assert any(
-        "has no secret of namespace team-gamma; it has some of team-alpha, team-beta" in n for n in done.report["notes"]
+
+
+def test_secrets_of_another_namespace_are_told_in_the_headline(place: Place) -> None:
+    items = [secret("a", entry(MIRROR), space) for space in ("default", "team-alhpa")]
+    done = place.alpha("--secrets", place.write_objects(FORMS["list"](items)))
+    verdict = done.report["verdict"]
+    assert done.status == 3 and verdict["text"].endswith(
+        "has no secret of namespace team-alpha; it has some of default, team-alhpa; did you mean 'team-alhpa'?"
     )
+    assert verdict["remedy"].startswith("give -n the pod's namespace, or write the file with kubectl -n team-alpha get")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("--pod=wbe", "has no Pod team-alpha/wbe; it has db, web; did you mean 'web'?"),
+        ("--pod=other", "has no Pod team-alpha/other; it has db, web"),
+        ("--service-account=biulder", "has no ServiceAccount team-alpha/biulder; it has builder; did you mean"),
+    ],
+)
+def test_a_mistyped_pod_is_not_well(place: Place, given: str, words: str) -> None:
+    items = [
+        secret("a", entry(MIRROR)),
+        *({"kind": "Pod", "metadata": {"name": name, "namespace": "team-alpha"}, "spec": {}} for name in ("web", "db")),
+        {"kind": "ServiceAccount", "metadata": {"name": "builder", "namespace": "team-alpha"}},
+        {"kind": "Pod", "metadata": {"name": "wbe", "namespace": "team-beta"}, "spec": {}},
+    ]
+    path = place.write_objects(FORMS["list"](items))
+    for mode in ("namespace", "service-account", "pod")[: 3 if "pod" in given else 2]:
+        done = place.run("nginx", "-n", "team-alpha", given, "--secrets", path, f"--secrets-from={mode}")
+        assert (done.status, done.out) == (2, "") and words in done.err
 
 
 def test_the_file_may_say_whose_secrets_count(place: Place) -> None:
@@ -674,7 +701,8 @@ def test_the_file_may_say_whose_secrets_count(place: Place) -> None:
     assert done.report["secrets"]["skipped"] == [
         {"secret": "gone", "reason": "named in imagePullSecrets, but does not exist"}
     ]
-    # Without the pod: its service account's; without either: all.
+    # Without any pod: its service account's; without either: all.
+    path = place.write_objects(FORMS["list"](items))
     done = place.json("nginx", "-n", "team-alpha", "--pod=other", "--secrets", path, "--secrets-from=pod")
     assert "assumed to be all pull secrets of the file, by name" in done.report["notes"][0]
     assert done.report["secrets"]["looked"] == ["a", "b", "c"]
@@ -1053,8 +1081,8 @@ def test_many_secrets_and_tables_fit_on_a_screen(place: Place) -> None:
 def test_a_file_name_keeps_its_letters(place: Place) -> None:
     (place.node.root / "objects.yaml").write_text(json.dumps(secret("a", entry(MIRROR))))
     with contextlib.chdir(place.node.root):
-        out = place.run("nginx", "-n", "team-beta", "--secrets", "objects.yaml").out
-    assert "objects.yaml has no secret of namespace team-beta" in out
+        out = place.run("nginx", "-n", "team-alpha", "--pod=p", "--secrets-from=pod", "--secrets", "objects.yaml").out
+    assert "objects.yaml has no Pod team-alpha/p" in out
 
 
 # -- terminals and pipes ----------------------------------------------------------------------------------------------

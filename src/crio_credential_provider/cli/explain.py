@@ -118,7 +118,11 @@ def _explain(given: argparse.Namespace, place: pull.Place) -> Explanation:
     explained = explanation.explain(
         asked.request, chosen, asked.connect, image, asked.typed, asked.notes, enforcing=asked.enforcing
     )
-    return explained._replace(notes=(*explained.notes, *_notes_of_file(asked, explained)))
+    verdict = explained.verdict
+    if asked.offline is not None and asked.offline.lacks[0] and verdict.status == UNWELL:
+        text, remedy = asked.offline.lacks
+        verdict = verdict._replace(text=f"{verdict.text}. {text}", remedy=remedy)
+    return explained._replace(notes=(*explained.notes, *_notes_of_file(asked, explained)), verdict=verdict)
 
 
 def _notes_of_file(asked: Pull, explained: Explanation) -> Iterable[str]:

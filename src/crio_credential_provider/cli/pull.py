@@ -634,6 +634,9 @@ def _stand_in(account: ServiceAccount) -> str:
 
 def _account_of_file(given: argparse.Namespace, chosen: Settings, offline: ObjectsFile) -> ServiceAccount:
     """Whose pull it is, without asking anybody: the pod's service account is the one that the file says."""
+    for kind, name in ((objectsfile.POD, given.pod), (objectsfile.SERVICE_ACCOUNT, given.service_account)):
+        if name:
+            offline.check(kind, given.namespace, name)
     pod = offline.find(objectsfile.POD, given.namespace, given.pod) if given.pod else None
     if given.pod and pod is None and chosen.secrets_from == SERVICE_ACCOUNT:
         name = f"{given.namespace}/{given.pod}"
