@@ -34,6 +34,9 @@ USAGE_FAULT = 2
 UNWELL = 3
 """The command did its job, and what it found is not well: a pull that gets no credential, a broken node."""
 
+_NAMES_A_PLACE = ("FILE", "DIR", "PATH", "URL", "VERSION")
+"""What stands in the help for a value without which another place is taken."""
+
 WIDTH = 100
 """Columns where standard output is no terminal."""
 
@@ -97,7 +100,7 @@ class Parser(argparse.ArgumentParser):
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
         """A shell variable that is not set must not mean another machine than the one that was meant."""
-        if "" in arg_strings and action.option_strings and action.dest != "cache_dir":
+        if "" in arg_strings and action.metavar in _NAMES_A_PLACE and action.dest != "cache_dir":
             raise argparse.ArgumentError(action, "is empty")
         return super()._get_values(action, arg_strings)
 
