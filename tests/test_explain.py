@@ -1207,15 +1207,10 @@ match arguments[:2] == ["-n", "team-alpha"] and arguments[2:]:
     case ["get", "secret", name, "-o", output]:
         key = re.fullmatch(r"jsonpath=\\{\\.data\\.(.*)\\}", output)[1]
         sys.exit(print(objects[name]["data"][key.replace("\\\\.", ".")], end=""))
-    case ["delete", "secret", name, "--ignore-not-found"]:
-        objects.pop(name, None)
-    case ["create", "secret", "generic", name, *_]:
+    case ["create", "secret", "generic", name, *_] if name not in objects:
         data = {flags["--from-file"].removesuffix("=/dev/stdin"): base64.b64encode(sys.stdin.buffer.read()).decode()}
         made = {"kind": "Secret", "metadata": {"name": name, "namespace": "team-alpha"}, "data": data}
-        sys.exit(print(json.dumps(made | {"type": flags["--type"]})))
-    case ["replace", "--force", "-f", "-"] | ["apply", "-f", "-"]:
-        made = json.load(sys.stdin)
-        objects[made["metadata"]["name"]] = made
+        objects[name] = made | {"type": flags["--type"]}
     case ["create", "secret", "docker-registry", name, *_] if name not in objects:
         login = {m: flags[f"--docker-{m}"] for m in ("username", "password")}
         content = base64.b64encode(json.dumps({"auths": {flags["--docker-server"]: login}}).encode()).decode()
@@ -1268,6 +1263,18 @@ SPOILT: dict[str, tuple[str, str, bytes, str]] = {
         b'{"auths": {"mirror.corp:5000": {}}, "credsStore": "desktop"}',
         "its credsStore means that docker login left the password on the machine where it ran",
     ),
+    "two registries, one with a number": (
+        "",
+        ".dockerconfigjson",
+        b'{"auths": {"quay.io": {"auth": "YTpi"}, "mirror.corp:5000": {"auth": 5}}}',
+        "entry 2 of auths (mirror.corp:5000) must have strings as values",
+    ),
+    "two registries and a comma too many": (
+        "",
+        ".dockerconfigjson",
+        b'{"auths": {"quay.io": {"auth": "YTpi"}, "mirror.corp:5000": {"auth": "YTpi"},}}',
+        "not valid JSON",
+    ),
     "an auth in plain": ("", ".dockerconfigjson", b'{"auths": {"mirror.corp:5000": {"auth": "a:b"}}}', "in plain"),
     "an auth in the URL-safe alphabet": (
         "",
@@ -1300,8 +1307,8 @@ def test_the_secret_that_cannot_be_used_is_in_the_headline_and_what_is_to_be_don
     environment = {"PATH": f"{kubectl.parent}:{os.environ['PATH']}"}
     subprocess.run(["sh", "-ec", command[0]], env=environment, check=True, timeout=30)
     again = place.json(*arguments)
-    name = "spoilt-pull" if key in ("config.json", "pull-secret", "auth.json") else "spoilt"
-    assert (again.status, again.source(SOURCE)["credential"]["secret"]) == (0, name)
+    assert (again.status, again.source(SOURCE)["credential"]["secret"]) == (0, "spoilt-pull")
+    assert spoilt in json.loads(objects.read_text())["items"], "it may hold what others use"
 
 
 def test_what_others_may_need_is_not_deleted(place: Place) -> None:
@@ -1311,6 +1318,9 @@ def test_what_others_may_need_is_not_deleted(place: Place) -> None:
     objects = place.write_objects(json.dumps({"kind": "List", "items": [shared, broken]}))
     remedy = place.json("nginx:1.27", "-n", "team-alpha", "--secrets", objects).report["verdict"]["remedy"]
     assert "generic shared-pull" in remedy and "--force" not in remedy and "delete" not in remedy
+    objects = place.write_objects(FORMS["list"]([shared, secret("shared-pull", entry("quay.corp"))]))
+    remedy = place.json("nginx:1.27", "-n", "team-alpha", "--secrets", objects).report["verdict"]["remedy"]
+    assert "generic shared-pull-pull" in remedy
     objects = place.write_objects(json.dumps(broken))
     remedy = place.json("nginx:1.27", "-n", "team-alpha", "--secrets", objects).report["verdict"]["remedy"]
     assert "docker-registry NAME" in remedy and "delete" not in remedy
@@ -1335,6 +1345,26 @@ def test_a_pod_names_a_secret_that_is_not_there(place: Place, mode: str) -> None
     assert "secret gone is not used: named in imagePullSecrets, but does not exist" in done.report["verdict"]["text"]
     assert "create secret docker-registry gone " in done.report["verdict"]["remedy"]
     assert "delete" not in done.report["verdict"]["remedy"]
+
+
+@pytest.mark.parametrize("mode", ["pod", "service-account"])
+@pytest.mark.parametrize(
+    ("named", "remedy"), [(["regcerd"], " in place of regcerd"), ([], ""), (["regcred-quay"], "")], ids=str
+)
+def test_a_secret_that_nobody_names_has_the_key(place: Place, mode: str, named: list[str], remedy: str) -> None:
+    references = [{"name": name} for name in named]
+    metadata = {"namespace": "team-alpha", "name": "web"}
+    items = [
+        *(secret("regcred", entry(MIRROR)), secret("regcred-quay", entry("quay.corp"))),
+        {"kind": "Pod", "metadata": metadata, "spec": {"serviceAccountName": "web", "imagePullSecrets": references}},
+        {"kind": "ServiceAccount", "metadata": metadata, "imagePullSecrets": references},
+    ]
+    verdict = place.alpha("--secrets", place.write_objects(FORMS["list"](items)), f"--secrets-from={mode}").report[
+        "verdict"
+    ]
+    whose = "the pod" if mode == "pod" else "service account web"
+    assert f"Secret regcred has the key {MIRROR}: imagePullSecrets do not name it" in verdict["text"]
+    assert verdict["remedy"] == f"write regcred into the imagePullSecrets of {whose}{remedy}"
 
 
 def test_a_password_with_a_line_break_at_its_end_is_told(place: Place) -> None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from .. import authfile, credentialprovider, registries
 from ..errors import ProviderError
-from ..keyring import credential_of, oddities
+from ..keyring import oddities
 from ..provider import Resolution
 from ..settings import POD, SERVICE_ACCOUNT, Settings
+from . import unusable
 from .records import (
     NODE,
     NODE_HELPER,
@@ -218,14 +219,36 @@ def _remedy(resolution: Resolution, wanted: list[Source], settings: Settings, sp
         )
     if resolution.selection is None:
         return ""
-    again = _made_again(resolution, wanted, spoilt, account.namespace)
-    if again:
-        return again
     holders = {POD: "the pod", SERVICE_ACCOUNT: f"service account {account.name}"}
-    named = holders.get(settings.secrets_from)
+    named = holders.get(settings.secrets_from, "")
     where = f", named in the imagePullSecrets of {named}" if named else ""
-    create = _create(account.namespace, "NAME", host)
+    by_name = {secret.secret: secret for secret in spoilt}
+    missing = next((secret.secret for secret in by_name.values() if not secret.exists), "")
+    others = [other for source in wanted for other in source.others]
+    taken = {secret.name for secret in resolution.secrets}.union(by_name)
+    for other in others:
+        copied = by_name.get(other.secret)
+        if other.flawed or copied is None:
+            continue
+        if copied.content is None:
+            instead = f" in place of {missing}" if missing else ""
+            return f"write {other.secret} into the imagePullSecrets of {named}{instead}"
+        command = unusable.copy(other.secret, copied.content, _free(other.secret, taken), account.namespace)
+        return f"make a pull secret of what secret {other.secret} holds{where}: {command}"
+    meant = [other.secret for other in others if other.flawed]
+    if not others:
+        meant += [secret.secret for secret in by_name.values() if secret.keyring is None and secret.was_meant]
+    if meant and meant[0] == missing:
+        return f"make secret {missing}, with a key for {host}: {_create(account.namespace, missing, host)}"
+    create = _create(account.namespace, shlex.quote(_free(meant[0], taken)) if meant else "NAME", host)
     return f"{_mended_key(source)}give the namespace a pull secret with a key for {host}{where}: {create}"
+
+
+def _free(name: str, taken: Container[str]) -> str:
+    """A name for a secret in place of another, which stays: it may hold what others use."""
+    while name in taken:
+        name += "-pull"
+    return name
 
 
 def _create(namespace: str, name: str, host: str) -> str:
@@ -233,27 +256,6 @@ def _create(namespace: str, name: str, host: str) -> str:
         f"kubectl -n {namespace} create secret docker-registry {name} --docker-server={host} --docker-username=USER "
         "--docker-password=PASSWORD"
     )
-
-
-def _made_again(resolution: Resolution, wanted: list[Source], spoilt: Iterable[Unusable], namespace: str) -> str:
-    """How to make that secret again which was meant to serve; "" where there is none, or it has other entries."""
-    by_name = {secret.secret: secret for secret in spoilt}
-    others = [other for source in wanted for other in source.others]
-    for other in others:
-        if not other.flawed and other.secret in by_name and by_name[other.secret].remedy:
-            return by_name[other.secret].remedy
-    useful = {
-        secret.name for secret in resolution.secrets if any(credential_of(e)[0] for e in secret.config.auths.values())
-    }
-    names = [other.secret for other in others if other.flawed and other.secret not in useful]
-    if not others:
-        names += [secret.secret for secret in by_name.values() if secret.keyring is None and secret.was_meant]
-    if not names:
-        return ""
-    exists = names[0] not in by_name or by_name[names[0]].exists
-    delete = f"kubectl -n {namespace} delete secret {shlex.quote(names[0])} --ignore-not-found && " if exists else ""
-    create = _create(namespace, shlex.quote(names[0]), wanted[0].host)
-    return f"make secret {names[0]}{' again' if exists else ''}, with a key for {wanted[0].host}: {delete}{create}"
 
 
 def _mended_key(source: Source) -> str:
