@@ -318,7 +318,7 @@ def test_a_broken_configuration_is_the_plugins_own_fault(place: Place) -> None:
     assert done.status == 3
     assert done.report["plugin"]["outcome"] == "fault-config"
     assert "10-bad.conf:1: not valid TOML" in done.report["verdict"]["text"]
-    assert done.report["verdict"]["remedy"].endswith("10-bad.conf:1")
+    assert done.report["verdict"]["remedy"].endswith("10-bad.conf:1 write [[registry]]")
     states = {os.path.basename(file["path"]): file["state"] for file in done.report["registries"]["files"]}
     assert states["registries.conf"] == "read"
     assert states["10-bad.conf"].startswith("line 1: not valid TOML")
@@ -395,7 +395,9 @@ def test_auth_files_that_crio_does_not_read(place: Place) -> None:
     assert "CRI-O reads no auth file" in done.report["verdict"]["text"]
     assert any("reads no auth file at all" in step for step in done.report["then"])
     assert f"first it asks {SOURCE} with what docker-credential-other has" in done.report["then"]
-    assert "add containers-auth.json to credential-helpers" in done.report["verdict"]["remedy"]
+    assert 'registries.conf:1 write credential-helpers = ["containers-auth.json", "other"]' in str(
+        done.report["verdict"]["remedy"]
+    )
 
 
 def test_the_nodes_own_credential_counts(place: Place) -> None:
@@ -1376,6 +1378,8 @@ def test_a_password_with_a_line_break_at_its_end_is_told(place: Place) -> None:
         "it is used as it is"
     ]
     assert done.report["verdict"]["remedy"].startswith("if it is refused there, write the credential")
+    empty = place.write_objects(json.dumps(secret("empty", {MIRROR: {"auth": basic("user", "")}})))
+    assert place.alpha("--secrets", empty).report["verdict"]["remedy"].endswith("in secret empty with one")
 
 
 def test_an_auth_without_padding_is_told(place: Place) -> None:
@@ -1407,7 +1411,36 @@ def test_a_mirror_whose_host_is_none_is_the_only_one(place: Place) -> None:
         "digits, '-' and '.' alone",
     )
     conf = place.node.root / "etc/containers/registries.conf"
-    assert done.report["verdict"]["remedy"] == f"correct the location of the table at {conf}:2: 'hub_cache.corp'"
+    assert done.report["verdict"]["remedy"] == f"correct the location at {conf}:5: 'hub_cache.corp'"
+
+
+def test_no_port_is_above_65535(place: Place) -> None:
+    place.node.write_registries_conf(CONF.replace(":5000", ":500000"))
+    verdict = place.alpha().report["verdict"]
+    assert verdict["text"].endswith("no port is above 65535: 'mirror.corp:500000'")
+    assert f"{place.node.root}/etc/containers/registries.conf:8" in verdict["remedy"]
+
+
+@pytest.mark.parametrize("limit", ['pull-from-mirror = "digest-only"', "mirror-by-digest-only = true"])
+def test_why_a_pull_by_tag_asks_no_mirror_is_in_the_headline(place: Place, limit: str) -> None:
+    tables = ['[[registry]]\nlocation = "docker.io"\n', f'[[registry.mirror]]\nlocation = "{MIRROR}"\n']
+    tables["pull-from" in limit] += f"{limit}\n"
+    place.node.write_registries_conf("".join(tables))
+    verdict = place.json("docker.io/team/app:1", "-n", "team-alpha", "--pod=web").report["verdict"]
+    line = "".join(tables).splitlines().index(limit) + 1
+    assert verdict["text"] == (
+        f"This pull asks no mirror: {MIRROR}/team/app serves pulls by digest alone, by {limit} at "
+        f"{place.node.root}/etc/containers/registries.conf:{line}"
+    )
+
+
+def test_the_port_may_be_wrong_in_registries_conf_as_well(place: Place) -> None:
+    place.node.write_registries_conf(CONF.replace(":5000", ""))
+    verdict = place.alpha().report["verdict"]
+    conf = f"{place.node.root}/etc/containers/registries.conf:8"
+    assert f'if that is the mirror\'s port, in {conf} write location = "{MIRROR}/hub"' in verdict["remedy"]
+    place.node.write_registries_conf(CONF)
+    assert place.alpha().status == 0
 
 
 def test_an_image_whose_host_is_none(place: Place) -> None:

@@ -105,7 +105,7 @@ def explain(
     spoilt = unusable.find(seen, resolution, request.token, settings)
     found = tuple(sources.find_sources(resolution, settings, error, asked, image, typed, spoilt))
     auth_file = outcome.auth_file(resolution, settings)
-    verdict = outcome.verdict(resolution, error, found, asked, settings, spoilt, configured.match)
+    verdict = outcome.verdict(resolution, error, found, asked, settings, spoilt, configured)
     return Explanation(
         typed=typed,
         image=image or resolution.image,

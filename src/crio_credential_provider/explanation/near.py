@@ -18,6 +18,7 @@ _HUB = ("docker.io", "index.docker.io", "registry-1.docker.io", "hub.docker.com"
 _ALIKE = 0.85
 """Share of letters in common from which a host is taken for a misspelling; one letter of seven or more."""
 
+PORT_COUNTS = "the port counts"
 _NO_GLOB = "a path has no wildcard: it serves all that lies below it"
 
 Near = tuple[int, str]
@@ -44,7 +45,7 @@ def why_table(prefix: str, name: str) -> Near | None:
     if host == "docker.io" and its_host in _HUB:
         return 3, f"images of Docker Hub are named docker.io, not {its_host}"
     if its_host.partition(":")[0] == host.partition(":")[0]:
-        return 4, f"the port counts: the image's registry is {host}"
+        return 4, f"{PORT_COUNTS}: the image's registry is {host}"
     return None
 
 
@@ -94,7 +95,7 @@ def why_key(key: str, repository: str, image_host: str) -> Near | None:
     if "*" in its_host:
         return _why_glob(its_host, its_path, host, path)
     if its_host.partition(":")[0] == host.partition(":")[0]:
-        return 2, f"the port counts: write {host}"
+        return 2, f"{PORT_COUNTS}: write {host}"
     if SequenceMatcher(None, its_host, host).ratio() >= _ALIKE:
         return 4, f"{its_host} is spelled like {host}, but not the same: write {host}"
     return None
@@ -159,7 +160,7 @@ def _why_glob(its_host: str, its_path: str, host: str, path: str) -> Near | None
         )
     pattern = its_host.partition(":")[0]
     if keyring.matches_host(pattern, host.partition(":")[0]):
-        return 2, f"the port counts: write {pattern}{host[len(host.partition(':')[0]) :]}"
+        return 2, f"{PORT_COUNTS}: write {pattern}{host[len(host.partition(':')[0]) :]}"
     if host.partition(":")[0].endswith(pattern.lstrip("*")) and pattern.startswith("*"):
         return 3, f"a * stands for one label of a host: write {host}"
     return None

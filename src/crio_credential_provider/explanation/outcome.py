@@ -13,7 +13,8 @@ from ..errors import ProviderError
 from ..keyring import oddities
 from ..provider import Resolution
 from ..settings import POD, SERVICE_ACCOUNT, Settings
-from . import unusable
+from . import near, tables, unusable
+from .near import split_key
 from .records import (
     NODE,
     NODE_HELPER,
@@ -26,6 +27,7 @@ from .records import (
     Match,
     NotAsked,
     Source,
+    Tables,
     Verdict,
     own_hosts,
     shown_key,
@@ -138,7 +140,7 @@ def verdict(
     asked: Asked,
     settings: Settings,
     spoilt: Iterable[Unusable],
-    match: Match | None,
+    configured: Tables,
 ) -> Verdict:
     """Well where a place that wants a credential of the namespace gets one, or there is no such place."""
     if error is not None:
@@ -151,14 +153,14 @@ def verdict(
     dead = [source for source in usual if source.is_open and not source.is_reachable]
     wanted = [source for source in usual if source.is_wanted and source.is_reachable]
     if dead and not wanted:
-        return _verdict_of_dead(dead[0], match)
+        return _verdict_of_dead(dead[0], configured.match)
     if not wanted:
-        return Verdict(WELL, _why_none_needed(resolution, sources))
+        return Verdict(WELL, _why_none_needed(resolution, sources, configured.match))
     served = [source for source in wanted if source.origin]
     if not served:
         reason = resolution.reason or _first_reason(wanted)
         text = f"{_names(wanted)} without a credential: {reason}{_nearest(wanted, reason, spoilt)}"
-        return Verdict(UNWELL, f"CRI-O asks {text}", _remedy(resolution, wanted, settings, spoilt))
+        return Verdict(UNWELL, f"CRI-O asks {text}", _remedy(resolution, wanted, settings, spoilt, configured))
     first = served[0]
     late = "" if first is wanted[0] else f"; {wanted[0].source.name}, which CRI-O asks before it, gets none"
     if dead:
@@ -167,9 +169,14 @@ def verdict(
     for choice in resolution.selection.choices if resolution.selection is not None else ():
         if choice.source.name == first.source.name and choice.secret and (odd := oddities(choice.credential)):
             text += f"; {odd[0]}"
-            remedy = (
-                f"if it is refused there, write the credential for {first.host} in secret {choice.secret} without that"
-            )
+            better = "with one" if odd[0].endswith("is empty") else "without that"
+            remedy = f"if it is refused there, write the credential for {first.host} in secret {choice.secret} {better}"
+    host, _, path = first.source.location.partition("/")
+    version, _, rest = path.partition("/")
+    if version in ("v1", "v2") and not remedy:
+        text += f"; its location has /{version}/, and CRI-O puts a /v2/ of its own before that: /v2/{version}/"
+        meant = f'location = "{host}/{rest}"'.replace('/"', '"')
+        remedy = f"if that is not found there, in {tables.place(configured.match, first.source.location)} write {meant}"
     return Verdict(WELL, text, remedy)
 
 
@@ -186,13 +193,15 @@ def _first_reason(wanted: list[Source]) -> str:
 
 
 def _why_dead(source: Source) -> str:
+    if source.is_port_too_high:
+        return f"no port is above 65535: {source.host!r}"
     return f"{source.host!r} is not a host name, which has letters, digits, '-' and '.' alone"
 
 
 def _verdict_of_dead(source: Source, match: Match | None) -> Verdict:
     """Of a pull whose only place besides the image's own, or whose own, has no host."""
-    where = f" of the table at {match.table.file}:{match.table.line}" if match is not None and match.table.line else ""
-    remedy = f"correct the location{where}: {source.host!r}" if source.source.location else "correct the pod's image"
+    where = tables.place(match, source.source.location)
+    remedy = f"correct the location at {where}: {source.host!r}" if match is not None else "correct the pod's image"
     return Verdict(UNWELL, f"CRI-O cannot connect to {source.source.name}: {_why_dead(source)}", remedy)
 
 
@@ -206,12 +215,20 @@ def _nearest(wanted: list[Source], reason: str, spoilt: Iterable[Unusable]) -> s
     return f". Secret {others[0].secret} has the key {shown_key(others[0].key)}: {others[0].why}" if others else ""
 
 
-def _remedy(resolution: Resolution, wanted: list[Source], settings: Settings, spoilt: Iterable[Unusable]) -> str:
+def _remedy(
+    resolution: Resolution,
+    wanted: list[Source],
+    settings: Settings,
+    spoilt: Iterable[Unusable],
+    configured: Tables,
+) -> str:
     """A secret that would do, where secrets were looked for; else what keeps them from being looked for."""
     account, config, source = resolution.account, resolution.config, wanted[0]
     host = source.host
     if config is not None and registries.AUTH_FILE_HELPER not in config.credential_helpers:
-        return f"add {registries.AUTH_FILE_HELPER} to credential-helpers in registries.conf, and reload CRI-O"
+        helpers = ", ".join(f'"{name}"' for name in (registries.AUTH_FILE_HELPER, *config.credential_helpers))
+        place = tables.place_of_helpers(configured.files)
+        return f"in {place} write credential-helpers = [{helpers}], and reload CRI-O"
     if account is None:
         return (
             f"for a static pod give the node's own auth file {settings.global_auth_file} a key for {host}; for any "
@@ -241,7 +258,8 @@ def _remedy(resolution: Resolution, wanted: list[Source], settings: Settings, sp
     if meant and meant[0] == missing:
         return f"make secret {missing}, with a key for {host}: {_create(account.namespace, missing, host)}"
     create = _create(account.namespace, shlex.quote(_free(meant[0], taken)) if meant else "NAME", host)
-    return f"{_mended_key(source)}give the namespace a pull secret with a key for {host}{where}: {create}"
+    mended = _mended_key(source, configured.match)
+    return f"{mended}give the namespace a pull secret with a key for {host}{where}: {create}"
 
 
 def _free(name: str, taken: Container[str]) -> str:
@@ -258,16 +276,34 @@ def _create(namespace: str, name: str, host: str) -> str:
     )
 
 
-def _mended_key(source: Source) -> str:
+def _mended_key(source: Source, match: Match | None) -> str:
     """What the nearest miss should be, where its reason tells."""
     nearest = source.others[0] if source.others else None
     if nearest is None or ": write " not in nearest.why:
         return ""
     meant = nearest.why.rpartition(": write ")[2]
-    return f"in secret {nearest.secret} write the key {meant} in place of {shown_key(nearest.key)}; or "
+    remedy = f"in secret {nearest.secret} write the key {meant} in place of {shown_key(nearest.key)}; or "
+    its_host, location = split_key(nearest.key)[0], source.source.location
+    if near.PORT_COUNTS in nearest.why and "*" not in its_host and location.startswith(source.host):
+        right = f'location = "{its_host}{location[len(source.host) :]}"'
+        remedy += f"if that is the mirror's port, in {tables.place(match, location)} write {right}; or "
+    return remedy
 
 
-def _why_none_needed(resolution: Resolution, sources: tuple[Source, ...]) -> str:
-    if any(source.is_wanted for source in sources):
-        return "This pull asks no mirror: those that registries.conf has for the image are for other pulls"
+def _only(source: Source, match: Match | None) -> str:
+    """Which pulls a mirror serves alone, by what in which line."""
+    if match is None or len(source.source.kinds) != 1:
+        return ""
+    kind, location, key = source.source.kinds[0], source.source.location, "mirror-by-digest-only"
+    if match.registry.mirror_by_digest_only:
+        location, value = match.registry.location, "true"
+    else:
+        key, value = "pull-from-mirror", f'"{kind}-only"'
+    return f"serves pulls by {kind} alone, by {key} = {value} at {tables.place(match, location, key)}"
+
+
+def _why_none_needed(resolution: Resolution, sources: tuple[Source, ...], match: Match | None) -> str:
+    for source in sources:
+        if source.is_wanted:
+            return f"This pull asks no mirror: {source.source.name} {_only(source, match) or 'is for other pulls'}"
     return f"The plugin has nothing to do: {resolution.reason}" if resolution.reason else "No mirror is asked"

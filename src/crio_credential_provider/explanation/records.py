@@ -114,7 +114,12 @@ class Source(NamedTuple):
     @property
     def is_reachable(self) -> bool:
         """Whether there is a host to connect to: CRI-O takes ``hub_cache.corp/app`` for a name without one."""
-        return reference.is_domain(self.host)
+        return reference.is_domain(self.host) and not self.is_port_too_high
+
+    @property
+    def is_port_too_high(self) -> bool:
+        digits = self.host.partition(":")[2].lstrip("0")
+        return digits.isdigit() and (len(digits) > 5 or int(digits) > 65535)
 
 
 class AuthFile(NamedTuple):
