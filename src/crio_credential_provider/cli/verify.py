@@ -196,6 +196,8 @@ def _verify(given: argparse.Namespace) -> Report:
             serving = found
     succeeds = _succeeds(checked)
     text, remedy = _conclusion(explained, checked, serving, reference)
+    if asked.offline is not None and asked.offline.lacks[0] and not succeeds:
+        text += f". {asked.offline.lacks[0]}"
     notes = [*explained.notes, *resolution.warnings]
     if not isinstance(handed, str) and any(found.source.origin == _KUBELET for found in checked):
         account = resolution.account
@@ -309,7 +311,7 @@ def _check(source: Source, verdict: Verdict | None, needed: bool, namespace: str
     if source.source.blocked:
         return Checked(source, BLOCKED, "CRI-O does not ask it: it is blocked in registries.conf", "", None, False)
     if not source.is_reachable:
-        evidence = f"CRI-O cannot connect: {source.host!r} is not a host name"
+        evidence = f"CRI-O cannot connect: {source.why_unreachable}"
         return Checked(source, LEFT_OUT, evidence, "", None, False)
     if verdict is None:
         return Checked(source, LEFT_OUT, "CRI-O fails this pull before it asks", "", None, False)

@@ -86,7 +86,7 @@ def steps(resolution: Resolution, sources: Iterable[Source], auth_file: AuthFile
         if source.is_reachable:
             yield f"{when} it asks {name}{_which_kinds(source)} {_shown_at(source, config)}"
         else:
-            yield f"{when} it tries {name}, and cannot connect: {_why_dead(source)}"
+            yield f"{when} it tries {name}, and cannot connect: {source.why_unreachable}"
     for source in perhaps:
         name, short_name = source.source.name, source.source.short_name
         yield f"only where the pod spells the short name {short_name}, it asks {name} {_shown_at(source, config)}"
@@ -164,7 +164,7 @@ def verdict(
     first = served[0]
     late = "" if first is wanted[0] else f"; {wanted[0].source.name}, which CRI-O asks before it, gets none"
     if dead:
-        late += f"; to {dead[0].source.name} it cannot connect: {_why_dead(dead[0])}"
+        late += f"; to {dead[0].source.name} it cannot connect: {dead[0].why_unreachable}"
     text, remedy = f"CRI-O asks {first.source.name} {_shown_at(first, resolution.config)}{late}", ""
     for choice in resolution.selection.choices if resolution.selection is not None else ():
         if choice.source.name == first.source.name and choice.secret and (odd := oddities(choice.credential)):
@@ -192,17 +192,11 @@ def _first_reason(wanted: list[Source]) -> str:
     return next((source.reason for source in wanted if source.reason), "none was looked for")
 
 
-def _why_dead(source: Source) -> str:
-    if source.is_port_too_high:
-        return f"no port is above 65535: {source.host!r}"
-    return f"{source.host!r} is not a host name, which has letters, digits, '-' and '.' alone"
-
-
 def _verdict_of_dead(source: Source, match: Match | None) -> Verdict:
     """Of a pull whose only place besides the image's own, or whose own, has no host."""
     where = tables.place(match, source.source.location)
     remedy = f"correct the location at {where}: {source.host!r}" if match is not None else "correct the pod's image"
-    return Verdict(UNWELL, f"CRI-O cannot connect to {source.source.name}: {_why_dead(source)}", remedy)
+    return Verdict(UNWELL, f"CRI-O cannot connect to {source.source.name}: {source.why_unreachable}", remedy)
 
 
 def _nearest(wanted: list[Source], reason: str, spoilt: Iterable[Unusable]) -> str:

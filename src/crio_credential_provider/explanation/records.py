@@ -113,13 +113,16 @@ class Source(NamedTuple):
 
     @property
     def is_reachable(self) -> bool:
-        """Whether there is a host to connect to: CRI-O takes ``hub_cache.corp/app`` for a name without one."""
-        return reference.is_domain(self.host) and not self.is_port_too_high
+        return not self.why_unreachable
 
     @property
-    def is_port_too_high(self) -> bool:
+    def why_unreachable(self) -> str:
+        """Why there is no host to connect to: CRI-O takes ``hub_cache.corp/app`` for a name without one."""
+        if not reference.is_domain(self.host):
+            return f"{self.host!r} is not a host name, which has letters, digits, '-' and '.' alone"
         digits = self.host.partition(":")[2].lstrip("0")
-        return digits.isdigit() and (len(digits) > 5 or int(digits) > 65535)
+        is_too_high = len(digits) > 5 or int(digits or 0) > 65535
+        return f"no port is above 65535: {self.host!r}" if is_too_high else ""
 
 
 class AuthFile(NamedTuple):
