@@ -310,6 +310,16 @@ def test_what_stands_in_for_a_node_is_told_first(
         ("--secrets-form pod", "unknown flag '--secrets-form'; did you mean '--secrets-from'?"),
         ("-secrets-from=pod", "unknown flag '-secrets-from'; did you mean '--secrets-from'?"),
         ("--deadlin=5s", "unknown flag '--deadlin'; did you mean '--deadline'?"),
+        ("-v", "unknown flag '-v'; did you mean '--version'?"),
+        (
+            "explain help",
+            "explain: -n NAMESPACE is missing: the pull secrets are those of the pod's namespace; --help has examples",
+        ),
+        (
+            "explain https://docker.io/Nginx:V1 -n a",
+            "explain: IMAGE: the repository in 'https://docker.io/Nginx:V1' must be lower case; "
+            "did you mean 'docker.io/nginx:V1'?",
+        ),
         ("--xyzzy", "unknown flag '--xyzzy'; --help lists the flags and commands"),
         ("--log-level debug explain", "unknown argument 'explain'; a command stands before all flags"),
         ("explain nginx --secrets-form pod", "explain: unknown flag '--secrets-form'; did you mean '--secrets-from'?"),

@@ -701,7 +701,7 @@ def test_the_file_may_say_whose_secrets_count(place: Place) -> None:
     assert done.report["notes"] == ["nobody was asked: that the service account may read these secrets is assumed"]
     assert done.source(SOURCE)["credential"]["secret"] == "b"
     assert done.report["secrets"]["skipped"] == [
-        {"secret": "gone", "reason": "named in imagePullSecrets, but does not exist"}
+        {"secret": "gone", "reason": "it is named in imagePullSecrets, but does not exist"}
     ]
     # Without any pod: its service account's; without either: all.
     path = place.write_objects(FORMS["list"](items))
@@ -942,7 +942,8 @@ def test_a_credential_provider_config_that_cannot_be_used(place: Place, text: st
     [
         ([], "IMAGE is missing"),
         (["nginx"], "-n NAMESPACE is missing"),
-        (["Nginx", "-n", "x"], "InvalidImageName"),
+        (["Nginx", "-n", "x"], "did you mean 'nginx'?"),
+        (["nginx:1:2", "-n", "x"], "InvalidImageName"),
         (["nginx", "-n", "Not_A_Name"], "no name that Kubernetes allows"),
         (["nginx", "-n", "x", "--pod", "a", "--service-account", "b"], "not allowed with"),
         (["nginx", "-n", "x", "--secrets-from=pod"], "name it with --pod"),
@@ -1013,6 +1014,13 @@ def test_a_password_in_a_key_never_shows(place: Place) -> None:
     assert (done.status, done.source(SOURCE)["others"][0]["key"]) == (3, f"https://***@{MIRROR}/v2/")
     assert f"a key names no user: write {MIRROR}" in done.report["verdict"]["text"]
     assert place.run("nginx:1.27", "-n", "team-beta", "--pod=web").status == 3
+
+
+def test_blanks_around_a_key_are_seen(place: Place) -> None:
+    items = [secret("a", entry(f" {MIRROR}"))]
+    done = place.run("nginx", "-n", "team-alpha", "--secrets", place.write_objects(FORMS["list"](items)))
+    assert f"Secret a has the key ' {MIRROR}': it has blanks around it" in done.flat
+    assert f"in place of ' {MIRROR}'" in done.flat and f"not secret a, key ' {MIRROR}':" in done.flat
 
 
 def test_near_misses_are_told_nearest_first(place: Place) -> None:
@@ -1344,7 +1352,9 @@ def test_a_pod_names_a_secret_that_is_not_there(place: Place, mode: str) -> None
     place.cluster.allow("team-beta", "late", ("get",))
     place.cluster.allow("team-beta", "late", ("get",), "serviceaccounts")
     done = place.json("nginx", "-n", "team-beta", "--pod=late", f"--secrets-from={mode}")
-    assert "secret gone is not used: named in imagePullSecrets, but does not exist" in done.report["verdict"]["text"]
+    assert (
+        "secret gone is not used: it is named in imagePullSecrets, but does not exist" in done.report["verdict"]["text"]
+    )
     assert "create secret docker-registry gone " in done.report["verdict"]["remedy"]
     assert "delete" not in done.report["verdict"]["remedy"]
 

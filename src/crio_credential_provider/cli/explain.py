@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import explanation, settings
 from ..errors import RequestError
-from ..explanation import UNKNOWN, UNWELL, WELL, Explanation, OtherKey, Source, Table, Tables, shown_key
+from ..explanation import UNKNOWN, UNWELL, WELL, Explanation, OtherKey, Source, Table, Tables, named_key, shown_key
 from . import output, pull
 from .output import (
     FAULT,
@@ -381,9 +381,9 @@ def _source(source: Source, number: int) -> Iterable[Line]:
 
 def _credential(source: Source) -> str:
     if source.origin == explanation.SECRET:
-        return f"credential: secret {source.secret}, key {shown_key(source.key)}"
+        return f"credential: secret {source.secret}, key {named_key(source.key)}"
     if source.origin == explanation.NODE:
-        return f"credential: the node's own, key {shown_key(source.key)} of the global auth file"
+        return f"credential: the node's own, key {named_key(source.key)} of the global auth file"
     if source.origin == explanation.NODE_HELPER:
         return "credential: whatever the node's credential helper has"
     if source.reason == explanation.UNDECIDED:
@@ -392,7 +392,7 @@ def _credential(source: Source) -> str:
 
 
 def _other(other: OtherKey) -> str:
-    return f"not secret {other.secret}, key {shown_key(other.key)}: {other.why}"
+    return f"not secret {other.secret}, key {named_key(other.key)}: {other.why}"
 
 
 def _secrets(explained: Explanation) -> list[Line]:

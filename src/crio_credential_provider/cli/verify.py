@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import explanation, keyring, provider, registries, registryclient
-from ..explanation import NODE, NODE_HELPER, SECRET, Explanation, NotAsked, Source, shown_key
+from ..explanation import NODE, NODE_HELPER, SECRET, Explanation, NotAsked, Source, named_key, shown_key
 from ..registryclient import Verdict
 from . import handedover, pull
 from .handedover import HandedOver
@@ -372,15 +372,15 @@ def _why_none(source: Source, why_none: str) -> str:
     """Why a source gets no credential: the entry that somebody most likely meant for it, else the core's reason."""
     if source.others:
         other = source.others[0]
-        return f"secret {other.secret} has the key {shown_key(other.key)}, but {other.why}"
+        return f"secret {other.secret} has the key {named_key(other.key)}, but {other.why}"
     return why_none or source.reason or "no credential was looked for"
 
 
 def _holder(source: Source) -> str:
     """Where a source's credential stands."""
     if source.origin in (SECRET, _KUBELET):
-        return f"secret {source.secret}, key {shown_key(source.key)}"
-    return f"the node's auth file, key {shown_key(source.key)}" if source.key else ""
+        return f"secret {source.secret}, key {named_key(source.key)}"
+    return f"the node's auth file, key {named_key(source.key)}" if source.key else ""
 
 
 def _succeeds(checked: Sequence[Checked]) -> bool | None:

@@ -38,6 +38,7 @@ from .records import (
     Table,
     Tables,
     is_short_name,
+    named_key,
     own_hosts,
     shown_key,
 )
@@ -63,6 +64,7 @@ __all__ = [
     "explain",
     "failed",
     "is_short_name",
+    "named_key",
     "own_hosts",
     "shown_key",
 ]

@@ -29,8 +29,8 @@ from .records import (
     Source,
     Tables,
     Verdict,
+    named_key,
     own_hosts,
-    shown_key,
 )
 from .unusable import Unusable
 
@@ -206,7 +206,7 @@ def _nearest(wanted: list[Source], reason: str, spoilt: Iterable[Unusable]) -> s
         return next((f". Secret {s.secret}: {s.why}" for s in spoilt if s.was_meant and s.keyring is None), "")
     if others and f"secret {others[0].secret} " in reason:
         return ""
-    return f". Secret {others[0].secret} has the key {shown_key(others[0].key)}: {others[0].why}" if others else ""
+    return f". Secret {others[0].secret} has the key {named_key(others[0].key)}: {others[0].why}" if others else ""
 
 
 def _remedy(
@@ -276,7 +276,7 @@ def _mended_key(source: Source, match: Match | None) -> str:
     if nearest is None or ": write " not in nearest.why:
         return ""
     meant = nearest.why.rpartition(": write ")[2]
-    remedy = f"in secret {nearest.secret} write the key {meant} in place of {shown_key(nearest.key)}; or "
+    remedy = f"in secret {nearest.secret} write the key {meant} in place of {named_key(nearest.key)}; or "
     its_host, location = split_key(nearest.key)[0], source.source.location
     if near.PORT_COUNTS in nearest.why and "*" not in its_host and location.startswith(source.host):
         right = f'location = "{its_host}{location[len(source.host) :]}"'

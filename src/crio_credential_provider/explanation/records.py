@@ -228,3 +228,9 @@ def shown_key(key: str) -> str:
     host, slash, path = rest.partition("/")
     user, at, host = host.rpartition("@")
     return f"{scheme}{separator}{'***' if user else ''}{at}{host}{slash}{path}"
+
+
+def named_key(key: str) -> str:
+    """The same within a sentence, in which blanks around it would not be seen."""
+    shown = shown_key(key)
+    return repr(shown) if shown != shown.strip() or not shown else shown
