@@ -656,6 +656,8 @@ def test_secrets_of_another_namespace_are_told_in_the_headline(place: Place) -> 
     assert done.status == 3 and verdict["text"].endswith(
         "has no secret of namespace team-alpha; it has some of default, team-alhpa; did you mean 'team-alhpa'?"
     )
+    text = place.run("nginx", "-n", "team-alpha", "--secrets", str(place.node.root / "objects.yaml")).flat
+    assert "did you mean 'team-alhpa'? To do: give -n" in text
     assert verdict["remedy"].startswith("give -n the pod's namespace, or write the file with kubectl -n team-alpha get")
 
 

@@ -276,7 +276,13 @@ def _write_text(explained: Explanation) -> None:
         return Group(*(Padding(Text(_one_line(text), overflow="fold"), (0, 0, 0, indent)) for indent, text in lines))
 
     verdict = explained.verdict
-    write(Text(_one_line(f"{verdict.text.rstrip('.')}."), style=_STYLES[verdict.status], overflow="fold"))
+    write(
+        Text(
+            _one_line(verdict.text if verdict.text.endswith("?") else f"{verdict.text.rstrip('.')}."),
+            style=_STYLES[verdict.status],
+            overflow="fold",
+        )
+    )
     if verdict.remedy:
         # Not broken into lines: it may hold a command to be copied.
         write_line(f"To do: {_one_line(verdict.remedy)}")
