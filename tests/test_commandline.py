@@ -318,7 +318,7 @@ def test_what_stands_in_for_a_node_is_told_first(
         (
             "explain https://docker.io/Nginx:V1 -n a",
             "explain: IMAGE: the repository in 'https://docker.io/Nginx:V1' must be lower case; "
-            "did you mean 'docker.io/nginx:V1'?",
+            "the kubelet reports InvalidImageName for it; did you mean 'docker.io/nginx:V1'?",
         ),
         ("--xyzzy", "unknown flag '--xyzzy'; --help lists the flags and commands"),
         ("--log-level debug explain", "unknown argument 'explain'; a command stands before all flags"),

@@ -374,7 +374,7 @@ def _find(given: argparse.Namespace, chosen: Settings) -> Pull:
     try:
         image = reference.parse(given.image)
     except ReferenceSyntaxError as error:
-        hint = _meant_image(given.image) or "the kubelet reports InvalidImageName for it"
+        hint = f"the kubelet reports InvalidImageName for it{_meant_image(given.image)}"
         raise UsageError(f"IMAGE: {error.message}", hint) from None
     if given.token_file:
         token = _read(given.token_file, "--token-file").decode(errors="replace").strip()
@@ -395,7 +395,7 @@ def _meant_image(typed: str) -> str:
         reference.parse(meant)
     except ReferenceSyntaxError:
         return ""
-    return f"did you mean {meant!r}?"
+    return f"; did you mean {meant!r}?"
 
 
 def _with_token(typed: str, image: Reference, request: Request, chosen: Settings, offline: ObjectsFile | None) -> Pull:

@@ -173,7 +173,7 @@ def verdict(
             remedy = f"if it is refused there, write the credential for {first.host} in secret {choice.secret} {better}"
     host, _, path = first.source.location.partition("/")
     version, _, rest = path.partition("/")
-    if version in ("v1", "v2") and not remedy:
+    if version in ("v1", "v2") and configured.match is not None and not remedy:
         text += f"; its location has /{version}/, and CRI-O puts a /v2/ of its own before that: /v2/{version}/"
         meant = f'location = "{host}/{rest}"'.replace('/"', '"')
         remedy = f"if that is not found there, in {tables.place(configured.match, first.source.location)} write {meant}"
@@ -195,7 +195,8 @@ def _first_reason(wanted: list[Source]) -> str:
 def _verdict_of_dead(source: Source, match: Match | None) -> Verdict:
     """Of a pull whose only place besides the image's own, or whose own, has no host."""
     where = tables.place(match, source.source.location)
-    remedy = f"correct the location at {where}: {source.host!r}" if match is not None else "correct the pod's image"
+    is_configured = match is not None and bool(source.source.location)
+    remedy = f"correct the location at {where}: {source.host!r}" if is_configured else "correct the pod's image"
     return Verdict(UNWELL, f"CRI-O cannot connect to {source.source.name}: {source.why_unreachable}", remedy)
 
 
