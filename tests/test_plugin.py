@@ -563,7 +563,7 @@ BROKEN_REQUESTS: dict[str, tuple[bytes, tuple[str, ...]]] = {
     "a list": (b"[]", ("not a JSON object",)),
     "null": (b"null", ("not a JSON object",)),
     "another kind": (request(kind="CredentialProviderResponse"), ("kind", "CredentialProviderResponse")),
-    "no kind": (request(kind=None), ("has no kind, where",)),
+    "no kind": (request(kind=None), ("has no kind, and",)),
     "a kind that is no text": (request(kind={"a": 1}), ("kind", "of type dict")),
     "v1beta1": (
         request(apiVersion="credentialprovider.kubelet.k8s.io/v1beta1"),

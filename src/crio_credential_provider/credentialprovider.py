@@ -56,8 +56,9 @@ def loads(data: bytes) -> Request:
         raise RequestError("the CredentialProviderRequest on standard input is not a JSON object", _BY_HAND)
     kind, version = message.get("kind"), message.get("apiVersion")
     if kind != "CredentialProviderRequest":
-        what = "no kind" if kind is None else f"the kind {_shown(kind)}"
-        raise RequestError(f"standard input has {what}, where 'CredentialProviderRequest' is expected", _BY_HAND)
+        if kind is None:
+            raise RequestError("standard input has no kind, and so no CredentialProviderRequest", _BY_HAND)
+        raise RequestError(f"standard input has the kind {_shown(kind)}, not 'CredentialProviderRequest'", _BY_HAND)
     if version != API_VERSION:
         spoken = "without an apiVersion" if version is None else _shown(version)
         raise RequestError(
