@@ -57,7 +57,8 @@ class Advised:
         numbers = [int(number) for number in re.findall(rf"{re.escape(str(self.conf))}:(\d+)", remedy)]
         assert numbers, f"no FILE:LINE in: {remedy}"
         here = numbers[0] - 1
-        bare = re.sub(rf"{re.escape(str(self.conf))}:\d+", "@", remedy)
+        bare = re.sub(rf"{re.escape(str(self.conf))}:\d+", "@", remedy).removesuffix(", the value within double quotes")
+        bare = bare.removesuffix(", and reload CRI-O").removeprefix("if that is not found there, ")
         if found := re.match(r"above @ write (\[\[registry\]\]) and (location = \"[^\"]+\")", bare):
             lines[here:here] = [found[1], found[2]]
         elif bare.startswith("write [[registry]] above @"):
@@ -91,7 +92,7 @@ class Advised:
             )
             assert key, f"{bare}: {lines[here]}"
             added = "\ninsecure = true" if "insecure = true" in (found[3] or "") else ""
-            pattern = rf"""\b{re.escape(key)}(\s*=\s*)(\[.*\]|".*?"|[\w.]+)"""
+            pattern = rf"""(^\s*)?\b{re.escape(key)}(\s*[=:]+\s*|\s+)(\[.*\]|".*?"|[^\s,;}}]+)([,;]$)?"""
             setting = f"{found[1]} = {found[2]}".replace("\\", "\\\\")
             lines[here] = re.sub(pattern, setting, lines[here], count=1, flags=re.IGNORECASE) + added
         elif found := re.match(r'in @ write (".*")$', bare):
@@ -161,6 +162,33 @@ FILES: dict[str, tuple[str, str]] = {
         "a.corp.example/team/y",
     ),
     "version 1 and 2": (f'[registries.search]\nregistries = ["docker.io"]\n{HUB}{A_MIRROR}', "nginx"),
+    # What is no TOML.
+    **{
+        f"{boolean} for a boolean": (f"{HUB}{A_MIRROR}{boolean}\n", "docker.io/x/y")
+        for boolean in (
+            *("insecure = True", "insecure = yes", "insecure=TRUE", "insecure = on # why", "insecure: true"),
+            *("insecure =\u00a0true", "\u00a0insecure = true", "insecure true", "insecure = false,", "insecure = No;"),
+        )
+    },
+    "True within a line": (
+        f'registry = [{{location = "docker.io", insecure = True, mirror = [{{location = "{MIRROR}"}}]}}]\n',
+        "docker.io/x/y",
+    ),
+    **{
+        f"{location} for a location": (f"[[registry]]\n{location}\n{A_MIRROR}", "docker.io/x/y")
+        for location in (
+            *('location: "docker.io"', "location: docker.io", "location = docker.io", "location docker.io"),
+            *("location = \u201cdocker.io\u201d", 'location =\u00a0"docker.io"', 'location = "docker.io",'),
+            *('location = "docker.io', "location = https://index.docker.io/v1/"),
+        )
+    },
+    "a wildcard without quotes": (f"[[registry]]\nprefix = *.corp\n{A_MIRROR}", "a.corp/x/y"),
+    "a bracket too few": (f"{HUB}{A_MIRROR}".replace("[[registry.mirror]]", "[[registry.mirror]"), "docker.io/x/y"),
+    "two brackets too few": (f"{HUB}{A_MIRROR}[registry.mirror\nlocation = 'm.corp'\n", "docker.io/x/y"),
+    "search registries without quotes": (
+        f"unqualified-search-registries = [docker.io]\n{HUB}{A_MIRROR}",
+        "docker.io/x/y",
+    ),
     # What CRI-O takes and reads past.
     "keys after a mirror": (f'{HUB}{A_MIRROR}\n{SEARCH}short-name-mode = "permissive"\n', "nginx"),
     "keys after a registry": (f"{HUB}{SEARCH}{A_MIRROR}", "nginx"),
@@ -171,6 +199,9 @@ FILES: dict[str, tuple[str, str]] = {
         "q/y",
     ),
     # What comes of it at a pull.
+    "a credential helper alone": (f'credential-helpers = ["ecr-login"]\n{HUB}{A_MIRROR}', "docker.io/x/y"),
+    "v2 before a path": (f'{HUB}[[registry.mirror]]\nlocation = "{MIRROR}/v2/hub"\n', "docker.io/x/y"),
+    "v2 alone": (f'{HUB}[[registry.mirror]]\nlocation = "{MIRROR}/v2"\n', "docker.io/x/y"),
     "a path in upper case": (f'{HUB}[[registry.mirror]]\nlocation = "{MIRROR}/Hub"\n', "docker.io/x/y"),
     "a blank": (f'{HUB}[[registry.mirror]]\nlocation = "{MIRROR} "\n', "docker.io/x/y"),
     "a scheme in upper case": (f'{HUB}[[registry.mirror]]\nlocation = "HTTPS://{MIRROR}"\n', "docker.io/x/y"),
@@ -193,7 +224,9 @@ def test_doing_what_it_says_mends_the_file(tmp_path: Path, capsys: pytest.Captur
     while (report := place.explain(image))["verdict"]["remedy"] is not None:
         steps += 1
         assert steps < 6
-        assert "CRI-O" not in report["verdict"]["remedy"], "a consequence, and no remedy"
+        assert "CRI-O" not in report["verdict"]["remedy"].removesuffix(", and reload CRI-O"), (
+            "a consequence, and no remedy"
+        )
         place.mend(report["verdict"]["remedy"], report["verdict"]["text"])
     assert steps > 0, f"nothing was to be done: {report['verdict']}"
     assert report["verdict"]["status"] == "well", (place.conf.read_text(), report["verdict"])
@@ -209,6 +242,15 @@ TOLD: dict[str, tuple[str, int, str]] = {
     ),
     "no quotes": ("[[registry]]\nlocation = docker.io\n", 2, "within double quotes"),
     "curly quotes": ("[[registry]]\nlocation = \u201cdocker.io\u201d\n", 2, "within double quotes"),
+    "a comment of C": ("// hub\n" + HUB, 1, "write # in place of //"),
+    "a password without quotes": (
+        f"[[registry]]\nlocation = https://user:canary@{MIRROR}\n",
+        2,
+        f'write location = "{MIRROR}"',
+    ),
+    "two settings in a line": ('[[registry]]\nlocation = "x.example" prefix = "x"\n', 2, "on a line of its own"),
+    "YAML": ("unqualified-search-registries:\n- docker.io\n", 1, "write [[registry]] tables"),
+    "UTF-16": (HUB.encode("utf-16-le").decode(), 1, "save it as UTF-8"),
     "a key twice": (f'{HUB}location = "docker.io"\n', 3, "remove one of the two"),
     "Docker's daemon.json": ('{"registry-mirrors": ["https://x.example"]}', 1, "write [[registry]] tables"),
     "containerd's hosts.toml": (

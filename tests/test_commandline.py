@@ -203,6 +203,23 @@ def test_a_path_that_leads_nowhere_is_named(plugin: Path, place: Path, flag: str
             assert done.err == f"{NAME} {arguments[0]}: {flag}: {path}: {words}\n"
 
 
+@pytest.mark.parametrize(
+    ("flag", "arguments"),
+    [
+        *((flag, arguments) for flag, users in NAMED.items() for arguments in users),
+        *(("--auth-dir", (command, *given)) for command, *given in (("gc",), ("explain", *PULL))),
+        *(("--kubernetes", (command,)) for command in ("doctor", "manifests")),
+    ],
+)
+def test_a_shell_variable_that_is_not_set_is_no_other_machine(
+    plugin: Path, place: Path, flag: str, arguments: tuple[str, ...]
+) -> None:
+    for given in ((flag, ""), (f"{flag}=",)):
+        done = run(plugin, place, *arguments, *given)
+        assert (done.status, done.out) == (2, "")
+        assert done.err == f"{NAME} {arguments[0]}: {flag}: is empty\n"
+
+
 def test_a_root_that_may_not_be_looked_into_is_named(plugin: Path, place: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root, to be somebody else")
@@ -293,6 +310,16 @@ def test_what_stands_in_for_a_node_is_told_first(
         ("--secrets-form pod", "unknown flag '--secrets-form'; did you mean '--secrets-from'?"),
         ("-secrets-from=pod", "unknown flag '-secrets-from'; did you mean '--secrets-from'?"),
         ("--deadlin=5s", "unknown flag '--deadlin'; did you mean '--deadline'?"),
+        ("-v", "unknown flag '-v'; did you mean '--version'?"),
+        (
+            "explain help",
+            "explain: -n NAMESPACE is missing: the pull secrets are those of the pod's namespace; --help has examples",
+        ),
+        (
+            "explain https://docker.io/Nginx:V1 -n a",
+            "explain: IMAGE: the repository in 'https://docker.io/Nginx:V1' must be lower case; "
+            "the kubelet reports InvalidImageName for it; did you mean 'docker.io/nginx:V1'?",
+        ),
         ("--xyzzy", "unknown flag '--xyzzy'; --help lists the flags and commands"),
         ("--log-level debug explain", "unknown argument 'explain'; a command stands before all flags"),
         ("explain nginx --secrets-form pod", "explain: unknown flag '--secrets-form'; did you mean '--secrets-from'?"),

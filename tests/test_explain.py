@@ -318,7 +318,7 @@ def test_a_broken_configuration_is_the_plugins_own_fault(place: Place) -> None:
     assert done.status == 3
     assert done.report["plugin"]["outcome"] == "fault-config"
     assert "10-bad.conf:1: not valid TOML" in done.report["verdict"]["text"]
-    assert done.report["verdict"]["remedy"].endswith("10-bad.conf:1")
+    assert done.report["verdict"]["remedy"].endswith("10-bad.conf:1 write [[registry]]")
     states = {os.path.basename(file["path"]): file["state"] for file in done.report["registries"]["files"]}
     assert states["registries.conf"] == "read"
     assert states["10-bad.conf"].startswith("line 1: not valid TOML")
@@ -395,7 +395,9 @@ def test_auth_files_that_crio_does_not_read(place: Place) -> None:
     assert "CRI-O reads no auth file" in done.report["verdict"]["text"]
     assert any("reads no auth file at all" in step for step in done.report["then"])
     assert f"first it asks {SOURCE} with what docker-credential-other has" in done.report["then"]
-    assert "add containers-auth.json to credential-helpers" in done.report["verdict"]["remedy"]
+    assert 'registries.conf:1 write credential-helpers = ["containers-auth.json", "other"]' in str(
+        done.report["verdict"]["remedy"]
+    )
 
 
 def test_the_nodes_own_credential_counts(place: Place) -> None:
@@ -645,10 +647,39 @@ def test_secrets_that_the_plugin_does_not_ask_for_are_told(place: Place) -> None
     assert (
         "secret opaque is of type Opaque: the plugin lists kubernetes.io/dockerconfigjson alone" in done.report["notes"]
     )
-    done = place.json("nginx", "-n", "team-gamma", "--secrets", place.write_objects(FORMS["list"](items)))
-    assert any(
-        "has no secret of namespace team-gamma; it has some of team-alpha, team-beta" in n for n in done.report["notes"]
+
+
+def test_secrets_of_another_namespace_are_told_in_the_headline(place: Place) -> None:
+    items = [secret("a", entry(MIRROR), space) for space in ("default", "team-alhpa")]
+    done = place.alpha("--secrets", place.write_objects(FORMS["list"](items)))
+    verdict = done.report["verdict"]
+    assert done.status == 3 and verdict["text"].endswith(
+        "has no secret of namespace team-alpha; it has some of default, team-alhpa; did you mean 'team-alhpa'?"
     )
+    text = place.run("nginx", "-n", "team-alpha", "--secrets", str(place.node.root / "objects.yaml")).flat
+    assert "did you mean 'team-alhpa'? To do: give -n" in text
+    assert verdict["remedy"].startswith("give -n the pod's namespace, or write the file with kubectl -n team-alpha get")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("--pod=wbe", "has no Pod team-alpha/wbe; it has db, web; did you mean 'web'?"),
+        ("--pod=other", "has no Pod team-alpha/other; it has db, web"),
+        ("--service-account=biulder", "has no ServiceAccount team-alpha/biulder; it has builder; did you mean"),
+    ],
+)
+def test_a_mistyped_pod_is_not_well(place: Place, given: str, words: str) -> None:
+    items = [
+        secret("a", entry(MIRROR)),
+        *({"kind": "Pod", "metadata": {"name": name, "namespace": "team-alpha"}, "spec": {}} for name in ("web", "db")),
+        {"kind": "ServiceAccount", "metadata": {"name": "builder", "namespace": "team-alpha"}},
+        {"kind": "Pod", "metadata": {"name": "wbe", "namespace": "team-beta"}, "spec": {}},
+    ]
+    path = place.write_objects(FORMS["list"](items))
+    for mode in ("namespace", "service-account", "pod")[: 3 if "pod" in given else 2]:
+        done = place.run("nginx", "-n", "team-alpha", given, "--secrets", path, f"--secrets-from={mode}")
+        assert (done.status, done.out) == (2, "") and words in done.err
 
 
 def test_the_file_may_say_whose_secrets_count(place: Place) -> None:
@@ -672,9 +703,10 @@ def test_the_file_may_say_whose_secrets_count(place: Place) -> None:
     assert done.report["notes"] == ["nobody was asked: that the service account may read these secrets is assumed"]
     assert done.source(SOURCE)["credential"]["secret"] == "b"
     assert done.report["secrets"]["skipped"] == [
-        {"secret": "gone", "reason": "named in imagePullSecrets, but does not exist"}
+        {"secret": "gone", "reason": "it is named in imagePullSecrets, but does not exist"}
     ]
-    # Without the pod: its service account's; without either: all.
+    # Without any pod: its service account's; without either: all.
+    path = place.write_objects(FORMS["list"](items))
     done = place.json("nginx", "-n", "team-alpha", "--pod=other", "--secrets", path, "--secrets-from=pod")
     assert "assumed to be all pull secrets of the file, by name" in done.report["notes"][0]
     assert done.report["secrets"]["looked"] == ["a", "b", "c"]
@@ -695,6 +727,8 @@ def test_a_pod_that_was_not_created_yet(place: Place) -> None:
     ("text", "words"),
     [
         ("kind: [", "neither JSON nor YAML"),
+        ("", "objects.yaml is empty: kubectl wrote nothing to it"),
+        (" \n", "objects.yaml is empty: kubectl wrote nothing to it"),
         ("kind: ConfigMap\nmetadata: {name: x}\n", "holds no Secret"),
         # Too deep; whether this program or libyaml says so first depends on how far ahead that one reads.
         ("[" * 100_000, "neither JSON nor YAML: "),
@@ -910,7 +944,8 @@ def test_a_credential_provider_config_that_cannot_be_used(place: Place, text: st
     [
         ([], "IMAGE is missing"),
         (["nginx"], "-n NAMESPACE is missing"),
-        (["Nginx", "-n", "x"], "InvalidImageName"),
+        (["Nginx", "-n", "x"], "did you mean 'nginx'?"),
+        (["nginx:1:2", "-n", "x"], "InvalidImageName"),
         (["nginx", "-n", "Not_A_Name"], "no name that Kubernetes allows"),
         (["nginx", "-n", "x", "--pod", "a", "--service-account", "b"], "not allowed with"),
         (["nginx", "-n", "x", "--secrets-from=pod"], "name it with --pod"),
@@ -983,6 +1018,13 @@ def test_a_password_in_a_key_never_shows(place: Place) -> None:
     assert place.run("nginx:1.27", "-n", "team-beta", "--pod=web").status == 3
 
 
+def test_blanks_around_a_key_are_seen(place: Place) -> None:
+    items = [secret("a", entry(f" {MIRROR}"))]
+    done = place.run("nginx", "-n", "team-alpha", "--secrets", place.write_objects(FORMS["list"](items)))
+    assert f"Secret a has the key ' {MIRROR}': it has blanks around it" in done.flat
+    assert f"in place of ' {MIRROR}'" in done.flat and f"not secret a, key ' {MIRROR}':" in done.flat
+
+
 def test_near_misses_are_told_nearest_first(place: Place) -> None:
     auths = {**entry("mirror.corp"), **entry("docker.io"), **entry("quay.io"), **entry(f"{MIRROR}/hub2")}
     place.cluster.add_secret("team-beta", "creds", {"auths": auths})
@@ -1051,8 +1093,8 @@ def test_many_secrets_and_tables_fit_on_a_screen(place: Place) -> None:
 def test_a_file_name_keeps_its_letters(place: Place) -> None:
     (place.node.root / "objects.yaml").write_text(json.dumps(secret("a", entry(MIRROR))))
     with contextlib.chdir(place.node.root):
-        out = place.run("nginx", "-n", "team-beta", "--secrets", "objects.yaml").out
-    assert "objects.yaml has no secret of namespace team-beta" in out
+        out = place.run("nginx", "-n", "team-alpha", "--pod=p", "--secrets-from=pod", "--secrets", "objects.yaml").out
+    assert "objects.yaml has no Pod team-alpha/p" in out
 
 
 # -- terminals and pipes ----------------------------------------------------------------------------------------------
@@ -1177,15 +1219,10 @@ match arguments[:2] == ["-n", "team-alpha"] and arguments[2:]:
     case ["get", "secret", name, "-o", output]:
         key = re.fullmatch(r"jsonpath=\\{\\.data\\.(.*)\\}", output)[1]
         sys.exit(print(objects[name]["data"][key.replace("\\\\.", ".")], end=""))
-    case ["delete", "secret", name, "--ignore-not-found"]:
-        objects.pop(name, None)
-    case ["create", "secret", "generic", name, *_]:
+    case ["create", "secret", "generic", name, *_] if name not in objects:
         data = {flags["--from-file"].removesuffix("=/dev/stdin"): base64.b64encode(sys.stdin.buffer.read()).decode()}
         made = {"kind": "Secret", "metadata": {"name": name, "namespace": "team-alpha"}, "data": data}
-        sys.exit(print(json.dumps(made | {"type": flags["--type"]})))
-    case ["replace", "--force", "-f", "-"] | ["apply", "-f", "-"]:
-        made = json.load(sys.stdin)
-        objects[made["metadata"]["name"]] = made
+        objects[name] = made | {"type": flags["--type"]}
     case ["create", "secret", "docker-registry", name, *_] if name not in objects:
         login = {m: flags[f"--docker-{m}"] for m in ("username", "password")}
         content = base64.b64encode(json.dumps({"auths": {flags["--docker-server"]: login}}).encode()).decode()
@@ -1238,6 +1275,18 @@ SPOILT: dict[str, tuple[str, str, bytes, str]] = {
         b'{"auths": {"mirror.corp:5000": {}}, "credsStore": "desktop"}',
         "its credsStore means that docker login left the password on the machine where it ran",
     ),
+    "two registries, one with a number": (
+        "",
+        ".dockerconfigjson",
+        b'{"auths": {"quay.io": {"auth": "YTpi"}, "mirror.corp:5000": {"auth": 5}}}',
+        "entry 2 of auths (mirror.corp:5000) must have strings as values",
+    ),
+    "two registries and a comma too many": (
+        "",
+        ".dockerconfigjson",
+        b'{"auths": {"quay.io": {"auth": "YTpi"}, "mirror.corp:5000": {"auth": "YTpi"},}}',
+        "not valid JSON",
+    ),
     "an auth in plain": ("", ".dockerconfigjson", b'{"auths": {"mirror.corp:5000": {"auth": "a:b"}}}', "in plain"),
     "an auth in the URL-safe alphabet": (
         "",
@@ -1270,8 +1319,8 @@ def test_the_secret_that_cannot_be_used_is_in_the_headline_and_what_is_to_be_don
     environment = {"PATH": f"{kubectl.parent}:{os.environ['PATH']}"}
     subprocess.run(["sh", "-ec", command[0]], env=environment, check=True, timeout=30)
     again = place.json(*arguments)
-    name = "spoilt-pull" if key in ("config.json", "pull-secret", "auth.json") else "spoilt"
-    assert (again.status, again.source(SOURCE)["credential"]["secret"]) == (0, name)
+    assert (again.status, again.source(SOURCE)["credential"]["secret"]) == (0, "spoilt-pull")
+    assert spoilt in json.loads(objects.read_text())["items"], "it may hold what others use"
 
 
 def test_what_others_may_need_is_not_deleted(place: Place) -> None:
@@ -1281,6 +1330,9 @@ def test_what_others_may_need_is_not_deleted(place: Place) -> None:
     objects = place.write_objects(json.dumps({"kind": "List", "items": [shared, broken]}))
     remedy = place.json("nginx:1.27", "-n", "team-alpha", "--secrets", objects).report["verdict"]["remedy"]
     assert "generic shared-pull" in remedy and "--force" not in remedy and "delete" not in remedy
+    objects = place.write_objects(FORMS["list"]([shared, secret("shared-pull", entry("quay.corp"))]))
+    remedy = place.json("nginx:1.27", "-n", "team-alpha", "--secrets", objects).report["verdict"]["remedy"]
+    assert "generic shared-pull-pull" in remedy
     objects = place.write_objects(json.dumps(broken))
     remedy = place.json("nginx:1.27", "-n", "team-alpha", "--secrets", objects).report["verdict"]["remedy"]
     assert "docker-registry NAME" in remedy and "delete" not in remedy
@@ -1302,9 +1354,31 @@ def test_a_pod_names_a_secret_that_is_not_there(place: Place, mode: str) -> None
     place.cluster.allow("team-beta", "late", ("get",))
     place.cluster.allow("team-beta", "late", ("get",), "serviceaccounts")
     done = place.json("nginx", "-n", "team-beta", "--pod=late", f"--secrets-from={mode}")
-    assert "secret gone is not used: named in imagePullSecrets, but does not exist" in done.report["verdict"]["text"]
+    assert (
+        "secret gone is not used: it is named in imagePullSecrets, but does not exist" in done.report["verdict"]["text"]
+    )
     assert "create secret docker-registry gone " in done.report["verdict"]["remedy"]
     assert "delete" not in done.report["verdict"]["remedy"]
+
+
+@pytest.mark.parametrize("mode", ["pod", "service-account"])
+@pytest.mark.parametrize(
+    ("named", "remedy"), [(["regcerd"], " in place of regcerd"), ([], ""), (["regcred-quay"], "")], ids=str
+)
+def test_a_secret_that_nobody_names_has_the_key(place: Place, mode: str, named: list[str], remedy: str) -> None:
+    references = [{"name": name} for name in named]
+    metadata = {"namespace": "team-alpha", "name": "web"}
+    items = [
+        *(secret("regcred", entry(MIRROR)), secret("regcred-quay", entry("quay.corp"))),
+        {"kind": "Pod", "metadata": metadata, "spec": {"serviceAccountName": "web", "imagePullSecrets": references}},
+        {"kind": "ServiceAccount", "metadata": metadata, "imagePullSecrets": references},
+    ]
+    verdict = place.alpha("--secrets", place.write_objects(FORMS["list"](items)), f"--secrets-from={mode}").report[
+        "verdict"
+    ]
+    whose = "the pod" if mode == "pod" else "service account web"
+    assert f"Secret regcred has the key {MIRROR}: imagePullSecrets do not name it" in verdict["text"]
+    assert verdict["remedy"] == f"write regcred into the imagePullSecrets of {whose}{remedy}"
 
 
 def test_a_password_with_a_line_break_at_its_end_is_told(place: Place) -> None:
@@ -1316,6 +1390,8 @@ def test_a_password_with_a_line_break_at_its_end_is_told(place: Place) -> None:
         "it is used as it is"
     ]
     assert done.report["verdict"]["remedy"].startswith("if it is refused there, write the credential")
+    empty = place.write_objects(json.dumps(secret("empty", {MIRROR: {"auth": basic("user", "")}})))
+    assert place.alpha("--secrets", empty).report["verdict"]["remedy"].endswith("in secret empty with one")
 
 
 def test_an_auth_without_padding_is_told(place: Place) -> None:
@@ -1347,7 +1423,36 @@ def test_a_mirror_whose_host_is_none_is_the_only_one(place: Place) -> None:
         "digits, '-' and '.' alone",
     )
     conf = place.node.root / "etc/containers/registries.conf"
-    assert done.report["verdict"]["remedy"] == f"correct the location of the table at {conf}:2: 'hub_cache.corp'"
+    assert done.report["verdict"]["remedy"] == f"correct the location at {conf}:5: 'hub_cache.corp'"
+
+
+def test_no_port_is_above_65535(place: Place) -> None:
+    place.node.write_registries_conf(CONF.replace(":5000", ":500000"))
+    verdict = place.alpha().report["verdict"]
+    assert verdict["text"].endswith("no port is above 65535: 'mirror.corp:500000'")
+    assert f"{place.node.root}/etc/containers/registries.conf:8" in verdict["remedy"]
+
+
+@pytest.mark.parametrize("limit", ['pull-from-mirror = "digest-only"', "mirror-by-digest-only = true"])
+def test_why_a_pull_by_tag_asks_no_mirror_is_in_the_headline(place: Place, limit: str) -> None:
+    tables = ['[[registry]]\nlocation = "docker.io"\n', f'[[registry.mirror]]\nlocation = "{MIRROR}"\n']
+    tables["pull-from" in limit] += f"{limit}\n"
+    place.node.write_registries_conf("".join(tables))
+    verdict = place.json("docker.io/team/app:1", "-n", "team-alpha", "--pod=web").report["verdict"]
+    line = "".join(tables).splitlines().index(limit) + 1
+    assert verdict["text"] == (
+        f"This pull asks no mirror: {MIRROR}/team/app serves pulls by digest alone, by {limit} at "
+        f"{place.node.root}/etc/containers/registries.conf:{line}"
+    )
+
+
+def test_the_port_may_be_wrong_in_registries_conf_as_well(place: Place) -> None:
+    place.node.write_registries_conf(CONF.replace(":5000", ""))
+    verdict = place.alpha().report["verdict"]
+    conf = f"{place.node.root}/etc/containers/registries.conf:8"
+    assert f'if that is the mirror\'s port, in {conf} write location = "{MIRROR}/hub"' in verdict["remedy"]
+    place.node.write_registries_conf(CONF)
+    assert place.alpha().status == 0
 
 
 def test_an_image_whose_host_is_none(place: Place) -> None:

@@ -72,6 +72,22 @@ KEYS = [
     ("miror.corp:5000", "miror.corp:5000 is spelled like mirror.corp:5000, but not the same"),
     ("https://user:secret@mirror.corp:5000", "a key names no user: write mirror.corp:5000"),
     ("user@mirror.corp:5000/hub", "a key names no user: write mirror.corp:5000"),
+    *(
+        (key, f"a path has no wildcard: it serves all that lies below it: write {meant}")
+        for key, meant in (
+            ("mirror.corp:5000/hub/*", "mirror.corp:5000/hub"),
+            ("mirror.corp:5000/h*/library", "mirror.corp:5000"),
+            ("mirror.corp:5000/*", "mirror.corp:5000"),
+            ("*.corp:5000/hub/*", "*.corp:5000/hub"),
+        )
+    ),
+    *(
+        (key, "a key is one host, with a path or without, and nothing else: write mirror.corp:5000")
+        for key in (
+            *("mirror.corp:5000,quay.io", "quay.io, https://mirror.corp:5000/v2/", "mirror.corp:5000 quay.io"),
+            *("mirror.corp:5000?x=1", "https://Mirror.corp:5000?x=1", "mirror.corp:5000#hub", "mirror.corp:5000;"),
+        )
+    ),
     ("quay.io", ""),
     ("ghcr.io/team", ""),
     ("", ""),

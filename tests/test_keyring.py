@@ -151,6 +151,20 @@ def test_what_a_password_hardly_was_meant_to_be_is_used_and_told(text: str, told
     assert keyring.oddities(candidate.credential) == told
 
 
+def test_a_password_that_is_not_utf8_is_told() -> None:
+    (latin,) = Keyring([secret("s", {"h": {"auth": base64.b64encode(b"u:caf\xe9").decode()}})]).candidates("h/a")
+    assert latin.credential is not None and latin.credential.password == b"caf\xe9"
+    assert keyring.oddities(latin.credential) == [
+        "the password is not UTF-8, which registries expect: it is in Latin-1, or no text"
+    ]
+    config = dockerconfig.loads(b'{"auths": {"h": {"username": "u", "password": "caf\xe9"}}}')
+    (candidate,) = Keyring([PullSecret("s", config)]).candidates("h/a")
+    assert candidate.credential is not None
+    assert keyring.oddities(candidate.credential) == [
+        "the password has U+FFFD in it, which stands for what was not UTF-8 in the secret"
+    ]
+
+
 def test_an_empty_entry_beside_credsstore_is_told_as_such() -> None:
     config = dockerconfig.loads(b'{"auths": {"h": {}}, "credsStore": "kanarienvogel"}')
     (candidate,) = Keyring([PullSecret("s", config)]).candidates("h/a")

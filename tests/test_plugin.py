@@ -554,6 +554,7 @@ def of(claims: Any) -> bytes:
 
 BROKEN_REQUESTS: dict[str, tuple[bytes, tuple[str, ...]]] = {
     "empty": (b"", ("standard input is empty", "the kubelet runs this program")),
+    "an empty line": (b"\n", ("standard input is empty", "the kubelet runs this program")),
     "no JSON": (b"nonsense", ("not valid JSON", "Expecting value", "the kubelet runs this program")),
     "truncated": (recorded_request()[:700], ("not valid JSON", "Unterminated string")),
     "not UTF-8": (b'{"kind":"\xff"}', ("not valid JSON",)),
@@ -562,16 +563,16 @@ BROKEN_REQUESTS: dict[str, tuple[bytes, tuple[str, ...]]] = {
     "a list": (b"[]", ("not a JSON object",)),
     "null": (b"null", ("not a JSON object",)),
     "another kind": (request(kind="CredentialProviderResponse"), ("kind", "CredentialProviderResponse")),
-    "no kind": (request(kind=None), ("kind",)),
+    "no kind": (request(kind=None), ("has no kind, and",)),
     "a kind that is no text": (request(kind={"a": 1}), ("kind", "of type dict")),
     "v1beta1": (
         request(apiVersion="credentialprovider.kubelet.k8s.io/v1beta1"),
         ("v1beta1", f"not '{V1}'", "set the provider's apiVersion", "CredentialProviderConfig"),
     ),
-    "no apiVersion": (request(apiVersion=None), ("NoneType", "apiVersion")),
+    "no apiVersion": (request(apiVersion=None), ("speaks without an apiVersion",)),
     "no image": (request(image=""), ("names no image",)),
-    "an image that is no text": (request(image=["a"]), ("image is not a str",)),  # type: ignore[arg-type]
-    "a token that is no text": (request(serviceAccountToken=7), ("serviceAccountToken is not a str",)),
+    "an image that is no text": (request(image=["a"]), ("image is not a string",)),  # type: ignore[arg-type]
+    "a token that is no text": (request(serviceAccountToken=7), ("serviceAccountToken is not a string",)),
     "annotations that are no object": (request(serviceAccountAnnotations=[]), ("serviceAccountAnnotations",)),
     "an image with capitals": (request("docker.io/Library/nginx", JWT), ("image",)),
     "an image with a parent directory": (request("docker.io/../../etc/passwd", JWT), ("image",)),

@@ -392,7 +392,7 @@ def test_a_secret_that_is_missing_is_skipped_with_a_reason(site: Site, mode: str
     set_secrets(site, mode, "gone", "mirror-creds")
     run = site.run(mode)
     site.assert_asked(MODES[mode][0], MODES[mode][1], secret_path("gone"), secret_path("mirror-creds"))
-    assert run.entry["SKIPPED"] == "gone: named in imagePullSecrets, but does not exist"
+    assert run.entry["SKIPPED"] == "gone: it is named in imagePullSecrets, but does not exist"
     site.assert_served(run)
 
 
@@ -401,7 +401,7 @@ def test_a_secret_of_another_type_is_skipped_with_a_reason(site: Site, mode: str
     site.cluster.add_secret("team-alpha", "opaque", config("opaque"), "Opaque")
     set_secrets(site, mode, "opaque", "mirror-creds")
     run = site.run(mode)
-    assert run.entry["SKIPPED"] == "opaque: of type 'Opaque', not kubernetes.io/dockerconfigjson"
+    assert run.entry["SKIPPED"] == "opaque: it is of type 'Opaque', not kubernetes.io/dockerconfigjson"
     site.assert_served(run)
 
 

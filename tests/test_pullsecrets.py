@@ -250,8 +250,8 @@ def test_a_secret_that_is_missing_or_of_another_type_is_skipped(mode: str) -> No
     found, _ = fetch(mode, answers)
     assert names(found) == ["good"]
     assert found.skipped == (
-        Skipped("gone", "named in imagePullSecrets, but does not exist"),
-        Skipped("opaque", "of type 'Opaque', not kubernetes.io/dockerconfigjson"),
+        Skipped("gone", "it is named in imagePullSecrets, but does not exist"),
+        Skipped("opaque", "it is of type 'Opaque', not kubernetes.io/dockerconfigjson"),
     )
 
 
@@ -369,7 +369,7 @@ def test_no_mode_ever_asks_beyond_its_namespace(mode: str) -> None:
         f"{ALPHA}/secrets/a": foreign,
     }
     found = pullsecrets.fetch(mode, account(), TOKEN, Watched(answers))
-    assert (found.secrets, found.skipped) == ((), (Skipped("a", "of another namespace"),))
+    assert (found.secrets, found.skipped) == ((), (Skipped("a", "it is of another namespace"),))
 
 
 # -- Secret objects ----------------------------------------------------------------------------------------------------

@@ -298,7 +298,7 @@ UNKNOWN_CHALLENGE = answering(401, ("WWW-Authenticate", "Negotiate"))
 def test_a_challenge_that_cri_o_does_not_know() -> None:
     with Simulated(lambda request: UNKNOWN_CHALLENGE) as registry:
         verdict = ask(registry.host, insecure=True)
-        is_(verdict, "unauthorized", "unknown-challenge", "wants negotiate, which CRI-O does not know")
+        is_(verdict, "unauthorized", "unknown-challenge", "wants 'negotiate', which CRI-O does not know")
         assert verdict.credential_sent_to == ()
 
 
@@ -602,12 +602,15 @@ ODD: dict[str, Odd] = {
     "blanks": serving(challenges=('Bearer   realm="{url}/token" , service="r"',)),
     "an unknown scheme first": serving(challenges=("Negotiate", BEARER)),
     "an unknown scheme alone": Odd(
-        "unauthorized", "unknown-challenge", ("wants negotiate, which CRI-O does not know",), challenges=("Negotiate",)
+        "unauthorized",
+        "unknown-challenge",
+        ("wants 'negotiate', which CRI-O does not know",),
+        challenges=("Negotiate",),
     ),
     "an unknown scheme, and 403": Odd(
         "forbidden",
         "unknown-challenge",
-        ("wants negotiate, which CRI-O does not know",),
+        ("wants 'negotiate', which CRI-O does not know",),
         challenges=("Negotiate",),
         refusal=answering(403),
     ),
@@ -622,26 +625,32 @@ ODD: dict[str, Odd] = {
     "Basic first, Bearer works": Odd(
         "unauthorized",
         "first-scheme",
-        ("it offers Basic and Bearer, and CRI-O uses the first, Basic, alone", "let it offer Bearer first or alone"),
+        (
+            "it offers Basic and Bearer, and CRI-O uses the first, Basic, alone",
+            "let the registry offer Bearer first or alone",
+        ),
         challenges=('Basic realm="r"', BEARER),
     ),
     "Basic first in one header, Bearer works": Odd(
         "unauthorized",
         "first-scheme",
-        ("it offers Basic and Bearer, and CRI-O uses the first, Basic, alone", "let it offer Bearer first or alone"),
+        (
+            "it offers Basic and Bearer, and CRI-O uses the first, Basic, alone",
+            "let the registry offer Bearer first or alone",
+        ),
         challenges=(f'Basic realm="r", {BEARER}',),
     ),
     "Bearer first, Basic works": Odd(
         "unauthorized",
         "first-scheme",
-        ("it offers Bearer and Basic, and CRI-O uses the first, Bearer", "let it offer Basic first or alone"),
+        ("it offers Bearer and Basic, and CRI-O uses the first, Bearer", "let the registry offer Basic first or alone"),
         challenges=(BEARER, 'Basic realm="r"'),
         accepts=BASIC,
     ),
     "Bearer first, whose token service refuses": Odd(
         "unauthorized",
         "first-scheme",
-        ("{url}/token answers 401", "let it offer Basic first or alone"),
+        ("{url}/token answers 401", "let the registry offer Basic first or alone"),
         challenges=(BEARER, 'Basic realm="r"'),
         token=answering(401),
         accepts=BASIC,
@@ -1157,7 +1166,14 @@ def test_the_first_directory_alone_is_read(secure: MirrorRegistry, authority: Au
 def test_a_directory_that_was_meant_for_the_host(secure: MirrorRegistry, authority: Authority, tmp_path: Path) -> None:
     trust(tmp_path, "127.0.0.1", authority)
     verdict = ask(secure.host, root=tmp_path)
-    is_(verdict, "tls", "unknown-ca", "/etc/containers/certs.d/127.0.0.1 is for another name or port")
+    is_(verdict, "tls", "unknown-ca", "/etc/containers/certs.d/127.0.0.1 is for another port")
+    place = tmp_path / "etc/containers/certs.d"
+    assert (
+        f"if {place}/127.0.0.1 is meant, rename it to {secure.host}; else put its CA into {place}/{secure.host}/ca"
+        in (verdict.remedy)
+    )
+    (place / "127.0.0.1").rename(place / secure.host)
+    is_(ask(secure.host, root=tmp_path), "ok")
 
 
 def test_files_of_certs_d_that_do_not_count(secure: MirrorRegistry, authority: Authority, tmp_path: Path) -> None:

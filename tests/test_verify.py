@@ -548,7 +548,7 @@ TOLD: dict[str, tuple[int, str, tuple[str, ...]]] = {
     "Basic first, Bearer works": (
         3,
         "The pull would fail. {name}: it refuses the credential by the scheme that CRI-O uses",
-        ("it offers Basic and Bearer, and CRI-O uses the first", "let it offer Bearer first or alone"),
+        ("it offers Basic and Bearer, and CRI-O uses the first", "let the registry offer Bearer first or alone"),
     ),
     "401 that does not say how": (
         3,

@@ -297,7 +297,9 @@ def _tls_context(endpoint: Endpoint, verify: bool) -> ssl.SSLContext:
     except (OSError, ValueError) as error:
         what = endpoint.ca_file or f"certificate-authority-data in {endpoint.origin}"
         reason = _file_reason(error) or "no PEM certificate in it"
-        hint = f"the API server's address comes from {endpoint.origin}; --certificate-authority names another CA"
+        hint = (
+            f"put the API server's CA there, or name its file with --certificate-authority, else in {endpoint.origin}"
+        )
         raise ConfigError(f"cannot use the CA certificates of {what}: {reason}", hint) from None
     return context
 

@@ -43,7 +43,7 @@ def loads(data: bytes) -> Request:
     Raises:
         RequestError: not JSON, another kind or version, or no image.
     """
-    if not data:
+    if not data.strip():
         raise RequestError("standard input is empty: no CredentialProviderRequest", _BY_HAND)
     try:
         message = native.loads(data.decode())
@@ -56,10 +56,13 @@ def loads(data: bytes) -> Request:
         raise RequestError("the CredentialProviderRequest on standard input is not a JSON object", _BY_HAND)
     kind, version = message.get("kind"), message.get("apiVersion")
     if kind != "CredentialProviderRequest":
+        if kind is None:
+            raise RequestError("standard input has no kind, and so no CredentialProviderRequest", _BY_HAND)
         raise RequestError(f"standard input has the kind {_shown(kind)}, not 'CredentialProviderRequest'", _BY_HAND)
     if version != API_VERSION:
+        spoken = "without an apiVersion" if version is None else _shown(version)
         raise RequestError(
-            f"the kubelet speaks {_shown(version)}, not {API_VERSION!r}",
+            f"the kubelet speaks {spoken}, not {API_VERSION!r}",
             f"set the provider's apiVersion to {API_VERSION} in the CredentialProviderConfig",
         )
     image = _member(message, "image", str) or ""
@@ -80,7 +83,9 @@ def _shown(value: Any) -> str:
 def _member(message: dict[str, Any], name: str, kind: type) -> Any:
     value = message.get(name)
     if value is not None and not isinstance(value, kind):
-        raise RequestError(f"the CredentialProviderRequest's {name} is not a {kind.__name__}")
+        raise RequestError(
+            f"the CredentialProviderRequest's {name} is not {'an object' if kind is dict else 'a string'}"
+        )
     return value
 
 

@@ -2,7 +2,7 @@
 
 Reads the format as Go's encoding/json does, and looks a repository up in it as containers/image does
 (docs/registries.md, section 9). Knows nothing about secrets or pull sources. No error carries text of the file, other
-than a key that is part of the repository that was looked up.
+than a key that is a host, or part of the repository that was looked up.
 
     config = loads(b'{"auths": {"harbor.corp": {"auth": "dXNlcjpwdw=="}}}')
     find_credential(config, "harbor.corp/hub/library/nginx").key      # 'harbor.corp'
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import binascii
 
-from . import native
+from . import native, reference
 from .errors import ConfigError
 from .record import Record
 from .registries import AUTH_FILE_HELPER
@@ -228,13 +228,13 @@ def _string(value: Any, where: str) -> str:
 def _entries(value: Any) -> dict[str, AuthEntry]:
     entries = {}
     for number, (key, entry) in enumerate(_members(value, "auths"), 1):
-        entries[key] = _entry(entry, number)
+        entries[key] = _entry(entry, key, number)
     return entries
 
 
-def _entry(value: Any, number: int) -> AuthEntry:
+def _entry(value: Any, key: str, number: int) -> AuthEntry:
     """A namespace may hold a thousand of these, whose members are nearly always spelled as they should be."""
-    members = value if type(value) is _Object else _members(value, f"entry {number} of auths")
+    members = value if type(value) is _Object else _members(value, _where(key, number))
     read = dict.fromkeys(_ENTRY_MEMBERS, "")
     mistyped = False
     for name, member in members:
@@ -244,10 +244,16 @@ def _entry(value: Any, number: int) -> AuthEntry:
         if isinstance(member, str):
             read[folded] = member
         elif member is not None and folded in ("auth", "identitytoken"):
-            raise ConfigError(f"entry {number} of auths must have strings as values", rule="json")
+            raise ConfigError(f"{_where(key, number)} must have strings as values", rule="json")
         elif member is not None:
             mistyped = True
     return AuthEntry(read["auth"], read["identitytoken"], read["username"], read["password"], mistyped)
+
+
+def _where(key: str, number: int) -> str:
+    """An entry by its number, and by its key where that is a host and nothing else."""
+    is_host = reference.is_registry_host(key) and reference.is_domain(key)
+    return f"entry {number} of auths{f' ({key})' if is_host else ''}"
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------

@@ -52,6 +52,8 @@ def with_near_miss(error: UsageError) -> str:
         return str(error)
     if error.unknown in SUMMARIES:
         return f"{error.message}; a command stands before all flags"
+    if error.unknown in ("-v", "-V"):
+        return f"{error.message}; did you mean '--version'?"
     flags = [f"--{name}" for name in (*(flag.name for flag in FLAGS), "version", "version-json", "help")]
     known = flags if error.unknown.startswith("-") else [*SUMMARIES, "help", "version"]
     return f"{error.message}; {did_you_mean(error.unknown, known) or '--help lists the flags and commands'}"

@@ -300,11 +300,25 @@ def oddities(credential: Credential) -> list[str]:
             found.append(f"the {what} has NUL bytes in it, as text in UTF-16 has")
         elif text.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
             found.append(f"the {what} begins with a byte order mark")
+        elif not _is_utf8(text):
+            found.append(f"the {what} is not UTF-8, which registries expect: it is in Latin-1, or no text")
+        elif _REPLACEMENT in text:
+            found.append(f"the {what} has U+FFFD in it, which stands for what was not UTF-8 in the secret")
         elif text.endswith((b"\n", b"\r")):
             found.append(f"the {what} ends in a line break, as echo writes one and printf does not")
         elif text != text.strip():
             found.append(f"the {what} has blanks around it")
     return found
+
+
+_REPLACEMENT = b"\xef\xbf\xbd"
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        return bool(text.decode()) or not text
+    except ValueError:
+        return False
 
 
 def _encode(text: str) -> bytes:

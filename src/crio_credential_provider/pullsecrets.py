@@ -206,7 +206,7 @@ def _by_name(
         except ClusterError as error:
             if error.status != 404:
                 raise explained(error, f"secret {name}") from None
-            missing.append(Skipped(name, "named in imagePullSecrets, but does not exist"))
+            missing.append(Skipped(name, "it is named in imagePullSecrets, but does not exist"))
     found = loads(items, account.namespace)
     return PullSecrets(found.secrets, (*missing, *found.skipped))
 
@@ -297,18 +297,18 @@ def name_of(item: Any) -> str:
 def _load(name: str, item: Any, namespace: str) -> PullSecret | Skipped:
     """The docker config of one Secret object, or why there is none. No reason quotes the secret."""
     if not name:
-        return Skipped("(without a name)", "no Secret object")
+        return Skipped("(without a name)", "it is no Secret object")
     if _member(item, "metadata").get("namespace", namespace) != namespace:
-        return Skipped(name, "of another namespace")
+        return Skipped(name, "it is of another namespace")
     kind = item.get("type")
     key = _DATA_KEYS.get(kind) if isinstance(kind, str) else None
     if key is None:
-        return Skipped(name, f"of type {kind!r}, not {DOCKER_CONFIG_JSON}")
+        return Skipped(name, f"it is of type {kind!r}, not {DOCKER_CONFIG_JSON}")
     data = _member(item, "data")
     text = data.get(key)
     if not isinstance(text, str):
         other = next((name for name in dockerconfig.DATA_KEYS if name in data), "")
-        return Skipped(name, f"has no {key}{f', but {other}' if other else ''}")
+        return Skipped(name, f"it has no {key}{f', but {other}' if other else ''}")
     try:
         content = dockerconfig.decode_base64(text)
         config = dockerconfig.loads(content) if kind == DOCKER_CONFIG_JSON else dockerconfig.loads_dockercfg(content)

@@ -179,7 +179,8 @@ def _decode(data: bytes) -> dict[str, Any]:
         _check_integers(document)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise _Refused(f"not valid TOML: byte {error.start} is not UTF-8", "toml-syntax", line=line) from None
+        reason = f"not valid TOML: byte {error.start} is not UTF-8"
+        raise _Refused(reason, "toml-syntax", remedy="save it as UTF-8", line=line) from None
     except (ValueError, RecursionError) as error:
         raise _not_toml("nested too deeply" if isinstance(error, RecursionError) else str(error), data) from None
     return document
@@ -187,25 +188,39 @@ def _decode(data: bytes) -> dict[str, Any]:
 
 def _not_toml(reason: str, data: bytes) -> ConfigError:
     """The error of the parser, with what people most often did."""
+    from .registriestext import mended
+
     digits = reason.partition("at line ")[2].partition(",")[0]
+    lines = data.decode("utf-8", "replace").split("\n")
     line = int(digits) if digits.isdigit() else len(data.splitlines()) if "at end of document" in reason else 0
-    remedy = ""
+    meant = mended(lines[line - 1]) if line else ""
+    remedy = f"write {meant}" if meant else ""
     if reason.startswith("Exceeds the limit"):  # Python's own words, for a number of thousands of digits
         reason = "an integer is out of the 64-bit range"
-    elif "Cannot overwrite" in reason or "Cannot declare" in reason:
+    elif ("Cannot overwrite" in reason or "Cannot declare" in reason) and not (
+        meant.startswith("[[") and meant != lines[line - 1].strip()
+    ):
         from .tomllines import find_lines
 
-        lines = find_lines(data.decode("utf-8", "replace"))
-        early = next((at for path, at in lines.items() if path[:2] == ("registry", "mirror")), 0)
+        at = find_lines("\n".join(lines))
+        early = next((here for path, here in at.items() if path[:2] == ("registry", "mirror")), 0)
         if early:
             line, reason = early, f"[[registry.mirror]] stands above every [[registry]] ({reason})"
             remedy = "move [[registry.mirror]] from {where} below the [[registry]] that it mirrors"
         else:
             reason, remedy = f"{reason}: a key or table is there twice", "remove one of the two"
-    elif "Invalid value" in reason:
-        remedy = 'write the value within double quotes, as in location = "docker.io"'
-    elif data.lstrip().startswith(b"{"):
-        reason, remedy = f"{reason}: it looks like JSON", "write [[registry]] tables"
+    elif b"\0" in data[:4]:
+        reason, remedy = f"{reason}: it is UTF-16", "save it as UTF-8"
+    elif data.lstrip().startswith((b"{", b"<")):
+        kind = "JSON" if data.lstrip().startswith(b"{") else "HTML"
+        reason, remedy = f"{reason}: it looks like {kind}", "write [[registry]] tables"
+    elif b"=" not in data and b":" in data:
+        reason, remedy = f"{reason}: it looks like YAML", "write [[registry]] tables"
+    elif "Invalid value" in reason and (not meant or '"' in meant):
+        quotes = "the value within double quotes"
+        remedy = f"{remedy}, {quotes}" if meant else f'write {quotes}, as in location = "docker.io"'
+    elif "Expected newline" in reason and not meant:
+        remedy = "write each setting on a line of its own"
     return _Refused(f"not valid TOML: {reason}", "toml-syntax", remedy=remedy, line=line)
 
 

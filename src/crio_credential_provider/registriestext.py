@@ -40,8 +40,9 @@ def corrected(location: str) -> str:
     scheme, separator, rest = location.strip().partition("://")
     host, _, path = (rest if separator else scheme).strip("/").partition("/")
     host = host.rpartition("@")[2].strip()
-    wildcard = "*." if host.startswith("*.") else ""
-    host = host.removeprefix("*.")
+    # A label stands for the wildcard's star.
+    wildcard = host.startswith("*.")
+    host = host.replace("*", "a", 1) if wildcard else host
     parts = [part for part in path.lower().partition("?")[0].partition("#")[0].split("/") if part]
     if parts and parts[-1] in ("v1", "v2"):
         parts.pop()
@@ -53,9 +54,51 @@ def corrected(location: str) -> str:
         host = f"{host}:{80 if scheme == 'http' else 443}"
     found = "/".join([host, *parts])
     try:
-        return wildcard + found if reference.parse(f"{found}/team/image").name == f"{found}/team/image" else ""
+        meant = found.replace("a", "*", 1) if wildcard else found
+        return meant if reference.parse(f"{found}/team/image").name == f"{found}/team/image" else ""
     except ReferenceSyntaxError:
         return ""
+
+
+_LOOK_ALIKES = {
+    **dict.fromkeys(map(ord, "\u00a0\u2007\u202f\u3000"), " "),
+    **dict.fromkeys(map(ord, "\u200b\u2060\ufeff"), ""),
+    **dict.fromkeys(map(ord, "\u201c\u201d\u201e\u00ab\u00bb\u2018\u2019`"), '"'),
+}
+"""What editors and web pages write for blanks and quotes."""
+_WORDS = {"true": "true", "yes": "true", "on": "true", "false": "false", "no": "false", "off": "false"}
+_BOOLEANS = ("insecure", "blocked", "mirror-by-digest-only")
+
+
+def mended(line: str) -> str:
+    """What was most likely meant by a line that is no TOML; "" where that cannot be told.
+
+    >>> mended("insecure: True")
+    'insecure = true'
+    """
+    import re
+
+    text = line.translate(_LOOK_ALIKES).strip()
+    if text.startswith(("//", ";")):
+        return f"# in place of {text[0] if text[0] == ';' else '//'}"
+    text = text.partition(" #")[0].strip()
+    if header := re.fullmatch(r"\[*(registry(?:\.mirror)?)\]*", text.replace(" ", "")):
+        return f"[[{header[1]}]]"
+    flag = re.search(rf'\b({"|".join(_BOOLEANS)})"?[\s=:>]+"?(\w+)', text, re.IGNORECASE)
+    if flag is not None and (not flag.start() or flag[2] not in ("true", "false")):
+        value = _WORDS.get(flag[2].lower(), "")
+        return f"{flag[1]} = {value}" if value else ""
+    pair = re.match(r'"?([\w-]+)"?\s*(?:=>|==|=|:|\s)\s*(.*)', text)
+    key, value = (pair[1], pair[2].rstrip(" ,;").strip("\"'")) if pair is not None else ("", "")
+    if key == "unqualified-search-registries":
+        hosts = [corrected(name).partition("/")[0] for name in re.findall(r"[^\s,\"'\[\]]+", value)]
+        quoted = ", ".join(f'"{host}"' for host in hosts)
+        return f"{key} = [{quoted}]" if all(hosts) else ""
+    if key in ("location", "prefix") and not re.search(r"[\s\"'{\[]", value):
+        value = corrected(value) if value else ""
+    elif key not in ("pull-from-mirror", "short-name-mode") or not re.fullmatch(r"[\w-]+", value):
+        value = ""
+    return f'{key} = "{value}"' if value else ""
 
 
 def location_for(location: str, rest: str) -> str:

@@ -322,7 +322,7 @@ def loads(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
     if settings.secrets_from == POD and settings.insecure_skip_tls_verify:
         raise UsageError(
             "--insecure-skip-tls-verify cannot be used with --secrets-from pod",
-            "whoever answers could act as this node",
+            "remove one of the two: whoever answers could act as this node",
         )
     return settings
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import explanation, settings
 from ..errors import RequestError
-from ..explanation import UNKNOWN, UNWELL, WELL, Explanation, OtherKey, Source, Table, Tables, shown_key
+from ..explanation import UNKNOWN, UNWELL, WELL, Explanation, OtherKey, Source, Table, Tables, named_key, shown_key
 from . import output, pull
 from .output import (
     FAULT,
@@ -118,7 +118,11 @@ def _explain(given: argparse.Namespace, place: pull.Place) -> Explanation:
     explained = explanation.explain(
         asked.request, chosen, asked.connect, image, asked.typed, asked.notes, enforcing=asked.enforcing
     )
-    return explained._replace(notes=(*explained.notes, *_notes_of_file(asked, explained)))
+    verdict = explained.verdict
+    if asked.offline is not None and asked.offline.lacks[0] and verdict.status == UNWELL:
+        text, remedy = asked.offline.lacks
+        verdict = verdict._replace(text=f"{verdict.text}. {text}", remedy=remedy)
+    return explained._replace(notes=(*explained.notes, *_notes_of_file(asked, explained)), verdict=verdict)
 
 
 def _notes_of_file(asked: Pull, explained: Explanation) -> Iterable[str]:
@@ -272,7 +276,13 @@ def _write_text(explained: Explanation) -> None:
         return Group(*(Padding(Text(_one_line(text), overflow="fold"), (0, 0, 0, indent)) for indent, text in lines))
 
     verdict = explained.verdict
-    write(Text(_one_line(f"{verdict.text.rstrip('.')}."), style=_STYLES[verdict.status], overflow="fold"))
+    write(
+        Text(
+            _one_line(verdict.text if verdict.text.endswith("?") else f"{verdict.text.rstrip('.')}."),
+            style=_STYLES[verdict.status],
+            overflow="fold",
+        )
+    )
     if verdict.remedy:
         # Not broken into lines: it may hold a command to be copied.
         write_line(f"To do: {_one_line(verdict.remedy)}")
@@ -377,9 +387,9 @@ def _source(source: Source, number: int) -> Iterable[Line]:
 
 def _credential(source: Source) -> str:
     if source.origin == explanation.SECRET:
-        return f"credential: secret {source.secret}, key {shown_key(source.key)}"
+        return f"credential: secret {source.secret}, key {named_key(source.key)}"
     if source.origin == explanation.NODE:
-        return f"credential: the node's own, key {shown_key(source.key)} of the global auth file"
+        return f"credential: the node's own, key {named_key(source.key)} of the global auth file"
     if source.origin == explanation.NODE_HELPER:
         return "credential: whatever the node's credential helper has"
     if source.reason == explanation.UNDECIDED:
@@ -388,7 +398,7 @@ def _credential(source: Source) -> str:
 
 
 def _other(other: OtherKey) -> str:
-    return f"not secret {other.secret}, key {shown_key(other.key)}: {other.why}"
+    return f"not secret {other.secret}, key {named_key(other.key)}: {other.why}"
 
 
 def _secrets(explained: Explanation) -> list[Line]:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..errors import ClusterError, UsageError
+from ..help import did_you_mean
 from ..pullsecrets import DOCKER_CFG, DOCKER_CONFIG_JSON
 from ..serviceaccount import ServiceAccount
 
@@ -43,9 +44,14 @@ class ObjectsFile:
 
     Attributes:
         notes: what the file lacks, and what was assumed instead.
+        lacks: that it has no secret of the namespace, and what to do then; ("", "") where it has.
+        is_file: whether more may be looked at than the plugin would ask for.
     """
 
+    is_file = True
+
     def __init__(self, objects: list[Object], origin: str) -> None:
+        self.lacks = ("", "")
         self.origin = origin
         self._objects = {(o["kind"], text(o, "metadata", "namespace"), text(o, "metadata", "name")): o for o in objects}
         self.notes: list[str] = []
@@ -105,9 +111,16 @@ class ObjectsFile:
         secrets = list(self._secrets(namespace))
         if not secrets:
             others = sorted({space for kind, space, _ in self._objects if kind == SECRET})
-            has = f"; it has some of {', '.join(others[:5])}" if others else ""
-            self.note(f"{self.origin} has no secret of namespace {namespace}{has}")
+            has = _has(namespace, others, "it has some of ")
+            remedy = f"give -n the pod's namespace, or write the file with kubectl -n {namespace} get secrets -o yaml"
+            self.lacks = (f"{self.origin} has no secret of namespace {namespace}{has}", remedy)
         return secrets
+
+    def check(self, kind: str, namespace: str, name: str) -> None:
+        """Raises UsageError where the file has objects of a kind in the namespace, and not the one that is named."""
+        names = sorted(own for other, space, own in self._objects if other == kind and space in ("", namespace))
+        if names and name not in names:
+            raise UsageError(f"{self.origin} has no {kind} {namespace}/{name}{_has(name, names, 'it has ')}")
 
     def _secrets(self, namespace: str) -> Iterator[Object]:
         for (kind, space, _), found in self._objects.items():
@@ -118,6 +131,12 @@ class ObjectsFile:
         """Keeps a note, once."""
         if note not in self.notes:
             self.notes.append(note)
+
+
+def _has(name: str, others: list[str], what: str) -> str:
+    """The ones that are there in place of one that is not."""
+    meant = did_you_mean(name, others)
+    return f"; {what}{', '.join(others[:5])}{f'; {meant}' if meant else ''}" if others else ""
 
 
 def text(value: object, *names: str) -> str:
@@ -136,8 +155,10 @@ def loads(data: bytes, origin: str) -> ObjectsFile:
     Raises:
         UsageError: neither, or no Secret, Pod or ServiceAccount in it.
     """
+    if not data.strip():
+        raise UsageError(f"{origin} is empty: kubectl wrote nothing to it", "it says why on stderr: is that Forbidden?")
     objects = [found for document in _documents(data, origin) for found in _objects(document)]
-    if not objects and data.strip():
+    if not objects:
         raise UsageError(
             f"{origin} holds no Secret, Pod or ServiceAccount",
             "kubectl -n NAMESPACE get secrets -o yaml writes what is needed",

@@ -34,6 +34,9 @@ USAGE_FAULT = 2
 UNWELL = 3
 """The command did its job, and what it found is not well: a pull that gets no credential, a broken node."""
 
+_NAMES_A_PLACE = ("FILE", "DIR", "PATH", "URL", "VERSION")
+"""What stands in the help for a value without which another place is taken."""
+
 WIDTH = 100
 """Columns where standard output is no terminal."""
 
@@ -95,6 +98,12 @@ class Parser(argparse.ArgumentParser):
             return f"{name} takes no value"
         return f"{name}: {message}"
 
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """A shell variable that is not set must not mean another machine than the one that was meant."""
+        if "" in arg_strings and action.metavar in _NAMES_A_PLACE and action.dest != "cache_dir":
+            raise argparse.ArgumentError(action, "is empty")
+        return super()._get_values(action, arg_strings)
+
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is None or value in action.choices:
             return
@@ -124,7 +133,7 @@ def make_parser(command: str, description: str, epilog: str) -> Parser:
 
 
 def there(*kinds: str) -> Callable[[str], str]:
-    """The type of a flag that names what must be there, unless it is "" or "-".
+    """The type of a flag that names what must be there, unless it is "-", or a default of "".
 
     Args:
         kinds: of ``file`` and ``directory`` what it may be.

@@ -74,6 +74,7 @@ _EXPIRED = (
     "the token has expired since it was made, so that the API server refuses it now: name IMAGE and -n NAMESPACE, for "
     "which a new one is asked for, or give the secrets with --secrets"
 )
+_EXAMPLES = "--help has examples"
 _TOKEN_SECONDS = 600
 """The least that the API server grants; a pull's token is asked for and used within a second."""
 
@@ -373,7 +374,8 @@ def _find(given: argparse.Namespace, chosen: Settings) -> Pull:
     try:
         image = reference.parse(given.image)
     except ReferenceSyntaxError as error:
-        raise UsageError(f"IMAGE: {error.message}", "the kubelet reports InvalidImageName for it") from None
+        hint = f"the kubelet reports InvalidImageName for it{_meant_image(given.image)}"
+        raise UsageError(f"IMAGE: {error.message}", hint) from None
     if given.token_file:
         token = _read(given.token_file, "--token-file").decode(errors="replace").strip()
         _check_token(token, given)
@@ -382,6 +384,18 @@ def _find(given: argparse.Namespace, chosen: Settings) -> Pull:
     else:
         return _with_new_token(given, chosen, image)
     return _with_token(given.image, image, Request(image.name, token), chosen, offline)
+
+
+def _meant_image(typed: str) -> str:
+    """What was most likely meant by what is no image: the same without a scheme, and its name in lower case."""
+    bare = typed.strip().rpartition("://")[2].strip("/")
+    at = bare.find(":", bare.rfind("/") + 1) if ":" in bare.rpartition("/")[2] else len(bare)
+    meant = bare[:at].lower() + bare[at:]
+    try:
+        reference.parse(meant)
+    except ReferenceSyntaxError:
+        return ""
+    return f"; did you mean {meant!r}?"
 
 
 def _with_token(typed: str, image: Reference, request: Request, chosen: Settings, offline: ObjectsFile | None) -> Pull:
@@ -401,7 +415,7 @@ def _check(given: argparse.Namespace, chosen: Settings) -> None:
     if not given.request and not given.image:
         raise UsageError("IMAGE is missing", "give IMAGE and -n NAMESPACE, or --request FILE")
     if not given.request and not given.namespace and not given.token_file:
-        raise UsageError("-n NAMESPACE is missing: the pull secrets are those of the pod's namespace")
+        raise UsageError("-n NAMESPACE is missing: the pull secrets are those of the pod's namespace", _EXAMPLES)
     if given.request == "-" and given.secrets == "-":
         raise UsageError("only one of --request and --secrets can be standard input")
     names = (
@@ -634,6 +648,9 @@ def _stand_in(account: ServiceAccount) -> str:
 
 def _account_of_file(given: argparse.Namespace, chosen: Settings, offline: ObjectsFile) -> ServiceAccount:
     """Whose pull it is, without asking anybody: the pod's service account is the one that the file says."""
+    for kind, name in ((objectsfile.POD, given.pod), (objectsfile.SERVICE_ACCOUNT, given.service_account)):
+        if name:
+            offline.check(kind, given.namespace, name)
     pod = offline.find(objectsfile.POD, given.namespace, given.pod) if given.pod else None
     if given.pod and pod is None and chosen.secrets_from == SERVICE_ACCOUNT:
         name = f"{given.namespace}/{given.pod}"

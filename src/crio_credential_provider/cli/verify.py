@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import explanation, keyring, provider, registries, registryclient
-from ..explanation import NODE, NODE_HELPER, SECRET, Explanation, NotAsked, Source, shown_key
+from ..explanation import NODE, NODE_HELPER, SECRET, Explanation, NotAsked, Source, named_key, shown_key
 from ..registryclient import Verdict
 from . import handedover, pull
 from .handedover import HandedOver
@@ -197,6 +197,8 @@ def _verify(given: argparse.Namespace) -> Report:
             serving = found
     succeeds = _succeeds(checked)
     text, remedy = _conclusion(explained, checked, serving, reference)
+    if asked.offline is not None and asked.offline.lacks[0] and not succeeds:
+        text += f". {asked.offline.lacks[0]}"
     notes = [*explained.notes, *resolution.warnings]
     if not isinstance(handed, str) and any(found.source.origin == _KUBELET for found in checked):
         account = resolution.account
@@ -333,7 +335,7 @@ def _check(source: Source, verdict: Verdict | None, needed: bool, namespace: str
     if source.source.blocked:
         return Checked(source, BLOCKED, "CRI-O does not ask it: it is blocked in registries.conf", "", None, False)
     if not source.is_reachable:
-        evidence = f"CRI-O cannot connect: {source.host!r} is not a host name"
+        evidence = f"CRI-O cannot connect: {source.why_unreachable}"
         return Checked(source, LEFT_OUT, evidence, "", None, False)
     if verdict is None:
         return Checked(source, LEFT_OUT, "CRI-O fails this pull before it asks", "", None, False)
@@ -394,15 +396,15 @@ def _why_none(source: Source, why_none: str) -> str:
     """Why a source gets no credential: the entry that somebody most likely meant for it, else the core's reason."""
     if source.others:
         other = source.others[0]
-        return f"secret {other.secret} has the key {shown_key(other.key)}, but {other.why}"
+        return f"secret {other.secret} has the key {named_key(other.key)}, but {other.why}"
     return why_none or source.reason or "no credential was looked for"
 
 
 def _holder(source: Source) -> str:
     """Where a source's credential stands."""
     if source.origin in (SECRET, _KUBELET):
-        return f"secret {source.secret}, key {shown_key(source.key)}"
-    return f"the node's auth file, key {shown_key(source.key)}" if source.key else ""
+        return f"secret {source.secret}, key {named_key(source.key)}"
+    return f"the node's auth file, key {named_key(source.key)}" if source.key else ""
 
 
 def _succeeds(checked: Sequence[Checked]) -> bool | None:

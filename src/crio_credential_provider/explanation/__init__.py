@@ -38,6 +38,7 @@ from .records import (
     Table,
     Tables,
     is_short_name,
+    named_key,
     own_hosts,
     shown_key,
 )
@@ -63,6 +64,7 @@ __all__ = [
     "explain",
     "failed",
     "is_short_name",
+    "named_key",
     "own_hosts",
     "shown_key",
 ]
@@ -105,7 +107,7 @@ def explain(
     spoilt = unusable.find(seen, resolution, request.token, settings)
     found = tuple(sources.find_sources(resolution, settings, error, asked, image, typed, spoilt))
     auth_file = outcome.auth_file(resolution, settings)
-    verdict = outcome.verdict(resolution, error, found, asked, settings, spoilt, configured.match)
+    verdict = outcome.verdict(resolution, error, found, asked, settings, spoilt, configured)
     return Explanation(
         typed=typed,
         image=image or resolution.image,

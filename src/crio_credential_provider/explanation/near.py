@@ -9,6 +9,7 @@ Says why the core passed something over; whether it did is the core's word alone
 
 from __future__ import annotations
 
+import re
 from difflib import SequenceMatcher
 
 from .. import dockerconfig, keyring
@@ -16,6 +17,9 @@ from .. import dockerconfig, keyring
 _HUB = ("docker.io", "index.docker.io", "registry-1.docker.io", "hub.docker.com", "registry.hub.docker.com")
 _ALIKE = 0.85
 """Share of letters in common from which a host is taken for a misspelling; one letter of seven or more."""
+
+PORT_COUNTS = "the port counts"
+_NO_GLOB = "a path has no wildcard: it serves all that lies below it"
 
 Near = tuple[int, str]
 """How near, 0 nearest, and what keeps it from counting."""
@@ -41,7 +45,7 @@ def why_table(prefix: str, name: str) -> Near | None:
     if host == "docker.io" and its_host in _HUB:
         return 3, f"images of Docker Hub are named docker.io, not {its_host}"
     if its_host.partition(":")[0] == host.partition(":")[0]:
-        return 4, f"the port counts: the image's registry is {host}"
+        return 4, f"{PORT_COUNTS}: the image's registry is {host}"
     return None
 
 
@@ -80,6 +84,9 @@ def why_key(key: str, repository: str, image_host: str) -> Near | None:
     its_host, its_path = split_key(key)
     if its_host == host:
         return 0, _why_key_path(key, host, its_path, path)
+    words = re.split(r"[,;?#|\s]+", key.strip())
+    if len(words) > 1 and host in (split_key(_bare(word))[0].lower() for word in words):
+        return 0, f"a key is one host, with a path or without, and nothing else: write {host}"
     meant_host, meant_path = split_key(_bare(key))
     if meant_host.lower() == host.lower():
         return 0, f"{_why_spelling(key, its_host, host)}: write {_covering(host, meant_path, path)}"
@@ -88,7 +95,7 @@ def why_key(key: str, repository: str, image_host: str) -> Near | None:
     if "*" in its_host:
         return _why_glob(its_host, its_path, host, path)
     if its_host.partition(":")[0] == host.partition(":")[0]:
-        return 2, f"the port counts: write {host}"
+        return 2, f"{PORT_COUNTS}: write {host}"
     if SequenceMatcher(None, its_host, host).ratio() >= _ALIKE:
         return 4, f"{its_host} is spelled like {host}, but not the same: write {host}"
     return None
@@ -102,6 +109,8 @@ def _bare(key: str) -> str:
 
 def _covering(host: str, its: str, path: str) -> str:
     """The key that was meant, where it serves a source; else the one for its whole host."""
+    if "*" in its:
+        its = its.partition("*")[0].rpartition("/")[0]
     parts = [part for part in its.partition("@")[0].partition("?")[0].lower().split("/") if part]
     if parts:
         parts[-1] = parts[-1].partition(":")[0]
@@ -130,6 +139,8 @@ def _why_key_path(key: str, host: str, its: str, path: str) -> str:
         return f"a key names no user: {meant}"
     if its.partition("/")[0] in ("v1", "v2") and not path.startswith(its.strip("/") + "/"):
         return f"without https:// its {its.strip('/')} is taken for the path of a repository: write {host}"
+    if "*" in its:
+        return f"{_NO_GLOB}: {meant}"
     if key.endswith("/"):
         return f"a path with a slash at its end is never found: {meant}"
     if key != key.strip():
@@ -144,10 +155,12 @@ def _why_key_path(key: str, host: str, its: str, path: str) -> str:
 
 def _why_glob(its_host: str, its_path: str, host: str, path: str) -> Near | None:
     if keyring.matches_host(its_host, host):
-        return 0, _why_path(its_path, path)
+        return 0, f"{_NO_GLOB}: write {_covering(its_host, its_path, path)}" if "*" in its_path else _why_path(
+            its_path, path
+        )
     pattern = its_host.partition(":")[0]
     if keyring.matches_host(pattern, host.partition(":")[0]):
-        return 2, f"the port counts: write {pattern}{host[len(host.partition(':')[0]) :]}"
+        return 2, f"{PORT_COUNTS}: write {pattern}{host[len(host.partition(':')[0]) :]}"
     if host.partition(":")[0].endswith(pattern.lstrip("*")) and pattern.startswith("*"):
         return 3, f"a * stands for one label of a host: write {host}"
     return None

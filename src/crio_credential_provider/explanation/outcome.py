@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from .. import authfile, credentialprovider, registries
 from ..errors import ProviderError
-from ..keyring import credential_of, oddities
+from ..keyring import oddities
 from ..provider import Resolution
 from ..settings import POD, SERVICE_ACCOUNT, Settings
+from . import near, tables, unusable
+from .near import split_key
 from .records import (
     NODE,
     NODE_HELPER,
@@ -25,9 +27,10 @@ from .records import (
     Match,
     NotAsked,
     Source,
+    Tables,
     Verdict,
+    named_key,
     own_hosts,
-    shown_key,
 )
 from .unusable import Unusable
 
@@ -83,7 +86,7 @@ def steps(resolution: Resolution, sources: Iterable[Source], auth_file: AuthFile
         if source.is_reachable:
             yield f"{when} it asks {name}{_which_kinds(source)} {_shown_at(source, config)}"
         else:
-            yield f"{when} it tries {name}, and cannot connect: {_why_dead(source)}"
+            yield f"{when} it tries {name}, and cannot connect: {source.why_unreachable}"
     for source in perhaps:
         name, short_name = source.source.name, source.source.short_name
         yield f"only where the pod spells the short name {short_name}, it asks {name} {_shown_at(source, config)}"
@@ -137,7 +140,7 @@ def verdict(
     asked: Asked,
     settings: Settings,
     spoilt: Iterable[Unusable],
-    match: Match | None,
+    configured: Tables,
 ) -> Verdict:
     """Well where a place that wants a credential of the namespace gets one, or there is no such place."""
     if error is not None:
@@ -150,25 +153,30 @@ def verdict(
     dead = [source for source in usual if source.is_open and not source.is_reachable]
     wanted = [source for source in usual if source.is_wanted and source.is_reachable]
     if dead and not wanted:
-        return _verdict_of_dead(dead[0], match)
+        return _verdict_of_dead(dead[0], configured.match)
     if not wanted:
-        return Verdict(WELL, _why_none_needed(resolution, sources))
+        return Verdict(WELL, _why_none_needed(resolution, sources, configured.match))
     served = [source for source in wanted if source.origin]
     if not served:
         reason = resolution.reason or _first_reason(wanted)
         text = f"{_names(wanted)} without a credential: {reason}{_nearest(wanted, reason, spoilt)}"
-        return Verdict(UNWELL, f"CRI-O asks {text}", _remedy(resolution, wanted, settings, spoilt))
+        return Verdict(UNWELL, f"CRI-O asks {text}", _remedy(resolution, wanted, settings, spoilt, configured))
     first = served[0]
     late = "" if first is wanted[0] else f"; {wanted[0].source.name}, which CRI-O asks before it, gets none"
     if dead:
-        late += f"; to {dead[0].source.name} it cannot connect: {_why_dead(dead[0])}"
+        late += f"; to {dead[0].source.name} it cannot connect: {dead[0].why_unreachable}"
     text, remedy = f"CRI-O asks {first.source.name} {_shown_at(first, resolution.config)}{late}", ""
     for choice in resolution.selection.choices if resolution.selection is not None else ():
         if choice.source.name == first.source.name and choice.secret and (odd := oddities(choice.credential)):
             text += f"; {odd[0]}"
-            remedy = (
-                f"if it is refused there, write the credential for {first.host} in secret {choice.secret} without that"
-            )
+            better = "with one" if odd[0].endswith("is empty") else "without that"
+            remedy = f"if it is refused there, write the credential for {first.host} in secret {choice.secret} {better}"
+    host, _, path = first.source.location.partition("/")
+    version, _, rest = path.partition("/")
+    if version in ("v1", "v2") and configured.match is not None and not remedy:
+        text += f"; its location has /{version}/, and CRI-O puts a /v2/ of its own before that: /v2/{version}/"
+        meant = f'location = "{host}/{rest}"'.replace('/"', '"')
+        remedy = f"if that is not found there, in {tables.place(configured.match, first.source.location)} write {meant}"
     return Verdict(WELL, text, remedy)
 
 
@@ -184,15 +192,12 @@ def _first_reason(wanted: list[Source]) -> str:
     return next((source.reason for source in wanted if source.reason), "none was looked for")
 
 
-def _why_dead(source: Source) -> str:
-    return f"{source.host!r} is not a host name, which has letters, digits, '-' and '.' alone"
-
-
 def _verdict_of_dead(source: Source, match: Match | None) -> Verdict:
     """Of a pull whose only place besides the image's own, or whose own, has no host."""
-    where = f" of the table at {match.table.file}:{match.table.line}" if match is not None and match.table.line else ""
-    remedy = f"correct the location{where}: {source.host!r}" if source.source.location else "correct the pod's image"
-    return Verdict(UNWELL, f"CRI-O cannot connect to {source.source.name}: {_why_dead(source)}", remedy)
+    where = tables.place(match, source.source.location)
+    is_configured = match is not None and bool(source.source.location)
+    remedy = f"correct the location at {where}: {source.host!r}" if is_configured else "correct the pod's image"
+    return Verdict(UNWELL, f"CRI-O cannot connect to {source.source.name}: {source.why_unreachable}", remedy)
 
 
 def _nearest(wanted: list[Source], reason: str, spoilt: Iterable[Unusable]) -> str:
@@ -202,15 +207,23 @@ def _nearest(wanted: list[Source], reason: str, spoilt: Iterable[Unusable]) -> s
         return next((f". Secret {s.secret}: {s.why}" for s in spoilt if s.was_meant and s.keyring is None), "")
     if others and f"secret {others[0].secret} " in reason:
         return ""
-    return f". Secret {others[0].secret} has the key {shown_key(others[0].key)}: {others[0].why}" if others else ""
+    return f". Secret {others[0].secret} has the key {named_key(others[0].key)}: {others[0].why}" if others else ""
 
 
-def _remedy(resolution: Resolution, wanted: list[Source], settings: Settings, spoilt: Iterable[Unusable]) -> str:
+def _remedy(
+    resolution: Resolution,
+    wanted: list[Source],
+    settings: Settings,
+    spoilt: Iterable[Unusable],
+    configured: Tables,
+) -> str:
     """A secret that would do, where secrets were looked for; else what keeps them from being looked for."""
     account, config, source = resolution.account, resolution.config, wanted[0]
     host = source.host
     if config is not None and registries.AUTH_FILE_HELPER not in config.credential_helpers:
-        return f"add {registries.AUTH_FILE_HELPER} to credential-helpers in registries.conf, and reload CRI-O"
+        helpers = ", ".join(f'"{name}"' for name in (registries.AUTH_FILE_HELPER, *config.credential_helpers))
+        place = tables.place_of_helpers(configured.files)
+        return f"in {place} write credential-helpers = [{helpers}], and reload CRI-O"
     if account is None:
         return (
             f"for a static pod give the node's own auth file {settings.global_auth_file} a key for {host}; for any "
@@ -218,14 +231,37 @@ def _remedy(resolution: Resolution, wanted: list[Source], settings: Settings, sp
         )
     if resolution.selection is None:
         return ""
-    again = _made_again(resolution, wanted, spoilt, account.namespace)
-    if again:
-        return again
     holders = {POD: "the pod", SERVICE_ACCOUNT: f"service account {account.name}"}
-    named = holders.get(settings.secrets_from)
+    named = holders.get(settings.secrets_from, "")
     where = f", named in the imagePullSecrets of {named}" if named else ""
-    create = _create(account.namespace, "NAME", host)
-    return f"{_mended_key(source)}give the namespace a pull secret with a key for {host}{where}: {create}"
+    by_name = {secret.secret: secret for secret in spoilt}
+    missing = next((secret.secret for secret in by_name.values() if not secret.exists), "")
+    others = [other for source in wanted for other in source.others]
+    taken = {secret.name for secret in resolution.secrets}.union(by_name)
+    for other in others:
+        copied = by_name.get(other.secret)
+        if other.flawed or copied is None:
+            continue
+        if copied.content is None:
+            instead = f" in place of {missing}" if missing else ""
+            return f"write {other.secret} into the imagePullSecrets of {named}{instead}"
+        command = unusable.copy(other.secret, copied.content, _free(other.secret, taken), account.namespace)
+        return f"make a pull secret of what secret {other.secret} holds{where}: {command}"
+    meant = [other.secret for other in others if other.flawed]
+    if not others:
+        meant += [secret.secret for secret in by_name.values() if secret.keyring is None and secret.was_meant]
+    if meant and meant[0] == missing:
+        return f"make secret {missing}, with a key for {host}: {_create(account.namespace, missing, host)}"
+    create = _create(account.namespace, shlex.quote(_free(meant[0], taken)) if meant else "NAME", host)
+    mended = _mended_key(source, configured.match)
+    return f"{mended}give the namespace a pull secret with a key for {host}{where}: {create}"
+
+
+def _free(name: str, taken: Container[str]) -> str:
+    """A name for a secret in place of another, which stays: it may hold what others use."""
+    while name in taken:
+        name += "-pull"
+    return name
 
 
 def _create(namespace: str, name: str, host: str) -> str:
@@ -235,37 +271,34 @@ def _create(namespace: str, name: str, host: str) -> str:
     )
 
 
-def _made_again(resolution: Resolution, wanted: list[Source], spoilt: Iterable[Unusable], namespace: str) -> str:
-    """How to make that secret again which was meant to serve; "" where there is none, or it has other entries."""
-    by_name = {secret.secret: secret for secret in spoilt}
-    others = [other for source in wanted for other in source.others]
-    for other in others:
-        if not other.flawed and other.secret in by_name and by_name[other.secret].remedy:
-            return by_name[other.secret].remedy
-    useful = {
-        secret.name for secret in resolution.secrets if any(credential_of(e)[0] for e in secret.config.auths.values())
-    }
-    names = [other.secret for other in others if other.flawed and other.secret not in useful]
-    if not others:
-        names += [secret.secret for secret in by_name.values() if secret.keyring is None and secret.was_meant]
-    if not names:
-        return ""
-    exists = names[0] not in by_name or by_name[names[0]].exists
-    delete = f"kubectl -n {namespace} delete secret {shlex.quote(names[0])} --ignore-not-found && " if exists else ""
-    create = _create(namespace, shlex.quote(names[0]), wanted[0].host)
-    return f"make secret {names[0]}{' again' if exists else ''}, with a key for {wanted[0].host}: {delete}{create}"
-
-
-def _mended_key(source: Source) -> str:
+def _mended_key(source: Source, match: Match | None) -> str:
     """What the nearest miss should be, where its reason tells."""
     nearest = source.others[0] if source.others else None
     if nearest is None or ": write " not in nearest.why:
         return ""
     meant = nearest.why.rpartition(": write ")[2]
-    return f"in secret {nearest.secret} write the key {meant} in place of {shown_key(nearest.key)}; or "
+    remedy = f"in secret {nearest.secret} write the key {meant} in place of {named_key(nearest.key)}; or "
+    its_host, location = split_key(nearest.key)[0], source.source.location
+    if near.PORT_COUNTS in nearest.why and "*" not in its_host and location.startswith(source.host):
+        right = f'location = "{its_host}{location[len(source.host) :]}"'
+        remedy += f"if that is the mirror's port, in {tables.place(match, location)} write {right}; or "
+    return remedy
 
 
-def _why_none_needed(resolution: Resolution, sources: tuple[Source, ...]) -> str:
-    if any(source.is_wanted for source in sources):
-        return "This pull asks no mirror: those that registries.conf has for the image are for other pulls"
+def _only(source: Source, match: Match | None) -> str:
+    """Which pulls a mirror serves alone, by what in which line."""
+    if match is None or len(source.source.kinds) != 1:
+        return ""
+    kind, location, key = source.source.kinds[0], source.source.location, "mirror-by-digest-only"
+    if match.registry.mirror_by_digest_only:
+        location, value = match.registry.location, "true"
+    else:
+        key, value = "pull-from-mirror", f'"{kind}-only"'
+    return f"serves pulls by {kind} alone, by {key} = {value} at {tables.place(match, location, key)}"
+
+
+def _why_none_needed(resolution: Resolution, sources: tuple[Source, ...], match: Match | None) -> str:
+    for source in sources:
+        if source.is_wanted:
+            return f"This pull asks no mirror: {source.source.name} {_only(source, match) or 'is for other pulls'}"
     return f"The plugin has nothing to do: {resolution.reason}" if resolution.reason else "No mirror is asked"

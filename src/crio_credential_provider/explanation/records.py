@@ -113,8 +113,16 @@ class Source(NamedTuple):
 
     @property
     def is_reachable(self) -> bool:
-        """Whether there is a host to connect to: CRI-O takes ``hub_cache.corp/app`` for a name without one."""
-        return reference.is_domain(self.host)
+        return not self.why_unreachable
+
+    @property
+    def why_unreachable(self) -> str:
+        """Why there is no host to connect to: CRI-O takes ``hub_cache.corp/app`` for a name without one."""
+        if not reference.is_domain(self.host):
+            return f"{self.host!r} is not a host name, which has letters, digits, '-' and '.' alone"
+        digits = self.host.partition(":")[2].lstrip("0")
+        is_too_high = len(digits) > 5 or int(digits or 0) > 65535
+        return f"no port is above 65535: {self.host!r}" if is_too_high else ""
 
 
 class AuthFile(NamedTuple):
@@ -220,3 +228,9 @@ def shown_key(key: str) -> str:
     host, slash, path = rest.partition("/")
     user, at, host = host.rpartition("@")
     return f"{scheme}{separator}{'***' if user else ''}{at}{host}{slash}{path}"
+
+
+def named_key(key: str) -> str:
+    """The same within a sentence, in which blanks around it would not be seen."""
+    shown = shown_key(key)
+    return repr(shown) if shown != shown.strip() or not shown else shown

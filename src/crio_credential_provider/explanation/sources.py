@@ -28,7 +28,7 @@ from .records import (
     OtherKey,
     Source,
     is_short_name,
-    shown_key,
+    named_key,
 )
 from .unusable import Unusable
 
@@ -96,7 +96,7 @@ def notes_on_padding(resolution: Resolution) -> Iterator[str]:
     """Entries that the auth file has in another form than the secret."""
     choices = resolution.selection.choices if resolution.selection is not None else ()
     for secret, key in dict.fromkeys((choice.secret, choice.key) for choice in choices if not choice.is_padded):
-        yield f"secret {secret}, key {shown_key(key)}: its auth lacks padding; it is read as the kubelet reads it"
+        yield f"secret {secret}, key {named_key(key)}: its auth lacks padding; it is read as the kubelet reads it"
 
 
 # -- sources and their credentials ------------------------------------------------------------------------------------

@@ -133,6 +133,24 @@ def _in_common(one: str, other: str) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
+def place(match: Match | None, location: str, key: str = "location") -> str:
+    """FILE:LINE of a key beside a location of the table that matches."""
+    if match is None or location not in (match.registry.location, *(m.location for m in match.registry.mirrors)):
+        return "registries.conf"
+    text = _written(match.table.file)
+    found = text.location(match.table.prefix, location)
+    return text.place((*found[:-1], key) if found else text.table(match.table.prefix))
+
+
+def place_of_helpers(files: Iterable[File]) -> str:
+    """FILE:LINE of the credential-helpers that count: the last ones."""
+    found = [_written(file.path).place(_HELPERS) for file in files if _written(file.path).line(_HELPERS)]
+    return found[-1] if found else "registries.conf"
+
+
+_HELPERS = ("credential-helpers",)
+
+
 def _table(config: registries.Configuration, prefix: str) -> Table:
     file = config.tables[prefix][-1]
     return Table(prefix, file, _line(file, prefix))

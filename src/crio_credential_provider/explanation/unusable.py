@@ -1,4 +1,4 @@
-"""Secrets that are not used and look as if they were meant to be: what is in them, and how to make them usable.
+"""Secrets that are not used and look as if they were meant to be: what is in them, and how to make usable ones of them.
 
 Looks at what the decision asked for, and, where that left a place without a credential, at the namespace's secrets of
 other types, which no run of the plugin asks for.
@@ -7,7 +7,7 @@ other types, which no run of the plugin asks for.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import dockerconfig, provider, pullsecrets
@@ -20,6 +20,7 @@ from ..settings import NAMESPACE, Settings
 
 if TYPE_CHECKING:
     from ..pullsecrets import Cluster
+    from ..serviceaccount import ServiceAccount
 
 
 class Unusable(NamedTuple):
@@ -29,8 +30,8 @@ class Unusable(NamedTuple):
         secret, why: its name, and what keeps it from being used.
         keyring: what it would serve if it were used; None where it holds nothing that could.
         was_meant: whether it was meant as a pull secret: the plugin asks for it, or its content is named like one's.
-        exists: whether it has to be deleted before it is made again.
-        remedy: makes it again from what it holds; "" where that cannot be done.
+        exists: whether there is such a secret.
+        content: its key in the secret's data, and whether it lacks ``auths``; None where a copy would be of no use.
     """
 
     secret: str
@@ -38,7 +39,7 @@ class Unusable(NamedTuple):
     keyring: Keyring | None
     was_meant: bool
     exists: bool
-    remedy: str
+    content: tuple[str, bool] | None
 
     def key_for(self, repository: str) -> str | None:
         """The key of an entry that would serve a repository."""
@@ -59,6 +60,10 @@ class Seen:
         if self._cluster is None:
             self._cluster = self._connect()
         return self
+
+    @property
+    def is_file(self) -> bool:
+        return getattr(self._cluster, "is_file", False)
 
     def get(self, path: str, token: str = "") -> dict[str, Any]:
         assert self._cluster is not None
@@ -86,24 +91,33 @@ def find(seen: Seen, resolution: Resolution, token: str, settings: Settings) -> 
         except ClusterError:
             # Nothing of the decision: the list that it needed came.
             pass
-    found = [_unusable(name, why, True, seen.secrets.get(name), account.namespace) for name, why in skipped.items()]
-    found += [_unusable(name, why, False, seen.secrets.get(name), account.namespace) for name, why in others.items()]
-    return tuple(found)
+    found = [_unusable(name, why, True, seen.secrets.get(name)) for name, why in skipped.items()]
+    found += [_unusable(name, why, False, seen.secrets.get(name)) for name, why in others.items()]
+    return (*found, *_not_named(seen, resolution, account, token, settings))
 
 
-def _unusable(name: str, why: str, was_asked_for: bool, item: Any, namespace: str) -> Unusable:
+def _not_named(
+    seen: Seen, resolution: Resolution, account: ServiceAccount, token: str, settings: Settings
+) -> Iterator[Unusable]:
+    """Pull secrets that imagePullSecrets do not name, where a file has them: a cluster is not asked for them."""
+    if settings.secrets_from == NAMESPACE or not seen.is_file:
+        return
+    named = {secret.name for secret in resolution.secrets}
+    for secret in pullsecrets.fetch(NAMESPACE, account, token, seen.connect()).secrets:
+        if secret.name not in named:
+            yield Unusable(secret.name, "imagePullSecrets do not name it", Keyring([secret]), True, True, None)
+
+
+def _unusable(name: str, why: str, was_asked_for: bool, item: Any) -> Unusable:
     data = _data(item)
     found = _content(data)
     if found is None:
         named = next((key for key in dockerconfig.DATA_KEYS[:2] if key in data), "")
         if named and not was_asked_for:
             why += f"; its {named} could not be used either"
-        return Unusable(name, why, None, (was_asked_for or bool(named)) and len(data) <= 1, item is not None, "")
+        return Unusable(name, why, None, (was_asked_for or bool(named)) and len(data) <= 1, item is not None, None)
     key, config, bare = found
-    # What has other content, or its content under a name of its own, may be there for somebody else as well.
-    alone = len(data) == 1 and (was_asked_for or key in dockerconfig.DATA_KEYS[:2])
-    text = _again(name, key, bare, namespace) if alone else _copy(name, key, bare, namespace)
-    return Unusable(name, why, Keyring([PullSecret(name, config)]), True, True, text)
+    return Unusable(name, why, Keyring([PullSecret(name, config)]), True, True, (key, bare))
 
 
 def _data(item: Any) -> dict[str, Any]:
@@ -125,27 +139,16 @@ def _content(data: dict[str, Any]) -> tuple[str, DockerConfig, bool] | None:
     return None
 
 
-def _again(name: str, key: str, bare: bool, namespace: str) -> str:
-    return (
-        f"make secret {name} again from what it holds, as {DOCKER_CONFIG_JSON} (a type cannot be changed: this deletes "
-        f"and creates it): {_made(name, name, key, bare, namespace)} replace --force -f -"
-    )
-
-
-def _copy(name: str, key: str, bare: bool, namespace: str) -> str:
-    made = f"{name}-pull"
-    return f"make a pull secret of what secret {name} holds: {_made(made, name, key, bare, namespace)} apply -f -"
-
-
-def _made(made: str, name: str, key: str, bare: bool, namespace: str) -> str:
-    """The command that gives the content of a secret the right form and type, but for its last words.
+def copy(secret: str, content: tuple[str, bool], made: str, namespace: str) -> str:
+    """The command that makes a pull secret of what another secret holds, which stays: others may use it.
 
     One pipe, so that the content comes to no file and on no command line.
     """
+    key, bare = content
     path = shlex.quote(f"{{.data.{key.replace('.', chr(92) + '.')}}}")
     kubectl = f"kubectl -n {namespace}"
-    read = f"{kubectl} get secret {shlex.quote(name)} -o jsonpath={path} | base64 -d"
+    read = f"{kubectl} get secret {shlex.quote(secret)} -o jsonpath={path} | base64 -d"
     if bare:
         read = f"{{ printf '{{\"auths\":'; {read}; printf '}}'; }}"
-    form = f"--type={DOCKER_CONFIG_JSON} --from-file=.dockerconfigjson=/dev/stdin --dry-run=client -o yaml"
-    return f"{read} | {kubectl} create secret generic {shlex.quote(made)} {form} | {kubectl}"
+    form = f"--type={DOCKER_CONFIG_JSON} --from-file=.dockerconfigjson=/dev/stdin"
+    return f"{read} | {kubectl} create secret generic {shlex.quote(made)} {form}"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from .. import __version__
 from . import wire
-from .trust import CERTIFICATE_DIRECTORIES, Trust
+from .trust import Trust
 from .verdict import (
     CONNECT,
     DNS,
@@ -416,10 +416,11 @@ class Client:
         """Nothing in the answer to ``GET /v2/`` told CRI-O to show a credential."""
         outcome = UNAUTHORIZED if answer.status == 401 else FORBIDDEN
         challenges = challenges_of(ping)
-        schemes = self._told(", ".join(challenge.scheme for challenge in challenges)) or "another scheme"
+        schemes = self._told(", ".join(challenge.scheme for challenge in challenges))
+        schemes = repr(schemes) if schemes else "another scheme"
         if challenges:
             evidence = f"{what}, and wants {schemes}, which CRI-O does not know{words}"
-            return Fault(outcome, evidence, "let it offer Basic or Bearer", "unknown-challenge")
+            return Fault(outcome, evidence, "let the registry offer Basic or Bearer", "unknown-challenge")
         if ping.status == 401:
             evidence = f"{what}; GET /v2/ is answered 401 as well, but without a WWW-Authenticate that says how: CRI-O"
             return Fault(outcome, f"{evidence} shows no credential{words}", _SAY_HOW, "no-challenge")
@@ -436,11 +437,11 @@ class Client:
         other = others[0].capitalize()
         if not taken:
             fault.evidence += f"; it offers {other} as well, but CRI-O reads the first scheme of a header alone"
-            fault.remedy = f"let it offer {other} in a WWW-Authenticate header of its own"
+            fault.remedy = f"let the registry offer {other} in a WWW-Authenticate header of its own"
             return fault
         used = taken.capitalize()
         fault.evidence += f"; it offers {used} and {other}, and CRI-O uses the first, {used}, alone"
-        remedy = f"let it offer {other} first or alone"
+        remedy = f"let the registry offer {other} first or alone"
         if fault.cause in ("refused", "not-allowed") and fault.outcome == UNAUTHORIZED:
             fault.cause, fault.remedy = "first-scheme", f"where this credential is right, {remedy}"
         else:
@@ -550,7 +551,7 @@ class Client:
         if error.reason in _WANTS_CERTIFICATE:
             directory = self._trusted().directory
             found = f"; {directory} holds none that it takes" if directory else ""
-            remedy = f"put client.cert and client.key into {CERTIFICATE_DIRECTORIES[0]}/{self.name}/"
+            remedy = f"put client.cert and client.key into {self._trusted().place(self.name)}/"
             return Fault(TLS, f"{where} ends TLS: it wants a client certificate{found}", remedy, "client-certificate")
         if error.reason in _OLD:
             return Fault(TLS, f"{where} speaks no TLS 1.2 or newer", "CRI-O wants TLS 1.2: update it", "too-old")
@@ -584,15 +585,17 @@ class Client:
                 remedy = "use one of the names in it, or have it issued for this one (as subject alternative name)"
             case _:
                 evidence = f"was not issued by a CA that this node trusts ({error.verify_message})"
-                cause, remedy = "unknown-ca", self._remedy_of_trust()
-                others = [f"{path} is for another name or port" for path in trust.near_misses(self.name)]
+                others = trust.near_misses(self.name)
+                cause, remedy = "unknown-ca", self._remedy_of_trust(others)
+                others = [f"{path} is for another port" for path in others]
                 flaws = "".join(f"; {flaw}" for flaw in (*trust.flaws, *others))
         return Fault(TLS, f"{where}: its certificate {evidence}{flaws}", remedy, cause)
 
-    def _remedy_of_trust(self) -> str:
-        directory = self._trusted().directory or f"{CERTIFICATE_DIRECTORIES[0]}/{self.name}"
+    def _remedy_of_trust(self, others: list[str]) -> str:
+        trust = self._trusted()
+        rename = f"if {others[0]} is meant, rename it to {self.name}; else " if others and not trust.directory else ""
         system = "or into the system's CAs and restart CRI-O"
-        return f"put its CA into {directory}/ca.crt, which CRI-O reads at each pull, {system}"
+        return f"{rename}put its CA into {trust.place(self.name)}/ca.crt, which CRI-O reads at each pull, {system}"
 
 
 _USER_AGENT = f"crio-credential-provider/{__version__} (verify)"

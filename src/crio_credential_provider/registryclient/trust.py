@@ -129,6 +129,10 @@ class Trust:
                 "certs.d",
             ) from None
 
+    def place(self, host: str) -> str:
+        """The directory of certs.d in which CAs for the host are read."""
+        return self.directory or f"{self._root}{CERTIFICATE_DIRECTORIES[0]}/{host}"
+
     def near_misses(self, host: str) -> list[str]:
         """Directories of certs.d that were probably meant for this host."""
         name = host.partition(":")[0]
