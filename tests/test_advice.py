@@ -170,6 +170,20 @@ FILES: dict[str, tuple[str, str]] = {
         f'{HUB}[[registry]]\nprefix = "docker.io"\nlocation = "docker.io"\n{A_MIRROR}',
         "q/y",
     ),
+    # What no image has.
+    "a prefix with Docker Hub's old name": (
+        f'[[registry]]\nprefix = "index.docker.io"\nlocation = "docker.io"\n{A_MIRROR}',
+        "docker.io/library/nginx",
+    ),
+    "a prefix with a tag": (
+        f'[[registry]]\nprefix = "docker.io/library/nginx:1.27"\nlocation = "docker.io/library/nginx"\n'
+        f'[[registry.mirror]]\nlocation = "{MIRROR}/hub"\n',
+        "docker.io/library/nginx:1.27",
+    ),
+    "a prefix with typographic quotes": (
+        f'[[registry]]\nprefix = "\u201cdocker.io\u201d"\nlocation = "docker.io"\n{A_MIRROR}',
+        "docker.io/library/nginx",
+    ),
     # What comes of it at a pull.
     "a path in upper case": (f'{HUB}[[registry.mirror]]\nlocation = "{MIRROR}/Hub"\n', "docker.io/x/y"),
     "a blank": (f'{HUB}[[registry.mirror]]\nlocation = "{MIRROR} "\n', "docker.io/x/y"),

@@ -294,3 +294,103 @@ def test_accounts_whose_pods_cannot_pull_come_first_and_those_of_the_cluster_las
 )
 def test_a_pattern_without_its_glob(pattern: str, bare: str) -> None:
     assert bare_pattern(pattern) == bare
+
+
+# -- registries.conf --------------------------------------------------------------------------------------------------
+
+HUB = '[[registry]]\nlocation = "docker.io"\n'
+TABLES: dict[str, tuple[str, list[str], str]] = {
+    # -- mirrors that CRI-O can use, or for some images alone
+    "Docker Hub as the last mirror of Quay": (
+        '[[registry]]\nlocation = "quay.io"\n[[registry.mirror]]\nlocation = "docker.io"\n',
+        ["mirror-location-unusable note 4"],
+        "quay.io/image",
+    ),
+    "Docker Hub as the last mirror of a wildcard": (
+        '[[registry]]\nprefix = "*.corp.example"\n[[registry.mirror]]\nlocation = "docker.io"\n',
+        ["mirror-location-unusable note 4"],
+        "x.corp.example/image",
+    ),
+    "a mirror of itself": (f'{HUB}[[registry.mirror]]\nlocation = "docker.io"\n', [], ""),
+    "Docker Hub for a part of Quay": (
+        '[[registry]]\nlocation = "quay.io/team"\n[[registry.mirror]]\nlocation = "docker.io"\n',
+        ["mirror-location-unusable error 4"],
+        'write location = "docker.io/team"',
+    ),
+    "Docker Hub by its old name as a mirror": (
+        f'{HUB}[[registry.mirror]]\nlocation = "index.docker.io"\n',
+        ["mirror-location-unusable error 4"],
+        'write location = "docker.io"',
+    ),
+    "Docker Hub by its old name as the location": (
+        '[[registry]]\nprefix = "docker.io"\nlocation = "index.docker.io"\n',
+        ["mirror-location-unusable error 3"],
+        'write location = "docker.io"',
+    ),
+    "a port of six digits": (
+        f'{HUB}[[registry.mirror]]\nlocation = "mirror.corp.example:500000/hub"\n',
+        ["mirror-unreachable error 4"],
+        "500000 is no port",
+    ),
+    # -- tables that no image has
+    "Docker Hub by its old name": (
+        '[[registry]]\nlocation = "index.docker.io"\n[[registry.mirror]]\nlocation = "m.example"\n',
+        ["registries-table-unmatched warning 2"],
+        'write location = "docker.io"',
+    ),
+    "Docker Hub by its server": (
+        '[[registry]]\nprefix = "registry-1.docker.io"\nlocation = "m.example"\n',
+        ["registries-table-unmatched warning 2"],
+        'write prefix = "docker.io"',
+    ),
+    "Docker Hub's server blocked": ('[[registry]]\nlocation = "registry-1.docker.io"\nblocked = true\n', [], ""),
+    "a tag": (
+        '[[registry]]\nprefix = "docker.io/library/nginx:1.27"\nlocation = "m.example"\n',
+        ["registries-table-unmatched warning 2"],
+        'write prefix = "docker.io/library/nginx"',
+    ),
+    "a digest": (
+        '[[registry]]\nprefix = "quay.io/a/b@sha256:00"\nlocation = "m.example"\n',
+        ["registries-table-unmatched warning 2"],
+        'write prefix = "quay.io/a/b"',
+    ),
+    "typographic quotes within the quotes": (
+        '[[registry]]\nlocation = "\u201cdocker.io\u201d"\n',
+        ["registries-table-unmatched warning 2"],
+        'write location = "docker.io"',
+    ),
+    "a star for everything": (
+        '[[registry]]\nprefix = "*"\nlocation = "m.example"\n',
+        ["registries-table-unmatched warning 2"],
+        "only *. at the beginning",
+    ),
+    "a star in the path": (
+        '[[registry]]\nprefix = "docker.io/*"\nlocation = "m.example"\n',
+        ["registries-table-unmatched warning 2"],
+        'write prefix = "docker.io"',
+    ),
+    "a short name": (
+        '[[registry]]\nprefix = "library/nginx"\nlocation = "m.example"\n',
+        ["registries-table-unmatched warning 2"],
+        'write prefix = "docker.io/library/nginx"',
+    ),
+    "upper case": (
+        '[[registry]]\nprefix = "quay.io/Team"\nlocation = "m.example"\n',
+        ["registries-table-unmatched warning 2"],
+        'write prefix = "quay.io/team"',
+    ),
+    "a host without a dot, for its ports": ('[[registry]]\nprefix = "mirror"\nlocation = "m.example"\n', [], ""),
+    "an organisation of Docker Hub": ('[[registry]]\nprefix = "docker.io/bitnami"\nlocation = "m.example"\n', [], ""),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_what_is_said_of_a_table(name: str, tmp_path: Path) -> None:
+    conf, expected, says = TABLES[name]
+    patterns = "\n".join(f"      - {host}" for host in ("docker.io", "quay.io", "'*.corp.example'", "mirror"))
+    write(tmp_path, "/c.yaml", ENTRY.replace("      - docker.io", patterns))
+    write(tmp_path, "/r.conf", conf)
+    given = Given(config=str(tmp_path / "c.yaml"), registries_conf=str(tmp_path / "r.conf"))
+    found = [finding for finding in examine(given).findings if finding.code != "no-mirrors"]
+    assert [f"{f.code} {f.severity} {f.evidence[0].line}" for f in found] == expected
+    assert not found or says in f"{found[0].evidence[0].text} {found[0].remedy}"

@@ -536,6 +536,16 @@ _REGISTRIES = {
         "None: CRI-O takes the file without a word.",
         "Join the two tables into one.",
     ),
+    "registries-table-unmatched": Entry(
+        WARNING,
+        "no image's name begins with the prefix of a table in registries.conf",
+        "CRI-O never uses the table: its mirrors are not asked, and its block does not hold.",
+        "CRI-O spells each image out before it looks for a table: docker.io for index.docker.io and for a name without "
+        "a registry, library/ for the official images there, and no tag or digest. It compares the prefix letter by "
+        "letter with that. *. at the beginning is the only wildcard, and a prefix of * matches nothing.",
+        "None: CRI-O takes the file without a word, and asks the image's own registry.",
+        "Write the prefix as images are named: docker.io, docker.io/library/nginx, quay.io/team.",
+    ),
     "credential-helpers-without-auth-file": Entry(
         ERROR,
         "credential-helpers in registries.conf leaves out containers-auth.json",

@@ -8,6 +8,7 @@ from ... import endpoint, settings
 from ...errors import ConfigError
 from ...manifests import matchimages
 from ...manifests.providerconfig import FIRST
+from ...registries import Configuration
 from ..catalogue import NOTE, WARNING
 from ..commandline import Origin
 from ..correction import CORRECTED, CURRENT
@@ -257,7 +258,10 @@ def mirror_patterns(node: Node) -> list[tuple[str, Origin, str]]:
         location = next((place for place in mirror_locations(node) if matchimages.overlap(bare, place)), "")
         # Pods may name a mirror themselves: then --mirror-registry says so, beside patterns for what it mirrors.
         named = serves and any(matchimages.overlap(host, place.partition("/")[0]) for place in allowed)
-        if location and not named and not any(_meets(bare_pattern(text), need) for need in wanted):
+        # Where every registry that it mirrors is matched as well, it is one that pods name.
+        others = [other for other, _ in entry.patterns if other != text]
+        served = all(any(_meets(other, prefix) for other in others) for prefix in _mirrored_by(config, text))
+        if location and not named and not served and not any(_meets(bare_pattern(text), need) for need in wanted):
             found.append((text, origin, location))
     return found
 
@@ -331,9 +335,14 @@ def _mirrored(node: Node, entry: Provider, pattern: str) -> list[str]:
     """The registries whose mirrors a pattern names: those that nothing else matches, where there are such."""
     config = node.registries.config
     assert config is not None
-    bare = bare_pattern(effective_pattern(pattern))
-    found = sorted(p for p, t in config.tables.items() if any(matchimages.overlap(bare, m[0]) for m in t[4]))
+    found = _mirrored_by(config, pattern)
     return [p for p in found if not any(_meets(text, p) for text, _ in entry.patterns)] or found
+
+
+def _mirrored_by(config: Configuration, pattern: str) -> list[str]:
+    """The prefixes of the tables that have a mirror which a pattern names."""
+    bare = bare_pattern(effective_pattern(pattern))
+    return sorted(p for p, t in config.tables.items() if any(matchimages.overlap(bare, m[0]) for m in t[4]))
 
 
 def _dead_patterns(entry: Provider) -> list[tuple[str, Origin, str]]:
