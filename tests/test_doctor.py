@@ -116,6 +116,11 @@ def test_the_text_has_the_verdict_first_and_the_file_to_paste(recipe: tuple[str,
         (("--kubernetes", "new"), "not a version"),
         (("--explain", "match-images-mirrors"), "match-images-mirror"),
         (("--root", "/", "--config", "/etc"), "not allowed"),
+        (("--config", "/dev/stdin"), "--config: /dev/stdin: not a file"),
+        (("--config", "/dev/null"), "write what it holds to a file, and name that"),
+        (("--config", "-"), "--config: -: not a file"),
+        (("--registries-conf", "/dev/null"), "--registries-conf: /dev/null: not a file"),
+        (("--config", "/bin/bash"), "larger than"),
     ),
 )
 def test_wrong_usage(arguments: tuple[str, ...], says: str) -> None:

@@ -101,6 +101,9 @@ def _examine(given: argparse.Namespace, root: str) -> int:
     from ..doctor import Given, examine
     from ..doctor.tree import Tree
 
+    for flag, file in (("--config", given.config), ("--registries-conf", given.registries_conf)):
+        if file == "-" or (file and not given.root and os.path.exists(file) and not _is_kept(file)):
+            raise UsageError(f"{flag}: {file}: not a file", "write what it holds to a file, and name that")
     conf = given.registries_conf if given.root else given.registries_conf and os.path.abspath(given.registries_conf)
     if conf and (why := why_not(Tree(given.root or root).real(conf), ("file",))):
         raise UsageError(f"--registries-conf: {given.registries_conf}: {why}")
@@ -118,6 +121,11 @@ def _examine(given: argparse.Namespace, root: str) -> int:
     else:
         write(*_as_text(report))
     return OK if report.is_well else UNWELL
+
+
+def _is_kept(path: str) -> bool:
+    """Whether what lies there can be read as often as it takes, a pipe and a terminal cannot."""
+    return os.path.isfile(path) or os.path.isdir(path)
 
 
 def _version(text: str) -> tuple[int, int] | None:

@@ -56,7 +56,7 @@ class RegistriesConf(NamedTuple):
         texts: path -> content, in the order in which they are read.
         config: merged; None where it is refused or cannot be read.
         refused: why.
-        unreadable: a file that this process may not read.
+        unreadable: a file that this process may not read, or that is named and not there.
         linked: drop-in directories that are links, which CRI-O does not follow.
     """
 
@@ -223,7 +223,7 @@ def _registries(tree: Tree, given: str, chosen: Settings) -> RegistriesConf:
             contents.append((path, tree.read(path, _MAX_REGISTRIES)))
         except Unreadable as error:
             # CRI-O takes a file that is not there for an empty one, unless it was named.
-            if error.denied or (error.missing and path == main and (given or chosen.registries_conf)):
+            if given or error.denied or (error.missing and path == main and chosen.registries_conf):
                 unreadable = error
             elif not error.missing:
                 refused = ConfigError(f"{path}: cannot be read: {error.reason}", rule="io")
