@@ -31,6 +31,9 @@ _MAX_MESSAGE = 600
 
 _REFUSED = "CRI-O refuses this configuration as well, and with it every pull on this node"
 
+MISSING = "remove --registries-conf, or name the file that CRI-O's own --registries-conf names"
+"""What to do about a main file that is named and not there."""
+
 _LOCATION = "HOST[:PORT][/PATH]"
 
 
@@ -64,7 +67,8 @@ def read(path: str, required: bool) -> bytes | None:
             data = file.read(_MAX_FILE_SIZE + 1)
     except FileNotFoundError as error:
         if required:
-            raise unreadable(path, error) from None
+            # It was named to the plugin: CRI-O reads what it is told itself.
+            raise ConfigError(f"cannot read {path}: {error.strerror}", MISSING, rule="io") from None
         return None
     except OSError as error:
         raise unreadable(path, error) from None

@@ -12,7 +12,7 @@ import argparse
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from .. import explanation, settings
+from .. import explanation, registriesfile, settings
 from ..errors import RequestError
 from ..explanation import UNKNOWN, UNWELL, WELL, Explanation, OtherKey, Source, Table, Tables, shown_key
 from . import output, pull
@@ -118,7 +118,11 @@ def _explain(given: argparse.Namespace, place: pull.Place) -> Explanation:
     explained = explanation.explain(
         asked.request, chosen, asked.connect, image, asked.typed, asked.notes, enforcing=asked.enforcing
     )
-    return explained._replace(notes=(*explained.notes, *_notes_of_file(asked, explained)))
+    verdict = explained.verdict
+    if verdict.remedy == registriesfile.MISSING and (where := pull.find_flag(place, "--registries-conf")):
+        flag = "remove --registries-conf"
+        verdict = verdict._replace(remedy=verdict.remedy.replace(flag, f"{flag} from {where}"))
+    return explained._replace(verdict=verdict, notes=(*explained.notes, *_notes_of_file(asked, explained)))
 
 
 def _notes_of_file(asked: Pull, explained: Explanation) -> Iterable[str]:

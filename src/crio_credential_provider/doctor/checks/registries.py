@@ -12,6 +12,7 @@ from ..commandline import Origin
 from ..finding import Examined, Results, Unexamined, at, find
 from ..located import toml_line, toml_value_line
 from ..node import Node
+from .runtime import is_same
 
 MOST_PROBED = 20
 """Hosts that are asked; more would take longer than a person waits."""
@@ -65,13 +66,20 @@ def find_mirrors(node: Node) -> list[Mirror]:
 def check_registries(node: Node) -> Results:
     """Whether CRI-O takes the files, and whether it reads auth files by them."""
     conf = node.registries
+    if conf.unreadable is not None and not conf.unreadable.missing:
+        yield Unexamined(f"registries.conf ({conf.unreadable.path})", conf.unreadable.reason)
+        return
+    own = node.entry.origin_of_flag("--registries-conf") if node.entry and _is_the_plugins_alone(node) else None
+    if own is not None and (conf.unreadable or conf.refused):
+        reason = conf.refused.message if conf.refused else f"{conf.main}: no such file"
+        evidence = at(own, f"--registries-conf names what CRI-O does not read: {reason}")
+        remedy = f"remove --registries-conf from {own}, then: systemctl restart kubelet"
+        yield find("plugin-arguments-refused", evidence, remedy=remedy)
+        return
     if conf.unreadable is not None:
-        path, reason = conf.unreadable.path, conf.unreadable.reason
-        if conf.unreadable.missing:
-            evidence = at(path, "it is named, and not there")
-            yield find("registries-conf-refused", evidence, remedy=f"write {path}, or do not name it")
-        else:
-            yield Unexamined(f"registries.conf ({path})", reason)
+        evidence = at(conf.unreadable.path, "it is named, and not there")
+        remedy = f"write {conf.unreadable.path}, or do not name it"
+        yield find("registries-conf-refused", evidence, remedy=remedy)
         return
     if conf.refused is not None:
         error = conf.refused
@@ -103,6 +111,13 @@ def check_registries(node: Node) -> Results:
         listed = ", ".join(f'"{helper}"' for helper in helpers)
         remedy = f"credential-helpers = [{listed}]\nthen: systemctl reload crio"
         yield find("credential-helpers-without-auth-file", evidence, remedy=remedy)
+
+
+def _is_the_plugins_alone(node: Node) -> bool:
+    """Whether the plugin is given a registries.conf that CRI-O is not."""
+    ours = node.settings.registries_conf if node.settings else ""
+    theirs = (node.crio.registries_conf.value if node.crio else "") or registries.MAIN_FILE
+    return bool(ours) and not node.given.registries_conf and not is_same(node.tree, ours, theirs)
 
 
 def _check_ignored(file: str, text: str) -> Results:

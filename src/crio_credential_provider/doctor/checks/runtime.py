@@ -56,7 +56,7 @@ def _why_no_settings(node: Node) -> str:
     return "the plugin refuses its arguments" if node.refused else "there is no entry of the plugin"
 
 
-def _is_same(tree: Tree, one: str, other: str) -> bool:
+def is_same(tree: Tree, one: str, other: str) -> bool:
     """Whether two paths lead to one place: /var/run is a link to /run."""
     if posixpath.normpath(one) == posixpath.normpath(other):
         return True
@@ -75,7 +75,7 @@ def _auth_dirs(node: Node, crio: Crio, chosen: Settings) -> Results:
         remedy_of = f'namespaced_auth_dir = "{ours}"\nthen: systemctl restart crio'
         yield find("auth-dir-mismatch", evidence_of, remedy=remedy_of)
         return
-    if _is_same(node.tree, theirs.value, ours):
+    if is_same(node.tree, theirs.value, ours):
         return
     mine = _argument(node, "--auth-dir")
     text = f"CRI-O's namespaced_auth_dir is {theirs.value}" + ("" if theirs.origin else ", its default")
@@ -95,7 +95,7 @@ def _global_auth_files(node: Node, crio: Crio, chosen: Settings) -> Results:
     """Whether the plugin copies from the file that CRI-O would use without it."""
     theirs, ours = crio.global_auth_file, chosen.global_auth_file
     # CRI-O's default is no file, and one that is not there has nothing to lose.
-    if not theirs.value or not node.tree.exists(theirs.value) or _is_same(node.tree, theirs.value, ours):
+    if not theirs.value or not node.tree.exists(theirs.value) or is_same(node.tree, theirs.value, ours):
         return
     mine = _argument(node, "--global-auth-file")
     evidence = at(theirs.origin or Origin(""), f"CRI-O's global_auth_file is {theirs.value}")
@@ -123,7 +123,9 @@ def _registries(node: Node, crio: Crio, chosen: Settings) -> Results:
     )
     for flag, theirs, ours in pairs:
         default = _default(flag)
-        if _is_same(node.tree, theirs.value or default, ours or default):
+        # One that cannot be used is told for itself.
+        is_told = bool(ours) and node.registries.config is None and flag == "--registries-conf"
+        if is_told or is_same(node.tree, theirs.value or default, ours or default):
             continue
         mine = _argument(node, flag)
         evidence = [at(theirs.origin, f"CRI-O's {flag} is {theirs.value}")] if theirs.origin else []
