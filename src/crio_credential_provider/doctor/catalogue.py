@@ -133,6 +133,15 @@ _KUBELET = {
         "None.",
         "Run doctor on the node, as root; or examine one file with --config FILE.",
     ),
+    "kubelet-flag-unknown": Entry(
+        ERROR,
+        "the kubelet does not know a flag that it is given",
+        _KUBELET_DOWN,
+        "The kubelet ends with an error at a flag that it does not know: a misspelled one, or a long one with a single "
+        "dash, of which it takes each letter for a flag. One that runs already goes on with the flags that it has.",
+        'The kubelet\'s log at its start: "failed to parse kubelet flag: unknown flag", or "unknown shorthand flag".',
+        "Spell the flag right, with two dashes, and restart the kubelet.",
+    ),
     "kubelet-without-provider-config": Entry(
         ERROR,
         "the kubelet is not told of any CredentialProviderConfig",

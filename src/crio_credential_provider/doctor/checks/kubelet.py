@@ -9,7 +9,7 @@ from ...manifests.providerconfig import FEATURE_GATE
 from ..commandline import STARTED_GRAIN, Flag, last
 from ..correction import CURRENT
 from ..finding import Examined, Results, Unexamined, at, find, seen
-from ..kubelet import BIN_DIR, LOOKED_FOR, PROVIDER_CONFIG, Kubelet, find_gate, runtime_endpoint
+from ..kubelet import BIN_DIR, LOOKED_FOR, PROVIDER_CONFIG, Kubelet, find_gate, find_slips, runtime_endpoint
 from ..node import Node
 
 FIRST = (1, 33)
@@ -36,6 +36,12 @@ def check_kubelet(node: Node) -> Results:
         yield Unexamined(problem.path, problem.reason)
     config, bin_dir = last(kubelet.flags, PROVIDER_CONFIG), last(kubelet.flags, BIN_DIR)
     yield Examined(f"the kubelet ({kubelet.name})")
+    slips = find_slips(kubelet)
+    if slips:
+        evidence = [at(slip.origin, f"{slip.written}: the kubelet has no such flag") for slip in slips]
+        corrected = ", ".join(f"--{slip.name} in place of {slip.written} in {slip.origin}" for slip in slips)
+        yield find("kubelet-flag-unknown", *evidence, remedy=f"write {corrected}, then: {_restart(kubelet)}")
+        return
     written = [flag for name in (PROVIDER_CONFIG, BIN_DIR) if (flag := last(kubelet.configured, name))]
     new = [flag for flag in written if last(kubelet.flags, flag.name) is None]
     if new:
