@@ -369,6 +369,15 @@ _CONFIG = {
         _PLUGIN_SIGNS,
         "Correct args or env in the entry; crio-credential-provider --help lists them.",
     ),
+    "plugin-variable-unknown": Entry(
+        WARNING,
+        "a variable has the plugin's prefix, and the plugin has no such variable",
+        "The variable has no effect: what it is meant to set keeps its default.",
+        "The plugin takes each of its flags from the environment as well, as CRIO_CREDENTIAL_PROVIDER_ and the flag's "
+        "name. Other variables are none of its business, so that a misspelled one is no error.",
+        "The plugin's journal has a warning at each run.",
+        "Correct the variable's name, or remove it; crio-credential-provider --help lists the flags.",
+    ),
     "plugin-times-too-long": Entry(
         WARNING,
         "--deadline and --hand-off-timeout add up to more than the kubelet waits",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 
 from ... import endpoint, settings
@@ -146,9 +147,10 @@ def _arguments(node: Node, entry: Provider) -> Results:
     yield from _doubtful_arguments(node, entry)
     for name in settings.unknown_variables(variables(node.kubelet, entry)):
         origin = _origin_of_argument(node, entry, name)
-        evidence = at(origin, f"{name} is no variable of the plugin, which ignores it")
-        remedy = "correct its name, or remove it; crio-credential-provider --help lists the flags"
-        yield find("plugin-arguments-refused", evidence, remedy=remedy, severity="warning")
+        close = difflib.get_close_matches(name, [flag.variable for flag in settings.FLAGS], 1, 0.8)
+        evidence = at(origin, f"{name}: the plugin has no such variable" + (f"; is {close[0]} meant?" if close else ""))
+        remedy = f"write {close[0]} in {origin}" if close else f"remove it from {origin}; --help lists the flags"
+        yield find("plugin-variable-unknown", evidence, remedy=f"{remedy}, then: systemctl restart kubelet")
 
 
 def _doubtful_arguments(node: Node, entry: Provider) -> Results:
@@ -203,7 +205,7 @@ def _origin_of_argument(node: Node, entry: Provider, message: str) -> Origin:
             return origin
     for position, pair in enumerate(entry.value.get("env") or ()):
         if isinstance(pair, dict) and str(pair.get("name")) in message:
-            return entry.origin("env", position, "value")
+            return entry.origin("env", position, "name" if message in entry.environment else "value")
     inherited = message.partition(":")[0] in (node.kubelet.environment if node.kubelet else ())
     return node.kubelet.start if node.kubelet and inherited else entry.origin("args")
 
