@@ -399,3 +399,41 @@ def test_what_is_said_of_a_table(name: str, tmp_path: Path) -> None:
     found = [finding for finding in examine(given).findings if finding.code != "no-mirrors"]
     assert [f"{f.code} {f.severity} {f.evidence[0].line}" for f in found] == expected
     assert not found or says in f"{found[0].evidence[0].text} {found[0].remedy}"
+
+
+# -- the plugin's arguments -------------------------------------------------------------------------------------------
+
+ARGUMENTS: dict[str, tuple[str, str, str]] = {
+    "a plural": ("[--secrets-from=pods]", "--secrets-from=pod", ""),
+    "a capital letter": ("[--secrets-from=Pod]", "--secrets-from=pod", ""),
+    "an underscore": ("[--secrets-from=service_account]", "--secrets-from=service-account", ""),
+    "two mirrors in one": ("['--mirror-registry=a.example,b.example']", "--mirror-registry=b.example", ""),
+    "a mapping": ("[--secrets-from: pod]", "--secrets-from=pod", "a mapping, not text"),
+    "a number without quotes": ("[--deadline, 20]", "20", 'write "20"'),
+    "a glob as the mirror": ("['--mirror-registry=*.corp.example']", "", "without wildcards"),
+    "an unknown word as the mode": ("[--secrets-from=everything]", "", "namespace, pod, service-account"),
+    "a relative auth directory": ("[--auth-dir=auth]", "", "an absolute path"),
+    "a relative kubeconfig": ("[--kubeconfig, ~/.kube/config]", "", "an absolute path"),
+    "a mirror misspelled and impossible": ("['--miror-registry=*.corp.example']", "", "unknown flag"),
+    "no TLS and the node's identity": ("[--secrets-from=pod, --insecure-skip-tls-verify]", "", "remove it from"),
+}
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_what_limits_credentials_stays_in_the_corrected_file(name: str, tmp_path: Path) -> None:
+    args, kept, says = ARGUMENTS[name]
+    write(tmp_path, "/c.yaml", ENTRY.replace("    defaultCacheDuration", f"    args: {args}\n    defaultCacheDuration"))
+    write(tmp_path, "/r.conf", f'{HUB}[[registry.mirror]]\nlocation = "b.example"\n')
+    found = examine(Given(config=str(tmp_path / "c.yaml"), registries_conf=str(tmp_path / "r.conf")))
+    (told,) = (finding for finding in found.findings if finding.severity == "error")
+    assert says in f"{told.evidence[0].text} {told.remedy}" and "; then: systemctl restart kubelet" in told.remedy
+    assert f"{tmp_path}/c.yaml:" in told.remedy
+    assert (found.corrected is not None and kept in found.corrected.content) == bool(kept)
+    assert bool(found.uncorrected) != bool(kept)
+
+
+def test_an_argument_that_is_taken_out_is_told(tmp_path: Path) -> None:
+    write(tmp_path, "/c.yaml", ENTRY.replace("    defaultCache", "    args: [get-credentials]\n    defaultCache"))
+    write(tmp_path, "/r.conf", MIRROR)
+    done = run("--config", str(tmp_path / "c.yaml"), "--registries-conf", str(tmp_path / "r.conf"))
+    assert "   args: removed get-credentials, which the plugin refuses" in done.stdout

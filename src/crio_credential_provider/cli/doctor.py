@@ -48,6 +48,8 @@ Examples:
 Exit status: 0 nothing is wrong, or notes only; 1 doctor could not work, told on stderr; 2 wrong usage;
 3 there are errors or warnings.
 """
+_TAKEN_OUT = ("args: removed", "removed env")
+"""Changes that a person should see: what somebody set does not hold any more."""
 _STYLES = {"error": "bold red", "warning": "bold yellow", "note": "bold cyan"}
 
 
@@ -148,6 +150,7 @@ def _as_text(report: Report) -> list[RenderableType]:
     if report.corrected is not None:
         parts += ["", Text(f"The corrected file {printable(report.corrected.file)}", "bold")]
         parts += [_indented(f"assumed: {text}") for text in report.corrected.assumed]
+        parts += [_indented(text) for text in report.corrected.changes if text.startswith(_TAKEN_OUT)]
         parts += ["", Text(printable(report.corrected.content.rstrip("\n").replace("\r\n", "\n")), no_wrap=True)]
     elif report.uncorrected:
         parts += ["", Text(f"There is no corrected file: {printable(report.uncorrected)}")]

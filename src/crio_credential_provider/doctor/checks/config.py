@@ -25,6 +25,7 @@ from ..providerconfig import (
     is_nearly_ours,
     pattern_fault,
 )
+from .kubelet import restart
 
 _GLOBS = frozenset("*?[")
 _MOST_TOLD = 10
@@ -45,7 +46,7 @@ def check_config(node: Node) -> Results:
         return
     if node.config.refusals:
         first, *others = (at(refusal.origin, refusal.reason) for refusal in node.config.refusals)
-        remedy = f"correct it: {CORRECTED}"
+        remedy = f"correct {first.file}:{first.line}: {CORRECTED}; then: {restart(node.kubelet)}"
         if not any(isinstance(document.value, dict) for document in node.config.documents):
             remedy = "is this the CredentialProviderConfig? crio-credential-provider manifests prints one"
         yield find("config-refused", first, *others[:_MOST_TOLD], remedy=remedy)
@@ -143,14 +144,16 @@ def _cache_type(node: Node, entry: Provider, cache_type: object) -> Results:
 def _arguments(node: Node, entry: Provider) -> Results:
     if node.refused is not None:
         origin = _origin_of_argument(node, entry, node.refused.message)
-        yield find("plugin-arguments-refused", at(origin, str(node.refused)), remedy=f"correct it: {CORRECTED}")
+        what = "remove it from" if "cannot be used with" in node.refused.message else "correct"
+        remedy = f"{what} {origin}: {CORRECTED}; then: {restart(node.kubelet)}"
+        yield find("plugin-arguments-refused", at(origin, str(node.refused)), remedy=remedy)
     yield from _doubtful_arguments(node, entry)
     for name in settings.unknown_variables(variables(node.kubelet, entry)):
         origin = _origin_of_argument(node, entry, name)
         close = difflib.get_close_matches(name, [flag.variable for flag in settings.FLAGS], 1, 0.8)
         evidence = at(origin, f"{name}: the plugin has no such variable" + (f"; is {close[0]} meant?" if close else ""))
         remedy = f"write {close[0]} in {origin}" if close else f"remove it from {origin}; --help lists the flags"
-        yield find("plugin-variable-unknown", evidence, remedy=f"{remedy}, then: systemctl restart kubelet")
+        yield find("plugin-variable-unknown", evidence, remedy=f"{remedy}, then: {restart(node.kubelet)}")
 
 
 def _doubtful_arguments(node: Node, entry: Provider) -> Results:
@@ -180,7 +183,7 @@ def _doubtful_arguments(node: Node, entry: Provider) -> Results:
     given = [text for text, _ in entry.arguments], variables(node.kubelet, entry)
     if root := settings.loads(*given).root:
         evidence = at(_origin_of_flag(node, entry, "--root"), f"--root={root}")
-        yield find("plugin-root", evidence, remedy="remove it, then: systemctl restart kubelet")
+        yield find("plugin-root", evidence, remedy=f"remove it, then: {restart(node.kubelet)}")
     if node.registries.config is None:
         return
     for place in chosen.mirror_registry:
@@ -198,7 +201,10 @@ def _lies_along(one: str, other: str) -> bool:
 
 
 def _origin_of_argument(node: Node, entry: Provider, message: str) -> Origin:
-    """The line of the argument or variable that a complaint names."""
+    """The line of the argument or variable that a complaint names; of several the first."""
+    named = re.match(r"--[\w-]+", message)
+    if named and (found := entry.origin_of_flag(named[0])):
+        return found
     for text, origin in entry.arguments:
         flag = text.partition("=")[0]
         if re.search(rf"{re.escape(flag)}(?![\w-])", message):
