@@ -344,3 +344,14 @@ def test_the_command_that_it_gives_makes_a_key_that_is_found(
         assert server
         place.auths = {server[1]: {"auth": "dTpw"}}
         assert place.explain("quay.io/x/alpine")["verdict"]["status"] == "well"
+
+
+def test_a_drop_in_of_another_suffix_is_to_be_renamed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = Advised(tmp_path, capsys, SEARCH, {MIRROR: {"auth": "dTpw"}})
+    drop_ins = tmp_path / "etc/containers/registries.conf.d"
+    drop_ins.mkdir(parents=True, exist_ok=True)
+    (drop_ins / "README").write_text("not TOML: [")
+    (drop_ins / "mirror.toml").write_text(HUB + A_MIRROR)
+    verdict = place.explain("docker.io/x/y")["verdict"]
+    assert "mirror.toml: its name does not end in .conf" in verdict["text"] and "README" not in verdict["text"]
+    assert verdict["remedy"] == f"rename {drop_ins}/mirror.toml to {drop_ins}/mirror.conf, or remove it"

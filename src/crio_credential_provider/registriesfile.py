@@ -17,10 +17,10 @@ from .reference import ReferenceSyntaxError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
     from typing import Any
 
-    from .registriestext import Written
+    from .registriestext import Ignored, Written
     from .tomllines import Path
 
 _MAX_FILE_SIZE = 16 * 1024 * 1024
@@ -135,6 +135,27 @@ def written(file: str, data: bytes) -> Written:
         return Written(file, _decode(data), data.decode("utf-8", "replace"))
     except _Refused:
         return Written(file, {}, "")
+
+
+def unread_drop_in(path: str, data: bytes, counted: Collection[str]) -> Ignored | None:
+    """A file beside the drop-ins that CRI-O does not read for its name, if it has tables that count nowhere.
+
+    Args:
+        counted: the prefixes that count.
+    """
+    from .registriestext import Ignored
+
+    try:
+        missing = [prefix for prefix in loads([(path, data)], "")["tables"] if prefix not in counted]
+    except ConfigError:
+        return None
+    if not missing:
+        return None
+    directory, name = os.path.split(path)
+    text = f"its name does not end in .conf, so that its table for {missing[0]!r} does not count"
+    remedy = f"rename {path} to {directory}/{name.partition('.')[0]}.conf, or remove it"
+    # What is left of an editor, a package or an update is called so.
+    return Ignored(name, 0, path, text, remedy, is_mistake=".conf" not in name)
 
 
 def cut(message: str) -> str:

@@ -535,6 +535,15 @@ _REGISTRIES = {
         'CRI-O\'s log has no error. Its "Trying to access" does not name the mirrors of these files.',
         "Make it a directory, with the files in it.",
     ),
+    "registries-drop-in-name": Entry(
+        WARNING,
+        "a file beside registries.conf's drop-ins is not read, as its name does not end in .conf",
+        "What stands in it does not count: its mirrors are not asked, and its blocks do not hold.",
+        "CRI-O's library reads the files of registries.conf.d whose names end in .conf, and no others. An update of a "
+        "package leaves .rpmsave or .rpmnew behind; an editor a copy.",
+        "None: CRI-O asks the image's own registry.",
+        "Rename the file, or remove it.",
+    ),
     "registries-key-ignored": Entry(
         WARNING,
         "registries.conf has a key that CRI-O ignores where it stands",

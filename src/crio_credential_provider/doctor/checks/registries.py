@@ -92,6 +92,10 @@ def check_registries(node: Node) -> Results:
     for file, text in conf.texts.items():
         yield from _check_ignored(file, text)
     yield Examined(f"registries.conf: {', '.join(conf.texts) or f'{conf.main}, which is not there'}")
+    for unread in conf.unread:
+        severity = "" if unread.is_mistake else "note"
+        remedy = f"{unread.remedy}; then: systemctl reload crio"
+        yield find("registries-drop-in-name", at(unread.place, unread.text), remedy=remedy, severity=severity)
     for directory in conf.linked:
         names = node.tree.names(directory) if node.tree.is_directory(directory) else []
         ignored = [name for name in names if name.endswith(".conf")]
