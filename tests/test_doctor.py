@@ -437,3 +437,64 @@ def test_an_argument_that_is_taken_out_is_told(tmp_path: Path) -> None:
     write(tmp_path, "/r.conf", MIRROR)
     done = run("--config", str(tmp_path / "c.yaml"), "--registries-conf", str(tmp_path / "r.conf"))
     assert "   args: removed get-credentials, which the plugin refuses" in done.stdout
+
+
+# -- the kubeconfig, and what is not YAML ------------------------------------------------------------------------------
+
+KUBECONFIG = (
+    "clusters:\n- name: c\n  cluster:\n    server: https://api.example:6443\ncontexts:\n- name: x\n"
+    "  context: {cluster: c}\ncurrent-context: x\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "found", "says"),
+    (
+        ("", "", "", ""),
+        ("server:", "insecure-skip-tls-verify: true\n    server:", "kubeconfig-doubtful warning 4", "cluster's CA"),
+        ("current-context: x\n", "", "kubeconfig-doubtful warning 0", "write current-context: x in /k"),
+        ("    server:", "\tserver:", "kubeconfig-broken error 4", "in /k:4 write blanks in place of the tab"),
+        ("    server: https://api.example:6443", "    x: y", "kubeconfig-broken error 0", "write server: https://"),
+        ("https://", "http://", "kubeconfig-broken error 4", "names the API server"),
+    ),
+)
+def test_what_is_said_of_a_kubeconfig(old: str, new: str, found: str, says: str, tmp_path: Path) -> None:
+    given = node_with(tmp_path)
+    unit = tmp_path / "etc/systemd/system/kubelet.service"
+    unit.write_text(unit.read_text().replace("kubelet \\", "kubelet --kubeconfig=/k \\"))
+    write(tmp_path, "/k", KUBECONFIG.replace(old, new, 1))
+    told = [finding for finding in examine(given).findings if finding.code.startswith("kubeconfig")]
+    assert [f"{one.code} {one.severity} {one.evidence[0].line}" for one in told] == [found][: bool(found)]
+    if told:
+        assert says in f"{told[0].evidence[0].text} {told[0].remedy}" and str(tmp_path) not in str(told[0])
+        assert not told[0].evidence[0].text.startswith("/k")
+
+
+def test_a_kubeconfig_of_the_plugin_that_is_missing_is_to_be_removed(tmp_path: Path) -> None:
+    given = node_with(tmp_path, ENTRY.replace("    defaultCache", "    args: [--kubeconfig=/nope]\n    defaultCache"))
+    (told,) = (finding for finding in examine(given).findings if finding.code == "kubeconfig-broken")
+    assert told.remedy.startswith("remove it from /c.yaml:8: ")
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "says"),
+    (
+        (ENTRY.replace("    tokenAttributes", "   tokenAttributes").encode(), 9, "indented as the lines above it?"),
+        (ENTRY.encode("utf-16"), 1, "save it as UTF-8"),
+        (ENTRY.replace("    tokenAttributes", "\ttokenAttributes").encode(), 9, "write blanks in place of the tab"),
+    ),
+)
+def test_a_file_that_is_not_yaml_is_to_be_corrected_there(content: bytes, line: int, says: str, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_bytes(content)
+    (told,) = examine(Given(config=str(tmp_path / "c.yaml"))).findings
+    assert (told.code, told.evidence[0].line) == ("config-refused", line) and says in told.evidence[0].text
+    assert told.remedy.startswith(f"correct {tmp_path}/c.yaml:{line}; then: ")
+
+
+def test_an_entry_in_a_second_document_is_told(tmp_path: Path) -> None:
+    first = ENTRY.replace("crio-credential-provider", "ecr-credential-provider")
+    (tmp_path / "c.yaml").write_text(f"# one\n---\n{first}---\n{ENTRY}")
+    found = examine(Given(config=str(tmp_path / "c.yaml"))).findings
+    (told,) = (finding for finding in found if finding.code == "provider-missing")
+    assert "a second YAML document begins here" in told.evidence[0].text
+    assert told.evidence[0].line == first.count("\n") + 3

@@ -670,6 +670,15 @@ _CLUSTER = {
         _PLUGIN_SIGNS,
         "Correct the file, or name another one with --kubeconfig.",
     ),
+    "kubeconfig-doubtful": Entry(
+        WARNING,
+        "the plugin and the kubelet read the kubeconfig differently",
+        "The plugin takes the only context; a kubelet that is started with this file has no API server.",
+        "The plugin verifies the API server whatever insecure-skip-tls-verify says: it sends tokens of pods. A "
+        "kubelet needs current-context, where the plugin takes a context that is the only one.",
+        'The kubelet\'s log: "no configuration has been provided". The plugin\'s journal: "cannot be trusted".',
+        "Name the cluster's CA, and current-context.",
+    ),
     "apiserver-unreachable": Entry(
         ERROR,
         "the API server does not answer, or not as one",

@@ -47,7 +47,7 @@ def check_config(node: Node) -> Results:
     if node.config.refusals:
         first, *others = (at(refusal.origin, refusal.reason) for refusal in node.config.refusals)
         remedy = f"correct {first.file}:{first.line}: {CORRECTED}; then: {restart(node.kubelet)}"
-        if not any(isinstance(document.value, dict) for document in node.config.documents):
+        if node.config.is_whole and not any(isinstance(d.value, dict) for d in node.config.documents):
             remedy = "is this the CredentialProviderConfig? crio-credential-provider manifests prints one"
         yield find("config-refused", first, *others[:_MOST_TOLD], remedy=remedy)
     else:
@@ -55,10 +55,14 @@ def check_config(node: Node) -> Results:
     # An entry may stand in what could not be parsed, and where there are no providers at all that is told.
     if node.entry is None and node.config.providers and node.config.is_whole:
         names = ", ".join(repr(provider.name) for provider in node.config.providers) or "none"
-        evidence = at(node.config.origin, f"its providers: {names}")
+        evidence = [at(node.config.origin, f"its providers: {names}")]
+        text = "a second YAML document begins here, which the kubelet does not read"
+        evidence[:0] = [
+            at(document.file, text, document.second) for document in node.config.documents if document.second
+        ]
         yield find(
             "provider-missing",
-            evidence,
+            *evidence,
             remedy=f"add the entry, which crio-credential-provider manifests prints: {CORRECTED}",
         )
 
