@@ -337,6 +337,16 @@ TABLES: dict[str, tuple[str, list[str], str]] = {
         ["mirror-unreachable error 4"],
         "500000 is no port",
     ),
+    "the API's own path in a location": (
+        f'{HUB}[[registry.mirror]]\nlocation = "mirror.corp.example:5000/v2/hub"\n',
+        ["mirror-location-unusable warning 4"],
+        'write location = "mirror.corp.example:5000/hub"',
+    ),
+    "prefix and location swapped": (
+        '[[registry]]\nprefix = "mirror.corp.example:5000/hub"\nlocation = "docker.io"\n',
+        ["registries-table-swapped warning 2"],
+        'prefix = "docker.io", location = "mirror.corp.example:5000/hub"',
+    ),
     # -- tables that no image has
     "Docker Hub by its old name": (
         '[[registry]]\nlocation = "index.docker.io"\n[[registry.mirror]]\nlocation = "m.example"\n',

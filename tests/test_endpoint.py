@@ -332,7 +332,7 @@ BROKEN_KUBECONFIGS: dict[str, tuple[str | bytes, str]] = {
         "has no cluster 'a'",
     ),
     "no server": (kubeconfig(""), "has no server in the cluster"),
-    "plain HTTP": (kubeconfig("http://a.example:8080"), "has no server in the cluster"),
+    "plain HTTP": (kubeconfig("http://a.example:8080"), "not https://HOST[:PORT]"),
     "HOST:PORT without anything for TLS": (
         kubeconfig("a.example:6443").partition("users:")[0],
         "not https://HOST[:PORT]",

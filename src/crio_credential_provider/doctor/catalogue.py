@@ -409,6 +409,15 @@ _CRIO = {
         'CRI-O\'s log at its start: "unable to decode configuration".',
         "Correct the file.",
     ),
+    "crio-key-ignored": Entry(
+        WARNING,
+        "CRI-O ignores a key where it stands, or as it is spelled",
+        "What it says does not hold: CRI-O keeps its default.",
+        "namespaced_auth_dir and global_auth_file are options of [crio.image]. CRI-O takes no notice of a key that it "
+        "does not know, or of one in another table.",
+        "None: CRI-O takes the file without a word.",
+        "Write the option below [crio.image], spelled as CRI-O does.",
+    ),
     "auth-dir-mismatch": Entry(
         ERROR,
         "the plugin writes auth files where CRI-O does not look for them",
@@ -534,6 +543,14 @@ _REGISTRIES = {
         "follow it: another tool on the node may see mirrors that CRI-O does not.",
         'CRI-O\'s log has no error. Its "Trying to access" does not name the mirrors of these files.',
         "Make it a directory, with the files in it.",
+    ),
+    "registries-table-swapped": Entry(
+        WARNING,
+        "a table of registries.conf sends a registry of one's own to a public one",
+        "Pulls of the public registry's images ask no mirror: the table is for images that pods name by the other one.",
+        "prefix is what pods name, location what CRI-O asks in its place. Written the other way round, nothing fails.",
+        "None: CRI-O asks the image's own registry.",
+        "Swap prefix and location, unless pods name the registry of one's own and it is gone.",
     ),
     "registries-drop-in-name": Entry(
         WARNING,

@@ -14,6 +14,7 @@ from ..catalogue import NOTE, WARNING
 from ..commandline import Origin
 from ..correction import CORRECTED, CURRENT
 from ..finding import Evidence, Examined, Results, Unexamined, at, find
+from ..located import toml_value_line
 from ..node import Node, variables
 from ..providerconfig import (
     CACHE_TYPE_SINCE,
@@ -311,6 +312,15 @@ def _against_registries(node: Node, entry: Provider) -> Results:
         for pattern, reason in zip(derived.patterns, derived.reasons, strict=True)
         if pattern not in stand_ins and not any(_is_meant(text, pattern) for text in patterns)
     ]
+    for prefix in derived.patterns:
+        table = config.tables.get(prefix)
+        if table and not table[4] and is_swapped(prefix, table[0]):
+            told = [text for text in told if not text.startswith(f"nothing matches {prefix} ")]
+            text = node.registries.texts.get(table[5], "")
+            line = toml_value_line(text, "prefix", prefix) or toml_value_line(text, "location", prefix)
+            evidence = at(table[5], f"prefix = {prefix!r}, location = {table[0]!r}: pods would name {prefix}", line)
+            remedy = f'if {prefix} is a mirror, swap the two: prefix = "{table[0]}", location = "{prefix}"'
+            yield find("registries-table-swapped", evidence, remedy=f"{remedy}; then: systemctl reload crio")
     if told:
         first = at(entry.origin("matchImages"), told[0])
         others = [Evidence("", 0, text) for text in told[1:_MOST_TOLD]]
@@ -322,6 +332,18 @@ def _against_registries(node: Node, entry: Provider) -> Results:
         yield find("no-mirrors", at(node.registries.main, text), remedy="add [[registry]] tables with mirrors, if any")
     else:
         yield Examined(f"matchImages against registries.conf: {', '.join(derived.patterns) or 'nothing to match'}")
+
+
+_PUBLIC = ("docker.io", "quay.io", "ghcr.io", "gcr.io", "registry.k8s.io", "k8s.gcr.io", "mcr.microsoft.com")
+
+
+def is_swapped(prefix: str, location: str) -> bool:
+    """Whether a public registry stands in for one of one's own: the other way round it makes sense."""
+    return _is_public(location) and not _is_public(prefix)
+
+
+def _is_public(name: str) -> bool:
+    return name.partition("/")[0] in (*_PUBLIC, "public.ecr.aws", "registry.access.redhat.com", "registry.redhat.io")
 
 
 def _perhaps_mirrors(node: Node, entry: Provider, allowed: tuple[str, ...]) -> Results:

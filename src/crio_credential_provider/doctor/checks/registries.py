@@ -12,6 +12,7 @@ from ..commandline import Origin
 from ..finding import Examined, Results, Unexamined, at, find
 from ..located import toml_line, toml_value_line
 from ..node import Node
+from .config import is_swapped
 from .runtime import is_same
 
 MOST_PROBED = 20
@@ -149,13 +150,20 @@ def check_locations(node: Node) -> Results:
             if not mirror.primary:
                 remedy = f"give the mirror a host name without an underscore, and write that in {mirror.origin}"
                 yield find("mirror-host-underscore", evidence, remedy=remedy)
-        elif failing:
+        elif failing and not (failing != _ALL and mirror.primary and is_swapped(mirror.prefix, mirror.location)):
             yield from _unusable(mirror, failing)
         elif port := _impossible_port(mirror.host):
             evidence = evidence._replace(text=f"{evidence.text}: {port} is no port, which ends at 65535")
             remedy = f"in {mirror.origin} write the port that it listens on; then: systemctl reload crio"
             consequence = "CRI-O cannot ask it and goes on to the next source; where there is none, the pull fails."
             yield find("mirror-unreachable", evidence, remedy=remedy, consequence=consequence)
+        elif mirror.location.partition("/")[2].startswith(("v1/", "v2/")):
+            asks = f"CRI-O asks https://{mirror.host}/v2/{mirror.location.partition('/')[2]}/..."
+            meant = registriestext.corrected(mirror.location.replace("/v1/", "/", 1).replace("/v2/", "/", 1))
+            remedy = f'in {mirror.origin} write location = "{meant}", unless it has a project of that name'
+            evidence = evidence._replace(text=f"{evidence.text}: {asks}")
+            consequence = "The mirror has no such image, most likely, and CRI-O goes on to the next source."
+            yield find("mirror-location-unusable", evidence, remedy=remedy, severity="warning", consequence=consequence)
         elif not mirror.primary and (blocker := _blocker(node, mirror)) is not None:
             blocked.setdefault(blocker.prefix, []).append(mirror)
     for mirrors in blocked.values():

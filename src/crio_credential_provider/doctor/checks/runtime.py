@@ -75,7 +75,14 @@ def _auth_dirs(node: Node, crio: Crio, chosen: Settings) -> Results:
         remedy_of = f'namespaced_auth_dir = "{ours}"\nthen: systemctl restart crio'
         yield find("auth-dir-mismatch", evidence_of, remedy=remedy_of)
         return
+    slips = [
+        at(origin, f"{key}: CRI-O ignores it, and knows {meant} of [crio.image]") for origin, key, meant in crio.slips
+    ]
     if is_same(node.tree, theirs.value, ours):
+        if slips:
+            origin, _, meant = crio.slips[0]
+            remedy = f"in {origin} write {meant} below [crio.image], or remove it; then: systemctl restart crio"
+            yield find("crio-key-ignored", *slips, remedy=remedy)
         return
     mine = _argument(node, "--auth-dir")
     text = f"CRI-O's namespaced_auth_dir is {theirs.value}" + ("" if theirs.origin else ", its default")
@@ -83,6 +90,7 @@ def _auth_dirs(node: Node, crio: Crio, chosen: Settings) -> Results:
     evidence.append(Evidence(mine.file, mine.line, f"the plugin's --auth-dir is {ours}" + _or_default(mine)))
     if not theirs.origin:
         evidence.append(seen(text))
+    evidence[:0] = slips
     remedy = (
         f"either args: [--auth-dir={theirs.value}] in the CredentialProviderConfig and: systemctl restart kubelet\n"
         f"or in /etc/crio/crio.conf.d/50-auth-dir.conf and: systemctl restart crio\n"
