@@ -223,6 +223,9 @@ TOLD: dict[str, tuple[str, int, str]] = {
     ),
     "no quotes": ("[[registry]]\nlocation = docker.io\n", 2, "within double quotes"),
     "curly quotes": ("[[registry]]\nlocation = \u201cdocker.io\u201d\n", 2, "within double quotes"),
+    "a colon": ('[[registry]]\nlocation: "docker.io"\n', 2, "location = "),
+    "YAML": ("registry:\n- location: docker.io\n", 1, "write [[registry]] tables"),
+    "a no-break space": ('[[registry]]\nlocation\u00a0= "docker.io"\n', 2, "a plain blank"),
     "a key twice": (f'{HUB}location = "docker.io"\n', 3, "remove one of the two"),
     "Docker's daemon.json": ('{"registry-mirrors": ["https://x.example"]}', 1, "write [[registry]] tables"),
     "containerd's hosts.toml": (

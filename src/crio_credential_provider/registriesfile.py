@@ -232,11 +232,21 @@ def _not_toml(reason: str, data: bytes) -> ConfigError:
             remedy = "move [[registry.mirror]] from {where} below the [[registry]] that it mirrors"
         else:
             reason, remedy = f"{reason}: a key or table is there twice", "remove one of the two"
+    elif b"\0" in data:
+        reason, remedy = f"{reason}: it is UTF-16 text", "save {where} as UTF-8"
+    elif any(not character.isascii() and character.isspace() for character in _line(data, line)):
+        reason, remedy = f"{reason}: the line has a blank of another kind", "write a plain blank in its place"
+    elif "Expected '='" in reason and ":" in _line(data, line):
+        reason, remedy = f"{reason}: it looks like YAML", 'write [[registry]] tables, as in location = "docker.io"'
     elif "Invalid value" in reason:
         remedy = 'write the value within double quotes, as in location = "docker.io"'
     elif data.lstrip().startswith(b"{"):
         reason, remedy = f"{reason}: it looks like JSON", "write [[registry]] tables"
     return _Refused(f"not valid TOML: {reason}", "toml-syntax", remedy=remedy, line=line)
+
+
+def _line(data: bytes, number: int) -> str:
+    return b"".join(data.splitlines()[number - 1 : number]).decode("utf-8", "replace")
 
 
 def _parse_float(text: str) -> float:
