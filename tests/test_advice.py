@@ -198,6 +198,20 @@ FILES: dict[str, tuple[str, str]] = {
         f'{HUB}[[registry]]\nprefix = "docker.io"\nlocation = "docker.io"\n{A_MIRROR}',
         "q/y",
     ),
+    # What no image has.
+    "a prefix with Docker Hub's old name": (
+        f'[[registry]]\nprefix = "index.docker.io"\nlocation = "docker.io"\n{A_MIRROR}',
+        "docker.io/library/nginx",
+    ),
+    "a prefix with a tag": (
+        f'[[registry]]\nprefix = "docker.io/library/nginx:1.27"\nlocation = "docker.io/library/nginx"\n'
+        f'[[registry.mirror]]\nlocation = "{MIRROR}/hub"\n',
+        "docker.io/library/nginx:1.27",
+    ),
+    "a prefix with typographic quotes": (
+        f'[[registry]]\nprefix = "\u201cdocker.io\u201d"\nlocation = "docker.io"\n{A_MIRROR}',
+        "docker.io/library/nginx",
+    ),
     # What comes of it at a pull.
     "a credential helper alone": (f'credential-helpers = ["ecr-login"]\n{HUB}{A_MIRROR}', "docker.io/x/y"),
     "v2 before a path": (f'{HUB}[[registry.mirror]]\nlocation = "{MIRROR}/v2/hub"\n', "docker.io/x/y"),
@@ -250,6 +264,7 @@ TOLD: dict[str, tuple[str, int, str]] = {
     ),
     "two settings in a line": ('[[registry]]\nlocation = "x.example" prefix = "x"\n', 2, "on a line of its own"),
     "YAML": ("unqualified-search-registries:\n- docker.io\n", 1, "write [[registry]] tables"),
+    "YAML of tables": ("registry:\n- location: docker.io\n", 1, "write [[registry]] tables"),
     "UTF-16": (HUB.encode("utf-16-le").decode(), 1, "save it as UTF-8"),
     "a key twice": (f'{HUB}location = "docker.io"\n', 3, "remove one of the two"),
     "Docker's daemon.json": ('{"registry-mirrors": ["https://x.example"]}', 1, "write [[registry]] tables"),
@@ -372,3 +387,14 @@ def test_the_command_that_it_gives_makes_a_key_that_is_found(
         assert server
         place.auths = {server[1]: {"auth": "dTpw"}}
         assert place.explain("quay.io/x/alpine")["verdict"]["status"] == "well"
+
+
+def test_a_drop_in_of_another_suffix_is_to_be_renamed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = Advised(tmp_path, capsys, SEARCH, {MIRROR: {"auth": "dTpw"}})
+    drop_ins = tmp_path / "etc/containers/registries.conf.d"
+    drop_ins.mkdir(parents=True, exist_ok=True)
+    (drop_ins / "README").write_text("not TOML: [")
+    (drop_ins / "mirror.toml").write_text(HUB + A_MIRROR)
+    verdict = place.explain("docker.io/x/y")["verdict"]
+    assert "mirror.toml: its name does not end in .conf" in verdict["text"] and "README" not in verdict["text"]
+    assert verdict["remedy"] == f"rename {drop_ins}/mirror.toml to {drop_ins}/mirror.conf, or remove it"

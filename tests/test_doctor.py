@@ -116,6 +116,11 @@ def test_the_text_has_the_verdict_first_and_the_file_to_paste(recipe: tuple[str,
         (("--kubernetes", "new"), "not a version"),
         (("--explain", "match-images-mirrors"), "match-images-mirror"),
         (("--root", "/", "--config", "/etc"), "not allowed"),
+        (("--config", "/dev/stdin"), "--config: /dev/stdin: not a file"),
+        (("--config", "/dev/null"), "write what it holds to a file, and name that"),
+        (("--config", "-"), "--config: -: not a file"),
+        (("--registries-conf", "/dev/null"), "--registries-conf: /dev/null: not a file"),
+        (("--config", "/bin/bash"), "larger than"),
     ),
 )
 def test_wrong_usage(arguments: tuple[str, ...], says: str) -> None:
@@ -294,3 +299,212 @@ def test_accounts_whose_pods_cannot_pull_come_first_and_those_of_the_cluster_las
 )
 def test_a_pattern_without_its_glob(pattern: str, bare: str) -> None:
     assert bare_pattern(pattern) == bare
+
+
+# -- registries.conf --------------------------------------------------------------------------------------------------
+
+HUB = '[[registry]]\nlocation = "docker.io"\n'
+TABLES: dict[str, tuple[str, list[str], str]] = {
+    # -- mirrors that CRI-O can use, or for some images alone
+    "Docker Hub as the last mirror of Quay": (
+        '[[registry]]\nlocation = "quay.io"\n[[registry.mirror]]\nlocation = "docker.io"\n',
+        ["mirror-location-unusable note 4"],
+        "quay.io/image",
+    ),
+    "Docker Hub as the last mirror of a wildcard": (
+        '[[registry]]\nprefix = "*.corp.example"\n[[registry.mirror]]\nlocation = "docker.io"\n',
+        ["mirror-location-unusable note 4"],
+        "x.corp.example/image",
+    ),
+    "a mirror of itself": (f'{HUB}[[registry.mirror]]\nlocation = "docker.io"\n', [], ""),
+    "Docker Hub for a part of Quay": (
+        '[[registry]]\nlocation = "quay.io/team"\n[[registry.mirror]]\nlocation = "docker.io"\n',
+        ["mirror-location-unusable error 4"],
+        'write location = "docker.io/team"',
+    ),
+    "Docker Hub by its old name as a mirror": (
+        f'{HUB}[[registry.mirror]]\nlocation = "index.docker.io"\n',
+        ["mirror-location-unusable error 4"],
+        'write location = "docker.io"',
+    ),
+    "Docker Hub by its old name as the location": (
+        '[[registry]]\nprefix = "docker.io"\nlocation = "index.docker.io"\n',
+        ["mirror-location-unusable error 3"],
+        'write location = "docker.io"',
+    ),
+    "a port of six digits": (
+        f'{HUB}[[registry.mirror]]\nlocation = "mirror.corp.example:500000/hub"\n',
+        ["mirror-unreachable error 4"],
+        "500000 is no port",
+    ),
+    "the API's own path in a location": (
+        f'{HUB}[[registry.mirror]]\nlocation = "mirror.corp.example:5000/v2/hub"\n',
+        ["mirror-location-unusable warning 4"],
+        'write location = "mirror.corp.example:5000/hub"',
+    ),
+    "prefix and location swapped": (
+        '[[registry]]\nprefix = "mirror.corp.example:5000/hub"\nlocation = "docker.io"\n',
+        ["registries-table-swapped warning 2"],
+        'prefix = "docker.io", location = "mirror.corp.example:5000/hub"',
+    ),
+    # -- tables that no image has
+    "Docker Hub by its old name": (
+        '[[registry]]\nlocation = "index.docker.io"\n[[registry.mirror]]\nlocation = "m.example"\n',
+        ["registries-table-unmatched warning 2"],
+        'write location = "docker.io"',
+    ),
+    "Docker Hub by its server": (
+        '[[registry]]\nprefix = "registry-1.docker.io"\nlocation = "m.example"\n',
+        ["registries-table-unmatched warning 2"],
+        'write prefix = "docker.io"',
+    ),
+    "Docker Hub's server blocked": ('[[registry]]\nlocation = "registry-1.docker.io"\nblocked = true\n', [], ""),
+    "a tag": (
+        '[[registry]]\nprefix = "docker.io/library/nginx:1.27"\nlocation = "m.example"\n',
+        ["registries-table-unmatched warning 2"],
+        'write prefix = "docker.io/library/nginx"',
+    ),
+    "a digest": (
+        '[[registry]]\nprefix = "quay.io/a/b@sha256:00"\nlocation = "m.example"\n',
+        ["registries-table-unmatched warning 2"],
+        'write prefix = "quay.io/a/b"',
+    ),
+    "typographic quotes within the quotes": (
+        '[[registry]]\nlocation = "\u201cdocker.io\u201d"\n',
+        ["registries-table-unmatched warning 2"],
+        'write location = "docker.io"',
+    ),
+    "a star for everything": (
+        '[[registry]]\nprefix = "*"\nlocation = "m.example"\n',
+        ["registries-table-unmatched warning 2"],
+        "only *. at the beginning",
+    ),
+    "a star in the path": (
+        '[[registry]]\nprefix = "docker.io/*"\nlocation = "m.example"\n',
+        ["registries-table-unmatched warning 2"],
+        'write prefix = "docker.io"',
+    ),
+    "a short name": (
+        '[[registry]]\nprefix = "library/nginx"\nlocation = "m.example"\n',
+        ["registries-table-unmatched warning 2"],
+        'write prefix = "docker.io/library/nginx"',
+    ),
+    "upper case": (
+        '[[registry]]\nprefix = "quay.io/Team"\nlocation = "m.example"\n',
+        ["registries-table-unmatched warning 2"],
+        'write prefix = "quay.io/team"',
+    ),
+    "a host without a dot, for its ports": ('[[registry]]\nprefix = "mirror"\nlocation = "m.example"\n', [], ""),
+    "an organisation of Docker Hub": ('[[registry]]\nprefix = "docker.io/bitnami"\nlocation = "m.example"\n', [], ""),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_what_is_said_of_a_table(name: str, tmp_path: Path) -> None:
+    conf, expected, says = TABLES[name]
+    patterns = "\n".join(f"      - {host}" for host in ("docker.io", "quay.io", "'*.corp.example'", "mirror"))
+    write(tmp_path, "/c.yaml", ENTRY.replace("      - docker.io", patterns))
+    write(tmp_path, "/r.conf", conf)
+    given = Given(config=str(tmp_path / "c.yaml"), registries_conf=str(tmp_path / "r.conf"))
+    found = [finding for finding in examine(given).findings if finding.code != "no-mirrors"]
+    assert [f"{f.code} {f.severity} {f.evidence[0].line}" for f in found] == expected
+    assert not found or says in f"{found[0].evidence[0].text} {found[0].remedy}"
+
+
+# -- the plugin's arguments -------------------------------------------------------------------------------------------
+
+ARGUMENTS: dict[str, tuple[str, str, str]] = {
+    "a plural": ("[--secrets-from=pods]", "--secrets-from=pod", ""),
+    "a capital letter": ("[--secrets-from=Pod]", "--secrets-from=pod", ""),
+    "an underscore": ("[--secrets-from=service_account]", "--secrets-from=service-account", ""),
+    "two mirrors in one": ("['--mirror-registry=a.example,b.example']", "--mirror-registry=b.example", ""),
+    "a mapping": ("[--secrets-from: pod]", "--secrets-from=pod", "a mapping, not text"),
+    "a number without quotes": ("[--deadline, 20]", "20", 'write "20"'),
+    "a glob as the mirror": ("['--mirror-registry=*.corp.example']", "", "without wildcards"),
+    "an unknown word as the mode": ("[--secrets-from=everything]", "", "namespace, pod, service-account"),
+    "a relative auth directory": ("[--auth-dir=auth]", "", "an absolute path"),
+    "a relative kubeconfig": ("[--kubeconfig, ~/.kube/config]", "", "an absolute path"),
+    "a mirror misspelled and impossible": ("['--miror-registry=*.corp.example']", "", "unknown flag"),
+    "no TLS and the node's identity": ("[--secrets-from=pod, --insecure-skip-tls-verify]", "", "remove it from"),
+}
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_what_limits_credentials_stays_in_the_corrected_file(name: str, tmp_path: Path) -> None:
+    args, kept, says = ARGUMENTS[name]
+    write(tmp_path, "/c.yaml", ENTRY.replace("    defaultCacheDuration", f"    args: {args}\n    defaultCacheDuration"))
+    write(tmp_path, "/r.conf", f'{HUB}[[registry.mirror]]\nlocation = "b.example"\n')
+    found = examine(Given(config=str(tmp_path / "c.yaml"), registries_conf=str(tmp_path / "r.conf")))
+    (told,) = (finding for finding in found.findings if finding.severity == "error")
+    assert says in f"{told.evidence[0].text} {told.remedy}" and "; then: systemctl restart kubelet" in told.remedy
+    assert f"{tmp_path}/c.yaml:" in told.remedy
+    assert (found.corrected is not None and kept in found.corrected.content) == bool(kept)
+    assert bool(found.uncorrected) != bool(kept)
+
+
+def test_an_argument_that_is_taken_out_is_told(tmp_path: Path) -> None:
+    write(tmp_path, "/c.yaml", ENTRY.replace("    defaultCache", "    args: [get-credentials]\n    defaultCache"))
+    write(tmp_path, "/r.conf", MIRROR)
+    done = run("--config", str(tmp_path / "c.yaml"), "--registries-conf", str(tmp_path / "r.conf"))
+    assert "   args: removed get-credentials, which the plugin refuses" in done.stdout
+
+
+# -- the kubeconfig, and what is not YAML ------------------------------------------------------------------------------
+
+KUBECONFIG = (
+    "clusters:\n- name: c\n  cluster:\n    server: https://api.example:6443\ncontexts:\n- name: x\n"
+    "  context: {cluster: c}\ncurrent-context: x\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "found", "says"),
+    (
+        ("", "", "", ""),
+        ("server:", "insecure-skip-tls-verify: true\n    server:", "kubeconfig-doubtful warning 4", "cluster's CA"),
+        ("current-context: x\n", "", "kubeconfig-doubtful warning 0", "write current-context: x in /k"),
+        ("    server:", "\tserver:", "kubeconfig-broken error 4", "in /k:4 write blanks in place of the tab"),
+        ("    server: https://api.example:6443", "    x: y", "kubeconfig-broken error 0", "write server: https://"),
+        ("https://", "http://", "kubeconfig-broken error 4", "names the API server"),
+    ),
+)
+def test_what_is_said_of_a_kubeconfig(old: str, new: str, found: str, says: str, tmp_path: Path) -> None:
+    given = node_with(tmp_path)
+    unit = tmp_path / "etc/systemd/system/kubelet.service"
+    unit.write_text(unit.read_text().replace("kubelet \\", "kubelet --kubeconfig=/k \\"))
+    write(tmp_path, "/k", KUBECONFIG.replace(old, new, 1))
+    told = [finding for finding in examine(given).findings if finding.code.startswith("kubeconfig")]
+    assert [f"{one.code} {one.severity} {one.evidence[0].line}" for one in told] == [found][: bool(found)]
+    if told:
+        assert says in f"{told[0].evidence[0].text} {told[0].remedy}" and str(tmp_path) not in str(told[0])
+        assert not told[0].evidence[0].text.startswith("/k")
+
+
+def test_a_kubeconfig_of_the_plugin_that_is_missing_is_to_be_removed(tmp_path: Path) -> None:
+    given = node_with(tmp_path, ENTRY.replace("    defaultCache", "    args: [--kubeconfig=/nope]\n    defaultCache"))
+    (told,) = (finding for finding in examine(given).findings if finding.code == "kubeconfig-broken")
+    assert told.remedy.startswith("remove it from /c.yaml:8: ")
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "says"),
+    (
+        (ENTRY.replace("    tokenAttributes", "   tokenAttributes").encode(), 9, "indented as the lines above it?"),
+        (ENTRY.encode("utf-16"), 1, "save it as UTF-8"),
+        (ENTRY.replace("    tokenAttributes", "\ttokenAttributes").encode(), 9, "write blanks in place of the tab"),
+    ),
+)
+def test_a_file_that_is_not_yaml_is_to_be_corrected_there(content: bytes, line: int, says: str, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_bytes(content)
+    (told,) = examine(Given(config=str(tmp_path / "c.yaml"))).findings
+    assert (told.code, told.evidence[0].line) == ("config-refused", line) and says in told.evidence[0].text
+    assert told.remedy.startswith(f"correct {tmp_path}/c.yaml:{line}; then: ")
+
+
+def test_an_entry_in_a_second_document_is_told(tmp_path: Path) -> None:
+    first = ENTRY.replace("crio-credential-provider", "ecr-credential-provider")
+    (tmp_path / "c.yaml").write_text(f"# one\n---\n{first}---\n{ENTRY}")
+    found = examine(Given(config=str(tmp_path / "c.yaml"))).findings
+    (told,) = (finding for finding in found if finding.code == "provider-missing")
+    assert "a second YAML document begins here" in told.evidence[0].text
+    assert told.evidence[0].line == first.count("\n") + 3

@@ -198,9 +198,7 @@ FAULTS = {
     "registries.conf that is a directory": Fault(
         "Is a directory", broken=directory(REGISTRIES), code="registries-conf-refused"
     ),
-    "registries.conf by flag that is missing": Fault(
-        "No such file", ("--registries-conf={root}/nowhere",), code="registries-conf-refused"
-    ),
+    "registries.conf by flag that is missing": Fault("No such file", ("--registries-conf={root}/nowhere",)),
     "registries.conf that links to itself": Fault(
         "symbolic links", broken=link(REGISTRIES, "registries.conf"), code="registries-conf-refused"
     ),

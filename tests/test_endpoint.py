@@ -339,7 +339,7 @@ BROKEN_KUBECONFIGS: dict[str, tuple[str | bytes, str]] = {
         "contexts: [{name: a, context: {cluster: a}}]\ncurrent-context: a\nclusters: [{name: a, cluster: x}]\n",
         "has no cluster 'a'",
     ),
-    "no server": (kubeconfig(""), "not https://HOST[:PORT]"),
+    "no server": (kubeconfig(""), "has no server in the cluster"),
     "plain HTTP": (kubeconfig("http://a.example:8080"), "not https://HOST[:PORT]"),
     "HOST:PORT without anything for TLS": (
         kubeconfig("a.example:6443").partition("users:")[0],

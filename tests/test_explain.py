@@ -918,6 +918,15 @@ def test_arguments_that_the_plugin_refuses(place: Place) -> None:
     assert done.report["notes"] == [f"the arguments are those of {path}"]
 
 
+def test_a_registries_conf_for_the_plugin_alone_that_is_missing(place: Place) -> None:
+    """CRI-O reads its own, and pulls on."""
+    text = "kind: CredentialProviderConfig\nproviders:\n- name: crio-credential-provider\n  args:\n"
+    path = place.node.write("config.yaml", f"{text}  - --registries-conf=/etc/containers/nope.conf\n")
+    verdict = place.alpha("--config", str(path)).report["verdict"]
+    assert verdict["remedy"].startswith(f"remove --registries-conf from {path}:5, or ")
+    assert "/etc/containers/nope.conf" in verdict["text"] and "CRI-O refuses" not in verdict["text"]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from typing import Any
 
 import pytest
@@ -526,7 +527,8 @@ def test_twice_is_once_and_others_stay(text: str, minor: int, given_args: tuple[
         ("--secrets-from='pod'", "--secrets-from=pod"),
         ("--mirror-registries=mirror.corp:5000", "--mirror-registry=mirror.corp:5000"),
         ("--mirror-registry=https://mirror.corp:5000/hub", "--mirror-registry=mirror.corp:5000/hub"),
-        ("--secrets-from=everywhere", None),
+        ("--secrets-from=pods", "--secrets-from=pod"),
+        ("--deadline=soon", None),
         ("get-credentials", None),
     ),
 )
@@ -535,3 +537,20 @@ def test_an_argument_that_the_plugin_refuses_is_taken_for_what_was_meant(refused
     made, changes = update_entry(entry, Wanted((1, 34), ("docker.io",), ""))
     assert made.get("args") == ([kept] if kept else None)
     assert any(refused in change and (kept or "removed") in change for change in changes)
+
+
+@pytest.mark.parametrize(
+    "refused", ("--secrets-from=everywhere", "--mirror-registry=*.corp.example", "--auth-dir=auth", "--kubeconfig=~/c")
+)
+def test_an_argument_that_limits_credentials_is_not_taken_out(refused: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(refused)):
+        update_entry({"name": "crio-credential-provider", "args": [refused]}, Wanted((1, 34), ("docker.io",), ""))
+
+
+def test_variables_of_the_plugin_are_not_taken_out() -> None:
+    entry = {"name": "crio-credential-provider", "env": [{"name": "X", "value": 1}]}
+    made, _ = update_entry(entry, Wanted((1, 34), ("docker.io",), ""))
+    assert made["env"] == [{"name": "X", "value": "1"}]
+    entry["env"] = [{"name": "CRIO_CREDENTIAL_PROVIDER_SECRETS_FROM", "valeu": "pod"}]
+    with pytest.raises(UsageError, match="variables of the plugin"):
+        update_entry(entry, Wanted((1, 34), ("docker.io",), ""))

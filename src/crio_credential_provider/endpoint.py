@@ -318,6 +318,12 @@ def _from_kubeconfig(path: str, settings: Settings) -> Endpoint:
     ca_data = "" if given else _pem(kept, path)
     ca_file = given or ("" if ca_data else _absolute(kept["certificate-authority"], path, settings.root))
     server, skips = kept["server"], kept["insecure-skip-tls-verify"] == "true"
+    if not server:
+        raise ConfigError(
+            f"{path} has no server in the cluster of its context",
+            f"write server: {_FORM} in it; a kubelet could not use it either",
+            rule="kubeconfig",
+        )
     try:
         bare = server.rstrip("/")
         if bare and "/" not in bare and (ca_file or ca_data or kept["client-certificate"]):
@@ -403,15 +409,19 @@ def _parse(path: str) -> Any:
     # PyYAML takes 20 ms of CPU to import; this is only reached when the file changed or holds the key itself.
     import yaml
 
+    data = _read(path)
     try:
         # The base loader leaves every scalar a text, which is all that is wanted here, and knows no tags to trip over.
-        return yaml.load(_read(path), getattr(yaml, "CBaseLoader", yaml.BaseLoader))
+        return yaml.load(data, getattr(yaml, "CBaseLoader", yaml.BaseLoader))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}" if mark is not None else ""
-        raise ConfigError(
-            f"{path} is not valid YAML{where}", "a kubelet could not use it either", rule="kubeconfig"
-        ) from None
+        line = mark.line + 1 if mark is not None else 0
+        where = f" at line {line}" if line else ""
+        # Nothing else of what the parser says: a kubeconfig holds secrets.
+        is_tab = b"\t" in b"".join(data.splitlines()[line - 1 : line])
+        hint = f"in {path}:{line} write blanks in place of the tab" if is_tab else f"correct {path}{where}"
+        hint += "; a kubelet could not use it either"
+        raise ConfigError(f"{path} is not valid YAML{where}", hint, rule="kubeconfig", line=line) from None
 
 
 def _current(document: Any, path: str) -> tuple[Any, Any]:

@@ -9,16 +9,18 @@ is asked, and for what, is ``registries``. Loaded by runs that find a file chang
 
 from __future__ import annotations
 
+import os
+
 from . import native, reference, regularfile
 from .errors import ConfigError
 from .reference import ReferenceSyntaxError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
     from typing import Any
 
-    from .registriestext import Written
+    from .registriestext import Ignored, Written
     from .tomllines import Path
 
 _MAX_FILE_SIZE = 16 * 1024 * 1024
@@ -28,6 +30,9 @@ _MAX_MESSAGE = 600
 """Characters of an error before its hint; two names of the greatest legal length fit."""
 
 _REFUSED = "CRI-O refuses this configuration as well, and with it every pull on this node"
+
+MISSING = "remove --registries-conf, or name the file that CRI-O's own --registries-conf names"
+"""What to do about a main file that is named and not there."""
 
 _LOCATION = "HOST[:PORT][/PATH]"
 
@@ -59,7 +64,8 @@ def read(path: str, required: bool) -> bytes | None:
         data = regularfile.read(path, _MAX_FILE_SIZE + 1)
     except FileNotFoundError as error:
         if required:
-            raise unreadable(path, error) from None
+            # It was named to the plugin: CRI-O reads what it is told itself.
+            raise ConfigError(f"cannot read {path}: {error.strerror}", MISSING, rule="io") from None
         return None
     except OSError as error:
         raise unreadable(path, error) from None
@@ -126,6 +132,27 @@ def written(file: str, data: bytes) -> Written:
         return Written(file, _decode(data), data.decode("utf-8", "replace"))
     except _Refused:
         return Written(file, {}, "")
+
+
+def unread_drop_in(path: str, data: bytes, counted: Collection[str]) -> Ignored | None:
+    """A file beside the drop-ins that CRI-O does not read for its name, if it has tables that count nowhere.
+
+    Args:
+        counted: the prefixes that count.
+    """
+    from .registriestext import Ignored
+
+    try:
+        missing = [prefix for prefix in loads([(path, data)], "")["tables"] if prefix not in counted]
+    except ConfigError:
+        return None
+    if not missing:
+        return None
+    directory, name = os.path.split(path)
+    text = f"its name does not end in .conf, so that its table for {missing[0]!r} does not count"
+    remedy = f"rename {path} to {directory}/{name.partition('.')[0]}.conf, or remove it"
+    # What is left of an editor, a package or an update is called so.
+    return Ignored(name, 0, path, text, remedy, is_mistake=".conf" not in name)
 
 
 def cut(message: str) -> str:

@@ -33,6 +33,7 @@ _FOREIGN = ("plugins", "host", "server", "registry-mirrors", "insecure-registrie
 """Keys of containerd's and Docker's files."""
 _ALIKE = 0.75
 _HUB = ("index.docker.io", "registry-1.docker.io", "hub.docker.com", "registry.hub.docker.com")
+_QUOTES = "\u201c\u201d\u201e\u2018\u2019\"'`"
 
 
 def corrected(location: str) -> str:
@@ -117,6 +118,41 @@ def location_for(location: str, rest: str) -> str:
     return "write a location of the form HOST[:PORT][/PATH], its path in lower case"
 
 
+def why_no_image(prefix: str) -> tuple[str, str]:
+    """Why no image's name begins with a prefix, and the prefix most likely meant, "" where that cannot be told.
+
+    Returns:
+        ("", "") where an image may. Docker Hub's other hosts can be named, and hardly ever are.
+    """
+    host, slash, path = prefix.removeprefix("*.").partition("/")
+    meant = corrected(prefix.strip(_QUOTES + " "))
+    if host in _HUB and not prefix.startswith("*."):
+        return f"images of Docker Hub are named docker.io, not {host}", meant
+    name = f"{host}{slash}{path}"
+    if any(_is_normal(text) for text in (name, f"{name}/team/image", f"{name}:5000/team/image")):
+        return "", ""
+    if "*" in name:
+        return "only *. at the beginning is a wildcard, for a host", "" if "*" in host else corrected(host)
+    if ":" in path or "@" in path:
+        return "images are looked up by their names without tag and digest", meant
+    if slash and not reference.is_registry_host(host) and _is_normal(f"docker.io/{prefix}"):
+        return (
+            "its first part has neither a dot nor a port, so that images are named docker.io/...",
+            f"docker.io/{prefix}",
+        )
+    if path.lower() != path:
+        return "the path of an image is in lower case", meant
+    return f"no image's name has {(host if not reference.is_domain(host) else path)!r} in it", meant
+
+
+def _is_normal(text: str) -> bool:
+    """Whether a text is an image's name as it is after normalising."""
+    try:
+        return reference.parse(text).name == text
+    except ReferenceSyntaxError:
+        return False
+
+
 def meant_location(table: dict[str, Any]) -> tuple[str, str]:
     """The key that somebody wrote for ``location`` in a table that has none, with its value; ("", "") for none."""
     for key, value in table.items():
@@ -132,6 +168,10 @@ def nearest_key(key: str, known: tuple[str, ...]) -> str:
     from difflib import get_close_matches
 
     return next(iter(get_close_matches(key.replace("_", "-"), known, 1, _ALIKE)), "")
+
+
+NO_IMAGE = "the table"
+"""The key of an ``Ignored`` for a table whose prefix no image has."""
 
 
 class Ignored(Record):
@@ -214,6 +254,21 @@ class Written:
             for position, mirror in enumerate(mirrors if isinstance(mirrors, list) else ()):
                 yield from self._unknown(_folded(mirror), (*at, "mirror", position), _MIRROR, "of [[registry.mirror]]")
             prefix = _prefix(table)
+            why, meant = why_no_image(prefix)
+            # A block of Docker Hub's other hosts may be meant so.
+            if why and not (prefix in _HUB[1:] and table.get("blocked")):
+                key = "prefix" if table.get("prefix") else "location"
+                here = self.place((*at, key))
+                form = (
+                    f'{key} = "{meant}"' if meant else f"{key} = ..., the beginning of images' names, such as docker.io"
+                )
+                yield Ignored(
+                    NO_IMAGE,
+                    self.line((*at, key)),
+                    here,
+                    f"no image matches {prefix!r}: {why}",
+                    f"in {here} write {form}",
+                )
             if first.setdefault(prefix, number) != number:
                 earlier, here = self.place(("registry", first[prefix])), self.place(at)
                 yield Ignored(

@@ -48,6 +48,8 @@ Examples:
 Exit status: 0 nothing is wrong, or notes only; 1 doctor could not work, told on stderr; 2 wrong usage;
 3 there are errors or warnings.
 """
+_TAKEN_OUT = ("args: removed", "removed env")
+"""Changes that a person should see: what somebody set does not hold any more."""
 _STYLES = {"error": "bold red", "warning": "bold yellow", "note": "bold cyan"}
 
 
@@ -101,6 +103,9 @@ def _examine(given: argparse.Namespace, root: str) -> int:
     from ..doctor import Given, examine
     from ..doctor.tree import Tree
 
+    for flag, file in (("--config", given.config), ("--registries-conf", given.registries_conf)):
+        if file == "-" or (file and not given.root and os.path.exists(file) and not _is_kept(file)):
+            raise UsageError(f"{flag}: {file}: not a file", "write what it holds to a file, and name that")
     conf = given.registries_conf if given.root else given.registries_conf and os.path.abspath(given.registries_conf)
     if conf and (why := why_not(Tree(given.root or root).real(conf), ("file",))):
         raise UsageError(f"--registries-conf: {given.registries_conf}: {why}")
@@ -118,6 +123,11 @@ def _examine(given: argparse.Namespace, root: str) -> int:
     else:
         write(*_as_text(report))
     return OK if report.is_well else UNWELL
+
+
+def _is_kept(path: str) -> bool:
+    """Whether what lies there can be read as often as it takes, a pipe and a terminal cannot."""
+    return os.path.isfile(path) or os.path.isdir(path)
 
 
 def _version(text: str) -> tuple[int, int] | None:
@@ -140,6 +150,7 @@ def _as_text(report: Report) -> list[RenderableType]:
     if report.corrected is not None:
         parts += ["", Text(f"The corrected file {printable(report.corrected.file)}", "bold")]
         parts += [_indented(f"assumed: {text}") for text in report.corrected.assumed]
+        parts += [_indented(text) for text in report.corrected.changes if text.startswith(_TAKEN_OUT)]
         parts += ["", Text(printable(report.corrected.content.rstrip("\n").replace("\r\n", "\n")), no_wrap=True)]
     elif report.uncorrected:
         parts += ["", Text(f"There is no corrected file: {printable(report.uncorrected)}")]

@@ -12,7 +12,7 @@ import argparse
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from .. import explanation, settings
+from .. import explanation, registriesfile, settings
 from ..errors import RequestError
 from ..explanation import UNKNOWN, UNWELL, WELL, Explanation, OtherKey, Source, Table, Tables, named_key, shown_key
 from . import output, pull
@@ -122,7 +122,10 @@ def _explain(given: argparse.Namespace, place: pull.Place) -> Explanation:
     if asked.offline is not None and asked.offline.lacks[0] and verdict.status == UNWELL:
         text, remedy = asked.offline.lacks
         verdict = verdict._replace(text=f"{verdict.text}. {text}", remedy=remedy)
-    return explained._replace(notes=(*explained.notes, *_notes_of_file(asked, explained)), verdict=verdict)
+    if verdict.remedy == registriesfile.MISSING and (where := pull.find_flag(place, "--registries-conf")):
+        flag = "remove --registries-conf"
+        verdict = verdict._replace(remedy=verdict.remedy.replace(flag, f"{flag} from {where}"))
+    return explained._replace(verdict=verdict, notes=(*explained.notes, *_notes_of_file(asked, explained)))
 
 
 def _notes_of_file(asked: Pull, explained: Explanation) -> Iterable[str]:

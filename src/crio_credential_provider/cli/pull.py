@@ -303,6 +303,18 @@ def _load_entry(path: str) -> tuple[list[str], dict[str, str]]:
     return [str(argument) for argument in arguments], {str(name): str(value or "") for name, value in pairs}
 
 
+def find_flag(place: Place, flag: str) -> str:
+    """Where the CredentialProviderConfig gives the plugin a flag; "" where it does not."""
+    from ..doctor import providerconfig, tree
+
+    try:
+        providers = providerconfig.load(tree.Tree(), place.config, None).providers if place.config else ()
+    except tree.Unreadable:
+        return ""
+    found = (provider.origin_of_flag(flag) for provider in providers if PROVIDER_NAME in provider.name)
+    return next((str(origin) for origin in found if origin), "")
+
+
 def _load_providers(path: str) -> list[dict[str, Any]]:
     try:
         documents = objectsfile.load_yaml(_read(path, "--config"))

@@ -133,6 +133,15 @@ _KUBELET = {
         "None.",
         "Run doctor on the node, as root; or examine one file with --config FILE.",
     ),
+    "kubelet-flag-unknown": Entry(
+        ERROR,
+        "the kubelet does not know a flag that it is given",
+        _KUBELET_DOWN,
+        "The kubelet ends with an error at a flag that it does not know: a misspelled one, or a long one with a single "
+        "dash, of which it takes each letter for a flag. One that runs already goes on with the flags that it has.",
+        'The kubelet\'s log at its start: "failed to parse kubelet flag: unknown flag", or "unknown shorthand flag".',
+        "Spell the flag right, with two dashes, and restart the kubelet.",
+    ),
     "kubelet-without-provider-config": Entry(
         ERROR,
         "the kubelet is not told of any CredentialProviderConfig",
@@ -360,6 +369,15 @@ _CONFIG = {
         _PLUGIN_SIGNS,
         "Correct args or env in the entry; crio-credential-provider --help lists them.",
     ),
+    "plugin-variable-unknown": Entry(
+        WARNING,
+        "a variable has the plugin's prefix, and the plugin has no such variable",
+        "The variable has no effect: what it is meant to set keeps its default.",
+        "The plugin takes each of its flags from the environment as well, as CRIO_CREDENTIAL_PROVIDER_ and the flag's "
+        "name. Other variables are none of its business, so that a misspelled one is no error.",
+        "The plugin's journal has a warning at each run.",
+        "Correct the variable's name, or remove it; crio-credential-provider --help lists the flags.",
+    ),
     "plugin-times-too-long": Entry(
         WARNING,
         "--deadline and --hand-off-timeout add up to more than the kubelet waits",
@@ -390,6 +408,15 @@ _CRIO = {
         "CRI-O reads crio.conf and every file of crio.conf.d at its start. One that runs already goes on as it is.",
         'CRI-O\'s log at its start: "unable to decode configuration".',
         "Correct the file.",
+    ),
+    "crio-key-ignored": Entry(
+        WARNING,
+        "CRI-O ignores a key where it stands, or as it is spelled",
+        "What it says does not hold: CRI-O keeps its default.",
+        "namespaced_auth_dir and global_auth_file are options of [crio.image]. CRI-O takes no notice of a key that it "
+        "does not know, or of one in another table.",
+        "None: CRI-O takes the file without a word.",
+        "Write the option below [crio.image], spelled as CRI-O does.",
     ),
     "auth-dir-mismatch": Entry(
         ERROR,
@@ -517,6 +544,23 @@ _REGISTRIES = {
         'CRI-O\'s log has no error. Its "Trying to access" does not name the mirrors of these files.',
         "Make it a directory, with the files in it.",
     ),
+    "registries-table-swapped": Entry(
+        WARNING,
+        "a table of registries.conf sends a registry of one's own to a public one",
+        "Pulls of the public registry's images ask no mirror: the table is for images that pods name by the other one.",
+        "prefix is what pods name, location what CRI-O asks in its place. Written the other way round, nothing fails.",
+        "None: CRI-O asks the image's own registry.",
+        "Swap prefix and location, unless pods name the registry of one's own and it is gone.",
+    ),
+    "registries-drop-in-name": Entry(
+        WARNING,
+        "a file beside registries.conf's drop-ins is not read, as its name does not end in .conf",
+        "What stands in it does not count: its mirrors are not asked, and its blocks do not hold.",
+        "CRI-O's library reads the files of registries.conf.d whose names end in .conf, and no others. An update of a "
+        "package leaves .rpmsave or .rpmnew behind; an editor a copy.",
+        "None: CRI-O asks the image's own registry.",
+        "Rename the file, or remove it.",
+    ),
     "registries-key-ignored": Entry(
         WARNING,
         "registries.conf has a key that CRI-O ignores where it stands",
@@ -535,6 +579,16 @@ _REGISTRIES = {
         "the first stays; between files the later one replaces the earlier whole.",
         "None: CRI-O takes the file without a word.",
         "Join the two tables into one.",
+    ),
+    "registries-table-unmatched": Entry(
+        WARNING,
+        "no image's name begins with the prefix of a table in registries.conf",
+        "CRI-O never uses the table: its mirrors are not asked, and its block does not hold.",
+        "CRI-O spells each image out before it looks for a table: docker.io for index.docker.io and for a name without "
+        "a registry, library/ for the official images there, and no tag or digest. It compares the prefix letter by "
+        "letter with that. *. at the beginning is the only wildcard, and a prefix of * matches nothing.",
+        "None: CRI-O takes the file without a word, and asks the image's own registry.",
+        "Write the prefix as images are named: docker.io, docker.io/library/nginx, quay.io/team.",
     ),
     "credential-helpers-without-auth-file": Entry(
         ERROR,
@@ -632,6 +686,15 @@ _CLUSTER = {
         "The plugin finds the API server by the kubelet's own kubeconfig, or by the one that --kubeconfig names.",
         _PLUGIN_SIGNS,
         "Correct the file, or name another one with --kubeconfig.",
+    ),
+    "kubeconfig-doubtful": Entry(
+        WARNING,
+        "the plugin and the kubelet read the kubeconfig differently",
+        "The plugin takes the only context; a kubelet that is started with this file has no API server.",
+        "The plugin verifies the API server whatever insecure-skip-tls-verify says: it sends tokens of pods. A "
+        "kubelet needs current-context, where the plugin takes a context that is the only one.",
+        'The kubelet\'s log: "no configuration has been provided". The plugin\'s journal: "cannot be trusted".',
+        "Name the cluster's CA, and current-context.",
     ),
     "apiserver-unreachable": Entry(
         ERROR,

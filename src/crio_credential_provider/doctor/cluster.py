@@ -141,7 +141,12 @@ def locate(node: Node) -> Located:
         if error.denied:
             return Located(kubeconfig, None, None, None, error)
         reason = "is not there" if error.missing else f"cannot be read: {error.reason}"
-        return Located(kubeconfig, None, _naming(node, file), ConfigError(f"{file} {reason}"), None)
+        origin = _naming(node, file)
+        is_ours = node.entry is not None and origin.file == node.entry.document.file
+        hint = f"write {file}, which the kubelet needs as well, or correct {origin}"
+        if is_ours:
+            hint = f"remove it from {origin}: the plugin finds the kubelet's own; or name a file that is there"
+        return Located(kubeconfig, None, origin, ConfigError(f"{file} {reason}", hint), None)
     try:
         found = endpoint.find_endpoint(local_settings(node, kubeconfig))
     except ConfigError as error:

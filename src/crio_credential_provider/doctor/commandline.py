@@ -42,11 +42,12 @@ class Word(NamedTuple):
 
 
 class Flag(NamedTuple):
-    """A flag with its value, its name without dashes."""
+    """A flag with its value, its name without dashes; ``written`` with those that it has, where it has any."""
 
     name: str
     value: str
     origin: Origin
+    written: str = ""
 
 
 def find_flags(words: Iterable[Word], with_values: frozenset[str]) -> list[Flag]:
@@ -66,7 +67,7 @@ def find_flags(words: Iterable[Word], with_values: frozenset[str]) -> list[Flag]
         name = name.replace("_", "-")
         if not equals and name in with_values and left:
             value = left.pop().text
-        found.append(Flag(name, value, word.origin))
+        found.append(Flag(name, value, word.origin, word.text.partition("=")[0]))
     return found
 
 

@@ -6,8 +6,10 @@ environment and its command line, of a running process or of its unit.
 
 from __future__ import annotations
 
+import difflib
 import posixpath
 import re
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from .commandline import Flag, Origin, find_flags, find_processes, find_unit, last
@@ -61,6 +63,7 @@ class Crio(NamedTuple):
         short_name_mode: its own, which goes before that of registries.conf.
         version: None where nobody says.
         environment: what its unit sets; the proxies are among it.
+        slips: keys that CRI-O ignores for their spelling or their table, and what is meant.
         refused: files that are no TOML, and why: then nothing is known of its settings.
         problems: files that could not be read or parsed.
     """
@@ -72,6 +75,7 @@ class Crio(NamedTuple):
     short_name_mode: Setting
     version: Version | None
     environment: dict[str, str]
+    slips: tuple[tuple[Origin, str, str], ...]
     refused: tuple[tuple[Origin, str], ...]
     problems: tuple[Unreadable, ...]
 
@@ -98,7 +102,8 @@ def find_crio(tree: Tree, ticks: int, *, live: bool) -> Crio | None:
 
     files = _files(tree, option("config", _CONFIG).value, option("config-dir", _CONFIG_DIR).value)
     refused: list[tuple[Origin, str]] = []
-    written = _image_options(tree, files, problems, refused)
+    slips: list[tuple[Origin, str, str]] = []
+    written = _image_options(tree, files, problems, refused, slips)
 
     def image_option(name: str, default: str) -> Setting:
         given = option(name, "")
@@ -113,6 +118,7 @@ def find_crio(tree: Tree, ticks: int, *, live: bool) -> Crio | None:
         image_option(SHORT_NAME_MODE, ENFORCING),
         _version(tree, program, live=live),
         environment,
+        tuple(slips),
         tuple(refused),
         tuple(problems),
     )
@@ -140,7 +146,11 @@ def _files(tree: Tree, config: str, directory: str) -> list[str]:
 
 
 def _image_options(
-    tree: Tree, files: list[str], problems: list[Unreadable], refused: list[tuple[Origin, str]]
+    tree: Tree,
+    files: list[str],
+    problems: list[Unreadable],
+    refused: list[tuple[Origin, str]],
+    slips: list[tuple[Origin, str, str]],
 ) -> dict[str, Setting]:
     """Options of ``[crio.image]``, by the names that they have there."""
     import tomli
@@ -155,12 +165,25 @@ def _image_options(
             continue
         except (ValueError, RecursionError) as error:
             line = re.search(r"at line (\d+)", str(error))
-            refused.append((Origin(file, int(line[1]) if line else 0), "it is not valid TOML"))
+            reason = "it is not valid TOML"
+            reason += ": a text belongs within double quotes" if "Invalid value" in str(error) else ""
+            refused.append((Origin(file, int(line[1]) if line else 0), reason))
             continue
         for key, value in as_mapping(as_mapping(document.get("crio")).get("image")).items():
             if isinstance(value, str):
                 found[key] = Setting(value, Origin(file, toml_line(text, _TABLE, key)))
+        slips += ((Origin(file, line), key, meant) for line, key, meant in _slips(document, text, ""))
     return found
+
+
+def _slips(table: dict[str, Any], text: str, name: str) -> Iterator[tuple[int, str, str]]:
+    """Lines, keys with their tables, and the option that is meant."""
+    known = [flag.replace("-", "_") for flag in (AUTH_DIR_FLAG, GLOBAL_AUTH_FILE_FLAG)]
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _slips(value, text, f"{name}.{key}".lstrip("."))
+        elif (close := difflib.get_close_matches(key.lower(), known, 1, 0.85)) and (name, key) != (_TABLE, close[0]):
+            yield toml_line(text, name, key), f"{key} of [{name}]" if name else f"{key} above every table", close[0]
 
 
 def _version(tree: Tree, program: str, *, live: bool) -> Version | None:

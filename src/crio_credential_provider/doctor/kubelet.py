@@ -7,6 +7,7 @@ the units tell in which file and line each was written.
 
 from __future__ import annotations
 
+import difflib
 import posixpath
 import re
 import subprocess
@@ -122,7 +123,7 @@ def _is_kubelet(process: Process) -> bool:
 
 
 def _of_unit(unit: Unit | None, process: Process | None) -> Kubelet:
-    configured = tuple(find_flags(_own_words(unit.words), _FLAGS)) if unit else ()
+    configured = tuple(map(_meant, find_flags(_own_words(unit.words), _FLAGS))) if unit else ()
     problems = unit.problems if unit else ()
     environment = unit.environment if unit else {}
     if process is None:
@@ -133,6 +134,18 @@ def _of_unit(unit: Unit | None, process: Process | None) -> Kubelet:
     start = unit.start if unit else process.words[0].origin
     name = f"process {process.pid}"
     return Kubelet(name, flags, configured, start, process.started, process.program, "", environment, problems)
+
+
+def _meant(flag: Flag) -> Flag:
+    """A flag under the name that was most likely meant, of the two that hand over the plugin."""
+    close = difflib.get_close_matches(flag.name.lower(), (PROVIDER_CONFIG, BIN_DIR), 1, 0.9)
+    return flag._replace(name=close[0]) if close else flag
+
+
+def find_slips(kubelet: Kubelet) -> list[Flag]:
+    """Flags that the kubelet does not know as they are written: misspelled, or a long one with a single dash."""
+    written = [flag for flag in kubelet.configured if flag.written and flag.name in _FLAGS and len(flag.name) > 1]
+    return [flag for flag in written if flag.written.replace("_", "-") != f"--{flag.name}"]
 
 
 def _own_words(words: tuple[Word, ...]) -> tuple[Word, ...]:
@@ -185,7 +198,7 @@ def _of_distribution(tree: Tree, name: str, process: Process | None) -> Kubelet:
 
 def _argument(text: str, origin: Origin) -> Flag:
     name, _, value = text.lstrip("-").partition("=")
-    return Flag(name.replace("_", "-"), value, origin)
+    return _meant(Flag(name.replace("_", "-"), value, origin, f"--{name}"))
 
 
 def _rancher_settings(tree: Tree, name: str, problems: list[Unreadable]) -> tuple[dict[str, Flag], list[Flag]]:

@@ -50,11 +50,13 @@ class Document(NamedTuple):
         file: its path.
         value: plain dictionaries, lists and scalars.
         lines: the line of each value by its path of keys and positions; of a key for what is in a mapping.
+        second: the line on which a second YAML document begins, which nobody reads; 0 for none.
     """
 
     file: str
     value: Any
     lines: dict[tuple[str | int, ...], int]
+    second: int = 0
 
     def line(self, *path: str | int) -> int:
         """The line of a value, or of the innermost thing around it that is there; 0 in an empty file."""
@@ -76,13 +78,26 @@ def loads_yaml(data: bytes, file: str) -> Document:
         text = text.replace("\t", " ")
     lines: dict[tuple[str | int, ...], int] = {}
     composed = _compose(text, lines)
-    return Document(file, composed if value is None else value, lines)
+    second = 0 if value is not None else _second(text)
+    return Document(file, composed if value is None else value, lines, second)
+
+
+def _second(text: str) -> int:
+    """The line on which a second document begins, 0 for none."""
+    is_within = False
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.startswith("---") and is_within:
+            return number
+        is_within = is_within or bool(line.strip() and not line.startswith(("#", "%", "---")))
+    return 0
 
 
 def _decode(data: bytes) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
+        if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+            raise Syntax("it is UTF-16 text: save it as UTF-8", 1) from None
         raise Syntax("it is not UTF-8 text", data.count(b"\n", 0, error.start) + 1) from None
 
 
@@ -109,6 +124,10 @@ def _compose(text: str, lines: dict[tuple[str | int, ...], int]) -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         reason = getattr(error, "problem", None) or "it has characters that YAML does not allow"
+        if "expected <block end>" in str(reason):
+            reason = f"{reason}: is it indented as the lines above it?"
+        elif "'\\t'" in str(reason):
+            reason = f"{reason}: write blanks in place of the tab"
         raise Syntax(str(reason), mark.line + 1 if mark is not None else 0) from None
     except RecursionError:
         raise Syntax("it is nested too deeply") from None

@@ -8,11 +8,13 @@ from __future__ import annotations
 import os
 import posixpath
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
-from .. import registries, settings
+from .. import registries, registriesfile, settings
 from ..errors import ConfigError, UsageError
 from ..registries import Configuration
+from ..registriestext import Ignored
 from ..settings import Settings
 from . import crio, kubelet, providerconfig
 from .crio import Crio
@@ -56,8 +58,9 @@ class RegistriesConf(NamedTuple):
         texts: path -> content, in the order in which they are read.
         config: merged; None where it is refused or cannot be read.
         refused: why.
-        unreadable: a file that this process may not read.
+        unreadable: a file that this process may not read, or that is named and not there.
         linked: drop-in directories that are links, which CRI-O does not follow.
+        unread: files beside the drop-ins whose names keep them from being read.
     """
 
     main: str
@@ -66,6 +69,7 @@ class RegistriesConf(NamedTuple):
     refused: ConfigError | None
     unreadable: Unreadable | None
     linked: tuple[str, ...] = ()
+    unread: tuple[Ignored, ...] = ()
 
 
 class Node(NamedTuple):
@@ -223,7 +227,7 @@ def _registries(tree: Tree, given: str, chosen: Settings) -> RegistriesConf:
             contents.append((path, tree.read(path, _MAX_REGISTRIES)))
         except Unreadable as error:
             # CRI-O takes a file that is not there for an empty one, unless it was named.
-            if error.denied or (error.missing and path == main and (given or chosen.registries_conf)):
+            if given or error.denied or (error.missing and path == main and chosen.registries_conf):
                 unreadable = error
             elif not error.missing:
                 refused = ConfigError(f"{path}: cannot be read: {error.reason}", rule="io")
@@ -232,9 +236,22 @@ def _registries(tree: Tree, given: str, chosen: Settings) -> RegistriesConf:
     if unreadable or refused:
         return RegistriesConf(main, texts, None, refused, unreadable)
     try:
-        return RegistriesConf(main, texts, registries.loads(contents, main), None, None, () if given else linked)
+        config = registries.loads(contents, main)
+        unread = () if given or linked else tuple(_unread(tree, directory or registries.DROP_IN_DIRECTORY, config))
+        return RegistriesConf(main, texts, config, None, None, () if given else linked, unread)
     except ConfigError as error:
         return RegistriesConf(main, texts, None, error, None)
+
+
+def _unread(tree: Tree, directory: str, config: Configuration) -> Iterator[Ignored]:
+    try:
+        for name in tree.names(directory):
+            path = posixpath.join(directory, name)
+            if not name.endswith(".conf") and not tree.is_directory(path):
+                found = registriesfile.unread_drop_in(path, tree.read(path), config.tables)
+                yield from [found] if found else []
+    except Unreadable:
+        return
 
 
 def search_files(tree: Tree, main: str, drop_in_directory: str) -> tuple[str, list[str]]:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from ..manifests.providerconfig import argument_text
 from ..settings import ENVIRONMENT_PREFIX
 from .commandline import Origin
 from .kubelet import as_mapping
@@ -70,7 +71,10 @@ class Provider(NamedTuple):
 
     @property
     def arguments(self) -> list[tuple[str, Origin]]:
-        return [(text, self.origin("args", at)) for at, text in _texts(self.value.get("args"))]
+        """args with their lines; what is no text, which is told, for the one that was meant."""
+        items = self.value.get("args")
+        texts = enumerate(map(argument_text, items if isinstance(items, list) else ()))
+        return [(text, self.origin("args", at)) for at, text in texts if text]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -242,6 +246,15 @@ _TOKEN_ATTRIBUTES = (
     *("requiredServiceAccountAnnotationKeys", "optionalServiceAccountAnnotationKeys"),
 )
 _API_VERSIONS = tuple(f"credentialprovider.kubelet.k8s.io/{version}" for version in ("v1", "v1beta1", "v1alpha1"))
+
+
+def _quote(item: Any) -> str:
+    """What is told of something that is no text where one belongs."""
+    kind = {bool: "a boolean", int: "a number", float: "a number", dict: "a mapping", list: "a list"}.get(type(item))
+    meant = argument_text(item)
+    return f"{kind or 'nothing'}, not text" + (f': write "{meant}"' if meant else "")
+
+
 _QUALIFIED_NAME = re.compile(
     r"(?:[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*/)?[a-z0-9](?:[-a-z0-9_.]{0,61}[a-z0-9])?$"
 )
@@ -339,7 +352,9 @@ class _Checker:
         if not isinstance(name, str) or not name:
             self._refuse((*path, "name"), "the provider's name is missing")
         elif not is_name(name):
-            self._refuse((*path, "name"), f"the name {name!r} is none: no slash, no space, no dot alone")
+            self._refuse(
+                (*path, "name"), f"the name {name!r} is not that of a file: it has a slash or a blank, or is . or .."
+            )
 
     def _list(self, value: dict[str, Any], path: tuple[str | int, ...], key: str, *, required: bool) -> None:
         items = value.get(key)
@@ -354,7 +369,7 @@ class _Checker:
             if item is None:
                 self._refuse((*path, key, at), f"{key} has an entry with nothing in it")
             elif not isinstance(item, str):
-                self._refuse((*path, key, at), f"{key} has {item!r}, which is no text: it needs quotes")
+                self._refuse((*path, key, at), f"{key} has {_quote(item)}")
 
     def _environment(self, value: dict[str, Any], path: tuple[str | int, ...]) -> None:
         entries = value.get("env")
@@ -370,7 +385,7 @@ class _Checker:
                 continue
             for key, item in self._known(entry, place, _VARIABLE).items():
                 if not isinstance(item, str):
-                    self._refuse((*place, key), f"env has {item!r}, which is no text: it needs quotes")
+                    self._refuse((*place, key), f"env has {_quote(item)}")
 
     def _token_attributes(self, value: dict[str, Any], path: tuple[str | int, ...]) -> None:
         if not isinstance(value["tokenAttributes"], dict):

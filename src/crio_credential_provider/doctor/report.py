@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from ..errors import ProviderError
+from ..errors import ProviderError, UsageError
 from ..registryclient import Verdict, probe_registry
 from . import cluster, node
 from .catalogue import CATALOGUE, SEVERITIES
@@ -54,8 +54,13 @@ class Report(NamedTuple):
 
 
 def examine(given: Given) -> Report:
-    """Examines this machine, an image, or one file."""
+    """Examines this machine, an image, or one file.
+
+    Raises:
+        UsageError: a file that is to be examined alone cannot be read.
+    """
     facts = node.gather(given)
+    _check_given(facts)
     results: list[Result] = []
     own, token_file = cluster.own_audiences(facts)
     answers = None
@@ -72,6 +77,17 @@ def examine(given: Given) -> Report:
         results += cluster_checks.check_endpoint(facts, located)
         results += _of_cluster(facts, answers or Answers(located), own, token_file, live=answers is not None)
     return _report(facts, answers, results, own[0] if own else "")
+
+
+def _check_given(facts: Node) -> None:
+    """A file that somebody names and that cannot be read is no finding: nothing is known of it."""
+    given = facts.given
+    for flag, file, error in (
+        ("--config", given.config, facts.config_error),
+        ("--registries-conf", given.registries_conf, facts.registries.unreadable),
+    ):
+        if file and error is not None:
+            raise UsageError(f"{flag}: {error.path}: {error.reason}", "name a file that this user can read")
 
 
 def _with_versions(facts: Node, answers: Answers) -> Node:

@@ -46,6 +46,7 @@ from .records import (
 if TYPE_CHECKING:
     from ..credentialprovider import Request
     from ..pullsecrets import Cluster
+    from ..registriestext import Ignored
 
 __all__ = [
     "NODE",
@@ -100,7 +101,10 @@ def explain(
         if resolution is None:
             return failed(error, settings, typed, notes)
     configured = tables.find_tables(resolution, settings)
-    ignored = tables.find_ignored(configured.files) if resolution.config else ()
+    ignored: tuple[Ignored, ...] = ()
+    if resolution.config:
+        unread = tables.find_unread(resolution.config, settings)
+        ignored = (*tables.find_ignored(configured.files), *unread)
     asked = NOTHING_ASKED
     if resolution.config and image:
         asked = sources.find_asked(resolution.config, image, typed, enforcing, ignored)

@@ -54,6 +54,24 @@ def find_ignored(files: Iterable[File]) -> tuple[Ignored, ...]:
     return tuple(found for file in files if file.state == "read" for found in _written(file.path).ignored())
 
 
+def find_unread(config: registries.Configuration, settings: Settings) -> Iterator[Ignored]:
+    """Files beside the drop-ins whose names keep them from being read."""
+    directory = settings.registries_conf_dir or settings.root + registries.DROP_IN_DIRECTORY
+    try:
+        names = [] if os.path.islink(directory) else sorted(os.listdir(directory))
+    except OSError:
+        return
+    for name in names:
+        path = os.path.join(directory, name)
+        if not name.endswith(".conf") and os.path.isfile(path):
+            try:
+                data = registriesfile.read(path, required=False) or b""
+            except ConfigError:
+                continue
+            found = registriesfile.unread_drop_in(path, data, config.tables)
+            yield from [found] if found else []
+
+
 def notes_on_ignored(ignored: Iterable[Ignored]) -> Iterator[str]:
     for found in ignored:
         yield f"CRI-O ignores {found.key} at {found.place}: {found.text}. To do: {found.remedy}"

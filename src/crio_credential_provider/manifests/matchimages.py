@@ -14,7 +14,7 @@ import fnmatch
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from .. import reference, registries
+from .. import reference, registries, registriestext
 from ..registries import Configuration, Registry
 
 DOCKER_HUB = "docker.io"
@@ -217,7 +217,7 @@ def _leads_elsewhere(table: Registry) -> bool:
 
 
 def _why_left_out(config: Configuration, table: Registry, mirror_registries: Sequence[str]) -> str:
-    dead = why_dead(table.prefix)
+    dead = why_dead(table.prefix) or registriestext.why_no_image(table.prefix)[0]
     if dead:
         return f"no image has such a name: {dead}"
     used = registries.find_registry(config, table.prefix)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from .. import settings
 from ..errors import ConfigError, UsageError
-from ..settings import FLAGS_BY_NAME
+from ..settings import ENVIRONMENT_PREFIX, FLAGS, FLAGS_BY_NAME
 from . import matchimages
 
 NAME = "crio-credential-provider"
@@ -153,8 +153,7 @@ def update_entry(
     else:
         made.pop("args", None)
     if "env" in made and not _is_environment(made["env"]):
-        changes.append("removed env: it is no list of name and value")
-        del made["env"]
+        _set_environment(made, changes)
     had = entry.get("tokenAttributes")
     if not isinstance(had, dict):
         changes.append("added tokenAttributes: without them the kubelet hands over no token")
@@ -210,6 +209,20 @@ def _is_environment(env: Any) -> bool:
     )
 
 
+def _set_environment(made: dict[str, Any], changes: list[str]) -> None:
+    """Makes ``env`` a list of name and value where scalars alone are in the way of it; else takes it out."""
+    pairs = made["env"] if isinstance(made["env"], list) else []
+    texts = [{key: argument_text(value) for key, value in pair.items()} for pair in pairs if isinstance(pair, dict)]
+    if len(texts) == len(pairs) > 0 and all(all(pair.values()) for pair in texts) and _is_environment(texts):
+        changes.append("env: what is no text became text")
+        made["env"] = texts
+        return
+    if ENVIRONMENT_PREFIX in str(made["env"]):
+        raise UsageError("env is not a list of name and value, and has variables of the plugin", "correct it first")
+    changes.append("removed env: it is no list of name and value")
+    del made["env"]
+
+
 def _token_attributes(had: dict[str, Any], wanted: Wanted, changes: list[str]) -> dict[str, Any]:
     made = {key: value for key, value in had.items() if key in TOKEN_KEYS}
     changes += [
@@ -249,11 +262,27 @@ def split_args(args: Sequence[str]) -> list[tuple[str, list[str]]]:
     return found
 
 
+def argument_text(item: Any) -> str:
+    """What an entry of ``args`` that is no text in YAML was meant to be; "" where that cannot be told."""
+    if isinstance(item, bool):
+        return str(item).lower()
+    if isinstance(item, (str, int, float)):
+        return str(item)
+    (pair,) = item.items() if isinstance(item, dict) and len(item) == 1 else ((None, None),)
+    is_flag = isinstance(pair[0], str) and isinstance(pair[1], (str, int, float))
+    return f"{pair[0]}={argument_text(pair[1])}" if is_flag else ""
+
+
 def _args(had: Any, wanted: Wanted, changes: list[str]) -> list[str]:
-    """What is there and does no harm, with the wanted flags in the places of the old ones, or last."""
-    texts = [text for text in had if isinstance(text, str)] if isinstance(had, list) else []
-    if had is not None and (not isinstance(had, list) or len(texts) < len(had)):
-        changes.append("args: removed what is no text")
+    """What is there and does no harm, with the wanted flags in the places of the old ones, or last.
+
+    Raises:
+        UsageError: an argument that says where credentials come from or go to is refused, and cannot be put right; or
+            what is left cannot be used together.
+    """
+    texts = [text for item in had if (text := argument_text(item))] if isinstance(had, list) else []
+    if had is not None and (not isinstance(had, list) or texts != had):
+        changes.append("args: what is no text became text, or was removed")
     new: dict[str, list[str]] = {}
     for flag, words in split_args(wanted.args):
         new.setdefault(flag, []).extend(words)
@@ -266,11 +295,17 @@ def _args(had: Any, wanted: Wanted, changes: list[str]) -> list[str]:
             made += [] if flag in placed else new[flag]
             placed.add(flag)
         elif fault := _fault(words):
-            meant = _meant(words)
-            flag = meant.removeprefix("--").partition("=")[0]
-            if meant and flag not in new:
-                made.append(meant)
-                changes.append(f"args: {' '.join(words)} became {meant}, since the plugin refuses it: {fault}")
+            name, meant = _meant(words)
+            if meant and name not in new:
+                made += meant
+                changes.append(
+                    f"args: {' '.join(words)} became {' '.join(meant)}, since the plugin refuses it: {fault}"
+                )
+            elif name in _WHERE and name not in new:
+                raise UsageError(
+                    f"args: {' '.join(words)} is refused by the plugin: {fault}",
+                    "correct it first: without it credentials would come from or go to another place",
+                )
             else:
                 changes.append(f"args: removed {' '.join(words)}, which the plugin refuses: {fault}")
         else:
@@ -287,18 +322,28 @@ def _args(had: Any, wanted: Wanted, changes: list[str]) -> list[str]:
     return made
 
 
-def _meant(words: list[str]) -> str:
-    """What was most likely meant by an argument that the plugin refuses, "" where nothing suggests itself: one dash,
-    a blank for =, quotes that YAML took for text, a scheme, a letter too many."""
+_WHERE = frozenset(flag.name for flag in FLAGS if flag.metavar.startswith(("HOST", "FILE", "DIR", "URL", "namespace")))
+"""Flags that say where credentials come from and where they go: none of them is dropped."""
+
+
+def _meant(words: list[str]) -> tuple[str, list[str]]:
+    """The flag that was most likely meant by an argument that the plugin refuses, and the arguments that say it, none
+    where nothing suggests itself: one dash, a blank for =, quotes that YAML took for text, a scheme, a list, a letter
+    too many in a flag or in a word that it takes."""
     found = re.fullmatch(r"-*([\w-]+)(?:[=\s]\s*(.*))?", " ".join(words), re.DOTALL)
     if found is None:
-        return ""
+        return "", []
     name = next(iter(difflib.get_close_matches(found[1].replace("_", "-"), FLAGS_BY_NAME, 1, 0.8)), "")
     value = (found[2] or "").strip().strip("'\"")
-    if name == "mirror-registry":
-        value = value.partition("://")[2] or value
-    meant = f"--{name}={value}" if value else f"--{name}"
-    return "" if _fault([meant]) else meant
+    flag = FLAGS_BY_NAME.get(name)
+    values = [value]
+    if flag is not None and "|" in flag.metavar:
+        known = flag.metavar.split("|")
+        values = difflib.get_close_matches(value.lower().replace("_", "-"), known, 1, 0.8) or values
+    elif flag is not None and flag.repeatable:
+        values = [text.partition("://")[2] or text for text in re.split(r"[,\s]+", value) if text]
+    meant = [f"--{name}={text}" if text else f"--{name}" for text in values]
+    return name, [] if not meant or _fault(meant) else meant
 
 
 def _fault(words: list[str]) -> str:

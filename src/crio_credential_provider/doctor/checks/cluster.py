@@ -21,8 +21,10 @@ from ..cluster import (
 from ..commandline import Origin
 from ..correction import CORRECTED
 from ..finding import Evidence, Examined, Results, Unexamined, at, find, seen
-from ..kubelet import runtime_endpoint
+from ..kubelet import as_mapping, runtime_endpoint
+from ..located import Syntax, loads_yaml
 from ..node import Node
+from ..tree import Unreadable
 from .kubelet import is_other_runtime
 
 _SKEW_TOLD, _SKEW_BAD = 60.0, 300.0
@@ -42,16 +44,42 @@ def check_endpoint(node: Node, located: Located) -> Results:
         pass
     elif located.error is not None:
         origin = located.origin or Origin(located.kubeconfig)
-        evidence = at(origin, _within(node, located.error.message))
-        yield find("kubeconfig-broken", evidence, remedy=located.error.hint or f"correct {origin.file}")
+        text = _within(node, located.error.message)
+        # The place stands before it.
+        evidence = at(origin, text.removeprefix(str(origin)).removeprefix(origin.file).lstrip(": "))
+        remedy = _within(node, located.error.hint) or f"correct {origin}"
+        yield find("kubeconfig-broken", evidence, remedy=remedy)
     elif node.settings is not None and node.settings.secrets_from == POD:
         error = client_certificate_error(node, located)
         if error is not None:
             evidence = at(located.origin or Origin(located.kubeconfig), _within(node, error.message))
             remedy = error.hint or "name a kubeconfig with a client certificate: args: [--kubeconfig=FILE]"
             yield find("pod-mode-without-client-certificate", evidence._replace(line=0), remedy=remedy)
+    if located.endpoint is not None:
+        yield from _doubts(node, located)
     if not node.given.live:
         yield from _offline(node, located)
+
+
+def _doubts(node: Node, located: Located) -> Results:
+    """What the plugin reads otherwise in a kubeconfig than the kubelet does."""
+    assert located.endpoint is not None
+    place = located.endpoint
+    try:
+        document = loads_yaml(node.tree.read(located.kubeconfig, 4 * 1024 * 1024), located.kubeconfig)
+    except (Unreadable, Syntax):
+        return
+    line, _ = _line_of(node, located.kubeconfig, "insecure-skip-tls-verify")
+    if place.skips_verifying and not (place.ca_file or place.ca_data) and not node.given.live:
+        evidence = at(located.kubeconfig, "insecure-skip-tls-verify: true, and no certificate-authority", line)
+        remedy = f"in {Origin(located.kubeconfig, line)} write certificate-authority: FILE, with the cluster's CA"
+        consequence = "The plugin verifies the API server all the same: with the system's CAs, or else it fails."
+        yield find("kubeconfig-doubtful", evidence, remedy=remedy, consequence=consequence)
+    if not as_mapping(document.value).get("current-context"):
+        contexts = as_mapping(document.value).get("contexts") or [{}]
+        remedy = f"write current-context: {as_mapping(contexts[0]).get('name')} in {located.kubeconfig}"
+        evidence = at(located.kubeconfig, "it has no current-context")
+        yield find("kubeconfig-doubtful", evidence, remedy=remedy)
 
 
 def _within(node: Node, text: str) -> str:

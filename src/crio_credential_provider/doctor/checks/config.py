@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 
 from ... import endpoint, settings
 from ...errors import ConfigError
 from ...manifests import matchimages
 from ...manifests.providerconfig import FIRST
+from ...registries import Configuration
 from ..catalogue import NOTE, WARNING
 from ..commandline import Origin
 from ..correction import CORRECTED, CURRENT
 from ..finding import Evidence, Examined, Results, Unexamined, at, find
+from ..located import toml_value_line
 from ..node import Node, variables
 from ..providerconfig import (
     CACHE_TYPE_SINCE,
@@ -23,6 +26,7 @@ from ..providerconfig import (
     is_nearly_ours,
     pattern_fault,
 )
+from .kubelet import restart
 
 _GLOBS = frozenset("*?[")
 _MOST_TOLD = 10
@@ -43,8 +47,8 @@ def check_config(node: Node) -> Results:
         return
     if node.config.refusals:
         first, *others = (at(refusal.origin, refusal.reason) for refusal in node.config.refusals)
-        remedy = f"correct it: {CORRECTED}"
-        if not any(isinstance(document.value, dict) for document in node.config.documents):
+        remedy = f"correct {first.file}:{first.line}: {CORRECTED}; then: {restart(node.kubelet)}"
+        if node.config.is_whole and not any(isinstance(d.value, dict) for d in node.config.documents):
             remedy = "is this the CredentialProviderConfig? crio-credential-provider manifests prints one"
         yield find("config-refused", first, *others[:_MOST_TOLD], remedy=remedy)
     else:
@@ -52,10 +56,14 @@ def check_config(node: Node) -> Results:
     # An entry may stand in what could not be parsed, and where there are no providers at all that is told.
     if node.entry is None and node.config.providers and node.config.is_whole:
         names = ", ".join(repr(provider.name) for provider in node.config.providers) or "none"
-        evidence = at(node.config.origin, f"its providers: {names}")
+        evidence = [at(node.config.origin, f"its providers: {names}")]
+        text = "a second YAML document begins here, which the kubelet does not read"
+        evidence[:0] = [
+            at(document.file, text, document.second) for document in node.config.documents if document.second
+        ]
         yield find(
             "provider-missing",
-            evidence,
+            *evidence,
             remedy=f"add the entry, which crio-credential-provider manifests prints: {CORRECTED}",
         )
 
@@ -141,13 +149,16 @@ def _cache_type(node: Node, entry: Provider, cache_type: object) -> Results:
 def _arguments(node: Node, entry: Provider) -> Results:
     if node.refused is not None:
         origin = _origin_of_argument(node, entry, node.refused.message)
-        yield find("plugin-arguments-refused", at(origin, str(node.refused)), remedy=f"correct it: {CORRECTED}")
+        what = "remove it from" if "cannot be used with" in node.refused.message else "correct"
+        remedy = f"{what} {origin}: {CORRECTED}; then: {restart(node.kubelet)}"
+        yield find("plugin-arguments-refused", at(origin, str(node.refused)), remedy=remedy)
     yield from _doubtful_arguments(node, entry)
     for name in settings.unknown_variables(variables(node.kubelet, entry)):
         origin = _origin_of_argument(node, entry, name)
-        evidence = at(origin, f"{name} is no variable of the plugin, which ignores it")
-        remedy = "correct its name, or remove it; crio-credential-provider --help lists the flags"
-        yield find("plugin-arguments-refused", evidence, remedy=remedy, severity="warning")
+        close = difflib.get_close_matches(name, [flag.variable for flag in settings.FLAGS], 1, 0.8)
+        evidence = at(origin, f"{name}: the plugin has no such variable" + (f"; is {close[0]} meant?" if close else ""))
+        remedy = f"write {close[0]} in {origin}" if close else f"remove it from {origin}; --help lists the flags"
+        yield find("plugin-variable-unknown", evidence, remedy=f"{remedy}, then: {restart(node.kubelet)}")
 
 
 def _doubtful_arguments(node: Node, entry: Provider) -> Results:
@@ -177,7 +188,7 @@ def _doubtful_arguments(node: Node, entry: Provider) -> Results:
     given = [text for text, _ in entry.arguments], variables(node.kubelet, entry)
     if root := settings.loads(*given).root:
         evidence = at(_origin_of_flag(node, entry, "--root"), f"--root={root}")
-        yield find("plugin-root", evidence, remedy="remove it, then: systemctl restart kubelet")
+        yield find("plugin-root", evidence, remedy=f"remove it, then: {restart(node.kubelet)}")
     if node.registries.config is None:
         return
     for place in chosen.mirror_registry:
@@ -195,14 +206,17 @@ def _lies_along(one: str, other: str) -> bool:
 
 
 def _origin_of_argument(node: Node, entry: Provider, message: str) -> Origin:
-    """The line of the argument or variable that a complaint names."""
+    """The line of the argument or variable that a complaint names; of several the first."""
+    named = re.match(r"--[\w-]+", message)
+    if named and (found := entry.origin_of_flag(named[0])):
+        return found
     for text, origin in entry.arguments:
         flag = text.partition("=")[0]
         if re.search(rf"{re.escape(flag)}(?![\w-])", message):
             return origin
     for position, pair in enumerate(entry.value.get("env") or ()):
         if isinstance(pair, dict) and str(pair.get("name")) in message:
-            return entry.origin("env", position, "value")
+            return entry.origin("env", position, "name" if message in entry.environment else "value")
     inherited = message.partition(":")[0] in (node.kubelet.environment if node.kubelet else ())
     return node.kubelet.start if node.kubelet and inherited else entry.origin("args")
 
@@ -257,7 +271,10 @@ def mirror_patterns(node: Node) -> list[tuple[str, Origin, str]]:
         location = next((place for place in mirror_locations(node) if matchimages.overlap(bare, place)), "")
         # Pods may name a mirror themselves: then --mirror-registry says so, beside patterns for what it mirrors.
         named = serves and any(matchimages.overlap(host, place.partition("/")[0]) for place in allowed)
-        if location and not named and not any(_meets(bare_pattern(text), need) for need in wanted):
+        # Where every registry that it mirrors is matched as well, it is one that pods name.
+        others = [other for other, _ in entry.patterns if other != text]
+        served = all(any(_meets(other, prefix) for other in others) for prefix in _mirrored_by(config, text))
+        if location and not named and not served and not any(_meets(bare_pattern(text), need) for need in wanted):
             found.append((text, origin, location))
     return found
 
@@ -295,6 +312,15 @@ def _against_registries(node: Node, entry: Provider) -> Results:
         for pattern, reason in zip(derived.patterns, derived.reasons, strict=True)
         if pattern not in stand_ins and not any(_is_meant(text, pattern) for text in patterns)
     ]
+    for prefix in derived.patterns:
+        table = config.tables.get(prefix)
+        if table and not table[4] and is_swapped(prefix, table[0]):
+            told = [text for text in told if not text.startswith(f"nothing matches {prefix} ")]
+            text = node.registries.texts.get(table[5], "")
+            line = toml_value_line(text, "prefix", prefix) or toml_value_line(text, "location", prefix)
+            evidence = at(table[5], f"prefix = {prefix!r}, location = {table[0]!r}: pods would name {prefix}", line)
+            remedy = f'if {prefix} is a mirror, swap the two: prefix = "{table[0]}", location = "{prefix}"'
+            yield find("registries-table-swapped", evidence, remedy=f"{remedy}; then: systemctl reload crio")
     if told:
         first = at(entry.origin("matchImages"), told[0])
         others = [Evidence("", 0, text) for text in told[1:_MOST_TOLD]]
@@ -306,6 +332,18 @@ def _against_registries(node: Node, entry: Provider) -> Results:
         yield find("no-mirrors", at(node.registries.main, text), remedy="add [[registry]] tables with mirrors, if any")
     else:
         yield Examined(f"matchImages against registries.conf: {', '.join(derived.patterns) or 'nothing to match'}")
+
+
+_PUBLIC = ("docker.io", "quay.io", "ghcr.io", "gcr.io", "registry.k8s.io", "k8s.gcr.io", "mcr.microsoft.com")
+
+
+def is_swapped(prefix: str, location: str) -> bool:
+    """Whether a public registry stands in for one of one's own: the other way round it makes sense."""
+    return _is_public(location) and not _is_public(prefix)
+
+
+def _is_public(name: str) -> bool:
+    return name.partition("/")[0] in (*_PUBLIC, "public.ecr.aws", "registry.access.redhat.com", "registry.redhat.io")
 
 
 def _perhaps_mirrors(node: Node, entry: Provider, allowed: tuple[str, ...]) -> Results:
@@ -331,9 +369,14 @@ def _mirrored(node: Node, entry: Provider, pattern: str) -> list[str]:
     """The registries whose mirrors a pattern names: those that nothing else matches, where there are such."""
     config = node.registries.config
     assert config is not None
-    bare = bare_pattern(effective_pattern(pattern))
-    found = sorted(p for p, t in config.tables.items() if any(matchimages.overlap(bare, m[0]) for m in t[4]))
+    found = _mirrored_by(config, pattern)
     return [p for p in found if not any(_meets(text, p) for text, _ in entry.patterns)] or found
+
+
+def _mirrored_by(config: Configuration, pattern: str) -> list[str]:
+    """The prefixes of the tables that have a mirror which a pattern names."""
+    bare = bare_pattern(effective_pattern(pattern))
+    return sorted(p for p, t in config.tables.items() if any(matchimages.overlap(bare, m[0]) for m in t[4]))
 
 
 def _dead_patterns(entry: Provider) -> list[tuple[str, Origin, str]]:

@@ -9,7 +9,7 @@ from ...manifests.providerconfig import FEATURE_GATE
 from ..commandline import STARTED_GRAIN, Flag, last
 from ..correction import CURRENT
 from ..finding import Examined, Results, Unexamined, at, find, seen
-from ..kubelet import BIN_DIR, LOOKED_FOR, PROVIDER_CONFIG, Kubelet, find_gate, runtime_endpoint
+from ..kubelet import BIN_DIR, LOOKED_FOR, PROVIDER_CONFIG, Kubelet, find_gate, find_slips, runtime_endpoint
 from ..node import Node
 
 FIRST = (1, 33)
@@ -36,24 +36,30 @@ def check_kubelet(node: Node) -> Results:
         yield Unexamined(problem.path, problem.reason)
     config, bin_dir = last(kubelet.flags, PROVIDER_CONFIG), last(kubelet.flags, BIN_DIR)
     yield Examined(f"the kubelet ({kubelet.name})")
+    slips = find_slips(kubelet)
+    if slips:
+        evidence = [at(slip.origin, f"{slip.written}: the kubelet has no such flag") for slip in slips]
+        corrected = ", ".join(f"--{slip.name} in place of {slip.written} in {slip.origin}" for slip in slips)
+        yield find("kubelet-flag-unknown", *evidence, remedy=f"write {corrected}, then: {restart(kubelet)}")
+        return
     written = [flag for name in (PROVIDER_CONFIG, BIN_DIR) if (flag := last(kubelet.configured, name))]
     new = [flag for flag in written if last(kubelet.flags, flag.name) is None]
     if new:
         texts = (f"--{flag.name}={flag.value}, which the running {kubelet.name} does not have" for flag in new)
         evidence = [at(flag.origin, text) for flag, text in zip(new, texts, strict=True)]
-        yield find("kubelet-needs-restart", *evidence, remedy=_restart(kubelet))
+        yield find("kubelet-needs-restart", *evidence, remedy=restart(kubelet))
     elif not config:
         missing = at(kubelet.start, f"the command line has no --{PROVIDER_CONFIG}")
         yield find("kubelet-without-provider-config", missing, remedy=_add_flags(kubelet))
     elif not bin_dir:
         missing = at(config.origin, f"--{PROVIDER_CONFIG} is there, and --{BIN_DIR} is not")
-        yield find("kubelet-without-bin-dir", missing, remedy=f"add --{BIN_DIR}=DIRECTORY; {_restart(kubelet)}")
+        yield find("kubelet-without-bin-dir", missing, remedy=f"add --{BIN_DIR}=DIRECTORY; {restart(kubelet)}")
     else:
         yield from _stale(node, kubelet, config)
 
 
-def _restart(kubelet: Kubelet) -> str:
-    return f"systemctl restart {kubelet.distribution or 'kubelet'}"
+def restart(kubelet: Kubelet | None) -> str:
+    return f"systemctl restart {(kubelet.distribution if kubelet else '') or 'kubelet'}"
 
 
 def _add_flags(kubelet: Kubelet) -> str:
@@ -62,9 +68,9 @@ def _add_flags(kubelet: Kubelet) -> str:
         return (
             f"/var/lib/rancher/credentialprovider needs both, the directory bin and the file config.yaml; or name them "
             f"in /etc/rancher/{kubelet.distribution}/config.yaml as image-credential-provider-bin-dir and "
-            f"image-credential-provider-config. Then: {_restart(kubelet)}"
+            f"image-credential-provider-config. Then: {restart(kubelet)}"
         )
-    return f"give the kubelet these flags (kubeadm: KUBELET_EXTRA_ARGS), then: {_restart(kubelet)}\n{_FLAGS}"
+    return f"give the kubelet these flags (kubeadm: KUBELET_EXTRA_ARGS), then: {restart(kubelet)}\n{_FLAGS}"
 
 
 def _stale(node: Node, kubelet: Kubelet, config: Flag) -> Results:
@@ -83,10 +89,10 @@ def _stale(node: Node, kubelet: Kubelet, config: Flag) -> Results:
     if newer:
         file, changed = newer[0]
         text = f"changed {_when(changed)}, {kubelet.name} started {_when(kubelet.started)}"
-        yield find("kubelet-needs-restart", at(file, text), remedy=_restart(kubelet))
+        yield find("kubelet-needs-restart", at(file, text), remedy=restart(kubelet))
     elif written and posixpath.normpath(written.value) != posixpath.normpath(config.value):
         text = f"--{PROVIDER_CONFIG}={written.value}, while the running {kubelet.name} has {config.value}"
-        yield find("kubelet-needs-restart", at(written.origin, text), remedy=_restart(kubelet))
+        yield find("kubelet-needs-restart", at(written.origin, text), remedy=restart(kubelet))
 
 
 def _when(seconds: float) -> str:
@@ -129,9 +135,9 @@ def _gate(node: Node, kubelet: Kubelet) -> Results:
     else:
         return
     if on_by_itself:
-        remedy = f"remove {name}; {_restart(kubelet)}"
+        remedy = f"remove {name}; {restart(kubelet)}"
     else:
-        remedy = f"in the KubeletConfiguration, then {_restart(kubelet)}:\nfeatureGates:\n  {FEATURE_GATE}: true"
+        remedy = f"in the KubeletConfiguration, then {restart(kubelet)}:\nfeatureGates:\n  {FEATURE_GATE}: true"
     yield find("feature-gate-off", evidence, remedy=remedy)
 
 

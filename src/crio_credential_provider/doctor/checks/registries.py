@@ -12,6 +12,8 @@ from ..commandline import Origin
 from ..finding import Examined, Results, Unexamined, at, find
 from ..located import toml_line, toml_value_line
 from ..node import Node
+from .config import is_swapped
+from .runtime import is_same
 
 MOST_PROBED = 20
 """Hosts that are asked; more would take longer than a person waits."""
@@ -38,11 +40,16 @@ class Mirror(NamedTuple):
     def host(self) -> str:
         return self.location.partition("/")[0]
 
+    @property
+    def is_path(self) -> bool:
+        """Whether CRI-O's library takes the location for a name without a host: no host has an underscore."""
+        return "_" in self.host and reference.is_path(self.location)
+
 
 def find_mirrors(node: Node) -> list[Mirror]:
-    """Mirrors and other locations of all tables that are not blocked, each place once."""
+    """Mirrors and other locations of all tables that are not blocked, each place once for what fails of it."""
     config = node.registries.config
-    found: dict[tuple[str, bool], Mirror] = {}
+    found: dict[tuple[str, bool, str], Mirror] = {}
     for prefix, (location, insecure, blocked, _, mirrors, file) in config.tables.items() if config else ():
         if blocked:
             continue
@@ -53,20 +60,27 @@ def find_mirrors(node: Node) -> list[Mirror]:
             text = node.registries.texts.get(file, "")
             line = toml_line(text, table, "location", place) or toml_value_line(text, "location", place)
             mirror = Mirror(place, bare, prefix, table == "registry", Origin(file, line))
-            found.setdefault((place, bare), mirror)
+            found.setdefault((place, bare, _failing(mirror)), mirror)
     return list(found.values())
 
 
 def check_registries(node: Node) -> Results:
     """Whether CRI-O takes the files, and whether it reads auth files by them."""
     conf = node.registries
+    if conf.unreadable is not None and not conf.unreadable.missing:
+        yield Unexamined(f"registries.conf ({conf.unreadable.path})", conf.unreadable.reason)
+        return
+    own = node.entry.origin_of_flag("--registries-conf") if node.entry and _is_the_plugins_alone(node) else None
+    if own is not None and (conf.unreadable or conf.refused):
+        reason = conf.refused.message if conf.refused else f"{conf.main}: no such file"
+        evidence = at(own, f"--registries-conf names what CRI-O does not read: {reason}")
+        remedy = f"remove --registries-conf from {own}, then: systemctl restart kubelet"
+        yield find("plugin-arguments-refused", evidence, remedy=remedy)
+        return
     if conf.unreadable is not None:
-        path, reason = conf.unreadable.path, conf.unreadable.reason
-        if conf.unreadable.missing:
-            evidence = at(path, "it is named, and not there")
-            yield find("registries-conf-refused", evidence, remedy=f"write {path}, or do not name it")
-        else:
-            yield Unexamined(f"registries.conf ({path})", reason)
+        evidence = at(conf.unreadable.path, "it is named, and not there")
+        remedy = f"write {conf.unreadable.path}, or do not name it"
+        yield find("registries-conf-refused", evidence, remedy=remedy)
         return
     if conf.refused is not None:
         error = conf.refused
@@ -79,6 +93,10 @@ def check_registries(node: Node) -> Results:
     for file, text in conf.texts.items():
         yield from _check_ignored(file, text)
     yield Examined(f"registries.conf: {', '.join(conf.texts) or f'{conf.main}, which is not there'}")
+    for unread in conf.unread:
+        severity = "" if unread.is_mistake else "note"
+        remedy = f"{unread.remedy}; then: systemctl reload crio"
+        yield find("registries-drop-in-name", at(unread.place, unread.text), remedy=remedy, severity=severity)
     for directory in conf.linked:
         names = node.tree.names(directory) if node.tree.is_directory(directory) else []
         ignored = [name for name in names if name.endswith(".conf")]
@@ -100,12 +118,22 @@ def check_registries(node: Node) -> Results:
         yield find("credential-helpers-without-auth-file", evidence, remedy=remedy)
 
 
+def _is_the_plugins_alone(node: Node) -> bool:
+    """Whether the plugin is given a registries.conf that CRI-O is not."""
+    ours = node.settings.registries_conf if node.settings else ""
+    theirs = (node.crio.registries_conf.value if node.crio else "") or registries.MAIN_FILE
+    return bool(ours) and not node.given.registries_conf and not is_same(node.tree, ours, theirs)
+
+
 def _check_ignored(file: str, text: str) -> Results:
     """What CRI-O reads past in a file that it takes."""
     for ignored in registriesfile.written(file, text.encode()).ignored():
         evidence = at(file, f"{ignored.key}: {ignored.text}", ignored.line)
         remedy = f"{ignored.remedy}; then: systemctl reload crio"
-        if ignored.key == "[[registry]]":
+        if ignored.key == registriestext.NO_IMAGE:
+            evidence = at(file, ignored.text, ignored.line)
+            yield find("registries-table-unmatched", evidence, remedy=remedy)
+        elif ignored.key == "[[registry]]":
             yield find("registries-table-ignored", evidence, remedy=remedy)
         else:
             severity = "" if ignored.is_mistake else "note"
@@ -116,17 +144,27 @@ def check_locations(node: Node) -> Results:
     """Mirrors that CRI-O cannot ask, or will not."""
     blocked: dict[str, list[Mirror]] = {}
     for mirror in find_mirrors(node):
-        if mirror.primary:
-            continue
         evidence = at(mirror.origin, f"location = {mirror.location!r} (prefix {mirror.prefix})")
-        if "_" in mirror.host and reference.is_path(mirror.location):
-            # CRI-O's library takes it for a name without a host.
-            remedy = f"give the mirror a host name without an underscore, and write that in {mirror.origin}"
-            yield find("mirror-host-underscore", evidence, remedy=remedy)
-        elif not _is_usable(mirror.location):
-            remedy = f"in {mirror.origin} {registriestext.location_for(mirror.location, '/team/image')}"
-            yield find("mirror-location-unusable", evidence, remedy=remedy)
-        elif (blocker := _blocker(node, mirror)) is not None:
+        failing = _failing(mirror)
+        if mirror.is_path:
+            if not mirror.primary:
+                remedy = f"give the mirror a host name without an underscore, and write that in {mirror.origin}"
+                yield find("mirror-host-underscore", evidence, remedy=remedy)
+        elif failing and not (failing != _ALL and mirror.primary and is_swapped(mirror.prefix, mirror.location)):
+            yield from _unusable(mirror, failing)
+        elif port := _impossible_port(mirror.host):
+            evidence = evidence._replace(text=f"{evidence.text}: {port} is no port, which ends at 65535")
+            remedy = f"in {mirror.origin} write the port that it listens on; then: systemctl reload crio"
+            consequence = "CRI-O cannot ask it and goes on to the next source; where there is none, the pull fails."
+            yield find("mirror-unreachable", evidence, remedy=remedy, consequence=consequence)
+        elif mirror.location.partition("/")[2].startswith(("v1/", "v2/")):
+            asks = f"CRI-O asks https://{mirror.host}/v2/{mirror.location.partition('/')[2]}/..."
+            meant = registriestext.corrected(mirror.location.replace("/v1/", "/", 1).replace("/v2/", "/", 1))
+            remedy = f'in {mirror.origin} write location = "{meant}", unless it has a project of that name'
+            evidence = evidence._replace(text=f"{evidence.text}: {asks}")
+            consequence = "The mirror has no such image, most likely, and CRI-O goes on to the next source."
+            yield find("mirror-location-unusable", evidence, remedy=remedy, severity="warning", consequence=consequence)
+        elif not mirror.primary and (blocker := _blocker(node, mirror)) is not None:
             blocked.setdefault(blocker.prefix, []).append(mirror)
     for mirrors in blocked.values():
         blocker = _blocker(node, mirrors[0])
@@ -138,13 +176,53 @@ def check_locations(node: Node) -> Results:
         yield find("mirror-blocked", evidence, *mine, remedy="remove the block, or the mirror")
 
 
-def _is_usable(location: str) -> bool:
-    """Whether an image below a location is spelled as it would be after normalising, which CRI-O demands."""
-    image = f"{location}/image:tag"
+_ALL = "every image"
+
+
+def _failing(mirror: Mirror) -> str:
+    """The images that a location does not spell as they would be after normalising, which CRI-O demands: "" for none,
+    else an example of them, or ``_ALL``."""
+    # Without a path only Docker Hub is spelled otherwise, and there only what lies right at the top.
+    host, _, path = mirror.prefix.partition("/")
+    if not _makes(mirror.location, "/team/image"):
+        return _ALL
+    is_hub = host == mirror.location == "docker.io"
+    if _makes(mirror.location, "/image") or (is_hub and not path):
+        return ""
+    return f"{mirror.prefix.replace('*', 'x')}/image"
+
+
+def _makes(location: str, rest: str) -> bool:
+    """Whether a location with what follows it is an image's name."""
+    image = f"{location}{rest}:tag"
     try:
         return str(reference.parse(image)) == image
     except reference.ReferenceSyntaxError:
         return False
+
+
+def _unusable(mirror: Mirror, failing: str) -> Results:
+    """A location of which no reference can be made: for all images, or for those that lie right below the prefix."""
+    text = f"location = {mirror.location!r} (prefix {mirror.prefix})"
+    if failing == _ALL:
+        remedy = f"in {mirror.origin} {registriestext.location_for(mirror.location, '/team/image')}"
+        yield find("mirror-location-unusable", at(mirror.origin, text), remedy=f"{remedy}; then: systemctl reload crio")
+        return
+    path = mirror.prefix.partition("/")[2]
+    evidence = at(mirror.origin, f"{text}: {failing} would be {mirror.location}/image, which means library/image")
+    if path:
+        remedy = f'in {mirror.origin} write location = "{mirror.location}/{path}"'
+        yield find("mirror-location-unusable", evidence, remedy=f"{remedy}; then: systemctl reload crio")
+        return
+    consequence = "CRI-O fails pulls of images without a path there, from the other sources as well; all others work."
+    remedy = f"none where no pod has such an image, as {failing}; else remove the location from {mirror.origin}"
+    yield find("mirror-location-unusable", evidence, remedy=remedy, severity="note", consequence=consequence)
+
+
+def _impossible_port(host: str) -> str:
+    """The port of a host where no port has such a number, else ""."""
+    port = host.rpartition(":")[2] if ":" in host else ""
+    return port if port.isdigit() and not 0 < int(port[:9]) < 65536 else ""
 
 
 def _blocker(node: Node, mirror: Mirror) -> registries.Registry | None:
@@ -187,7 +265,8 @@ def _setting_line(text: str, near: int, key: str) -> int:
 
 def asked_mirrors(node: Node) -> list[Mirror]:
     """Those that CRI-O can and will ask."""
-    return [m for m in find_mirrors(node) if not m.primary and _is_usable(m.location) and _blocker(node, m) is None]
+    can = [m for m in find_mirrors(node) if not m.primary and not m.is_path and not _impossible_port(m.host)]
+    return [m for m in can if _failing(m) != _ALL and _blocker(node, m) is None]
 
 
 def check_mirrors(node: Node, verdicts: dict[tuple[str, bool], Verdict | str]) -> Results:

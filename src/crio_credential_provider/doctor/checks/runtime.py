@@ -56,7 +56,7 @@ def _why_no_settings(node: Node) -> str:
     return "the plugin refuses its arguments" if node.refused else "there is no entry of the plugin"
 
 
-def _is_same(tree: Tree, one: str, other: str) -> bool:
+def is_same(tree: Tree, one: str, other: str) -> bool:
     """Whether two paths lead to one place: /var/run is a link to /run."""
     if posixpath.normpath(one) == posixpath.normpath(other):
         return True
@@ -75,7 +75,14 @@ def _auth_dirs(node: Node, crio: Crio, chosen: Settings) -> Results:
         remedy_of = f'namespaced_auth_dir = "{ours}"\nthen: systemctl restart crio'
         yield find("auth-dir-mismatch", evidence_of, remedy=remedy_of)
         return
-    if _is_same(node.tree, theirs.value, ours):
+    slips = [
+        at(origin, f"{key}: CRI-O ignores it, and knows {meant} of [crio.image]") for origin, key, meant in crio.slips
+    ]
+    if is_same(node.tree, theirs.value, ours):
+        if slips:
+            origin, _, meant = crio.slips[0]
+            remedy = f"in {origin} write {meant} below [crio.image], or remove it; then: systemctl restart crio"
+            yield find("crio-key-ignored", *slips, remedy=remedy)
         return
     mine = _argument(node, "--auth-dir")
     text = f"CRI-O's namespaced_auth_dir is {theirs.value}" + ("" if theirs.origin else ", its default")
@@ -83,6 +90,7 @@ def _auth_dirs(node: Node, crio: Crio, chosen: Settings) -> Results:
     evidence.append(Evidence(mine.file, mine.line, f"the plugin's --auth-dir is {ours}" + _or_default(mine)))
     if not theirs.origin:
         evidence.append(seen(text))
+    evidence[:0] = slips
     remedy = (
         f"either args: [--auth-dir={theirs.value}] in the CredentialProviderConfig and: systemctl restart kubelet\n"
         f"or in /etc/crio/crio.conf.d/50-auth-dir.conf and: systemctl restart crio\n"
@@ -95,7 +103,7 @@ def _global_auth_files(node: Node, crio: Crio, chosen: Settings) -> Results:
     """Whether the plugin copies from the file that CRI-O would use without it."""
     theirs, ours = crio.global_auth_file, chosen.global_auth_file
     # CRI-O's default is no file, and one that is not there has nothing to lose.
-    if not theirs.value or not node.tree.exists(theirs.value) or _is_same(node.tree, theirs.value, ours):
+    if not theirs.value or not node.tree.exists(theirs.value) or is_same(node.tree, theirs.value, ours):
         return
     mine = _argument(node, "--global-auth-file")
     evidence = at(theirs.origin or Origin(""), f"CRI-O's global_auth_file is {theirs.value}")
@@ -123,7 +131,9 @@ def _registries(node: Node, crio: Crio, chosen: Settings) -> Results:
     )
     for flag, theirs, ours in pairs:
         default = _default(flag)
-        if _is_same(node.tree, theirs.value or default, ours or default):
+        # One that cannot be used is told for itself.
+        is_told = bool(ours) and node.registries.config is None and flag == "--registries-conf"
+        if is_told or is_same(node.tree, theirs.value or default, ours or default):
             continue
         mine = _argument(node, flag)
         evidence = [at(theirs.origin, f"CRI-O's {flag} is {theirs.value}")] if theirs.origin else []
