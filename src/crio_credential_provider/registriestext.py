@@ -89,7 +89,9 @@ def mended(line: str) -> str:
         if key.lower() in _BOOLEANS and (not number or value not in ("true", "false")):
             meant = _WORDS.get(value.lower(), "")
             return f"{key} = {meant}" if meant else ""
-    key = words[0] if words else ""
+    if not words:
+        return ""
+    key = words[0]
     rest = text.partition(key)[2].lstrip('" :=>').rstrip("\"' ,;").lstrip("'")
     if key == "unqualified-search-registries":
         hosts = [corrected(name).partition("/")[0] for name in rest.translate(_LIST).split()]
