@@ -256,6 +256,7 @@ TOLD: dict[str, tuple[str, int, str]] = {
     ),
     "no quotes": ("[[registry]]\nlocation = docker.io\n", 2, "within double quotes"),
     "curly quotes": ("[[registry]]\nlocation = \u201cdocker.io\u201d\n", 2, "within double quotes"),
+    "a line of signs": (f"{HUB}==>\n", 3, "correct "),
     "a comment of C": ("// hub\n" + HUB, 1, "write # in place of //"),
     "a password without quotes": (
         f"[[registry]]\nlocation = https://user:canary@{MIRROR}\n",

@@ -510,7 +510,7 @@ def test_a_secret_of_another_namespace_or_type_is_not_used(tmp_path: Path) -> No
     pull = Site(tmp_path, conf=MIRROR, secrets=[foreign, opaque]).pull()
     assert pull.auth_file is None
     assert "foreign: it is of another namespace" in pull.skipped
-    assert "opaque: of type 'Opaque'" in pull.skipped
+    assert "opaque: it is of type 'Opaque'" in pull.skipped
 
 
 # -- the node's own file ----------------------------------------------------------------------------------------------

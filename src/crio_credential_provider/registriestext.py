@@ -77,29 +77,40 @@ def mended(line: str) -> str:
     >>> mended("insecure: True")
     'insecure = true'
     """
-    import re
-
     text = line.translate(_LOOK_ALIKES).strip()
     if text.startswith(("//", ";")):
         return f"# in place of {text[0] if text[0] == ';' else '//'}"
     text = text.partition(" #")[0].strip()
-    if header := re.fullmatch(r"\[*(registry(?:\.mirror)?)\]*", text.replace(" ", "")):
-        return f"[[{header[1]}]]"
-    flag = re.search(rf'\b({"|".join(_BOOLEANS)})"?[\s=:>]+"?(\w+)', text, re.IGNORECASE)
-    if flag is not None and (not flag.start() or flag[2] not in ("true", "false")):
-        value = _WORDS.get(flag[2].lower(), "")
-        return f"{flag[1]} = {value}" if value else ""
-    pair = re.match(r'"?([\w-]+)"?\s*(?:=>|==|=|:|\s)\s*(.*)', text)
-    key, value = (pair[1], pair[2].rstrip(" ,;").strip("\"'")) if pair is not None else ("", "")
+    header = text.strip("[] ")
+    if header in ("registry", "registry.mirror"):
+        return f"[[{header}]]"
+    words = _split(text)
+    for number, value in enumerate(words[1:]):
+        key = words[number]
+        if key.lower() in _BOOLEANS and (not number or value not in ("true", "false")):
+            meant = _WORDS.get(value.lower(), "")
+            return f"{key} = {meant}" if meant else ""
+    if not words:
+        return ""
+    key = words[0]
+    rest = text.partition(key)[2].lstrip('" :=>').rstrip("\"' ,;").lstrip("'")
     if key == "unqualified-search-registries":
-        hosts = [corrected(name).partition("/")[0] for name in re.findall(r"[^\s,\"'\[\]]+", value)]
+        hosts = [corrected(name).partition("/")[0] for name in rest.translate(_LIST).split()]
         quoted = ", ".join(f'"{host}"' for host in hosts)
         return f"{key} = [{quoted}]" if all(hosts) else ""
-    if key in ("location", "prefix") and not re.search(r"[\s\"'{\[]", value):
-        value = corrected(value) if value else ""
-    elif key not in ("pull-from-mirror", "short-name-mode") or not re.fullmatch(r"[\w-]+", value):
-        value = ""
-    return f'{key} = "{value}"' if value else ""
+    if key in ("location", "prefix") and rest and not any(c in "\"'{[" or c.isspace() for c in rest):
+        rest = corrected(rest)
+    elif key not in ("pull-from-mirror", "short-name-mode") or _split(rest) != [rest]:
+        rest = ""
+    return f'{key} = "{rest}"' if rest else ""
+
+
+_LIST = dict.fromkeys(map(ord, "[]\"',"), " ")
+
+
+def _split(text: str) -> list[str]:
+    """Words, as keys and bare values are written."""
+    return "".join(c if c.isalnum() or c in "-_" else " " for c in text).split()
 
 
 def location_for(location: str, rest: str) -> str:
