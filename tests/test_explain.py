@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from conftest import NodeMaker
 from crio_credential_provider.cli import explain
 from crio_credential_provider.demo.certificates import Authority
-from crio_credential_provider.demo.cluster import ApiServer, Grant
+from crio_credential_provider.demo.cluster import ISSUER, ApiServer, Grant
 from node import (
     COMMAND,
     ENVIRONMENT,
@@ -835,12 +835,16 @@ def test_a_request_that_is_none_is_the_plugins_fault(place: Place, message: byte
 
 
 def provider_config(
-    arguments: list[str], env: Mapping[str, str] | None = None, name: str = "crio-credential-provider"
+    arguments: list[str],
+    env: Mapping[str, str] | None = None,
+    name: str = "crio-credential-provider",
+    audience: str = ISSUER,
 ) -> str:
     other = {"name": "ecr-credential-provider", "args": ["get-credentials"]}
     ours = {
         "name": name,
         "args": arguments,
+        "tokenAttributes": {"serviceAccountTokenAudience": audience},
         "env": [{"name": key, "value": value} for key, value in (env or {}).items()],
     }
     return json.dumps({"kind": "CredentialProviderConfig", "providers": [other, ours]})
@@ -903,6 +907,26 @@ def test_a_file_of_the_kubelet_that_cannot_be_used_is_told(place: Place, text: s
     assert done.status == 0
     assert done.report["notes"][0].startswith("the kubelet's CredentialProviderConfig does not count, the plugin's")
     assert words in done.report["notes"][0]
+
+
+def test_without_token_attributes_no_credential_is_found(place: Place) -> None:
+    """The kubelet runs the plugin, and hands it no token."""
+    document = json.loads(provider_config([]))
+    del document["providers"][1]["tokenAttributes"]
+    path = place.node.write("config.yaml", json.dumps(document))
+    done = place.alpha("--config", str(path))
+    assert (done.status, done.report["authFile"]) == (3, None)
+    assert "tokenAttributes" in done.report["verdict"]["remedy"]
+    assert f"the plugin's entry in {path} has no tokenAttributes" in " ".join(done.report["notes"])
+
+
+def test_the_token_has_the_audience_that_the_kubelet_asks_for(place: Place) -> None:
+    """A wrong one fails here as it fails at the pull."""
+    path = place.node.write("config.yaml", provider_config([], audience="https://elsewhere.example"))
+    done = place.alpha("--config", str(path))
+    assert (done.status, done.report["plugin"]["exitStatus"]) == (3, 1)
+    assert "401" in done.report["plugin"]["error"]
+    assert "https://elsewhere.example" in " ".join(done.report["notes"])
 
 
 def test_a_renamed_entry_is_found(place: Place) -> None:

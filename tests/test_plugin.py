@@ -739,8 +739,8 @@ def test_a_bug_is_told_by_its_place_alone(module_node: Node, monkeypatch: pytest
     node.write(
         "site/sitecustomize.py",
         "import crio_credential_provider.provider as p\n"
-        "def resolve(*args):\n    raise KeyError('canary-of-a-bug')\n"
-        "p.resolve = resolve\n",
+        "def complete(*args):\n    raise KeyError('canary-of-a-bug')\n"
+        "p.complete = complete\n",
     )
     # The node puts its own PYTHONPATH in; the helper's directory goes before it.
     command = [sys.executable, "-c", "from crio_credential_provider.__main__ import main; main()", *node.flags]

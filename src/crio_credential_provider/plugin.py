@@ -87,7 +87,9 @@ class _Run:
     def serve(self) -> None:
         """Reads, decides, hands over, answers."""
         self._request = request = credentialprovider.loads(_read_request())
-        self._resolution = resolution = provider.resolve(request, self._settings, self._connect)
+        # Kept before it is complete: a fault on the way is told with the pod that it befell.
+        self._resolution = resolution = provider.begin(request)
+        provider.complete(resolution, request, self._settings, self._connect)
         self._journal.greet()
         record_for = None
         if resolution.auth_file is None:

@@ -167,6 +167,8 @@ class Place(NamedTuple):
     Attributes:
         config: the CredentialProviderConfig that counts, "" where there is none.
         arguments, variables: of the plugin's entry there.
+        audience: of the tokens that the kubelet hands the plugin, "" where it is not known; None where the entry has no
+            tokenAttributes, so that there is none.
         note: what a person should know of that file, "" for nothing.
         kubeconfig: the one that the kubelet names, "" where it names none.
         enforcing: whether CRI-O refuses a short name that may mean several images.
@@ -176,6 +178,7 @@ class Place(NamedTuple):
     config: str
     arguments: list[str]
     variables: dict[str, str]
+    audience: str | None
     note: str
     kubeconfig: str
     enforcing: bool
@@ -197,7 +200,7 @@ def look(given: argparse.Namespace) -> Place:
     runtime = crio.find_crio(tree, ticks, live=not root)
     flags = [kubelets.flag(name) if kubelets else None for name in (kubelet.PROVIDER_CONFIG, "kubeconfig")]
     config, kubeconfig = (tree.real(f.value) if f is not None and tree.exists(f.value) else "" for f in flags)
-    entry: tuple[list[str], dict[str, str]] = ([], {})
+    entry: tuple[list[str], dict[str, str], str | None] = ([], {}, "")
     note = ""
     if given.config:
         config, entry = given.config, _load_entry(given.config)
@@ -281,8 +284,9 @@ def _typed(given: argparse.Namespace, name: str) -> list[str]:
     return [os.path.abspath(text) if text and flag.metavar in ("FILE", "DIR") else text for text in values]
 
 
-def _load_entry(path: str) -> tuple[list[str], dict[str, str]]:
-    """``args`` and ``env`` of the plugin's entry in a CredentialProviderConfig, or in a directory of them."""
+def _load_entry(path: str) -> tuple[list[str], dict[str, str], str | None]:
+    """``args``, ``env`` and the audience (see ``Place``) of the plugin's entry in a CredentialProviderConfig, or in a
+    directory of them."""
     files = [path]
     try:
         if os.path.isdir(path):
@@ -300,7 +304,12 @@ def _load_entry(path: str) -> tuple[list[str], dict[str, str]]:
     if not isinstance(arguments, list) or not isinstance(variables, list):
         raise UsageError(f"--config: {path}: args and env of {PROVIDER_NAME} must be lists")
     pairs = [(entry.get("name"), entry.get("value")) for entry in variables if isinstance(entry, dict)]
-    return [str(argument) for argument in arguments], {str(name): str(value or "") for name, value in pairs}
+    audience = objectsfile.text(ours[0], "tokenAttributes", "serviceAccountTokenAudience")
+    return (
+        [str(argument) for argument in arguments],
+        {str(name): str(value or "") for name, value in pairs},
+        audience if ours[0].get("tokenAttributes") else None,
+    )
 
 
 def find_flag(place: Place, flag: str) -> str:
@@ -369,12 +378,12 @@ def find(given: argparse.Namespace, chosen: Settings, place: Place) -> Pull:
         RequestError: the recorded request is none, as the plugin would say.
     """
     _check(given, chosen)
-    found = _find(given, chosen)
+    found = _find(given, chosen, place)
     notes = (place.note, *found.notes) if place.note else found.notes
     return found._replace(notes=notes, enforcing=is_short_name(found.typed) and place.enforcing)
 
 
-def _find(given: argparse.Namespace, chosen: Settings) -> Pull:
+def _find(given: argparse.Namespace, chosen: Settings, place: Place) -> Pull:
     offline = None
     if given.secrets:
         origin = "standard input" if given.secrets == "-" else given.secrets
@@ -391,10 +400,14 @@ def _find(given: argparse.Namespace, chosen: Settings) -> Pull:
     if given.token_file:
         token = _read(given.token_file, "--token-file").decode(errors="replace").strip()
         _check_token(token, given)
+    elif place.audience is None:
+        # As the kubelet asks the plugin then.
+        note = f"the kubelet hands over no token: the plugin's entry in {place.config} has no tokenAttributes"
+        return _with_token(given.image, image, Request(image.name, ""), chosen, offline)._replace(notes=(note,))
     elif offline is not None:
         token = _stand_in(_account_of_file(given, chosen, offline))
     else:
-        return _with_new_token(given, chosen, image)
+        return _with_new_token(given, chosen, image, place)
     return _with_token(given.image, image, Request(image.name, token), chosen, offline)
 
 
@@ -555,7 +568,7 @@ def _find_identity(chosen: Settings) -> Identity:
     return Identity(path, certificate, token)
 
 
-def _with_new_token(given: argparse.Namespace, chosen: Settings, image: Reference) -> Pull:
+def _with_new_token(given: argparse.Namespace, chosen: Settings, image: Reference, place: Place) -> Pull:
     """A pull whose token is asked for as the kubelet asks; only if the decision needs the cluster at all."""
     stand_in = _stand_in(
         serviceaccount.ServiceAccount(given.namespace, given.service_account or "default", given.pod or "")
@@ -565,14 +578,14 @@ def _with_new_token(given: argparse.Namespace, chosen: Settings, image: Referenc
         return Pull(given.image, image, request, chosen, lambda: _connect(chosen))
     try:
         identity = _find_identity(chosen)
-        token = _create_token(given, _AsUser(_api(chosen, identity.certificate), identity.token))
+        token = _create_token(given, _AsUser(_api(chosen, identity.certificate), identity.token), place.audience or "")
     except ProviderError as error:
         failure = NotAsked(f"no token to ask the API server with: {error.message}", error.hint)
         return Pull(given.image, image, request, chosen, _failing(failure))
-    note = (
-        f"the token was asked for with the user of {identity.origin} and has the API server's own audience; whether "
-        "the kubelet's tokens have it is told by the command doctor"
-    )
+    audience = "the API server's own audience; whether the kubelet's tokens have it is told by the command doctor"
+    if place.audience:
+        audience = f"the audience that {place.config} names, {place.audience}"
+    note = f"the token was asked for with the user of {identity.origin} and has {audience}"
     request = Request(image.name, token)
     return Pull(given.image, image, request, chosen, lambda: _connect(chosen, identity), (note,))
 
@@ -602,7 +615,7 @@ def _failing(error: ProviderError) -> Callable[[], Cluster]:
     return connect
 
 
-def _create_token(given: argparse.Namespace, user: _AsUser) -> str:
+def _create_token(given: argparse.Namespace, user: _AsUser, audience: str) -> str:
     """A token as the kubelet gets one: for the pod's service account, bound to the pod if one is named.
 
     Raises:
@@ -611,6 +624,8 @@ def _create_token(given: argparse.Namespace, user: _AsUser) -> str:
     namespace = f"/api/v1/namespaces/{given.namespace}"
     account = given.service_account or "default"
     spec: dict[str, Any] = {"expirationSeconds": _TOKEN_SECONDS}
+    if audience:
+        spec["audiences"] = [audience]
     try:
         if given.pod:
             pod = user.get(f"{namespace}/pods/{given.pod}")
@@ -634,6 +649,8 @@ def _create_token(given: argparse.Namespace, user: _AsUser) -> str:
 
 def _remedy(error: ClusterError, given: argparse.Namespace) -> str:
     """What to do where no token is given out."""
+    if error.status == 403 and "audience" in error.message:
+        return "allow the nodes this audience: manifests rbac prints what it takes"
     if error.status == 403 and given.pod:
         return (
             "a node gets tokens only for pods that run on it; elsewhere take an administrator's kubeconfig with "
