@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from .. import provider
+from ..dockerconfig import shown_key
 from ..errors import ProviderError
 from ..provider import Resolution
 from ..reference import Reference
@@ -39,7 +40,6 @@ from .records import (
     Tables,
     is_short_name,
     own_hosts,
-    shown_key,
 )
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from .. import authfile, credentialprovider, registries
+from ..dockerconfig import shown_key
 from ..errors import ProviderError
 from ..keyring import credential_of, oddities
 from ..provider import Resolution
@@ -27,7 +28,6 @@ from .records import (
     Source,
     Verdict,
     own_hosts,
-    shown_key,
 )
 from .unusable import Unusable
 

@@ -212,11 +212,3 @@ def is_short_name(typed: str) -> bool:
     """Whether CRI-O completes a name by its aliases and search registries, instead of taking it as Docker Hub's."""
     first, slash, _ = typed.partition("/")
     return not slash or not reference.is_registry_host(first)
-
-
-def shown_key(key: str) -> str:
-    """A key of a docker config without the user and password that somebody may have put into it."""
-    scheme, separator, rest = key.rpartition("://")
-    host, slash, path = rest.partition("/")
-    user, at, host = host.rpartition("@")
-    return f"{scheme}{separator}{'***' if user else ''}{at}{host}{slash}{path}"
