@@ -13,7 +13,7 @@ from __future__ import annotations
 import binascii
 
 from . import native, reference
-from .errors import ConfigError
+from .errors import SCHEMES, ConfigError
 from .record import Record
 from .registries import AUTH_FILE_HELPER
 
@@ -404,9 +404,6 @@ def normalized_host(key: str) -> str:
 
 # -- for people -------------------------------------------------------------------------------------------------------
 
-SCHEMES = ("http", "https", "docker", "oci", "ftp", "tcp")
-"""What may stand before ``://`` in a key without being part of a password."""
-
 LONGEST = 255
 """Letters of a key that names anything: as of a repository name."""
 
@@ -423,7 +420,7 @@ def shown_key(key: str) -> str:
     if scheme.lower() not in SCHEMES:
         scheme, separator, rest = "", "", key.strip()
     authority, slash, path = rest.partition("/")
-    user, at, authority = authority.rpartition("@")
+    _, at, authority = authority.rpartition("@")
     host, colon, port = authority.partition(":")
     start = f"{scheme}{separator}{'***@' if at else ''}"
     is_port = not colon or (port.isascii() and port.isdigit() and len(port) <= 5)

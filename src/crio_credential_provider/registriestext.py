@@ -9,6 +9,7 @@ Loaded by faults and by tools alone; refuses nothing (``registriesfile``).
 from __future__ import annotations
 
 from . import reference
+from .errors import masked
 from .native import fold
 from .record import Record
 from .reference import ReferenceSyntaxError
@@ -38,8 +39,12 @@ _HUB = ("index.docker.io", "registry-1.docker.io", "hub.docker.com", "registry.h
 def corrected(location: str) -> str:
     """The location that was most likely meant: host, port and path alone; "" where that cannot be told."""
     scheme, separator, rest = location.strip().partition("://")
-    host, _, path = (rest if separator else scheme).strip("/").partition("/")
-    host = host.rpartition("@")[2].strip()
+    rest = (rest if separator else scheme).strip("/")
+    if masked(rest).startswith("***@"):
+        # A user and a password, which may have a slash; none of it may be taken for a path.
+        rest = rest.rpartition("@")[2]
+    host, _, path = rest.partition("/")
+    host = host.strip()
     wildcard = "*." if host.startswith("*.") else ""
     host = host.removeprefix("*.")
     parts = [part for part in path.lower().partition("?")[0].partition("#")[0].split("/") if part]
@@ -177,8 +182,8 @@ class Written:
                     "[[registry]]",
                     self.line(at),
                     here,
-                    f"it is the second for {prefix!r}: the one at {earlier} counts, and of this one nothing, not even "
-                    "its mirrors",
+                    f"it is the second for {masked(prefix)!r}: the one at {earlier} counts, and of this one nothing, "
+                    "not even its mirrors",
                     f"move what is missing there from {here} to {earlier}, and remove the second [[registry]]",
                 )
 
@@ -188,11 +193,11 @@ class Written:
                 path = (*at, key)
                 text, remedy = self._why(key, at, known, whose, _is_table(table[key]))
                 yield Ignored(
-                    key,
+                    masked(key),
                     self.line(path),
                     self.place(path),
                     text,
-                    remedy or f"remove {key} from {self.place(path)}",
+                    remedy or f"remove {masked(key)} from {self.place(path)}",
                     bool(remedy),
                 )
 

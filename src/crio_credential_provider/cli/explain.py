@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from .. import explanation, settings
-from ..errors import RequestError
+from ..errors import RequestError, masked
 from ..explanation import UNKNOWN, UNWELL, WELL, Explanation, OtherKey, Source, Table, Tables, shown_key
 from . import output, pull
 from .output import (
@@ -194,8 +194,8 @@ def _registries_json(tables: Tables) -> dict[str, Any]:
         "match": match
         and {
             **_table_json(match.table),
-            "location": match.registry.location,
-            "mirrors": [mirror.location for mirror in match.registry.mirrors],
+            "location": masked(match.registry.location),
+            "mirrors": [masked(mirror.location) for mirror in match.registry.mirrors],
             "replaces": [_table_json(table) for table in match.replaces],
         },
         "others": [{**_table_json(other.table), "why": other.why} for other in tables.others],
@@ -218,7 +218,7 @@ def _plugin_json(explained: Explanation) -> dict[str, Any]:
 
 
 def _table_json(table: Table) -> dict[str, Any]:
-    return {"prefix": table.prefix, "file": table.file, "line": table.line or None}
+    return {"prefix": masked(table.prefix), "file": table.file, "line": table.line or None}
 
 
 def _source_json(source: Source) -> dict[str, Any]:
@@ -230,7 +230,7 @@ def _source_json(source: Source) -> dict[str, Any]:
     }
     return {
         "name": place.name,
-        "location": place.location,
+        "location": masked(place.location),
         "primary": place.primary,
         "insecure": place.insecure,
         "blocked": place.blocked,
@@ -342,10 +342,13 @@ def _table(explained: Explanation) -> list[Line]:
     if explained.resolution is None or explained.resolution.config is None:
         return []
     match = explained.tables.match
-    lines = [(0, f"{match.table.prefix}, {_place(match.table)}" if match else "none matches")]
+    lines = [(0, f"{masked(match.table.prefix)}, {_place(match.table)}" if match else "none matches")]
     if match is not None:
         lines += [(2, f"replaces the whole table of the same prefix in {_place(table)}") for table in match.replaces]
-    lines += [(2, f"not {other.table.prefix}, {_place(other.table)}: {other.why}") for other in explained.tables.others]
+    lines += [
+        (2, f"not {masked(other.table.prefix)}, {_place(other.table)}: {other.why}")
+        for other in explained.tables.others
+    ]
     if explained.tables.others_left:
         more = "more " if explained.tables.others or match else ""
         tables = "table does" if explained.tables.others_left == 1 else "tables do"

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ..errors import ProviderError, UsageError, shown
+from ..errors import ProviderError, UsageError, masked, shown
 from ..help import did_you_mean
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Parser(argparse.ArgumentParser):
         except argparse.ArgumentError as error:
             raise UsageError(self._told(error)) from None
         if left:
-            raise UsageError(f"unknown argument {left[0]!r}", "--help lists the arguments")
+            raise UsageError(f"unknown argument {masked(left[0])!r}", "--help lists the arguments")
         return given
 
     def _check_flags(self, arguments: Sequence[str]) -> None:
@@ -99,7 +99,7 @@ class Parser(argparse.ArgumentParser):
         if action.choices is None or value in action.choices:
             return
         meant = did_you_mean(str(value), map(str, action.choices))
-        message = f"{value!r} is not one of {', '.join(map(str, action.choices))}"
+        message = f"{masked(str(value))!r} is not one of {', '.join(map(str, action.choices))}"
         raise argparse.ArgumentError(action, f"{message}; {meant}" if meant else message)
 
     def error(self, message: str) -> NoReturn:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from difflib import SequenceMatcher
 
 from .. import dockerconfig, keyring
+from ..errors import SCHEMES
 
 _HUB = ("docker.io", "index.docker.io", "registry-1.docker.io", "hub.docker.com", "registry.hub.docker.com")
 _ALIKE = 0.85
@@ -121,7 +122,7 @@ def _why_spelling(key: str, its_host: str, host: str) -> str:
     """What keeps a key from naming the host that it means."""
     if "://" in key and not key.startswith(("http://", "https://")):
         scheme = key.strip().partition("://")[0]
-        return f"a key has no {scheme}://" if scheme.lower() in dockerconfig.SCHEMES else "a key has no scheme"
+        return f"a key has no {scheme}://" if scheme.lower() in SCHEMES else "a key has no scheme"
     if its_host.lower() == host.lower():
         return "hosts are compared letter by letter"
     return "it has blanks around it" if key != key.strip() else "it has a slash too many"

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from .. import reference, registries
+from ..errors import masked
 from ..registries import Configuration, Registry
 
 DOCKER_HUB = "docker.io"
@@ -171,7 +172,7 @@ def _why_no_host(host: str) -> str:
         if not label:
             return "its host has an empty label"
         if not _is_glob(label) and not reference.is_domain(label):
-            return f"{label!r} is no part of a host name"
+            return f"{masked(label)!r} is no part of a host name"
     return ""
 
 
@@ -194,7 +195,7 @@ def match_images(config: Configuration, mirror_registries: Sequence[str] = ()) -
             continue
         reason = _why_left_out(config, table, mirror_registries)
         if reason:
-            left_out.append((table.prefix, reason))
+            left_out.append((masked(table.prefix), reason))
             continue
         wanted.setdefault(table.prefix, []).append(f"{table.prefix} in {table.file}")
         limits += _limits(table.prefix)
@@ -222,7 +223,7 @@ def _why_left_out(config: Configuration, table: Registry, mirror_registries: Seq
         return f"no image has such a name: {dead}"
     used = registries.find_registry(config, table.prefix)
     if used is not None and used.prefix != table.prefix and not table.prefix.startswith("*."):
-        return f"CRI-O uses the table {used.prefix} for all such images"
+        return f"CRI-O uses the table {masked(used.prefix)} for all such images"
     places = [place for place in _places(table) if not _is_blocked(config, place)]
     if not places:
         return "all its mirrors and other locations are blocked"

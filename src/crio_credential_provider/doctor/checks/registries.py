@@ -7,6 +7,7 @@ import shlex
 from typing import NamedTuple
 
 from ... import reference, registries, registriesfile, registriestext
+from ...errors import masked
 from ...registryclient import CONNECT, DNS, TLS, Verdict
 from ..commandline import Origin
 from ..finding import Examined, Results, Unexamined, at, find
@@ -118,7 +119,7 @@ def check_locations(node: Node) -> Results:
     for mirror in find_mirrors(node):
         if mirror.primary:
             continue
-        evidence = at(mirror.origin, f"location = {mirror.location!r} (prefix {mirror.prefix})")
+        evidence = at(mirror.origin, f"location = {masked(mirror.location)!r} (prefix {masked(mirror.prefix)})")
         if "_" in mirror.host and reference.is_path(mirror.location):
             # CRI-O's library takes it for a name without a host.
             remedy = f"give the mirror a host name without an underscore, and write that in {mirror.origin}"
@@ -133,8 +134,12 @@ def check_locations(node: Node) -> Results:
         assert blocker is not None
         text = node.registries.texts.get(blocker.file, "")
         line = toml_value_line(text, "location", blocker.location) or toml_value_line(text, "prefix", blocker.prefix)
-        evidence = at(blocker.file, f"blocked = true for {blocker.prefix}", _setting_line(text, line, "blocked"))
-        mine = (at(mirror.origin, f"{mirror.location}, a mirror of {mirror.prefix}") for mirror in mirrors)
+        evidence = at(
+            blocker.file, f"blocked = true for {masked(blocker.prefix)}", _setting_line(text, line, "blocked")
+        )
+        mine = (
+            at(mirror.origin, f"{masked(mirror.location)}, a mirror of {masked(mirror.prefix)}") for mirror in mirrors
+        )
         yield find("mirror-blocked", evidence, *mine, remedy="remove the block, or the mirror")
 
 
@@ -159,8 +164,13 @@ def check_insecure(node: Node) -> Results:
         if mirror.insecure and not _is_loopback(mirror.host):
             text = node.registries.texts.get(mirror.origin.file, "")
             line = _setting_line(text, mirror.origin.line, "insecure")
-            evidence = at(mirror.origin.file, f"insecure = true for {mirror.location} (prefix {mirror.prefix})", line)
-            remedy = f"put its CA at /etc/containers/certs.d/{mirror.host}/ca.crt, and remove insecure = true"
+            evidence = at(
+                mirror.origin.file,
+                f"insecure = true for {masked(mirror.location)} (prefix {masked(mirror.prefix)})",
+                line,
+            )
+            host = registriestext.corrected(mirror.location).partition("/")[0] or "HOST"
+            remedy = f"put its CA at /etc/containers/certs.d/{host}/ca.crt, and remove insecure = true"
             yield find("mirror-without-tls", evidence, remedy=remedy)
 
 
