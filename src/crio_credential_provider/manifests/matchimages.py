@@ -201,10 +201,30 @@ def match_images(config: Configuration, mirror_registries: Sequence[str] = ()) -
         limits += _limits(table.prefix)
     for reason in _short_names(config, wanted):
         wanted.setdefault(DOCKER_HUB, []).append(reason)
-    patterns = [p for p in wanted if not any(q != p and covers(q, p) for q in wanted)]
+    patterns = _uncovered(wanted)
     patterns.sort(key=lambda pattern: (split(pattern).labels != ("docker", "io"), pattern))
     reasons = tuple(", ".join(wanted[pattern]) for pattern in patterns)
     return Derived(tuple(patterns), reasons, tuple(limits), tuple(left_out))
+
+
+def _uncovered(patterns: Iterable[str]) -> list[str]:
+    """The patterns that no other one ``covers``, without holding each against each: there may be thousands."""
+    cut = {pattern: split(pattern) for pattern in patterns}
+    paths: dict[tuple[str, tuple[str, ...]], dict[int, set[str]]] = {}
+    for one in cut.values():
+        paths.setdefault((one.port, one.labels), {}).setdefault(len(one.path), set()).add(one.path)
+    # A wildcard of registries.conf has its * at the beginning, unless somebody erred.
+    odd = [pattern for pattern, one in cut.items() if "*" in one.labels[1:]]
+
+    def is_covered(pattern: str) -> bool:
+        labels, port, path = cut[pattern]
+        for wide in {labels, ("*", *labels[1:])}:
+            for length, found in paths.get((port, wide), {}).items():
+                if path[:length] in found and (wide, length) != (labels, len(path)):
+                    return True
+        return any(other != pattern and covers(other, pattern) for other in odd)
+
+    return [pattern for pattern in cut if not is_covered(pattern)]
 
 
 def _table(config: Configuration, prefix: str) -> Registry:

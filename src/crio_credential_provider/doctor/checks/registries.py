@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import shlex
 from typing import NamedTuple
@@ -11,7 +12,7 @@ from ...errors import masked
 from ...registryclient import CONNECT, DNS, TLS, Verdict
 from ..commandline import Origin
 from ..finding import Examined, Results, Unexamined, at, find
-from ..located import toml_line, toml_value_line
+from ..located import toml_line
 from ..node import Node
 
 MOST_PROBED = 20
@@ -40,6 +41,12 @@ class Mirror(NamedTuple):
         return self.location.partition("/")[0]
 
 
+@functools.lru_cache(maxsize=64)
+def _written(file: str, text: str) -> registriestext.Written:
+    """A file as it is written, parsed once."""
+    return registriesfile.written(file, text.encode())
+
+
 def find_mirrors(node: Node) -> list[Mirror]:
     """Mirrors and other locations of all tables that are not blocked, each place once."""
     config = node.registries.config
@@ -51,8 +58,8 @@ def find_mirrors(node: Node) -> list[Mirror]:
         if location and location != prefix:
             places.append((location, insecure, "registry"))
         for place, bare, table in places:
-            text = node.registries.texts.get(file, "")
-            line = toml_line(text, table, "location", place) or toml_value_line(text, "location", place)
+            text = _written(file, node.registries.texts.get(file, ""))
+            line = text.line(text.location(prefix, place))
             mirror = Mirror(place, bare, prefix, table == "registry", Origin(file, line))
             found.setdefault((place, bare), mirror)
     return list(found.values())
@@ -103,7 +110,7 @@ def check_registries(node: Node) -> Results:
 
 def _check_ignored(file: str, text: str) -> Results:
     """What CRI-O reads past in a file that it takes."""
-    for ignored in registriesfile.written(file, text.encode()).ignored():
+    for ignored in _written(file, text).ignored():
         evidence = at(file, f"{ignored.key}: {ignored.text}", ignored.line)
         remedy = f"{ignored.remedy}; then: systemctl reload crio"
         if ignored.key == "[[registry]]":
@@ -132,11 +139,9 @@ def check_locations(node: Node) -> Results:
     for mirrors in blocked.values():
         blocker = _blocker(node, mirrors[0])
         assert blocker is not None
-        text = node.registries.texts.get(blocker.file, "")
-        line = toml_value_line(text, "location", blocker.location) or toml_value_line(text, "prefix", blocker.prefix)
-        evidence = at(
-            blocker.file, f"blocked = true for {masked(blocker.prefix)}", _setting_line(text, line, "blocked")
-        )
+        text = _written(blocker.file, node.registries.texts.get(blocker.file, ""))
+        line = text.line((*text.table(blocker.prefix), "blocked"))
+        evidence = at(blocker.file, f"blocked = true for {masked(blocker.prefix)}", line)
         mine = (
             at(mirror.origin, f"{masked(mirror.location)}, a mirror of {masked(mirror.prefix)}") for mirror in mirrors
         )
@@ -162,8 +167,8 @@ def check_insecure(node: Node) -> Results:
     """Mirrors that are talked to without verified TLS by configuration."""
     for mirror in find_mirrors(node):
         if mirror.insecure and not _is_loopback(mirror.host):
-            text = node.registries.texts.get(mirror.origin.file, "")
-            line = _setting_line(text, mirror.origin.line, "insecure")
+            text = _written(mirror.origin.file, node.registries.texts.get(mirror.origin.file, ""))
+            line = text.line((*text.location(mirror.prefix, mirror.location)[:-1], "insecure"))
             evidence = at(
                 mirror.origin.file,
                 f"insecure = true for {masked(mirror.location)} (prefix {masked(mirror.prefix)})",
@@ -181,18 +186,6 @@ def _is_loopback(host: str) -> bool:
         return name == "localhost" or ipaddress.ip_address(name.strip("[]")).is_loopback
     except ValueError:
         return False
-
-
-def _setting_line(text: str, near: int, key: str) -> int:
-    """The line of a key in the table of a location, else that of the location."""
-    lines = text.splitlines()
-    for step in (1, -1):
-        number = near
-        while 0 < number <= len(lines) and not (number != near and lines[number - 1].lstrip().startswith("[")):
-            if lines[number - 1].lstrip().lower().startswith(key):
-                return number
-            number += step
-    return near
 
 
 def asked_mirrors(node: Node) -> list[Mirror]:
