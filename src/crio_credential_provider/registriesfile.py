@@ -10,6 +10,7 @@ is asked, and for what, is ``registries``. Loaded by runs that find a file chang
 from __future__ import annotations
 
 import os
+import stat
 
 from . import native, reference
 from .errors import ConfigError, masked
@@ -61,6 +62,9 @@ def read(path: str, required: bool) -> bytes | None:
         # A FIFO would block a plain open until somebody writes to it.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         with open(descriptor, "rb") as file:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode) and status.st_rdev != os.stat(os.devnull).st_rdev:
+                raise OSError(0, "not a regular file")
             data = file.read(_MAX_FILE_SIZE + 1)
     except FileNotFoundError as error:
         if required:
@@ -68,9 +72,9 @@ def read(path: str, required: bool) -> bytes | None:
         return None
     except OSError as error:
         raise unreadable(path, error) from None
-    if len(data or b"") > _MAX_FILE_SIZE:
+    if len(data) > _MAX_FILE_SIZE:
         raise ConfigError(f"{path} is larger than {_MAX_FILE_SIZE >> 20} MiB", "split or shorten it", rule="io")
-    return data or b""
+    return data
 
 
 def unreadable(path: str, error: OSError) -> ConfigError:

@@ -90,7 +90,7 @@ def _tell(given: argparse.Namespace) -> int:
         write_json({"assumed": assumed or None, **as_json(explained)})
     else:
         if assumed:
-            write_line(f"{sentence(_one_line(assumed))}\n")
+            write_line(f"{sentence(printable(assumed))}\n")
         _write_text(explained)
     if explained.verdict.status == UNKNOWN and explained.error is not None:
         complain("explain", str(explained.error))
@@ -269,13 +269,13 @@ def _write_text(explained: Explanation) -> None:
     from rich.text import Text
 
     def body(lines: Iterable[Line]) -> RenderableType:
-        return Group(*(Padding(Text(_one_line(text), overflow="fold"), (0, 0, 0, indent)) for indent, text in lines))
+        return Group(*(Padding(Text(printable(text), overflow="fold"), (0, 0, 0, indent)) for indent, text in lines))
 
     verdict = explained.verdict
-    write(Text(_one_line(f"{verdict.text.rstrip('.')}."), style=_STYLES[verdict.status], overflow="fold"))
+    write(Text(printable(f"{verdict.text.rstrip('.')}."), style=_STYLES[verdict.status], overflow="fold"))
     if verdict.remedy:
         # Not broken into lines: it may hold a command to be copied.
-        write_line(f"To do: {_one_line(verdict.remedy)}")
+        write_line(f"To do: {printable(verdict.remedy)}")
     grid = Grid.grid(padding=(0, 2, 0, 0))
     grid.add_column(no_wrap=True, style="bold")
     grid.add_column(overflow="fold")
@@ -284,11 +284,6 @@ def _write_text(explained: Explanation) -> None:
             grid.add_row(heading, body(lines))
     if grid.row_count:
         write(Text(""), grid)
-
-
-def _one_line(text: str) -> str:
-    """The text with line breaks escaped as well: a key must not write lines of its own."""
-    return printable(text).replace("\n", "\\n")
 
 
 def _sections(explained: Explanation) -> Iterable[tuple[str, list[Line]]]:

@@ -269,5 +269,11 @@ def sentence(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """The text with control characters escaped: a name must not move the cursor of whoever reads it."""
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in shown(text))
+    """The text with control characters escaped, line breaks as well: a name must not move the cursor of whoever reads
+    it, nor write lines of its own."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown(text))
+
+
+def printable_lines(text: str) -> str:
+    """The same for a text of several lines of our own."""
+    return "\n".join(map(printable, text.split("\n")))
