@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from crio_credential_provider import keyring
-from crio_credential_provider.cli import explain
+from crio_credential_provider.cli import doctor, explain, manifests
 from crio_credential_provider.dockerconfig import AuthEntry, DockerConfig
 from crio_credential_provider.explanation import near
 from crio_credential_provider.pullsecrets import PullSecret
@@ -399,3 +399,64 @@ def test_a_drop_in_of_another_suffix_is_to_be_renamed(tmp_path: Path, capsys: py
     verdict = place.explain("docker.io/x/y")["verdict"]
     assert "mirror.toml: its name does not end in .conf" in verdict["text"] and "README" not in verdict["text"]
     assert verdict["remedy"] == f"rename {drop_ins}/mirror.toml to {drop_ins}/mirror.conf, or remove it"
+
+
+# -- passwords in registries.conf -------------------------------------------------------------------------------------
+
+USERS = {
+    "user and password": "robot:CANARY@mirror.corp.example/hub",
+    "a token alone": "CANARY@mirror.corp.example",
+    "a scheme": "https://robot:CANARY@mirror.corp.example",
+    "a scheme in upper case": "HTTPS://robot:CANARY@mirror.corp.example/hub",
+    "two schemes": "http://https://robot:CANARY@mirror.corp.example",
+    "a scheme of the password": "CANARY://x@mirror.corp.example",
+    "a slash in the password": "https://robot:a/CANARY@mirror.corp.example",
+    "a token with a slash": "CANARY/b@mirror.corp.example",
+    "an @ in the password": "robot:CANARY@b@mirror.corp.example",
+    "an @ in the path": "robot:CANARY@mirror.corp.example/x@y",
+    "a blank and quotes": "robot:'CANARY \\\"b@mirror.corp.example",
+    "a wildcard": "*.robot:CANARY@mirror.corp.example",
+    "a query": "https://mirror.corp.example/?password=CANARY",
+    "a digest": f"robot:CANARY@mirror.corp.example/x@sha256:{'0' * 64}",
+}
+WRITTEN = {
+    "a mirror": f'{HUB}[[registry.mirror]]\nlocation = "@"\n',
+    "an insecure mirror": f'{HUB}[[registry.mirror]]\nlocation = "@"\ninsecure = true\n',
+    "a location": '[[registry]]\nprefix = "docker.io"\nlocation = "@"\n',
+    "a prefix": f'[[registry]]\nprefix = "@"\nlocation = "{MIRROR}"\n',
+    "two tables": '[[registry]]\nlocation = "@"\n[[registry]]\nlocation = "@"\nbogus = 1\n',
+    "a conflict": '[[registry]]\nlocation = "@"\n[[registry]]\nlocation = "@"\ninsecure = true\n',
+    "a blocked table": f'{HUB}[[registry.mirror]]\nlocation = "@"\n[[registry]]\nlocation = "@"\nblocked = true\n',
+    "a prefix without a location": '[[registry]]\nprefix = "@"\n',
+    "a mirror of a location by another name": f'{HUB}[[registry.mirror]]\nurl = "@"\n',
+    "a mirror of text": f'{HUB}mirror = "@"\n',
+    "mirrors of text": f'{HUB}mirror = ["@"]\n',
+    "a location in a list": '[[registry]]\nlocation = ["@"]\n',
+    "a search registry": 'unqualified-search-registries = ["@"]\n',
+    "a search registry of text": 'unqualified-search-registries = "@"\n',
+    "an alias": '[aliases]\nnginx = "@"\n',
+    "an alias's name": '[aliases]\n"@" = "docker.io/x/y"\n',
+    "an alias of a list": '[aliases]\n"@" = []\n',
+    "the short name mode": 'short-name-mode = "@"\n',
+    "a mirror's kinds": f'{HUB}{A_MIRROR}pull-from-mirror = "@"\n',
+    "an unknown key": f'"@" = 1\n{HUB}',
+    "an unknown key of a table": f'{HUB}"@" = 1\n',
+    "a key twice": f'{HUB}"@" = 1\n"@" = 2\n',
+    "version 1": '[registries.search]\nregistries = ["@"]\n',
+    "version 1 blocked": '[registries.block]\nregistries = ["@"]\n',
+    "both versions": f'[registries.search]\nregistries = ["@"]\n[registries.block]\nregistries = ["@"]\n{HUB}',
+}
+
+
+@pytest.mark.parametrize("place", WRITTEN)
+@pytest.mark.parametrize("user", USERS)
+def test_a_password_in_registries_conf_is_never_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], user: str, place: str
+) -> None:
+    advised = Advised(tmp_path, capsys, WRITTEN[place].replace("@", USERS[user]), {})
+    told = json.dumps(advised.explain("docker.io/library/nginx"))
+    explain.run(["nginx", "-n", "team-alpha", f"--secrets={tmp_path}/secrets.json", f"--root={tmp_path}"])
+    for command in (doctor, manifests):
+        command.run([f"--root={tmp_path}"])
+    told += "".join(capsys.readouterr())
+    assert "CANARY" not in told.upper()

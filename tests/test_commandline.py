@@ -321,6 +321,14 @@ def test_what_stands_in_for_a_node_is_told_first(
             "the kubelet reports InvalidImageName for it; did you mean 'docker.io/nginx:V1'?",
         ),
         ("--xyzzy", "unknown flag '--xyzzy'; --help lists the flags and commands"),
+        ("--version=1", "--version takes no value"),
+        ("--help=x", "--help takes no value"),
+        ("-h=x", "-h takes no value"),
+        ("--version-json=", "--version-json takes no value"),
+        ("-version=1", "-version takes no value"),
+        ("h", "unknown command 'h'; --help lists the flags and commands"),
+        ("explain --help=x", "explain: -h/--help takes no value"),
+        ("https://u:CANARY@h", "unknown command 'https://***@h'; --help lists the flags and commands"),
         ("--log-level debug explain", "unknown argument 'explain'; a command stands before all flags"),
         ("explain nginx --secrets-form pod", "explain: unknown flag '--secrets-form'; did you mean '--secrets-from'?"),
         ("explain nginx -ns team-alpha", "explain: unknown flag '-ns'; did you mean '-n'?"),
@@ -352,6 +360,20 @@ def test_what_is_mistyped_is_one_line(plugin: Path, place: Path, line: str, said
     assert done.err == f"{NAME}{separator}{said.format(kinds=', '.join(KINDS))}\n"
 
 
+@pytest.mark.parametrize("words", [("",), ("help", ""), ("", "--root")])
+def test_an_empty_command_is_told_what_there_is(plugin: Path, place: Path, words: tuple[str, ...]) -> None:
+    done = shell(plugin, place, 'exec "$@" </dev/null', *words)
+    assert done.err == f"{NAME}: unknown command ''; --help lists the flags and commands\n"
+
+
+@pytest.mark.parametrize("command", ["explain", "verify", "doctor", "gc", "manifests"])
+def test_a_line_break_writes_no_line_of_its_own(plugin: Path, place: Path, command: str) -> None:
+    for arguments in (["--root=/nowhere\nowned"], ["--x\nowned"], ["x\nowned", "y\nowned", "z"]):
+        done = run(plugin, place, command, *arguments)
+        assert "owned" in done.err + done.out
+        assert not any(line.startswith("owned") for line in (done.err + done.out).splitlines()), done.err + done.out
+
+
 def test_a_namespace_may_stand_right_behind_its_flag(plugin: Path, place: Path) -> None:
     arguments = ("explain", "nginx", "--secrets", "secrets.json", "--root", "node", "--output", "json")
     for given in (("-nteam-alpha",), ("-n=team-alpha",), ("-n", "team-alpha"), ("--namespace=team-alpha",)):
@@ -366,7 +388,9 @@ def test_each_flag_of_the_plugin_is_found_again_without_a_letter(plugin: Path, p
     assert done.err == f"{NAME}: unknown flag '--{mistyped}'; did you mean '--{flag}'?\n"
 
 
-@pytest.mark.parametrize("words", [("help",), ("help", "help"), ("help", "version"), ("help", "--help")], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [("help",), ("help", "help"), ("help", "version"), ("help", "--help"), ("help", "--root")], ids=" ".join
+)
 def test_help_is_a_word(plugin: Path, place: Path, words: tuple[str, ...]) -> None:
     assert run(plugin, place, *words).out == run(plugin, place, "--help").out
 

@@ -191,3 +191,49 @@ def test_a_bad_entry_matters_only_where_it_is_picked() -> None:
     with pytest.raises(ConfigError, match="'h/bad' is not base64") as caught:
         find_credential(config, "h/bad/deeper")
     assert caught.value.rule == "base64"
+
+
+# -- keys as they are told --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("mirror.corp", "mirror.corp:5000", "mirror.corp:5000/hub/library/nginx", "https://index.docker.io/v1/"),
+        *("*.corp.example", "*.corp.example:5000/hub", "HTTPS://mirror.corp/", "docker://mirror.corp", "harbor", ""),
+    ],
+)
+def test_a_key_that_is_one_is_shown_whole(key: str) -> None:
+    assert dockerconfig.shown_key(key) == key
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *(
+            "CANARY@mirror.corp",
+            "u:CANARY@mirror.corp/hub",
+            "https://u:CANARY@mirror.corp/a://b",
+            "u:CANARY",
+            "CANARY:",
+        ),
+        *("https://mirror.corp/u:CANARY@x", "https://mirror.corp/?p=CANARY", "https://mirror.corp?p=CANARY"),
+        *("mirror.corp#CANARY", "mirror.corp:CANARY", "mirror.corp:CANARY/x@mirror.corp", "mirror.corp:5000@CANARY"),
+        *(
+            "CANARY://mirror.corp",
+            "mirror.corp/a://CANARY",
+            "https://https://u:CANARY@mirror.corp",
+            "//u:CANARY@m.corp",
+        ),
+        *("u:p@CANARY@mirror.corp", "u:p/CANARY@mirror.corp", "https://CANARY/x@mirror.corp", "u:1/CANARY@mirror.corp"),
+        *("https://CANARY:1/x@mirror.corp", "mirror.corp\nCANARY", "mirror.corp CANARY", "mirror.corp:5000:CANARY"),
+        *("[CANARY]:5000", "mirror.corp/hub:CANARY", "mirror.corp/hub@CANARY", "mirror.corp/CANARY", "CANARY!"),
+    ],
+)
+def test_what_may_be_a_password_in_a_key_is_not_shown(key: str) -> None:
+    assert "CANARY" not in dockerconfig.shown_key(key)
+
+
+def test_a_long_key_is_not_shown_whole() -> None:
+    for key in ("a" * 600_000, "mirror.corp/" + "a" * 600_000, "*" * 600_000, "mirror.corp:" + "5" * 600_000):
+        assert len(dockerconfig.shown_key(key)) < 300

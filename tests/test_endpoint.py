@@ -187,6 +187,14 @@ def test_all_members_of_a_cluster(root: Root) -> None:
     assert root.find() == Endpoint("192.0.2.1", 6443, path, ca_data=PEM, server_name="kubernetes")
 
 
+@pytest.mark.parametrize("name", ["user:canary@x", "canary@x", "https://u:canary@x", "x?canary"])
+def test_a_server_name_that_is_none_tells_no_password(root: Root, name: str) -> None:
+    root.write(KUBELET_CONF, kubeconfig("https://192.0.2.1", **{"tls-server-name": name, **CA}))
+    with pytest.raises(ConfigError) as caught:
+        root.find()
+    assert "tls-server-name" in caught.value.message and "canary" not in str(caught.value)
+
+
 def test_a_kubeconfig_in_json(root: Root) -> None:
     document = {
         "apiVersion": "v1",
@@ -288,6 +296,11 @@ def test_a_server_that_client_go_takes(root: Root, server: str, url: str) -> Non
         ("http://a.example:8080", "is plain HTTP"),
         ("HTTP://a.example/x", "name the API server's TLS port with https://"),
         ("https://user:canary@a.example/x", "remove a user name from it"),
+        ("https://a.example:1/?token=canary", "'https://a.example:1/?...', which is not"),
+        ("https://a.example?token=canary", "'https://a.example?...', which is not"),
+        ("https://a.example/x#canary", "'https://a.example/x#...', which is not"),
+        ("http://a.example/?token=canary", "which is plain HTTP"),
+        ("a.example/x?token=canary#canary", "begin it with https://"),
         ("https://a.example/x?y=z", "remove a query from it"),
         ("https://a.example#x", "remove a fragment from it"),
         *((f"https://{host}", "which is not https://HOST") for host in ("[]:6443", "[:::]:1", "[.]:1", "[::1]6443")),

@@ -203,6 +203,28 @@ def test_broken_requests(watched: Watched, name: str) -> None:
     assert watched.run(BROKEN_REQUESTS[name][0]).status == 1
 
 
+KEYS = (
+    f"https://{USER}:{PASSWORD}@mirror.corp:5000/a://b",
+    f"https://mirror.corp:5000/{USER}:{PASSWORD}@x",
+    f"https://mirror.corp:5000/?password={PASSWORD}",
+    f"https://mirror.corp:5000/{USER}:{PASSWORD}",
+    f"https://mirror.corp:5000/X/{PASSWORD}",
+    f"*.corp:5000/hub/../{PASSWORD}:",
+)
+
+
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("entry", [{}, {"auth": "x"}, {"auth": basic("u", "p\n")}], ids=["hollow", "broken", "used"])
+def test_passwords_in_keys(watched: Watched, key: str, entry: dict[str, str]) -> None:
+    """A key that counts for the host of a mirror is told, as far as it is one."""
+    for name in ("m12-password-alone", "z-good", "z-identity"):
+        watched.cluster.delete_secret("team-alpha", name)
+    watched.cluster.add_secret("team-alpha", "a-key", {"auths": {key: entry}})
+    watched.cluster.add_secret("team-alpha", "b-key", {"auths": {f"{key}-2": {"auth": basic("u", "p")}}})
+    run = watched.run()
+    assert run.status == 0
+
+
 def token_requests(token: str) -> dict[str, bytes]:
     """Requests that are broken around a real token."""
     whole = request(token=token)

@@ -30,6 +30,21 @@ def refusal(text: str, **drop_ins: str) -> ConfigError:
     return caught.value
 
 
+@pytest.mark.parametrize("name", ["main.conf", "d/x.conf"])
+def test_what_is_not_a_regular_file_is_no_empty_configuration(tmp_path: Path, name: str) -> None:
+    (tmp_path / "d").mkdir()
+    os.mkfifo(tmp_path / name)
+    main, drop_ins = str(tmp_path / "main.conf"), tuple(map(str, (tmp_path / "d").iterdir()))
+    with pytest.raises(ConfigError) as caught:
+        registries.load(SearchPath(main, False, drop_ins), None)
+    assert caught.value.message == f"cannot read {tmp_path / name}: not a regular file"
+
+
+def test_the_null_device_is_an_empty_configuration(tmp_path: Path) -> None:
+    (tmp_path / "main.conf").symlink_to("/dev/null")
+    assert not registries.load(SearchPath(str(tmp_path / "main.conf"), True, ()), None).tables
+
+
 # -- kinds of references ----------------------------------------------------------------------------------------------
 
 KINDS = """
@@ -315,12 +330,6 @@ def test_an_unreadable_drop_in_or_directory_stops_the_run(tmp_path: Path) -> Non
             registries.search_files("", str(tmp_path))
     finally:
         tmp_path.chmod(0o700)
-
-
-def test_a_fifo_in_place_of_a_file_does_not_stop_the_run(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "x.conf")
-    search = registries.search_files("", str(tmp_path), str(tmp_path))
-    assert registries.load(search, None).tables == {}
 
 
 def test_without_home_the_passwd_entry_tells_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

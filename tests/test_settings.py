@@ -226,3 +226,13 @@ def test_the_help_names_every_flag_and_variable() -> None:
         assert re.search(rf"^  --{flag.name}( {re.escape(flag.metavar)})?$", text, re.MULTILINE), flag.name
         assert re.search(rf"^ +{flag.variable}$", text, re.MULTILINE), flag.variable
     assert max(map(len, text.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("place", ["https://u:CANARY@h", "u:CANARY@h", "CANARY@h", "u:CAN/CANARY@h", "h/x?p=CANARY"])
+@pytest.mark.parametrize(
+    "given", ["--mirror-registry={}", "--apiserver-env-file={}", "{}", "--bogus={}", "--deadline={}"]
+)
+def test_a_password_in_a_value_is_not_told(given: str, place: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        settings.loads([given.format(place)], {})
+    assert "CANARY" not in str(caught.value)

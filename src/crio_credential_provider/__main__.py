@@ -10,15 +10,15 @@ import gc
 import os
 import sys
 
-from .errors import UsageError
+from .errors import UsageError, masked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
 COMMANDS = ("completion", "demo", "doctor", "explain", "gc", "manifests", "verify")
-_OWN_PAGE = ("help", "version", "--help", "-h")
-"""What ``help`` tells of on the program's own page."""
+_OWN_PAGE = ("help", "version")
+"""What ``help`` tells of on the program's own page, beside the flags."""
 
 FAULT, USAGE_FAULT = 1, 2
 
@@ -95,11 +95,12 @@ def _command(arguments: list[str]) -> list[str]:
     """The arguments, with the words ``help`` and ``version`` as the flags that they stand for."""
     word, *rest = arguments
     if word == "help":
-        return ["--help"] if not rest or rest[0] in _OWN_PAGE else _command([rest[0], "--help"])
+        on_own_page = not rest or rest[0] in _OWN_PAGE or rest[0].startswith("-")
+        return ["--help"] if on_own_page else _command([rest[0], "--help"])
     if word == "version":
         return ["--version", *rest]
     if word not in COMMANDS:
-        raise UsageError(f"unknown command {word!r}", unknown=word)
+        raise UsageError(f"unknown command {masked(word)!r}", "--help lists the flags and commands", unknown=word)
     return arguments
 
 

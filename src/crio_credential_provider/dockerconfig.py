@@ -13,7 +13,7 @@ from __future__ import annotations
 import binascii
 
 from . import native, reference
-from .errors import ConfigError
+from .errors import SCHEMES, ConfigError
 from .record import Record
 from .registries import AUTH_FILE_HELPER
 
@@ -343,7 +343,7 @@ def _decode(entry: AuthEntry, key: str) -> Found | None:
     try:
         userpass = split_auth(decode_base64(entry.auth))
     except ValueError:
-        raise ConfigError(f"the auth of the entry {key!r} is not base64", rule="base64") from None
+        raise ConfigError(f"the auth of the entry {shown_key(key)!r} is not base64", rule="base64") from None
     if userpass is None:
         return None
     credential = Credential(*userpass, entry.identity_token)
@@ -406,3 +406,43 @@ def normalized_host(key: str) -> str:
     if host != key:
         host = host.partition("/")[0]
     return DOCKER_HUB if host in DOCKER_HUB_NAMES else host
+
+
+# -- for people -------------------------------------------------------------------------------------------------------
+
+LONGEST = 255
+"""Letters of a key that names anything: as of a repository name."""
+
+_NO_HOST = "(not a host)"
+
+
+def shown_key(key: str) -> str:
+    """A key as it may be told: what is not HOST[:PORT][/PATH], perhaps with a scheme, may be a password.
+
+    >>> shown_key("https://robot:password@mirror.corp:5000/hub"), shown_key("mirror.corp:password")
+    ('https://***@mirror.corp:5000/hub', 'mirror.corp:...')
+    """
+    scheme, separator, rest = key.strip().partition("://")
+    if scheme.lower() not in SCHEMES:
+        scheme, separator, rest = "", "", key.strip()
+    authority, slash, path = rest.partition("/")
+    _, at, authority = authority.rpartition("@")
+    host, colon, port = authority.partition(":")
+    start = f"{scheme}{separator}{'***@' if at else ''}"
+    is_port = not colon or (port.isascii() and port.isdigit() and len(port) <= 5)
+    # An @ after a slash may end a password with a slash in it, whose beginning then looks like a host.
+    is_doubtful = bool(at) or "@" in path or not is_port
+    if not is_host(host) or (is_doubtful and "." not in host) or (at and "@" in path):
+        return f"{scheme}{separator}{_NO_HOST}" if key else ""
+    return f"{start}{host}{colon}{port}{slash}{shown_path(path)}" if is_port else f"{start}{host}:..."
+
+
+def is_host(text: str) -> bool:
+    """Whether the text is a host without a port by the grammar, or a glob of one."""
+    return len(text) <= LONGEST and ":" not in text and reference.is_domain(text.replace("*", "x"))
+
+
+def shown_path(path: str) -> str:
+    """The path of a key as it may be told; the API versions of old registries are told with their slashes."""
+    bare = path.strip("/")
+    return path if len(path) <= LONGEST and (not bare or reference.is_path(bare)) else "..."

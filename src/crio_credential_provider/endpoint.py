@@ -10,7 +10,7 @@ import binascii
 import os
 
 from . import regularfile
-from .errors import ConfigError
+from .errors import ConfigError, masked
 from .parsecache import ParseCache
 from .record import Record
 
@@ -245,7 +245,7 @@ def _from_url(
         raise ConfigError(f"{named}, which is not {_FORM}", rule="kubeconfig")
     if server_name and not _is_host(server_name) and not _is_address(server_name):
         raise ConfigError(
-            f"{origin}: tls-server-name {server_name!r} is not a host name or an address",
+            f"{origin}: tls-server-name {masked(server_name)!r} is not a host name or an address",
             "write the name that the API server's certificate is for, without scheme and port",
             rule="kubeconfig",
         )
@@ -276,9 +276,12 @@ def _is_address(text: str) -> bool:
 
 
 def _shown_url(url: str) -> str:
-    """A URL in an error: without the user and password that it may have, and no longer than a line."""
+    """A URL in an error: without user, password, query and fragment, and no longer than a line."""
     if "@" in url:
         return f"{url.partition('://')[0][:10]}://..." if "://" in url else "..."
+    for mark in "?#":
+        place, cut, _ = url.partition(mark)
+        url = f"{place}{mark}..." if cut else place
     return url if len(url) <= _MAX_SHOWN else f"{url[:_MAX_SHOWN]}..."
 
 

@@ -105,3 +105,26 @@ class AuthFileError(ProviderError):
 def shown(text: str) -> str:
     r"""The text with bytes that are none as a shell writes them, ``\xff``; Python has them as ``\udcff``."""
     return text.encode("utf-8", "backslashreplace").decode().replace("\\udc", "\\x")
+
+
+SCHEMES = ("http", "https", "docker", "oci", "ftp", "tcp")
+"""What may stand before ``://`` without being part of a password."""
+
+_DIGESTS = ("sha256", "sha384", "sha512")
+
+
+def masked(text: str) -> str:
+    """What an operator wrote for a place, as it may be told: without user and password, and without a query.
+
+    >>> masked("https://robot:password@mirror.corp/hub"), masked("robot:pass/word@mirror.corp")
+    ('https://***@mirror.corp/hub', '***@mirror.corp')
+    """
+    rest, at, end = text.rpartition("@")
+    algorithm, _, digits = end.partition(":")
+    is_digest = at and algorithm in _DIGESTS and len(digits) >= 32 and not digits.strip("0123456789abcdef")
+    rest, end = (rest, f"@{end}") if is_digest else (text, "")
+    _, at, place = rest.rpartition("@")
+    place, query, _ = place.partition("?")
+    scheme = rest.partition("://")[0]
+    start = f"{scheme}://" if at and scheme.lower() in SCHEMES else ""
+    return f"{start}{'***@' if at else ''}{place}{'?...' if query else ''}{end}"

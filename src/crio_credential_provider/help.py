@@ -24,6 +24,9 @@ Usage:
 Flags, each also as an environment variable:
 """
 
+_BARE = ("version", "version-json", "help")
+"""Flags that are no settings."""
+
 _TAIL = """\
 
 Exit status: 0 answered; 1 a fault, told on stderr; 2 wrong usage. Where nobody
@@ -54,7 +57,10 @@ def with_near_miss(error: UsageError) -> str:
         return f"{error.message}; a command stands before all flags"
     if error.unknown in ("-v", "-V"):
         return f"{error.message}; did you mean '--version'?"
-    flags = [f"--{name}" for name in (*(flag.name for flag in FLAGS), "version", "version-json", "help")]
+    if error.unknown in ("-h", *(f"{dashes}{name}" for name in _BARE for dashes in ("-", "--"))):
+        # It would have been answered without one.
+        return f"{error.unknown} takes no value"
+    flags = [f"--{name}" for name in (*(flag.name for flag in FLAGS), *_BARE)]
     known = flags if error.unknown.startswith("-") else [*SUMMARIES, "help", "version"]
     return f"{error.message}; {did_you_mean(error.unknown, known) or '--help lists the flags and commands'}"
 

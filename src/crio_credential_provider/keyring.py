@@ -358,7 +358,9 @@ def select(
                 secret, key = candidate.secret, candidate.key
                 chosen = Choice(source, candidate.credential, secret, key, lost, candidate.is_padded)
                 break
-            flawed[Skipped(candidate.secret, f"its entry {candidate.key!r} {candidate.flaw}")] = None
+            flawed[
+                Skipped(candidate.secret, f"its entry {dockerconfig.shown_key(candidate.key)!r} {candidate.flaw}")
+            ] = None
         if not chosen:
             why = "no secret has a credential for it" if may_use else "--mirror-registry keeps the secrets from it"
             chosen = _from_global(source, global_config, helpers, why)

@@ -341,8 +341,10 @@ def decisions(resolution: Resolution | None) -> list[str]:
         lines.append(f"pull secrets: {', '.join(secret.name for secret in resolution.secrets)}")
     lines += [f"secret {skipped.secret} is not used: {skipped.reason}" for skipped in resolution.skipped]
     if resolution.selection is not None:
+        from .dockerconfig import shown_key
+
         for choice in resolution.selection.choices:
-            lines.append(f"{choice.source.name} gets the credential of {_origin(choice)}, key {choice.key}")
-            lines += [f"  rather than of secret {other.secret}, key {other.key}" for other in choice.lost]
+            lines.append(f"{choice.source.name} gets the credential of {_origin(choice)}, key {shown_key(choice.key)}")
+            lines += [f"  rather than of secret {other.secret}, key {shown_key(other.key)}" for other in choice.lost]
         lines += [f"{unserved.source.name} gets none: {unserved.reason}" for unserved in resolution.selection.unserved]
     return lines

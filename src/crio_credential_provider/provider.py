@@ -219,10 +219,10 @@ def _ask_cluster(
 
 def _warnings_on(choices: Iterable[Choice]) -> tuple[str, ...]:
     """What no user name or password of a used secret was meant to be. Each once, though it serve several sources."""
-    from . import keyring
+    from . import dockerconfig, keyring
 
     found = [
-        f"secret {choice.secret}, key {choice.key!r}: {oddity}; it is used as it is"
+        f"secret {choice.secret}, key {dockerconfig.shown_key(choice.key)!r}: {oddity}; it is used as it is"
         for choice in choices
         if choice.secret
         for oddity in keyring.oddities(choice.credential)

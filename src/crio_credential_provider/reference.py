@@ -12,7 +12,7 @@ needs, and the original's pattern takes exponential time with a backtracking eng
 
 from __future__ import annotations
 
-from .errors import ProviderError
+from .errors import ProviderError, masked
 from .record import Record
 
 # Letters that are allowed: a text is made of them if nothing is left of it after strip().
@@ -123,6 +123,7 @@ def parse_literal(text: str) -> Reference:
 
 def _shown(text: str) -> str:
     """A text in an error, cut where no reference would fit any more."""
+    text = masked(text)
     return repr(text) if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]!r}..."
 
 

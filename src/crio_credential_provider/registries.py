@@ -16,7 +16,7 @@ import os
 import stat
 
 from . import reference
-from .errors import ConfigError
+from .errors import ConfigError, masked
 from .record import Record
 from .reference import Reference, ReferenceSyntaxError
 
@@ -454,11 +454,11 @@ def _rewrite(registry: Registry, location: str, primary: bool, image: Reference)
         target = reference.parse(rewritten)
         if str(target) == rewritten:
             return target
-        reason = f"{rewritten!r} would mean {str(target)!r}"
+        reason = f"{masked(rewritten)!r} would mean {masked(str(target))!r}"
     except ReferenceSyntaxError as error:
         reason = error.message
     what = "location" if primary else "mirror"
-    complaint = f"the {what} {location!r} makes no valid reference of {text!r}: {reason}"
+    complaint = f"the {what} {masked(location)!r} makes no valid reference of {text!r}: {reason}"
     raise _no_reference(registry, location, complaint, text[len(matched) :])
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 
 from . import native, reference, regularfile
-from .errors import ConfigError
+from .errors import ConfigError, masked
 from .reference import ReferenceSyntaxError
 
 TYPE_CHECKING = False
@@ -248,7 +248,7 @@ def _not_toml(reason: str, data: bytes) -> ConfigError:
         remedy = f"{remedy}, {quotes}" if meant else f'write {quotes}, as in location = "docker.io"'
     elif "Expected newline" in reason and not meant:
         remedy = "write each setting on a line of its own"
-    return _Refused(f"not valid TOML: {reason}", "toml-syntax", remedy=remedy, line=line)
+    return _Refused(f"not valid TOML: {masked(reason)}", "toml-syntax", remedy=remedy, line=line)
 
 
 def _parse_float(text: str) -> float:
@@ -283,14 +283,23 @@ def _wrong_type(where: str, expected: str, path: Path, remedy: str = "") -> Conf
 
 
 def _quoted(values: Iterable[str]) -> str:
-    return ", ".join(f'"{value}"' for value in values)
+    return ", ".join(f'"{_without_user(value)}"' for value in values)
+
+
+def _without_user(value: str) -> str:
+    """A place as it is to be written again: one with a user or a query as it was most likely meant."""
+    if masked(value) == value:
+        return value
+    from .registriestext import corrected
+
+    return corrected(value) or _LOCATION
 
 
 def _get_string(table: dict[str, Any], key: str, where: str, at: Path = ()) -> str:
     value = table.get(key, "")
     if not isinstance(value, str):
         is_one = isinstance(value, list) and len(value) == 1 and isinstance(value[0], str)
-        text = value[0] if is_one else _LOCATION if key in ("location", "prefix") else "..."
+        text = _without_user(value[0]) if is_one else _LOCATION if key in ("location", "prefix") else "..."
         raise _wrong_type(f"{where}{key}", "a string", (*at, key), f'write {key} = "{text}"')
     return value
 
@@ -309,7 +318,9 @@ def _get_strings(table: dict[str, Any], key: str, where: str, at: Path = ()) -> 
     if value is None:
         return None
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        texts = value.replace(",", " ").split() if isinstance(value, str) else ["..."]
+        texts = ["..."]
+        if isinstance(value, str):
+            texts = value.replace(",", " ").split() if masked(value) == value else [value]
         raise _wrong_type(f"{where}{key}", "an array of strings", (*at, key), f"write {key} = [{_quoted(texts)}]")
     return value
 
@@ -330,10 +341,10 @@ def _get_tables(table: dict[str, Any], key: str, where: str, at: Path = ()) -> l
         if meant:
             path, remedy = (meant[0],), f"write [[registry]] in place of [[{meant[0]}]]"
     elif isinstance(value, list) and all(isinstance(item, str) for item in value):
-        tables = ", ".join(f'{{location = "{item}"}}' for item in value)
+        tables = ", ".join(f'{{location = "{_without_user(item)}"}}' for item in value)
         remedy = f"write {key} = [{tables}]"
     elif isinstance(value, str):
-        remedy = f'write {key} = [{{location = "{value}"}}]'
+        remedy = f'write {key} = [{{location = "{_without_user(value)}"}}]'
     raise _wrong_type(f"{where}{key}", expected, path, remedy)
 
 
@@ -435,7 +446,7 @@ def _check(document: dict[str, Any], path: str, drop_in: bool) -> _File:
         file.tables.setdefault(table.prefix, _row(table, path))
     if file.short_name_mode not in ("", *_SHORT_NAME_MODES):
         raise _Refused(
-            f"short-name-mode is {file.short_name_mode!r}, not enforcing, permissive or disabled",
+            f"short-name-mode is {masked(file.short_name_mode)!r}, not enforcing, permissive or disabled",
             "short-name-mode",
             ("short-name-mode",),
             f'write short-name-mode = "{_nearest(file.short_name_mode, _SHORT_NAME_MODES)}"',
@@ -443,9 +454,9 @@ def _check(document: dict[str, Any], path: str, drop_in: bool) -> _File:
     for prefix in sorted(file.tables):
         if prefix.startswith("*.") and not _WILDCARD_FORBIDDEN.isdisjoint(prefix):
             at = next(table.path for table in tables if table.prefix == prefix)
-            host = prefix.partition("/")[0].partition(":")[0].rpartition("@")[2]
+            host = prefix.rpartition("@")[2].partition("/")[0].partition(":")[0]
             raise _Refused(
-                f"the wildcard prefix {prefix!r} must be a host without /, @ and :",
+                f"the wildcard prefix {masked(prefix)!r} must be a host without /, @ and :",
                 "wildcard-prefix",
                 (*at, "prefix"),
                 f'write prefix = "*.{host.removeprefix("*.") or "HOST"}"',
@@ -479,7 +490,7 @@ def _get_aliases(top: dict[str, Any]) -> dict[str, str] | None:
         return None
     for name, target in aliases.items():
         if not isinstance(target, str):
-            raise _wrong_type(f"aliases.{name}", "a string", ("aliases", native.fold(name)))
+            raise _wrong_type(f"aliases.{masked(name)}", "a string", ("aliases", native.fold(name)))
     return aliases
 
 
@@ -501,7 +512,7 @@ def _rewritten_v1(v1: dict[str, list[str] | None]) -> str:
     """What says the same in version 2."""
     found = [f"unqualified-search-registries = [{_quoted(v1['search'])}] above every table"] if v1["search"] else []
     for part, key in (("insecure", "insecure"), ("block", "blocked")):
-        found += [f'[[registry]] with location = "{name}" and {key} = true' for name in v1[part] or ()]
+        found += [f'[[registry]] with location = "{_without_user(name)}" and {key} = true' for name in v1[part] or ()]
     return f"write {', '.join(found)} in place of it" if found else "remove it"
 
 
@@ -536,9 +547,8 @@ def _trim(text: str, where: str, path: Path, plain_http: str = "") -> str:
         meant = f'"{corrected(trimmed) or _LOCATION}"'
         # A list is told by the entry.
         remedy = f"write {path[-1]} = {meant}" if path[-1] in ("location", "prefix") else f"write {meant}"
-        shown = text.partition("://")[0] + "://***@" + text.rpartition("@")[2] if "@" in text else text
         raise _Refused(
-            f"{where}: {shown!r} must be a host, with port and path where needed, without a scheme",
+            f"{where}: {masked(text)!r} must be a host, with port and path where needed, without a scheme",
             "scheme-in-location",
             path,
             remedy + (plain_http if trimmed.startswith("http://") else ""),
@@ -575,12 +585,10 @@ def _check_table(table: _Table) -> None:
         table.prefix = table.location
     else:
         table.prefix = _trim(table.prefix, f"{where}: prefix", (*at, "prefix"))
-        if not table.location and not table.prefix.startswith("*."):
-            message = (
-                f"{where} (prefix {table.prefix!r}) has no location, which only a prefix that starts with *. may omit"
-            )
-            raise _missing_location(message, "location-unset", at, table.given)
-    where = f"{where} (prefix {table.prefix!r})"
+    where = f"{where} (prefix {masked(table.prefix)!r})"
+    if not table.location and not table.prefix.startswith("*."):
+        message = f"{where} has no location, which only a prefix that starts with *. may omit"
+        raise _missing_location(message, "location-unset", at, table.given)
     table.where = where
     if table.pull_from_mirror:
         raise _Refused(
@@ -606,7 +614,7 @@ def _check_table(table: _Table) -> None:
             )
         if mirror.pull_from_mirror not in _PULL_FROM_MIRROR:
             raise _Refused(
-                f"{place}: pull-from-mirror is {mirror.pull_from_mirror!r}, not all, digest-only or tag-only",
+                f"{place}: pull-from-mirror is {masked(mirror.pull_from_mirror)!r}, not all, digest-only or tag-only",
                 "pull-from-mirror-value",
                 (*path, "pull-from-mirror"),
                 f'write pull-from-mirror = "{_nearest(mirror.pull_from_mirror, _PULL_FROM_MIRROR)}"',
@@ -627,7 +635,8 @@ def _check_conflicts(tables: list[_Table]) -> None:
             for key in ("insecure", "blocked"):
                 if getattr(first, key) != getattr(other, key):
                     raise _Refused(
-                        f"{first.where} and {other.where} share the location {location!r} and disagree on {key}",
+                        f"{first.where} and {other.where} share the location {masked(location)!r} and disagree "
+                        f"on {key}",
                         f"conflicting-{key}",
                         other.path,
                         f"remove one of the two tables, or write the same {key} in both",
@@ -642,7 +651,7 @@ def _check_search_registry(host: str) -> str:
         from .registriestext import corrected
 
         raise _Refused(
-            f"unqualified-search-registries: {host!r} is no registry host, with port where needed",
+            f"unqualified-search-registries: {masked(host)!r} is no registry host, with port where needed",
             "unqualified-search",
             path,
             f'write "{corrected(host).partition("/")[0] or "HOST[:PORT]"}"' if trimmed else 'remove ""',
@@ -657,13 +666,13 @@ def _check_alias(name: str, target: str) -> str:
         left = reference.parse_literal(name)
         if left.tag or left.digest or reference.is_registry_host(left.domain):
             remedy = "remove it: an alias is for a name without registry, tag and digest"
-            raise _Refused(f"aliases: {name!r} is no short name", "alias", path, remedy)
+            raise _Refused(f"aliases: {masked(name)!r} is no short name", "alias", path, remedy)
         if not target:
             return ""
         right = reference.parse_literal(target)
         if right.tag or right.digest or not reference.is_registry_host(right.domain):
             remedy = "write its target as HOST[:PORT]/PATH, without tag and digest"
-            raise _Refused(f"aliases: {target!r} is no repository with its registry", "alias", path, remedy)
+            raise _Refused(f"aliases: {masked(target)!r} is no repository with its registry", "alias", path, remedy)
         return reference.parse(target).name
     except ReferenceSyntaxError as error:
         remedy = "write its target as HOST[:PORT]/PATH, without tag and digest"

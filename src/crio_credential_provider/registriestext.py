@@ -9,6 +9,7 @@ Loaded by faults and by tools alone; refuses nothing (``registriesfile``).
 from __future__ import annotations
 
 from . import reference
+from .errors import masked
 from .native import fold
 from .record import Record
 from .reference import ReferenceSyntaxError
@@ -32,6 +33,8 @@ _LOCATION_ALIKE = ("url", "uri", "host", "hostname", "server", "endpoint", "addr
 _FOREIGN = ("plugins", "host", "server", "registry-mirrors", "insecure-registries", "configs")
 """Keys of containerd's and Docker's files."""
 _ALIKE = 0.75
+_DEEPEST = 5
+"""Keys and positions of the longest path that is asked for: a key of a mirror of a table."""
 _HUB = ("index.docker.io", "registry-1.docker.io", "hub.docker.com", "registry.hub.docker.com")
 _QUOTES = "\u201c\u201d\u201e\u2018\u2019\"'`"
 
@@ -39,8 +42,12 @@ _QUOTES = "\u201c\u201d\u201e\u2018\u2019\"'`"
 def corrected(location: str) -> str:
     """The location that was most likely meant: host, port and path alone; "" where that cannot be told."""
     scheme, separator, rest = location.strip().partition("://")
-    host, _, path = (rest if separator else scheme).strip("/").partition("/")
-    host = host.rpartition("@")[2].strip()
+    rest = (rest if separator else scheme).strip("/")
+    if masked(rest).startswith("***@"):
+        # A user and a password, which may have a slash; none of it may be taken for a path.
+        rest = rest.rpartition("@")[2]
+    host, _, path = rest.partition("/")
+    host = host.strip()
     # A label stands for the wildcard's star.
     wildcard = host.startswith("*.")
     host = host.replace("*", "a", 1) if wildcard else host
@@ -218,19 +225,30 @@ class Written:
 
     def __init__(self, file: str, document: dict[str, Any], text: str) -> None:
         self.file = file
-        self._lines = find_lines(text)
+        self._lines: dict[Path, int] = {}
+        for path, line in find_lines(text).items():
+            for length in range(1, min(len(path), _DEEPEST) + 1):
+                self._lines.setdefault(path[:length], line)
         self._top = {fold(key): value for key, value in document.items()}
         tables = self._top.get("registry")
         self._tables = [_folded(table) for table in tables] if isinstance(tables, list) else []
+        # A search for each of thousands of tables would take minutes.
+        self._numbers: dict[str, int] = {}
+        self._locations: dict[tuple[str, str], Path] = {}
+        for number, table in enumerate(self._tables):
+            prefix = _prefix(table)
+            if self._numbers.setdefault(prefix, number) == number:
+                self._note_locations(prefix, table, ("registry", number))
+
+    def _note_locations(self, prefix: str, table: dict[str, Any], at: Path) -> None:
+        mirrors = table.get("mirror")
+        for number, mirror in enumerate(mirrors if isinstance(mirrors, list) else ()):
+            location = str(_folded(mirror).get("location", "")).rstrip("/")
+            self._locations.setdefault((prefix, location), (*at, "mirror", number, "location"))
 
     def line(self, path: Path) -> int:
         """The line of something, else of the first that is in it, else of what is around it."""
-        for length in range(len(path), 0, -1):
-            left = path[:length]
-            found = next((line for at, line in self._lines.items() if at[:length] == left), 0)
-            if found:
-                return found
-        return 0
+        return next((line for n in range(len(path), 0, -1) if (line := self._lines.get(path[:n]))), 0)
 
     def place(self, path: Path) -> str:
         """FILE:LINE, or the file."""
@@ -239,17 +257,12 @@ class Written:
 
     def table(self, prefix: str) -> Path:
         """The table of a prefix; of several the first counts. () for none."""
-        return next((("registry", n) for n, table in enumerate(self._tables) if _prefix(table) == prefix), ())
+        return ("registry", self._numbers[prefix]) if prefix in self._numbers else ()
 
     def location(self, prefix: str, location: str) -> Path:
         """The location of a table or of one of its mirrors."""
         found = self.table(prefix)
-        table = self._tables[int(found[1])] if found else {}
-        mirrors = table.get("mirror")
-        for number, mirror in enumerate(mirrors if isinstance(mirrors, list) else ()):
-            if str(_folded(mirror).get("location", "")).rstrip("/") == location:
-                return (*found, "mirror", number, "location")
-        return (*found, "location") if found else ()
+        return self._locations.get((prefix, location), (*found, "location") if found else ())
 
     def ignored(self) -> Iterator[Ignored]:
         """What CRI-O takes no notice of, in the order of the file as far as lines are known."""
@@ -286,8 +299,8 @@ class Written:
                     "[[registry]]",
                     self.line(at),
                     here,
-                    f"it is the second for {prefix!r}: the one at {earlier} counts, and of this one nothing, not even "
-                    "its mirrors",
+                    f"it is the second for {masked(prefix)!r}: the one at {earlier} counts, and of this one nothing, "
+                    "not even its mirrors",
                     f"move what is missing there from {here} to {earlier}, and remove the second [[registry]]",
                 )
 
@@ -297,11 +310,11 @@ class Written:
                 path = (*at, key)
                 text, remedy = self._why(key, at, known, whose, _is_table(table[key]))
                 yield Ignored(
-                    key,
+                    masked(key),
                     self.line(path),
                     self.place(path),
                     text,
-                    remedy or f"remove {key} from {self.place(path)}",
+                    remedy or f"remove {masked(key)} from {self.place(path)}",
                     bool(remedy),
                 )
 
@@ -309,7 +322,7 @@ class Written:
         """Why a key does not count, and what to do where something is meant by it."""
         here, header = self.place((*at, key)), self.place(at)
         if at and key in _TOP:
-            first = self.place(next((path for path in self._lines if path[0] == "registry"), ()))
+            first = self.place(("registry",))
             text = f"it stands below the header at {header}, and so is a key {whose}, which has none of that name"
             return text, f"move {key} from {here} above the first table, {first}"
         if at and key in _REGISTRY:

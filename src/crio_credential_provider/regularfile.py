@@ -1,4 +1,4 @@
-"""Reads a file of the node with a bound. Nothing but a regular file: a FIFO would block until somebody writes to it.
+"""Reads a file of the node with a bound: a regular one, or /dev/null for none. A FIFO would block until somebody writes.
 
 >>> read("/etc/hostname", 64)
 b'worker-1\\n'
@@ -18,8 +18,9 @@ def read(path: str, limit: int) -> bytes:
         OSError: it cannot be read, or is not a regular file (EINVAL).
     """
     with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
-        mode = os.fstat(file.fileno()).st_mode
-        if not stat.S_ISREG(mode):
-            code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
-            raise OSError(code, os.strerror(code) if code == errno.EISDIR else "not a regular file", path)
+        status = os.fstat(file.fileno())
+        if stat.S_ISDIR(status.st_mode):
+            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        if not stat.S_ISREG(status.st_mode) and status.st_rdev != os.stat(os.devnull).st_rdev:
+            raise OSError(errno.EINVAL, "not a regular file", path)
         return file.read(limit)

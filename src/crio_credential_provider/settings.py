@@ -11,7 +11,7 @@ are for.
 from __future__ import annotations
 
 from . import reference
-from .errors import UsageError
+from .errors import UsageError, masked
 from .record import Record
 
 TYPE_CHECKING = False
@@ -362,7 +362,7 @@ def _value(flag: Flag, origin: str, text: str) -> Any:
     try:
         return flag.parse(text)
     except ValueError as error:
-        raise UsageError(f"{origin}: {text!r} is not {error}") from None
+        raise UsageError(f"{origin}: {masked(text)!r} is not {error}") from None
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, list[tuple[str, str]]]:
@@ -387,7 +387,7 @@ def _from_arguments(arguments: Sequence[str]) -> dict[str, list[tuple[str, str]]
         if flag is None or not argument.startswith("--"):
             what = "flag" if argument.startswith("-") else "argument"
             word = argument.partition("=")[0]
-            raise UsageError(f"unknown {what} {word!r}", "--help lists the flags and commands", unknown=word)
+            raise UsageError(f"unknown {what} {masked(word)!r}", "--help lists the flags and commands", unknown=word)
         if not flag.metavar:
             text = text if equals else "true"
         elif not equals:

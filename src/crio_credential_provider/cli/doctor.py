@@ -18,7 +18,20 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
-from .output import OK, UNWELL, Parser, add_output, make_parser, printable, serve, there, why_not, write, write_json
+from .output import (
+    OK,
+    UNWELL,
+    Parser,
+    add_output,
+    make_parser,
+    printable,
+    printable_lines,
+    serve,
+    there,
+    why_not,
+    write,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -151,7 +164,8 @@ def _as_text(report: Report) -> list[RenderableType]:
         parts += ["", Text(f"The corrected file {printable(report.corrected.file)}", "bold")]
         parts += [_indented(f"assumed: {text}") for text in report.corrected.assumed]
         parts += [_indented(text) for text in report.corrected.changes if text.startswith(_TAKEN_OUT)]
-        parts += ["", Text(printable(report.corrected.content.rstrip("\n").replace("\r\n", "\n")), no_wrap=True)]
+        content = printable_lines(report.corrected.content.rstrip("\n").replace("\r\n", "\n"))
+        parts += ["", Text(content, no_wrap=True, overflow="ignore")]
     elif report.uncorrected:
         parts += ["", Text(f"There is no corrected file: {printable(report.uncorrected)}")]
     if report.not_examined:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from .. import explanation, registriesfile, settings
-from ..errors import RequestError
+from ..errors import RequestError, masked
 from ..explanation import UNKNOWN, UNWELL, WELL, Explanation, OtherKey, Source, Table, Tables, named_key, shown_key
 from . import output, pull
 from .output import (
@@ -90,7 +90,7 @@ def _tell(given: argparse.Namespace) -> int:
         write_json({"assumed": assumed or None, **as_json(explained)})
     else:
         if assumed:
-            write_line(f"{sentence(_one_line(assumed))}\n")
+            write_line(f"{sentence(printable(assumed))}\n")
         _write_text(explained)
     if explained.verdict.status == UNKNOWN and explained.error is not None:
         complain("explain", str(explained.error))
@@ -201,8 +201,8 @@ def _registries_json(tables: Tables) -> dict[str, Any]:
         "match": match
         and {
             **_table_json(match.table),
-            "location": match.registry.location,
-            "mirrors": [mirror.location for mirror in match.registry.mirrors],
+            "location": masked(match.registry.location),
+            "mirrors": [masked(mirror.location) for mirror in match.registry.mirrors],
             "replaces": [_table_json(table) for table in match.replaces],
         },
         "others": [{**_table_json(other.table), "why": other.why} for other in tables.others],
@@ -225,7 +225,7 @@ def _plugin_json(explained: Explanation) -> dict[str, Any]:
 
 
 def _table_json(table: Table) -> dict[str, Any]:
-    return {"prefix": table.prefix, "file": table.file, "line": table.line or None}
+    return {"prefix": masked(table.prefix), "file": table.file, "line": table.line or None}
 
 
 def _source_json(source: Source) -> dict[str, Any]:
@@ -237,7 +237,7 @@ def _source_json(source: Source) -> dict[str, Any]:
     }
     return {
         "name": place.name,
-        "location": place.location,
+        "location": masked(place.location),
         "primary": place.primary,
         "insecure": place.insecure,
         "blocked": place.blocked,
@@ -276,19 +276,14 @@ def _write_text(explained: Explanation) -> None:
     from rich.text import Text
 
     def body(lines: Iterable[Line]) -> RenderableType:
-        return Group(*(Padding(Text(_one_line(text), overflow="fold"), (0, 0, 0, indent)) for indent, text in lines))
+        return Group(*(Padding(Text(printable(text), overflow="fold"), (0, 0, 0, indent)) for indent, text in lines))
 
     verdict = explained.verdict
-    write(
-        Text(
-            _one_line(verdict.text if verdict.text.endswith("?") else f"{verdict.text.rstrip('.')}."),
-            style=_STYLES[verdict.status],
-            overflow="fold",
-        )
-    )
+    text = verdict.text if verdict.text.endswith("?") else f"{verdict.text.rstrip('.')}."
+    write(Text(printable(text), style=_STYLES[verdict.status], overflow="fold"))
     if verdict.remedy:
         # Not broken into lines: it may hold a command to be copied.
-        write_line(f"To do: {_one_line(verdict.remedy)}")
+        write_line(f"To do: {printable(verdict.remedy)}")
     grid = Grid.grid(padding=(0, 2, 0, 0))
     grid.add_column(no_wrap=True, style="bold")
     grid.add_column(overflow="fold")
@@ -297,11 +292,6 @@ def _write_text(explained: Explanation) -> None:
             grid.add_row(heading, body(lines))
     if grid.row_count:
         write(Text(""), grid)
-
-
-def _one_line(text: str) -> str:
-    """The text with line breaks escaped as well: a key must not write lines of its own."""
-    return printable(text).replace("\n", "\\n")
 
 
 def _sections(explained: Explanation) -> Iterable[tuple[str, list[Line]]]:
@@ -355,10 +345,13 @@ def _table(explained: Explanation) -> list[Line]:
     if explained.resolution is None or explained.resolution.config is None:
         return []
     match = explained.tables.match
-    lines = [(0, f"{match.table.prefix}, {_place(match.table)}" if match else "none matches")]
+    lines = [(0, f"{masked(match.table.prefix)}, {_place(match.table)}" if match else "none matches")]
     if match is not None:
         lines += [(2, f"replaces the whole table of the same prefix in {_place(table)}") for table in match.replaces]
-    lines += [(2, f"not {other.table.prefix}, {_place(other.table)}: {other.why}") for other in explained.tables.others]
+    lines += [
+        (2, f"not {masked(other.table.prefix)}, {_place(other.table)}: {other.why}")
+        for other in explained.tables.others
+    ]
     if explained.tables.others_left:
         more = "more " if explained.tables.others or match else ""
         tables = "table does" if explained.tables.others_left == 1 else "tables do"

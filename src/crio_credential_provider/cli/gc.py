@@ -244,7 +244,8 @@ def _as_text(
         return OK
     _say(f"{'Would remove' if dry else 'Going to remove'} {_count(len(doomed))}:")
     for file in doomed:
-        _say(f"  {file.path}\n    {_age(file.age)} old: {file.why}")
+        _say(f"  {file.path}")
+        _say(f"    {_age(file.age)} old: {file.why}")
     if dry:
         return OK
     left = [(file, reason) for file in doomed if (reason := file.remove())]

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from .. import reference, registries, settings
-from ..errors import ConfigError, ProviderError, UsageError
+from ..errors import ConfigError, ProviderError, UsageError, masked
 from ..manifests import layout, matchimages, merge, nodefiles, objects, providerconfig
 from ..manifests.matchimages import Derived
 from ..manifests.nodefiles import DISTRIBUTIONS, Node, NodeFile
@@ -214,7 +214,7 @@ def _check(given: argparse.Namespace) -> None:
         raise UsageError(f"--audience: {given.audience!r} is not a text without blanks")
     for text in given.match_image or ():
         if dead := matchimages.why_dead(text):
-            raise UsageError(f"--match-image: {text!r} matches no image: {dead}")
+            raise UsageError(f"--match-image: {masked(text)!r} matches no image: {dead}")
     _check_combinations(given)
 
 

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ..errors import ProviderError, UsageError, shown
+from ..errors import ProviderError, UsageError, masked, shown
 from ..help import did_you_mean
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Parser(argparse.ArgumentParser):
         except argparse.ArgumentError as error:
             raise UsageError(self._told(error)) from None
         if left:
-            raise UsageError(f"unknown argument {left[0]!r}", "--help lists the arguments")
+            raise UsageError(f"unknown argument {masked(left[0])!r}", "--help lists the arguments")
         return given
 
     def _check_flags(self, arguments: Sequence[str]) -> None:
@@ -108,7 +108,7 @@ class Parser(argparse.ArgumentParser):
         if action.choices is None or value in action.choices:
             return
         meant = did_you_mean(str(value), map(str, action.choices))
-        message = f"{value!r} is not one of {', '.join(map(str, action.choices))}"
+        message = f"{masked(str(value))!r} is not one of {', '.join(map(str, action.choices))}"
         raise argparse.ArgumentError(action, f"{message}; {meant}" if meant else message)
 
     def error(self, message: str) -> NoReturn:
@@ -278,5 +278,11 @@ def sentence(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """The text with control characters escaped: a name must not move the cursor of whoever reads it."""
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in shown(text))
+    """The text with control characters escaped, line breaks as well: a name must not move the cursor of whoever reads
+    it, nor write lines of its own."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown(text))
+
+
+def printable_lines(text: str) -> str:
+    """The same for a text of several lines of our own."""
+    return "\n".join(map(printable, text.split("\n")))

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from .. import provider
+from ..dockerconfig import shown_key
 from ..errors import ProviderError
 from ..provider import Resolution
 from ..reference import Reference
@@ -40,7 +41,6 @@ from .records import (
     is_short_name,
     named_key,
     own_hosts,
-    shown_key,
 )
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ import re
 from difflib import SequenceMatcher
 
 from .. import dockerconfig, keyring
+from ..errors import SCHEMES
 
 _HUB = ("docker.io", "index.docker.io", "registry-1.docker.io", "hub.docker.com", "registry.hub.docker.com")
 _ALIKE = 0.85
@@ -69,7 +70,7 @@ def _why_path(its: str, path: str) -> str:
         return "it names a tag or digest, and repositories are looked up without"
     if its.startswith(f"{path}/"):
         return f"it is for what lies below {path}"
-    return f"{path} does not begin with {its}"
+    return f"{path} does not begin with {dockerconfig.shown_path(its)}"
 
 
 def why_key(key: str, repository: str, image_host: str) -> Near | None:
@@ -96,9 +97,17 @@ def why_key(key: str, repository: str, image_host: str) -> Near | None:
         return _why_glob(its_host, its_path, host, path)
     if its_host.partition(":")[0] == host.partition(":")[0]:
         return 2, f"{PORT_COUNTS}: write {host}"
-    if SequenceMatcher(None, its_host, host).ratio() >= _ALIKE:
-        return 4, f"{its_host} is spelled like {host}, but not the same: write {host}"
+    if _is_alike(its_host, host):
+        return 4, f"{dockerconfig.shown_key(its_host)} is spelled like {host}, but not the same: write {host}"
     return None
+
+
+def _is_alike(one: str, other: str) -> bool:
+    """Whether two hosts share most letters; the cheap bounds first, since a secret may hold thousands of keys."""
+    if len(one) > dockerconfig.LONGEST:
+        return False
+    matcher = SequenceMatcher(None, one, other)
+    return all(share() >= _ALIKE for share in (matcher.real_quick_ratio, matcher.quick_ratio, matcher.ratio))
 
 
 def _bare(key: str) -> str:
@@ -121,7 +130,8 @@ def _covering(host: str, its: str, path: str) -> str:
 def _why_spelling(key: str, its_host: str, host: str) -> str:
     """What keeps a key from naming the host that it means."""
     if "://" in key and not key.startswith(("http://", "https://")):
-        return f"a key has no {key.strip().partition('://')[0]}://"
+        scheme = key.strip().partition("://")[0]
+        return f"a key has no {scheme}://" if scheme.lower() in SCHEMES else "a key has no scheme"
     if its_host.lower() == host.lower():
         return "hosts are compared letter by letter"
     return "it has blanks around it" if key != key.strip() else "it has a slash too many"
@@ -138,7 +148,7 @@ def _why_key_path(key: str, host: str, its: str, path: str) -> str:
     if key.partition("/")[0].rpartition("@")[0] or ("://" in key and "@" in key):
         return f"a key names no user: {meant}"
     if its.partition("/")[0] in ("v1", "v2") and not path.startswith(its.strip("/") + "/"):
-        return f"without https:// its {its.strip('/')} is taken for the path of a repository: write {host}"
+        return f"without https:// its {its.partition('/')[0]} is taken for the path of a repository: write {host}"
     if "*" in its:
         return f"{_NO_GLOB}: {meant}"
     if key.endswith("/"):

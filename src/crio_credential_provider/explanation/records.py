@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from .. import reference
+from ..dockerconfig import shown_key
 from ..errors import ProviderError
 from ..provider import Resolution
 from ..reference import Reference
@@ -222,15 +223,7 @@ def is_short_name(typed: str) -> bool:
     return not slash or not reference.is_registry_host(first)
 
 
-def shown_key(key: str) -> str:
-    """A key of a docker config without the user and password that somebody may have put into it."""
-    scheme, separator, rest = key.rpartition("://")
-    host, slash, path = rest.partition("/")
-    user, at, host = host.rpartition("@")
-    return f"{scheme}{separator}{'***' if user else ''}{at}{host}{slash}{path}"
-
-
 def named_key(key: str) -> str:
-    """The same within a sentence, in which blanks around it would not be seen."""
+    """A key as it is shown, within a sentence, in which blanks around it would not be seen."""
     shown = shown_key(key)
     return repr(shown) if shown != shown.strip() or not shown else shown

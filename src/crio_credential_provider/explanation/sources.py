@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Iterator
 
 from .. import keyring, provider, reference, registries
+from ..dockerconfig import shown_key
 from ..errors import ConfigError, ProviderError
 from ..keyring import Candidate, Choice, Selection
 from ..provider import Resolution
@@ -214,9 +215,9 @@ def _why_lost(choice: Choice, other: Candidate) -> str:
     order = ("a key as it stands", "one written as a URL or by another name of the host", "a glob")
     its, taken = (_kind(key, choice.source.name) for key in (other.key, choice.key))
     if its == taken == 0:
-        return f"it is less specific than {choice.key}"
+        return f"it is less specific than {shown_key(choice.key)}"
     if its == taken:
-        return f"{order[its]}: {choice.key} fits better, or is of an earlier secret"
+        return f"{order[its]}: {shown_key(choice.key)} fits better, or is of an earlier secret"
     return f"{order[its]} counts after {order[taken]}"
 
 

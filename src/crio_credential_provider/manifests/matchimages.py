@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from .. import reference, registries, registriestext
+from ..errors import masked
 from ..registries import Configuration, Registry
 
 DOCKER_HUB = "docker.io"
@@ -171,7 +172,7 @@ def _why_no_host(host: str) -> str:
         if not label:
             return "its host has an empty label"
         if not _is_glob(label) and not reference.is_domain(label):
-            return f"{label!r} is no part of a host name"
+            return f"{masked(label)!r} is no part of a host name"
     return ""
 
 
@@ -194,16 +195,36 @@ def match_images(config: Configuration, mirror_registries: Sequence[str] = ()) -
             continue
         reason = _why_left_out(config, table, mirror_registries)
         if reason:
-            left_out.append((table.prefix, reason))
+            left_out.append((masked(table.prefix), reason))
             continue
         wanted.setdefault(table.prefix, []).append(f"{table.prefix} in {table.file}")
         limits += _limits(table.prefix)
     for reason in _short_names(config, wanted):
         wanted.setdefault(DOCKER_HUB, []).append(reason)
-    patterns = [p for p in wanted if not any(q != p and covers(q, p) for q in wanted)]
+    patterns = _uncovered(wanted)
     patterns.sort(key=lambda pattern: (split(pattern).labels != ("docker", "io"), pattern))
     reasons = tuple(", ".join(wanted[pattern]) for pattern in patterns)
     return Derived(tuple(patterns), reasons, tuple(limits), tuple(left_out))
+
+
+def _uncovered(patterns: Iterable[str]) -> list[str]:
+    """The patterns that no other one ``covers``, without holding each against each: there may be thousands."""
+    cut = {pattern: split(pattern) for pattern in patterns}
+    paths: dict[tuple[str, tuple[str, ...]], dict[int, set[str]]] = {}
+    for one in cut.values():
+        paths.setdefault((one.port, one.labels), {}).setdefault(len(one.path), set()).add(one.path)
+    # A wildcard of registries.conf has its * at the beginning, unless somebody erred.
+    odd = [pattern for pattern, one in cut.items() if "*" in one.labels[1:]]
+
+    def is_covered(pattern: str) -> bool:
+        labels, port, path = cut[pattern]
+        for wide in {labels, ("*", *labels[1:])}:
+            for length, found in paths.get((port, wide), {}).items():
+                if path[:length] in found and (wide, length) != (labels, len(path)):
+                    return True
+        return any(other != pattern and covers(other, pattern) for other in odd)
+
+    return [pattern for pattern in cut if not is_covered(pattern)]
 
 
 def _table(config: Configuration, prefix: str) -> Registry:
@@ -222,7 +243,7 @@ def _why_left_out(config: Configuration, table: Registry, mirror_registries: Seq
         return f"no image has such a name: {dead}"
     used = registries.find_registry(config, table.prefix)
     if used is not None and used.prefix != table.prefix and not table.prefix.startswith("*."):
-        return f"CRI-O uses the table {used.prefix} for all such images"
+        return f"CRI-O uses the table {masked(used.prefix)} for all such images"
     places = [place for place in _places(table) if not _is_blocked(config, place)]
     if not places:
         return "all its mirrors and other locations are blocked"

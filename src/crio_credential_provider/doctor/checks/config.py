@@ -6,7 +6,7 @@ import difflib
 import re
 
 from ... import endpoint, settings
-from ...errors import ConfigError
+from ...errors import ConfigError, masked
 from ...manifests import matchimages
 from ...manifests.providerconfig import FIRST
 from ...registries import Configuration
@@ -195,7 +195,7 @@ def _doubtful_arguments(node: Node, entry: Provider) -> Results:
         leads = any(_lies_along(place, location) for location in mirror_locations(node))
         if not leads and not any(matchimages.overlap(text, place) for text, _ in entry.patterns):
             origin = next((at_ for text, at_ in entry.arguments if place in text), entry.origin("args"))
-            mirrors = ", ".join(sorted(set(mirror_locations(node)))[:3]) or "none"
+            mirrors = ", ".join(sorted({masked(place) for place in mirror_locations(node)})[:3]) or "none"
             evidence = at(origin, f"--mirror-registry {place}: no mirror lies at or below it (mirrors: {mirrors})")
             yield find("mirror-registry-unmatched", evidence, remedy="name the mirror, or remove the argument")
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import shlex
 from typing import NamedTuple
 
 from ... import reference, registries, registriesfile, registriestext
+from ...errors import masked
 from ...registryclient import CONNECT, DNS, TLS, Verdict
 from ..commandline import Origin
 from ..finding import Examined, Results, Unexamined, at, find
-from ..located import toml_line, toml_value_line
+from ..located import toml_line
 from ..node import Node
 from .config import is_swapped
 from .runtime import is_same
@@ -46,6 +48,12 @@ class Mirror(NamedTuple):
         return "_" in self.host and reference.is_path(self.location)
 
 
+@functools.lru_cache(maxsize=64)
+def _written(file: str, text: str) -> registriestext.Written:
+    """A file as it is written, parsed once."""
+    return registriesfile.written(file, text.encode())
+
+
 def find_mirrors(node: Node) -> list[Mirror]:
     """Mirrors and other locations of all tables that are not blocked, each place once for what fails of it."""
     config = node.registries.config
@@ -57,8 +65,8 @@ def find_mirrors(node: Node) -> list[Mirror]:
         if location and location != prefix:
             places.append((location, insecure, "registry"))
         for place, bare, table in places:
-            text = node.registries.texts.get(file, "")
-            line = toml_line(text, table, "location", place) or toml_value_line(text, "location", place)
+            text = _written(file, node.registries.texts.get(file, ""))
+            line = text.line(text.location(prefix, place))
             mirror = Mirror(place, bare, prefix, table == "registry", Origin(file, line))
             found.setdefault((place, bare, _failing(mirror)), mirror)
     return list(found.values())
@@ -127,7 +135,7 @@ def _is_the_plugins_alone(node: Node) -> bool:
 
 def _check_ignored(file: str, text: str) -> Results:
     """What CRI-O reads past in a file that it takes."""
-    for ignored in registriesfile.written(file, text.encode()).ignored():
+    for ignored in _written(file, text).ignored():
         evidence = at(file, f"{ignored.key}: {ignored.text}", ignored.line)
         remedy = f"{ignored.remedy}; then: systemctl reload crio"
         if ignored.key == registriestext.NO_IMAGE:
@@ -144,7 +152,7 @@ def check_locations(node: Node) -> Results:
     """Mirrors that CRI-O cannot ask, or will not."""
     blocked: dict[str, list[Mirror]] = {}
     for mirror in find_mirrors(node):
-        evidence = at(mirror.origin, f"location = {mirror.location!r} (prefix {mirror.prefix})")
+        evidence = at(mirror.origin, f"location = {masked(mirror.location)!r} (prefix {masked(mirror.prefix)})")
         failing = _failing(mirror)
         if mirror.is_path:
             if not mirror.primary:
@@ -169,10 +177,12 @@ def check_locations(node: Node) -> Results:
     for mirrors in blocked.values():
         blocker = _blocker(node, mirrors[0])
         assert blocker is not None
-        text = node.registries.texts.get(blocker.file, "")
-        line = toml_value_line(text, "location", blocker.location) or toml_value_line(text, "prefix", blocker.prefix)
-        evidence = at(blocker.file, f"blocked = true for {blocker.prefix}", _setting_line(text, line, "blocked"))
-        mine = (at(mirror.origin, f"{mirror.location}, a mirror of {mirror.prefix}") for mirror in mirrors)
+        text = _written(blocker.file, node.registries.texts.get(blocker.file, ""))
+        line = text.line((*text.table(blocker.prefix), "blocked"))
+        evidence = at(blocker.file, f"blocked = true for {masked(blocker.prefix)}", line)
+        mine = (
+            at(mirror.origin, f"{masked(mirror.location)}, a mirror of {masked(mirror.prefix)}") for mirror in mirrors
+        )
         yield find("mirror-blocked", evidence, *mine, remedy="remove the block, or the mirror")
 
 
@@ -203,7 +213,7 @@ def _makes(location: str, rest: str) -> bool:
 
 def _unusable(mirror: Mirror, failing: str) -> Results:
     """A location of which no reference can be made: for all images, or for those that lie right below the prefix."""
-    text = f"location = {mirror.location!r} (prefix {mirror.prefix})"
+    text = f"location = {masked(mirror.location)!r} (prefix {masked(mirror.prefix)})"
     if failing == _ALL:
         remedy = f"in {mirror.origin} {registriestext.location_for(mirror.location, '/team/image')}"
         yield find("mirror-location-unusable", at(mirror.origin, text), remedy=f"{remedy}; then: systemctl reload crio")
@@ -235,10 +245,15 @@ def check_insecure(node: Node) -> Results:
     """Mirrors that are talked to without verified TLS by configuration."""
     for mirror in find_mirrors(node):
         if mirror.insecure and not _is_loopback(mirror.host):
-            text = node.registries.texts.get(mirror.origin.file, "")
-            line = _setting_line(text, mirror.origin.line, "insecure")
-            evidence = at(mirror.origin.file, f"insecure = true for {mirror.location} (prefix {mirror.prefix})", line)
-            remedy = f"put its CA at /etc/containers/certs.d/{mirror.host}/ca.crt, and remove insecure = true"
+            text = _written(mirror.origin.file, node.registries.texts.get(mirror.origin.file, ""))
+            line = text.line((*text.location(mirror.prefix, mirror.location)[:-1], "insecure"))
+            evidence = at(
+                mirror.origin.file,
+                f"insecure = true for {masked(mirror.location)} (prefix {masked(mirror.prefix)})",
+                line,
+            )
+            host = registriestext.corrected(mirror.location).partition("/")[0] or "HOST"
+            remedy = f"put its CA at /etc/containers/certs.d/{host}/ca.crt, and remove insecure = true"
             yield find("mirror-without-tls", evidence, remedy=remedy)
 
 
@@ -249,18 +264,6 @@ def _is_loopback(host: str) -> bool:
         return name == "localhost" or ipaddress.ip_address(name.strip("[]")).is_loopback
     except ValueError:
         return False
-
-
-def _setting_line(text: str, near: int, key: str) -> int:
-    """The line of a key in the table of a location, else that of the location."""
-    lines = text.splitlines()
-    for step in (1, -1):
-        number = near
-        while 0 < number <= len(lines) and not (number != near and lines[number - 1].lstrip().startswith("[")):
-            if lines[number - 1].lstrip().lower().startswith(key):
-                return number
-            number += step
-    return near
 
 
 def asked_mirrors(node: Node) -> list[Mirror]:
