@@ -34,6 +34,7 @@ from .output import (
     complain,
     make_parser,
     printable,
+    printable_lines,
     sentence,
     serve,
     write,
@@ -537,6 +538,9 @@ def _write_text(report: Report) -> None:
     def text(words: str, style: str = "") -> Text:
         return Text(printable(words), style=style, overflow="fold")
 
+    def lines(words: str, style: str = "") -> Text:
+        return Text(printable_lines(words), style=style, overflow="fold")
+
     parts: list[RenderableType] = [text(sentence(report.assumed)), ""] if report.assumed else []
     parts.append(text(sentence(report.text), _STYLES[report.succeeds]))
     if report.remedy:
@@ -549,10 +553,10 @@ def _write_text(report: Report) -> None:
     details.add_column(overflow="fold")
     for number, found in enumerate(report.checked, 1):
         style = "green" if found.outcome == registryclient.OK else "" if found.verdict is None else "red"
-        name, credential = text(found.source.source.name), text(_shown_credential(found))
-        table.add_row(str(number), name, credential, text(_shown(found), style))
-        if lines := [text(sentence(line)) for line in _details(found, report.remedy)]:
-            details.add_row(str(number), Group(*lines))
+        name, credential = text(found.source.source.name), lines(_shown_credential(found))
+        table.add_row(str(number), name, credential, lines(_shown(found), style))
+        if told := [text(sentence(line)) for line in _details(found, report.remedy)]:
+            details.add_row(str(number), Group(*told))
     parts += [Text(""), table] if report.checked else []
     parts += [Text(""), details] if details.row_count else []
     notes = list(report.notes)
