@@ -43,9 +43,11 @@ def corrected(location: str) -> str:
     """The location that was most likely meant: host, port and path alone; "" where that cannot be told."""
     scheme, separator, rest = location.strip().partition("://")
     rest = (rest if separator else scheme).strip("/")
-    if masked(rest).startswith("***@"):
-        # A user and a password, which may have a slash; none of it may be taken for a path.
-        rest = rest.rpartition("@")[2]
+    name, _, digest = rest.rpartition("@")
+    if digest.partition(":")[0] in ("sha256", "sha512"):
+        rest = name
+    # Before another @ is a user and a password, which may have a slash; none of it may be taken for a path.
+    rest = rest.rpartition("@")[2]
     host, _, path = rest.partition("/")
     host = host.strip()
     # A label stands for the wildcard's star.
@@ -160,7 +162,8 @@ def why_no_image(prefix: str) -> tuple[str, str]:
         )
     if path.lower() != path:
         return "the path of an image is in lower case", meant
-    return f"no image's name has {(host if not reference.is_domain(host) else path)!r} in it", meant
+    wrong = masked(prefix) if "@" in prefix else host if not reference.is_domain(host) else path
+    return f"no image's name has {wrong!r} in it", meant
 
 
 def _is_normal(text: str) -> bool:
@@ -290,7 +293,7 @@ class Written:
                     NO_IMAGE,
                     self.line((*at, key)),
                     here,
-                    f"no image matches {prefix!r}: {why}",
+                    f"no image matches {masked(prefix)!r}: {why}",
                     f"in {here} write {form}",
                 )
             if first.setdefault(prefix, number) != number:

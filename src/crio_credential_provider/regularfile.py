@@ -1,4 +1,4 @@
-"""Reads a file of the node with a bound: a regular one, or /dev/null for none. A FIFO would block until somebody writes.
+"""Reads a file of the node with a bound: a regular one, or /dev/null. A FIFO would block until somebody writes.
 
 >>> read("/etc/hostname", 64)
 b'worker-1\\n'

@@ -9,6 +9,7 @@ from collections.abc import Container, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from .. import authfile, credentialprovider, registries
+from ..dockerconfig import shown_key
 from ..errors import ProviderError
 from ..keyring import oddities
 from ..provider import Resolution
@@ -279,7 +280,8 @@ def _mended_key(source: Source, match: Match | None) -> str:
     meant = nearest.why.rpartition(": write ")[2]
     remedy = f"in secret {nearest.secret} write the key {meant} in place of {named_key(nearest.key)}; or "
     its_host, location = split_key(nearest.key)[0], source.source.location
-    if near.PORT_COUNTS in nearest.why and "*" not in its_host and location.startswith(source.host):
+    is_told = "*" not in its_host and shown_key(its_host) == its_host
+    if near.PORT_COUNTS in nearest.why and is_told and location.startswith(source.host):
         right = f'location = "{its_host}{location[len(source.host) :]}"'
         remedy += f"if that is the mirror's port, in {tables.place(match, location)} write {right}; or "
     return remedy

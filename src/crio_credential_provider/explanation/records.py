@@ -226,4 +226,6 @@ def is_short_name(typed: str) -> bool:
 def named_key(key: str) -> str:
     """A key as it is shown, within a sentence, in which blanks around it would not be seen."""
     shown = shown_key(key)
-    return repr(shown) if shown != shown.strip() or not shown else shown
+    if key != key.strip() and shown == key.strip():
+        return repr(key)
+    return shown or repr(shown)
