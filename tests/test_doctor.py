@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from crio_credential_provider.doctor import Given, examine
 from crio_credential_provider.doctor.catalogue import AREAS, CATALOGUE, SEVERITIES
 from crio_credential_provider.doctor.checks.cluster import check_audience, check_node_rights, check_reachable
 from crio_credential_provider.doctor.checks.config import bare_pattern
+from crio_credential_provider.doctor.checks.runtime import _why_unwritable
 from crio_credential_provider.doctor.cluster import Answers, Located, find_accounts
 from crio_credential_provider.doctor.finding import Finding
 from crio_credential_provider.doctor.node import gather
@@ -449,6 +451,16 @@ def test_an_argument_that_is_taken_out_is_told(tmp_path: Path) -> None:
     assert "   args: removed get-credentials, which the plugin refuses" in done.stdout
 
 
+def test_a_password_among_the_arguments_is_not_told(tmp_path: Path) -> None:
+    for args in ("--password=CANARY", "--token, CANARY", "--mirror-registry=https://u:CANARY@h.example/x"):
+        write(tmp_path, "/c.yaml", ENTRY.replace("    defaultCache", f"    args: [{args}]\n    defaultCache"))
+        write(tmp_path, "/r.conf", MIRROR)
+        for output in ("text", "json"):
+            files = ("--config", str(tmp_path / "c.yaml"), "--registries-conf", str(tmp_path / "r.conf"))
+            done = run(*files, "--output", output)
+            assert done.returncode == 3 and "CANARY" not in done.stdout + done.stderr, done.stdout
+
+
 # -- the kubeconfig, and what is not YAML ------------------------------------------------------------------------------
 
 KUBECONFIG = (
@@ -508,3 +520,18 @@ def test_an_entry_in_a_second_document_is_told(tmp_path: Path) -> None:
     (told,) = (finding for finding in found if finding.code == "provider-missing")
     assert "a second YAML document begins here" in told.evidence[0].text
     assert told.evidence[0].line == first.count("\n") + 3
+
+
+@pytest.mark.parametrize(("blocks", "inodes", "what"), [(0, 9, "space"), (9, 0, "inodes"), (9, 9, "")])
+def test_an_auth_directory_on_a_full_file_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blocks: int, inodes: int, what: str
+) -> None:
+    (tmp_path / "etc/crio/auth").mkdir(parents=True)
+    write(tmp_path, "/proc/self/mountinfo", "")
+    write(tmp_path, "/proc/1/mountinfo", "")
+    full = SimpleNamespace(f_bfree=blocks, f_files=99, f_ffree=inodes)
+    monkeypatch.setattr(os, "statvfs", lambda path: full)
+    node = gather(Given(root=str(tmp_path)))
+    node = node._replace(given=node.given._replace(live=True))
+    found = _why_unwritable(node, "/etc/crio/auth")
+    assert (found[0].text if found else "") == (f"its file system has no {what} left" if what else "")

@@ -6,6 +6,7 @@ at the pull (docs/contracts.md, 2).
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -74,9 +75,12 @@ def write(directory: str, name: str, content: bytes) -> str:
                     os.unlink(temporary)
                 raise
     except OSError as error:
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise AuthFileError(
             f"cannot write the auth file {path}: {error.strerror}",
-            "CRI-O's namespaced_auth_dir must be a directory that root can write to; --auth-dir names another",
+            f"df {directory} and df -i {directory} tell what is full"
+            if is_full
+            else "CRI-O's namespaced_auth_dir must be a directory that root can write to; --auth-dir names another",
         ) from None
     return path
 

@@ -466,7 +466,7 @@ _AUTH_DIR = {
         "the plugin cannot write to the auth directory",
         _PLUGIN_FAILS,
         "The plugin makes the directory where it is missing. It cannot where a file or a link that leads nowhere has "
-        "its name, or where the file system is read-only.",
+        "its name, or where the file system is read-only or full.",
         _PLUGIN_SIGNS,
         "Make it a directory of root's with the mode 0700, on a file system that can be written to.",
     ),

@@ -16,7 +16,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 from .. import settings
-from ..errors import ConfigError, UsageError
+from ..errors import ConfigError, UsageError, masked
 from ..settings import ENVIRONMENT_PREFIX, FLAGS, FLAGS_BY_NAME
 from . import matchimages
 
@@ -298,16 +298,19 @@ def _args(had: Any, wanted: Wanted, changes: list[str]) -> list[str]:
             name, meant = _meant(words)
             if meant and name not in new:
                 made += meant
-                changes.append(
-                    f"args: {' '.join(words)} became {' '.join(meant)}, since the plugin refuses it: {fault}"
-                )
+                was = masked(" ".join(words))
+                changes.append(f"args: {was} became {' '.join(meant)}, since the plugin refuses it: {fault}")
             elif name in _WHERE and name not in new:
                 raise UsageError(
-                    f"args: {' '.join(words)} is refused by the plugin: {fault}",
+                    f"args: {masked(' '.join(words))} is refused by the plugin: {fault}",
                     "correct it first: without it credentials would come from or go to another place",
                 )
+            elif changes and changes[-1].startswith("args: removed -") and not words[0].startswith("-"):
+                # Most likely its value: of a flag that is none, nobody knows what it says.
+                changes[-1] += "; with what follows it"
             else:
-                changes.append(f"args: removed {' '.join(words)}, which the plugin refuses: {fault}")
+                shown = masked(" ".join(words)) if flag else words[0].partition("=")[0]
+                changes.append(f"args: removed {shown}, which the plugin refuses: {fault}")
         else:
             made += words
     for flag, words in new.items():

@@ -201,9 +201,22 @@ def _why_unwritable(node: Node, directory: str) -> tuple[Evidence, str] | None:
     except (OSError, Unreadable):
         return None
     if mount is None or "ro" not in mount.options:
-        return None
+        return _why_full(node, place)
     evidence = at(place, f"it lies on {mount.kind}, mounted read-only at {mount.point}")
     return evidence, f"as root:\nmount -o remount,rw {shlex.quote(mount.point)}\nand in its unit or /etc/fstab"
+
+
+def _why_full(node: Node, place: str) -> tuple[Evidence, str] | None:
+    try:
+        system = os.statvfs(node.tree.real(place))
+    except OSError:
+        return None
+    # As root may use them; a file system without a number of inodes has 0 of 0.
+    full = "space" if not system.f_bfree else "inodes" if system.f_files and not system.f_ffree else ""
+    if not full or not node.given.live:
+        return None
+    flag = "-i " if full == "inodes" else ""
+    return at(place, f"its file system has no {full} left"), f"find what fills it:\ndf {flag}{shlex.quote(place)}"
 
 
 def _defaults(node: Node) -> Settings:
