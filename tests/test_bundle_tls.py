@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import subprocess
 import time
 from collections.abc import Iterator
@@ -48,6 +49,8 @@ REFUSED = [
     ("P-256", "-tls1_3 -ciphersuites TLS_AES_128_CCM_SHA256"),
     ("RSA 2048", "-tls1_1 -cipher ALL:@SECLEVEL=0"),
 ]
+# Debian's Python has OpenSSL's default suites, others have a shorter list of their own.
+SUITES = {suite["name"] for suite in ssl.create_default_context().get_ciphers()}
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +121,7 @@ def test_the_same_handshakes(
             complaint(make_node(program), url, tmp_path / "certificate.pem", alpha) for program in (str(plugin), entry)
         )
     assert bundled == public
-    assert (SHAKEN_HANDS in bundled) is ((key, flags) in TAKEN), bundled
+    assert (SHAKEN_HANDS in bundled) is ((key, flags) in TAKEN or flags.rpartition(" ")[2] in SUITES), bundled
 
 
 def test_a_chain_below_any_key(make_node: NodeMaker, plugin: Path, entry: str, alpha: str, tmp_path: Path) -> None:

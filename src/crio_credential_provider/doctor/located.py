@@ -212,14 +212,3 @@ def toml_value_line(text: str, key: str, value: str) -> int:
     name, wanted = re.escape(key), re.escape(value)
     setting = re.compile(rf"""(?:^|[\s{{,])["']?{name}["']?\s*=\s*(["']){wanted}/*\1""", re.IGNORECASE)
     return next((number for number, line in enumerate(text.splitlines(), 1) if setting.search(line)), 0)
-
-
-def toml_header_line(text: str, table: str, number: int) -> int:
-    """The line of the table's header that comes as ``number``, from 1; 0 where there are fewer."""
-    for at, line in enumerate(text.splitlines(), 1):
-        header = _HEADER.match(line)
-        if header and header[2].strip() == table:
-            number -= 1
-            if not number:
-                return at
-    return 0
