@@ -119,7 +119,8 @@ def test_ten_times_as_much_takes_at_most_ten_times_as_long(
     for size in (20, 200):
         lay_out(tmp_path, conf(size), keys(size))
         counts.append(lines_run(work, tmp_path))
-    assert counts[1] <= 10 * counts[0], f"{counts[1] / counts[0]:.1f} times as many lines"
+    # A tenth more for what is sorted, and for longer numbers: a square would be a hundred times.
+    assert counts[1] <= 11 * counts[0], f"{counts[1] / counts[0]:.1f} times as many lines"
 
 
 def test_a_long_key_is_not_told_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
