@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import ssl
+import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -485,6 +486,8 @@ COMMANDS: dict[str, tuple[tuple[str, ...], int, str]] = {
 def test_every_command_runs_on_an_image_of_a_node(
     kind: str, command: str, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    if PROGRAM and command == "explain-asks":
+        pytest.skip("the names lead somewhere on the laid node alone")
     image, mirror = IMAGES[kind]
     config = json.dumps({"auths": {mirror: {"username": "team-alpha", "password": "p"}}})
     objects: list[Object] = [
@@ -513,7 +516,11 @@ def test_every_command_runs_on_an_image_of_a_node(
     arguments, status, says = COMMANDS[command]
     with world.node(load_variant(kind) if kind == "rke2" else load_node(kind), tmp_path) as laid:
         given = {"root": str(laid.root), "image": image, "mirror": mirror, "objects": str(file)}
-        ended = cli.run([argument.format(**given) for argument in arguments])
-        told = capsys.readouterr()
-        text = " ".join(f"{told.out}{told.err}".split())
+        words = [argument.format(**given) for argument in arguments]
+        if PROGRAM:
+            done = subprocess.run([PROGRAM, *words], capture_output=True, text=True, check=False)
+            ended, told = done.returncode, f"{done.stdout}{done.stderr}"
+        else:
+            ended, told = cli.run(words), "".join(capsys.readouterr())
+        text = " ".join(told.split())
     assert (ended, says.format(**given) in text) == (status, True), text

@@ -131,7 +131,8 @@ def _run_flags(arguments: list[str]) -> int:
     # Whatever else the interpreter would print of an exception may quote anything.
     sys.unraisablehook = lambda _: None
     sys.excepthook = lambda _kind, error, _trace: journal.complain(plugin.internal_error(error))
-    return plugin.run(arguments, os.environ)
+    # Nothing is buffered: the answer goes to the descriptor, and what failed of it is told.
+    os._exit(plugin.run(arguments, os.environ))
 
 
 if __name__ == "__main__":
