@@ -499,6 +499,10 @@ def test_twice_is_once_and_others_stay(text: str, minor: int, given_args: tuple[
     except UsageError:
         # What is left of the arguments cannot be used together.
         return
+    except ConfigError:
+        # Ours and another's entry share a list by an anchor: left to a person.
+        assert "&" in text
+        return
     before, after = parsed(text), parsed(result.text)
     assert others(after) == others(before)
     assert [p["name"] for p in after["providers"]][: len(before["providers"])] == [
