@@ -6,17 +6,15 @@ Files and secrets are other people's: a thousand tables or keys must not keep a 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import pytest
 
 from crio_credential_provider.cli import doctor, explain
 from crio_credential_provider.manifests.matchimages import match_images
 from crio_credential_provider.registries import loads
+from growth import lines_run
 
 HUB = '[[registry]]\nlocation = "docker.io"\n[[registry.mirror]]\nlocation = "mirror.corp.example:5000/hub"\n'
 
@@ -54,23 +52,6 @@ def examined(root: Path) -> None:
 def derived(root: Path) -> None:
     conf = root / "etc/containers/registries.conf"
     assert match_images(loads([(str(conf), conf.read_bytes())], str(conf))).patterns
-
-
-def lines_run(work: Callable[[Path], None], root: Path) -> int:
-    count = 0
-
-    def trace(frame: FrameType, event: str, argument: Any) -> Any:
-        nonlocal count
-        count += event == "line"
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        work(root)
-    finally:
-        sys.settrace(before)
-    return count
 
 
 CASES: dict[str, tuple[Callable[[Path], None], Callable[[int], str], Callable[[int], list[str]]]] = {
@@ -118,7 +99,7 @@ def test_ten_times_as_much_takes_at_most_ten_times_as_long(
     counts = []
     for size in (20, 200):
         lay_out(tmp_path, conf(size), keys(size))
-        counts.append(lines_run(work, tmp_path))
+        counts.append(lines_run(lambda: work(tmp_path)))
     # A tenth more for what is sorted, and for longer numbers: a square would be a hundred times.
     assert counts[1] <= 11 * counts[0], f"{counts[1] / counts[0]:.1f} times as many lines"
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import pytest
 
@@ -15,6 +13,7 @@ from crio_credential_provider import parsecache, provider, reference, registries
 from crio_credential_provider.errors import ConfigError
 from crio_credential_provider.parsecache import ParseCache
 from crio_credential_provider.registries import Configuration, SearchPath
+from growth import lines_run
 
 REFUSED = "CRI-O refuses this configuration as well, and with it every pull on this node"
 
@@ -354,29 +353,18 @@ def conf_of(tables: int) -> str:
     )
 
 
-def lines_run(tables: int) -> int:
+def lines_for(tables: int) -> int:
     """Lines of Python that are run from the files' bytes to the pull sources of one image."""
     conf, image = conf_of(tables), reference.parse(f"r{tables - 1:04}.example/team/app")
-    count = 0
-
-    def trace(frame: FrameType, event: str, argument: Any) -> Any:
-        nonlocal count
-        count += event == "line"
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        found, _ = provider.find_sources(loads(conf), image)
-    finally:
-        sys.settrace(before)
+    found: list[registries.PullSource] = []
+    count = lines_run(lambda: found.extend(provider.find_sources(loads(conf), image)[0]))
     assert len(found) == 6
     return count
 
 
 def test_the_work_grows_with_the_number_of_tables_and_no_faster() -> None:
-    lines_run(1)  # what is imported and compiled once
-    few, many = lines_run(50), lines_run(1000)
+    lines_for(1)  # what is imported and compiled once
+    few, many = lines_for(50), lines_for(1000)
     assert many <= 20 * few, f"{few} lines for 50 tables, {many} for 1000: {many / few:.1f} times as many"
 
 
@@ -386,18 +374,5 @@ def test_a_look_up_does_not_grow_with_the_number_of_tables() -> None:
     counts = []
     for tables in (10, 1000):
         config = loads("".join(f'[[registry]]\nprefix = "x{n}.example"\nlocation = "a.corp"\n' for n in range(tables)))
-        count = 0
-
-        def trace(frame: FrameType, event: str, argument: Any) -> Any:
-            nonlocal count
-            count += event == "line"
-            return trace
-
-        before = sys.gettrace()
-        sys.settrace(trace)
-        try:
-            registries.repository_sources(config, image)
-        finally:
-            sys.settrace(before)
-        counts.append(count)
+        counts.append(lines_run(functools.partial(registries.repository_sources, config, image)))
     assert counts[0] == counts[1]

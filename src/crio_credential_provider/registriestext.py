@@ -57,7 +57,7 @@ def corrected(location: str) -> str:
     if parts and parts[-1] in ("v1", "v2"):
         parts.pop()
     if parts:
-        parts[-1] = parts[-1].partition("@")[0].partition(":")[0]
+        parts[-1] = parts[-1].partition(":")[0]
     if host in _HUB:
         host = "docker.io"
     if not reference.is_registry_host(host):
