@@ -10,9 +10,9 @@ are for.
 
 from __future__ import annotations
 
-from . import reference
 from .errors import UsageError, masked
-from .record import Record
+from .images import reference
+from .platform.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@
             print(step.number, step.title, step.failure or "ok")
 
 A step tells by adding paragraphs, facts and texts, in the order in which a person reads them; it checks what it tells,
-and the first check that fails ends the story there. Knows nothing of terminals and formats (``cli.demo``).
+and the first check that fails ends the story there. Knows nothing of terminals and formats (`commands.demo`).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from .crio import AUTH_DIR, Pull
-from .registry import Pulled
-from .stage import IMAGE, MIRRORED, REGISTRIES_CONF, Asked, Stage, Team
+from ..testbed.crio import AUTH_DIR, Pull
+from ..testbed.registry import Pulled
+from ..testbed.stage import IMAGE, MIRRORED, REGISTRIES_CONF, Asked, Stage, Team
 
 REQUESTED = "docker.io/library/nginx"
 """`IMAGE` as the kubelet normalises it."""

@@ -13,15 +13,18 @@ import re
 import time
 from typing import Any, NamedTuple
 
-from .. import endpoint, provider, reference, serviceaccount, settings
-from ..apiserver import ApiServer
-from ..endpoint import ClientCertificate, Endpoint
+from .. import settings
 from ..errors import ClusterError, ConfigError, ProviderError, RequestError
+from ..images import reference
+from ..kubernetes import endpoint, serviceaccount
+from ..kubernetes.apiserver import ApiServer
+from ..kubernetes.endpoint import ClientCertificate, Endpoint
+from ..node.commandline import Origin
+from ..node.facts import Node
+from ..node.kubelet import Version, as_mapping, parse_version
+from ..node.tree import Unreadable
+from ..pull import decision
 from ..settings import NAMESPACE, POD, SERVICE_ACCOUNT, Settings
-from .commandline import Origin
-from .kubelet import Version, as_mapping, parse_version
-from .node import Node
-from .tree import Unreadable
 
 MOST_ACCOUNTS = 10
 """Service accounts for which a token is asked."""
@@ -486,11 +489,11 @@ def _has_mirror(node: Node, text: str) -> bool:
     try:
         image = reference.parse(text)
         image = reference.Reference(image.domain, image.path)
-        sources, _ = provider.find_sources(node.registries.config, image)
+        sources, _ = decision.find_sources(node.registries.config, image)
     except (ProviderError, reference.ReferenceSyntaxError):
         return False
     chosen = node.settings
-    return any(not source.short_name and provider.is_wanted(source, image, chosen) for source in sources)
+    return any(not source.short_name and decision.is_wanted(source, image, chosen) for source in sources)
 
 
 def _token(api: ApiServer, account: Account, audience: str) -> str:

@@ -9,10 +9,10 @@ from ..errors import ProviderError
 from ..manifests import matchimages
 from ..manifests.merge import merge
 from ..manifests.providerconfig import FIRST, Wanted
-from .located import loads_yaml
-from .node import Node
-from .providerconfig import NAME, dotted, is_name
-from .tree import Unreadable
+from ..node.facts import Node
+from ..node.located import loads_yaml
+from ..node.providerconfig import NAME, dotted, is_name
+from ..node.tree import Unreadable
 
 CORRECTED = "see the corrected file"
 """How a remedy refers to it."""

@@ -7,8 +7,11 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from ..errors import ProviderError, UsageError
+from ..node.facts import Given, Node, gather, with_content
+from ..node.kubelet import parse_version
+from ..node.tree import Unreadable
 from ..registryclient import Verdict, probe_registry
-from . import cluster, node
+from . import cluster
 from .catalogue import CATALOGUE, SEVERITIES
 from .checks import CHECKS
 from .checks import cluster as cluster_checks
@@ -17,9 +20,6 @@ from .checks.registries import MOST_PROBED, asked_mirrors, check_mirrors
 from .cluster import Answers
 from .correction import CORRECTED, Corrected, correct, without_reference
 from .finding import Examined, Finding, Result, Unexamined
-from .kubelet import parse_version
-from .node import Given, Node
-from .tree import Unreadable
 
 _PROBE_DEADLINE = 5.0
 """Seconds for a mirror to answer."""
@@ -59,7 +59,7 @@ def examine(given: Given) -> Report:
     Raises:
         UsageError: a file that is to be examined alone cannot be read.
     """
-    facts = node.gather(given)
+    facts = gather(given)
     _check_given(facts)
     results: list[Result] = []
     own, token_file = cluster.own_audiences(facts)
@@ -171,7 +171,7 @@ def _report(facts: Node, answers: Answers | None, results: list[Result], audienc
 def _what_stays(facts: Node, corrected: Corrected) -> str:
     """Why a corrected file would not do, "" where it would: it is examined like any other."""
     try:
-        after = node.with_content(facts, corrected.file, corrected.content)
+        after = with_content(facts, corrected.file, corrected.content)
     except Unreadable as error:
         return str(error)
     results = (*check_config(after), *check_entry(after), *check_match_images(after))

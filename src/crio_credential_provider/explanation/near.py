@@ -12,8 +12,9 @@ from __future__ import annotations
 import re
 from difflib import SequenceMatcher
 
-from .. import dockerconfig, keyring
 from ..errors import SCHEMES
+from ..images import dockerconfig
+from ..pull import keyring
 
 _HUB = ("docker.io", "index.docker.io", "registry-1.docker.io", "hub.docker.com", "registry.hub.docker.com")
 _ALIKE = 0.85

@@ -8,11 +8,13 @@ import shlex
 from collections.abc import Container, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from .. import authfile, credentialprovider, registries
-from ..dockerconfig import shown_key
 from ..errors import ProviderError
-from ..keyring import oddities
-from ..provider import Resolution
+from ..images.dockerconfig import shown_key
+from ..kubernetes import credentialprovider
+from ..pull import authfile
+from ..pull.decision import Resolution
+from ..pull.keyring import oddities
+from ..runtimes.crio import registries
 from ..settings import POD, SERVICE_ACCOUNT, Settings
 from . import near, tables, unusable
 from .near import split_key
@@ -36,7 +38,7 @@ from .records import (
 from .unusable import Unusable
 
 if TYPE_CHECKING:
-    from ..credentialprovider import Request
+    from ..kubernetes.credentialprovider import Request
 
 
 def auth_file(resolution: Resolution, settings: Settings) -> AuthFile | None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from .. import reference
-from ..dockerconfig import shown_key
 from ..errors import ProviderError
-from ..provider import Resolution
-from ..reference import Reference
-from ..registries import PullSource, Registry
+from ..images import reference
+from ..images.dockerconfig import shown_key
+from ..images.reference import Reference
+from ..pull.decision import Resolution
+from ..runtimes.crio.registries import PullSource, Registry
 from ..settings import Settings
 
 MOST_TOLD = 5

@@ -6,14 +6,16 @@ import errno
 import os
 from collections.abc import Iterable, Iterator
 
-from .. import keyring, provider, reference, registries
-from ..dockerconfig import shown_key
 from ..errors import ConfigError, ProviderError
-from ..keyring import Candidate, Choice, Selection
-from ..provider import Resolution
-from ..reference import Reference
-from ..registries import DIGEST, TAG, Configuration, PullSource
-from ..registriestext import Ignored
+from ..images import reference
+from ..images.dockerconfig import shown_key
+from ..images.reference import Reference
+from ..pull import decision, keyring
+from ..pull.decision import Resolution
+from ..pull.keyring import Candidate, Choice, Selection
+from ..runtimes.crio import registries
+from ..runtimes.crio.registries import DIGEST, TAG, Configuration, PullSource
+from ..runtimes.crio.registriestext import Ignored
 from ..settings import Settings
 from . import near
 from .records import (
@@ -86,7 +88,7 @@ def _why_not_asked(source: PullSource, image: Reference, typed: str) -> str:
 def notes_on_node(resolution: Resolution, settings: Settings) -> Iterator[str]:
     """What keeps the node's own auth file from being read, where the decision does not warn of it."""
     path = settings.global_auth_file
-    for warning in provider.global_config(path)[1] if resolution.config is not None else ():
+    for warning in decision.global_config(path)[1] if resolution.config is not None else ():
         if os.geteuid() and warning.endswith(os.strerror(errno.EACCES)):
             yield f"this user may not read {path}: the node's own credentials are not shown; {RUN_AS_ROOT}"
         elif resolution.selection is None:
@@ -149,13 +151,13 @@ class _Accounts:
         resolution = self._resolution
         readable = resolution.config is not None and registries.AUTH_FILE_HELPER in resolution.config.credential_helpers
         sources = resolution.sources if readable else ()
-        config, _ = provider.global_config(self._settings.global_auth_file)
+        config, _ = decision.global_config(self._settings.global_auth_file)
         return keyring.select(sources, (), config, lambda source: True)
 
     def of(self, source: PullSource, asked: bool | None, why_not: str) -> Source:
         """A source with its credential, or the reason why it has none."""
         resolution, settings, name = self._resolution, self._settings, source.name
-        wanted = provider.is_wanted(source, resolution.image, settings)
+        wanted = decision.is_wanted(source, resolution.image, settings)
         choice = next((choice for choice in self._selection.choices if choice.source.name == name), None)
         host = name.partition("/")[0]
         if choice is None:

@@ -7,10 +7,10 @@ import os
 from collections.abc import Iterable, Iterator
 from itertools import takewhile
 
-from .. import registries, registriesfile
 from ..errors import ConfigError
-from ..provider import Resolution
-from ..registriestext import Ignored, Written
+from ..pull.decision import Resolution
+from ..runtimes.crio import registries, registriesfile
+from ..runtimes.crio.registriestext import Ignored, Written
 from ..settings import Settings
 from . import near
 from .records import MOST_TOLD, WELL, File, Match, OtherTable, Source, Table, Tables, Verdict

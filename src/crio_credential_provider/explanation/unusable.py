@@ -10,17 +10,19 @@ import shlex
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .. import dockerconfig, provider, pullsecrets
-from ..dockerconfig import DockerConfig
 from ..errors import ClusterError, ConfigError
-from ..keyring import Keyring, credential_of
-from ..provider import Resolution
-from ..pullsecrets import DOCKER_CONFIG_JSON, PullSecret
+from ..images import dockerconfig
+from ..images.dockerconfig import DockerConfig
+from ..kubernetes import pullsecrets
+from ..kubernetes.pullsecrets import DOCKER_CONFIG_JSON, PullSecret
+from ..pull import decision
+from ..pull.decision import Resolution
+from ..pull.keyring import Keyring, credential_of
 from ..settings import NAMESPACE, Settings
 
 if TYPE_CHECKING:
-    from ..pullsecrets import Cluster
-    from ..serviceaccount import ServiceAccount
+    from ..kubernetes.pullsecrets import Cluster
+    from ..kubernetes.serviceaccount import ServiceAccount
 
 
 class Unusable(NamedTuple):
@@ -82,7 +84,7 @@ def find(seen: Seen, resolution: Resolution, token: str, settings: Settings) -> 
     skipped = {secret.secret: secret.reason for secret in resolution.skipped if secret not in selection.flawed}
     others: dict[str, str] = {}
     served = {choice.source.name for choice in selection.choices}
-    wanted = [source.name for source in resolution.sources if provider.is_wanted(source, resolution.image, settings)]
+    wanted = [source.name for source in resolution.sources if decision.is_wanted(source, resolution.image, settings)]
     if settings.secrets_from == NAMESPACE and served.isdisjoint(wanted):
         try:
             for item in pullsecrets.list_others(account, token, seen.connect()):

@@ -14,9 +14,10 @@ import fnmatch
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from .. import reference, registries, registriestext
 from ..errors import masked
-from ..registries import Configuration, Registry
+from ..images import reference
+from ..runtimes.crio import registries, registriestext
+from ..runtimes.crio.registries import Configuration, Registry
 
 DOCKER_HUB = "docker.io"
 """Where the kubelet takes a short name to lie."""

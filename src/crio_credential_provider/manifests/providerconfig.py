@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 
 from .. import settings
 from ..errors import ConfigError, UsageError, masked
+from ..node.kubelet import VERSION
+from ..node.providerconfig import argument_text
 from ..settings import ENVIRONMENT_PREFIX, FLAGS, FLAGS_BY_NAME
 from . import matchimages
 
@@ -45,10 +47,6 @@ TOKEN_KEYS = (
     "requiredServiceAccountAnnotationKeys",
     "optionalServiceAccountAnnotationKeys",
 )
-
-VERSION = r"v?([1-9])\.(\d{1,3})(?:\.(\d{1,3}))?(?![\w.])"
-"""Of Kubernetes or CRI-O. What a build without its tag calls itself (``v0.0.0-master+$Format:%H$``) is none, and a
-pre-release counts as what it leads to, as for the kubelet's feature gates (component-base/compatibility)."""
 
 _ZERO = re.compile(r"[+-]?0+(\.0*)?(ns|us|µs|ms|s|m|h)|0")
 
@@ -264,17 +262,6 @@ def split_args(args: Sequence[str]) -> list[tuple[str, list[str]]]:
             words.append(rest.pop())
         found.append((name if flag is not None else "", words))
     return found
-
-
-def argument_text(item: Any) -> str:
-    """What an entry of ``args`` that is no text in YAML was meant to be; "" where that cannot be told."""
-    if isinstance(item, bool):
-        return str(item).lower()
-    if isinstance(item, (str, int, float)):
-        return str(item)
-    (pair,) = item.items() if isinstance(item, dict) and len(item) == 1 else ((None, None),)
-    is_flag = isinstance(pair[0], str) and isinstance(pair[1], (str, int, float))
-    return f"{pair[0]}={argument_text(pair[1])}" if is_flag else ""
 
 
 def _args(had: Any, wanted: Wanted, changes: list[str]) -> list[str]:

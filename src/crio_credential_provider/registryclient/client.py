@@ -26,22 +26,12 @@ from .verdict import (
     UNAUTHORIZED,
     Fault,
 )
-from .wire import (
-    Answer,
-    Challenge,
-    Silent,
-    TooMuch,
-    Url,
-    challenges_of,
-    is_for_go_alone,
-    offered_schemes,
-    parse_url,
-)
+from .wire import Answer, Challenge, Silent, TooMuch, Url, challenges_of, is_for_go_alone, offered_schemes, parse_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ..dockerconfig import Credential
+    from ..images.dockerconfig import Credential
 
 MANIFEST_TYPES = (
     "application/vnd.oci.image.manifest.v1+json",

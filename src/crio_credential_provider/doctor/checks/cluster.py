@@ -6,6 +6,11 @@ import ipaddress
 import re
 
 from ...errors import ConfigError, ProviderError
+from ...node.commandline import Origin
+from ...node.facts import Node
+from ...node.kubelet import as_mapping, runtime_endpoint
+from ...node.located import Syntax, loads_yaml
+from ...node.tree import Unreadable
 from ...settings import NAMESPACE, POD
 from ..cluster import (
     AUDIENCE_VERB,
@@ -18,13 +23,8 @@ from ..cluster import (
     client_certificate_error,
     tls_error,
 )
-from ..commandline import Origin
 from ..correction import CORRECTED
 from ..finding import Evidence, Examined, Results, Unexamined, at, find, seen
-from ..kubelet import as_mapping, runtime_endpoint
-from ..located import Syntax, loads_yaml
-from ..node import Node
-from ..tree import Unreadable
 from .kubelet import is_other_runtime
 
 _SKEW_TOLD, _SKEW_BAD = 60.0, 300.0

@@ -5,18 +5,15 @@ from __future__ import annotations
 import difflib
 import re
 
-from ... import endpoint, settings
+from ... import settings
 from ...errors import ConfigError, masked
+from ...kubernetes import endpoint
 from ...manifests import matchimages
 from ...manifests.providerconfig import FIRST
-from ...registries import Configuration
-from ..catalogue import NOTE, WARNING
-from ..commandline import Origin
-from ..correction import CORRECTED, CURRENT
-from ..finding import Evidence, Examined, Results, Unexamined, at, find
-from ..located import toml_value_line
-from ..node import Node, variables
-from ..providerconfig import (
+from ...node.commandline import Origin
+from ...node.facts import Node, variables
+from ...node.located import toml_value_line
+from ...node.providerconfig import (
     CACHE_TYPE_SINCE,
     NAME,
     Provider,
@@ -26,6 +23,10 @@ from ..providerconfig import (
     is_nearly_ours,
     pattern_fault,
 )
+from ...runtimes.crio.registries import Configuration
+from ..catalogue import NOTE, WARNING
+from ..correction import CORRECTED, CURRENT
+from ..finding import Evidence, Examined, Results, Unexamined, at, find
 from .kubelet import restart
 
 _GLOBS = frozenset("*?[")

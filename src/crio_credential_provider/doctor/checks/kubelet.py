@@ -6,11 +6,11 @@ import posixpath
 import time
 
 from ...manifests.providerconfig import FEATURE_GATE
-from ..commandline import STARTED_GRAIN, Flag, last
+from ...node.commandline import STARTED_GRAIN, Flag, last
+from ...node.facts import Node
+from ...node.kubelet import BIN_DIR, LOOKED_FOR, PROVIDER_CONFIG, Kubelet, find_gate, find_slips, runtime_endpoint
 from ..correction import CURRENT
 from ..finding import Examined, Results, Unexamined, at, find, seen
-from ..kubelet import BIN_DIR, LOOKED_FOR, PROVIDER_CONFIG, Kubelet, find_gate, find_slips, runtime_endpoint
-from ..node import Node
 
 FIRST = (1, 33)
 """The first version whose kubelet hands over tokens."""

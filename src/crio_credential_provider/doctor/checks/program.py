@@ -6,10 +6,10 @@ import posixpath
 import shlex
 import stat
 
+from ...node.facts import Node
+from ...node.providerconfig import NAME, Provider, is_name, is_nearly_ours
+from ...node.tree import Unreadable
 from ..finding import Evidence, Examined, Results, Unexamined, at, find
-from ..node import Node
-from ..providerconfig import NAME, Provider, is_name, is_nearly_ours
-from ..tree import Unreadable
 from .runtime import mount_of
 
 _OTHERS_CAN_WRITE = stat.S_IWGRP | stat.S_IWOTH

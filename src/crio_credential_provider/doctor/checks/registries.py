@@ -7,13 +7,14 @@ import ipaddress
 import shlex
 from typing import NamedTuple
 
-from ... import reference, registries, registriesfile, registriestext
 from ...errors import masked
+from ...images import reference
+from ...node.commandline import Origin
+from ...node.facts import Node
+from ...node.located import toml_line
 from ...registryclient import CONNECT, DNS, TLS, Verdict
-from ..commandline import Origin
+from ...runtimes.crio import registries, registriesfile, registriestext
 from ..finding import Examined, Results, Unexamined, at, find
-from ..located import toml_line
-from ..node import Node
 from .config import is_swapped
 from .runtime import is_same
 

@@ -8,15 +8,17 @@ import shlex
 import stat
 from typing import NamedTuple
 
-from ... import dockerconfig, handoff, settings
+from ... import settings
 from ...errors import ConfigError
-from ...pullintents import PullIntents
+from ...images import dockerconfig
+from ...kubernetes.pullintents import PullIntents
+from ...node.commandline import Origin
+from ...node.crio import DEFAULT_AUTH_DIR, Crio
+from ...node.facts import Node
+from ...node.tree import Tree, Unreadable
+from ...pull import handoff
 from ...settings import Settings
-from ..commandline import Origin
-from ..crio import DEFAULT_AUTH_DIR, Crio
 from ..finding import Evidence, Examined, Results, Unexamined, at, find, seen
-from ..node import Node
-from ..tree import Tree, Unreadable
 
 FIRST_CRIO = (1, 34, 3)
 _MEMORY = ("tmpfs", "ramfs")
@@ -146,7 +148,7 @@ def _registries(node: Node, crio: Crio, chosen: Settings) -> Results:
 
 
 def _default(flag: str) -> str:
-    from ... import registries
+    from ...runtimes.crio import registries
 
     return registries.MAIN_FILE if flag == "--registries-conf" else registries.DROP_IN_DIRECTORY
 
