@@ -37,7 +37,7 @@ def main() -> NoReturn:
         # Not plugin.run's, which has a guard of its own.
         from .platform import journal
 
-        journal.complain(f"this installation is not complete; install it again: {error}")
+        journal.complain(f"this installation is incomplete; install it again: {error}")
         status = FAULT
     _say("")
     os._exit(status)
@@ -71,7 +71,7 @@ def _say(text: str) -> None:
     except OSError as error:
         from .platform import journal
 
-        journal.complain(f"standard output cannot be written to: {error.strerror}")
+        journal.complain(f"cannot write to standard output: {error.strerror}")
         os._exit(FAULT)
 
 

@@ -102,8 +102,8 @@ def test_an_output_that_takes_nothing_is_one_line(
     _, arguments = (LINES | DEMO)[line]
     done = shell(plugin, place, f'exec "$@" {redirection}', *arguments)
     command = f" {arguments[0]}" if arguments[0] in COMMANDS else " explain" if line == "help explain" else ""
-    hint = "; what was not told was not removed" if line in ("gc", "gc json") else ""
-    expected = f"{NAME}{command}: standard output cannot be written to: {reason}{hint}\n"
+    hint = "; only what was printed was removed" if line in ("gc", "gc json") else ""
+    expected = f"{NAME}{command}: cannot write to standard output: {reason}{hint}\n"
     assert (done.status, done.out, done.err) == (1, "", expected)
 
 
@@ -266,14 +266,14 @@ CRIO = ("etc/crio/crio.conf", "")
     [
         (
             (),
-            "This is no node that is known here: no kubelet and no CRI-O was found below {root}; taken instead: "
-            "{root}/etc/containers/registries.conf, and the flags given here, with the plugin's defaults.",
+            "This does not look like a node: no kubelet and no CRI-O was found below {root}; used "
+            "instead: {root}/etc/containers/registries.conf, and the flags given here and the plugin's defaults.",
         ),
         (
             (CRIO,),
-            "No kubelet was found below {root}; taken instead: the flags given here, with the plugin's defaults.",
+            "No kubelet was found below {root}; used instead: the flags given here and the plugin's defaults.",
         ),
-        ((KUBELET,), "No CRI-O was found below {root}; taken instead: {root}/etc/containers/registries.conf."),
+        ((KUBELET,), "No CRI-O was found below {root}; used instead: {root}/etc/containers/registries.conf."),
         ((KUBELET, CRIO), ""),
     ],
     ids=["neither", "no-kubelet", "no-CRI-O", "a-node"],
@@ -289,7 +289,7 @@ def test_what_stands_in_for_a_node_is_told_first(
     text = run(plugin, place, *arguments).out
     first = re.sub(r"\s+", "", text.partition("\n\n")[0]) if said else ""
     assert first == re.sub(r"\s+", "", expected)
-    assert ("taken instead" in " ".join(text.split())) == bool(said)
+    assert ("used instead" in " ".join(text.split())) == bool(said)
     report = json.loads(run(plugin, place, *arguments, "--output", "json").out)
     assert next(iter(report)) == "assumed"
     assert (report["assumed"] or "").lower().rstrip(".") == expected.lower().rstrip(".")
@@ -318,7 +318,7 @@ def test_what_stands_in_for_a_node_is_told_first(
         (
             "explain https://docker.io/Nginx:V1 -n a",
             "explain: IMAGE: the repository in 'https://docker.io/Nginx:V1' must be lower case; "
-            "the kubelet reports InvalidImageName for it; did you mean 'docker.io/nginx:V1'?",
+            "the kubelet rejects it as InvalidImageName; did you mean 'docker.io/nginx:V1'?",
         ),
         ("--xyzzy", "unknown flag '--xyzzy'; --help lists the flags and commands"),
         ("--version=1", "--version takes no value"),
@@ -329,7 +329,7 @@ def test_what_stands_in_for_a_node_is_told_first(
         ("h", "unknown command 'h'; --help lists the flags and commands"),
         ("explain --help=x", "explain: -h/--help takes no value"),
         ("https://u:CANARY@h", "unknown command 'https://***@h'; --help lists the flags and commands"),
-        ("--log-level debug explain", "unknown argument 'explain'; a command stands before all flags"),
+        ("--log-level debug explain", "unknown argument 'explain'; a command comes before all flags"),
         ("explain nginx --secrets-form pod", "explain: unknown flag '--secrets-form'; did you mean '--secrets-from'?"),
         ("explain nginx -ns team-alpha", "explain: unknown flag '-ns'; did you mean '-n'?"),
         ("explain -ns team-alpha nginx", "explain: unknown flag '-ns'; did you mean '-n'?"),
@@ -347,7 +347,7 @@ def test_what_stands_in_for_a_node_is_told_first(
         ("completion", "completion: SHELL is missing; --help has examples"),
         ("completion zhs", "completion: SHELL: 'zhs' is not one of bash, zsh; did you mean 'zsh'?"),
         ("demo --kep", "demo: unknown flag '--kep'; did you mean '--keep'?"),
-        ("demo --plugin secrets.json", "demo: --plugin: secrets.json: not a program that can be run"),
+        ("demo --plugin secrets.json", "demo: --plugin: secrets.json: not an executable file"),
         ("doctor --root node --config node", "doctor: --config: not allowed with argument --root"),
     ],
 )

@@ -97,7 +97,7 @@ def test_it_removes_what_nobody_comes_for_and_says_so(place: Place) -> None:
     assert done.lines == [
         "Going to remove 2 files:",
         f"  {stale}",
-        "    2h 1m old: the kubelet is not about to pull from this repository",
+        "    2h 1m old: the kubelet has no pull of this repository pending",
         f"  {temporary}",
         "    1m 30s old: left by a run of the plugin that was killed",
         "Removed 2 files.",
@@ -125,7 +125,7 @@ def test_a_node_without_intents_gives_an_hour(place: Place) -> None:
     old, young = place.put(STALE, HOUR + 65), place.put(OTHER, HOUR - 60)
     done = place.run()
     assert done.status == 0
-    assert "    1h 1m old: nobody took it, and this kubelet keeps no pull intents" in done.lines
+    assert "    1h 1m old: no pull took it, and this kubelet has no pull intents" in done.lines
     assert (old.exists(), young.exists()) == (False, True)
 
 
@@ -154,7 +154,7 @@ def test_a_file_at_which_a_run_is_at_work_is_left(place: Place) -> None:
     assert line.try_enter(STALE)
     done = place.run()
     assert (done.status, done.err) == (0, "")
-    assert done.lines[-2:] == ["Removed 1 file.", f"Left {stale}: a run is at work on it"]
+    assert done.lines[-2:] == ["Removed 1 file.", f"Skipped {stale}: in use by a run of the plugin"]
     assert (stale.exists(), other.exists()) == (True, False)
 
 
@@ -184,7 +184,7 @@ def test_in_use_takes_orphans_older_than_its_bound_alone(place: Place) -> None:
     assert done.lines == [
         "Going to remove 1 file:",
         f"  {old}",
-        "    1d 1h old: CRI-O took it for a pull that cannot be under way any more",
+        "    1d 1h old: CRI-O took it for a pull that cannot be running any more",
         "Removed 1 file.",
     ]
     assert not old.exists() and young.exists() and link.is_symlink()
@@ -256,7 +256,7 @@ def test_the_same_for_a_program(place: Place) -> None:
     told = done.json
     ages = {file["path"]: file.pop("ageSeconds") for file in told["files"]}
     assert [round(ages[str(path)] / 10) for path in (stale, held, orphan)] == [6, 12, 10800]
-    nobody = "the kubelet is not about to pull from this repository"
+    nobody = "the kubelet has no pull of this repository pending"
     assert told == {
         "authDir": str(place.auth),
         "hasPullIntents": True,
@@ -266,7 +266,7 @@ def test_the_same_for_a_program(place: Place) -> None:
         "files": [
             {"path": str(held), "why": nobody},
             {"path": str(stale), "why": nobody},
-            {"path": str(orphan), "why": "CRI-O took it for a pull that cannot be under way any more"},
+            {"path": str(orphan), "why": "CRI-O took it for a pull that cannot be running any more"},
         ],
         "removed": [str(stale), str(orphan)],
         "left": [{"path": str(held), "why": handoff.IN_TURN}],
@@ -358,7 +358,7 @@ def test_broken_intents_are_told(place: Place) -> None:
     assert len(place.run("--dry-run", "--output=json").json["problems"]) == 1
     old = place.put(STALE, HOUR + 65)
     done = place.run()
-    assert "    1h 1m old: nobody took it, and not all pull intents can be used" in done.lines
+    assert "    1h 1m old: no pull took it, and not all pull intents can be read" in done.lines
     assert not old.exists()
 
 
@@ -442,7 +442,7 @@ def test_the_lock_is_the_plugin_s(place: Place) -> None:
     elsewhere = place.node.root / "elsewhere"
     line = Line(str(elsewhere))
     assert line.try_enter(STALE)
-    assert "a run is at work on it" in place.run("--cache-dir", str(elsewhere)).out
+    assert "in use by a run of the plugin" in place.run("--cache-dir", str(elsewhere)).out
 
 
 def test_the_help_has_examples_and_says_what_in_use_risks(place: Place) -> None:

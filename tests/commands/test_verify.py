@@ -280,7 +280,7 @@ def test_the_next_place_serves(place: Place) -> None:
     assert done.status == 0
     assert list(done.outcomes.values()) == ["connect", "ok", "dns"]
     assert [source["needed"] for source in done.report["sources"]] == [True, True, False]
-    assert "after one place before it failed" in done.report["verdict"]["text"]
+    assert "after one source failed" in done.report["verdict"]["text"]
 
 
 def test_nothing_is_kept_or_written(place: Place) -> None:
@@ -531,10 +531,10 @@ TOLD: dict[str, tuple[int, str, tuple[str, ...]]] = {
     ),
     "a web page for a token": (
         3,
-        "The pull would fail. {name}: its token service gives no token",
+        "The pull would fail. {name}: its token service issues no token",
         ("{url}/token", "GitLab token_realm"),
     ),
-    "no realm": (3, "The pull would fail. {name}: it names no token service", ("Artifactory base URL",)),
+    "no realm": (3, "The pull would fail. {name}: it has no token service", ("Artifactory base URL",)),
     "a realm that nobody knows": (
         3,
         "The pull would fail. {name}: the name of its token service cannot be resolved",
@@ -553,7 +553,7 @@ TOLD: dict[str, tuple[int, str, tuple[str, ...]]] = {
     ),
     "401 that does not say how": (
         3,
-        "The pull would fail. {name}: it does not say how it wants the credential",
+        "The pull would fail. {name}: it does not say how to authenticate",
         ("without a WWW-Authenticate",),
     ),
     "429": (1, "Whether the pull would succeed is not known: {name}: http://{host}", ("CRI-O tries 5 times",)),

@@ -509,7 +509,7 @@ def test_a_secret_of_another_namespace_or_type_is_not_used(tmp_path: Path) -> No
     opaque["type"] = "Opaque"
     pull = Site(tmp_path, conf=MIRROR, secrets=[foreign, opaque]).pull()
     assert pull.auth_file is None
-    assert "foreign: it is of another namespace" in pull.skipped
+    assert "foreign: it is in another namespace" in pull.skipped
     assert "opaque: it is of type 'Opaque'" in pull.skipped
 
 

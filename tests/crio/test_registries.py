@@ -18,7 +18,7 @@ from crio_credential_provider.runtimes.crio import registries
 from crio_credential_provider.runtimes.crio.registries import Configuration, SearchPath
 from growth import lines_run
 
-REFUSED = "CRI-O refuses this configuration as well, and with it every pull on this node"
+REFUSED = "CRI-O refuses this configuration as well, and every pull on this node fails"
 
 
 def loads(text: str, **drop_ins: str) -> Configuration:
@@ -136,7 +136,9 @@ def test_a_bad_mirror_for_every_kind_is_an_error_with_table_and_reason() -> None
         "'quay.io/app:latest': 'no-dot/app:latest' would mean 'docker.io/no-dot/app:latest'"
     )
     assert caught.value.hint == 'in /etc/main.conf write location = "no-dot:443"'
-    assert caught.value.consequence == "CRI-O fails every pull of this image with it, from the other sources as well"
+    assert (
+        caught.value.consequence == "CRI-O fails every pull of this image because of it, from the other sources as well"
+    )
     assert caught.value.rule == "pull-source"
 
 

@@ -104,7 +104,7 @@ def test_the_text_has_the_verdict_first_and_the_file_to_paste(recipe: tuple[str,
     assert done.returncode == 3 and done.stderr == ""
     start = lines.index("apiVersion: kubelet.config.k8s.io/v1")
     assert "  - docker.io" in lines[start:] and "    cacheType: Token" in lines[start:]
-    assert "Not examined" in lines
+    assert "Not checked" in lines
 
 
 # -- the command ------------------------------------------------------------------------------------------------------
@@ -119,7 +119,7 @@ def test_the_text_has_the_verdict_first_and_the_file_to_paste(recipe: tuple[str,
         (("--explain", "match-images-mirrors"), "match-images-mirror"),
         (("--root", "/", "--config", "/etc"), "not allowed"),
         (("--config", "/dev/stdin"), "--config: /dev/stdin: not a file"),
-        (("--config", "/dev/null"), "write what it holds to a file, and name that"),
+        (("--config", "/dev/null"), "write its content to a file, and name that"),
         (("--config", "-"), "--config: -: not a file"),
         (("--registries-conf", "/dev/null"), "--registries-conf: /dev/null: not a file"),
         (("--config", "/bin/bash"), "larger than"),
@@ -475,7 +475,7 @@ KUBECONFIG = (
         ("", "", "", ""),
         ("server:", "insecure-skip-tls-verify: true\n    server:", "kubeconfig-doubtful warning 4", "cluster's CA"),
         ("current-context: x\n", "", "kubeconfig-doubtful warning 0", "write current-context: x in /k"),
-        ("    server:", "\tserver:", "kubeconfig-broken error 4", "in /k:4 write blanks in place of the tab"),
+        ("    server:", "\tserver:", "kubeconfig-broken error 4", "in /k:4 replace the tab with spaces"),
         ("    server: https://api.example:6443", "    x: y", "kubeconfig-broken error 0", "write server: https://"),
         ("https://", "http://", "kubeconfig-broken error 4", "names the API server"),
     ),
@@ -503,7 +503,7 @@ def test_a_kubeconfig_of_the_plugin_that_is_missing_is_to_be_removed(tmp_path: P
     (
         (ENTRY.replace("    tokenAttributes", "   tokenAttributes").encode(), 9, "indented as the lines above it?"),
         (ENTRY.encode("utf-16"), 1, "save it as UTF-8"),
-        (ENTRY.replace("    tokenAttributes", "\ttokenAttributes").encode(), 9, "write blanks in place of the tab"),
+        (ENTRY.replace("    tokenAttributes", "\ttokenAttributes").encode(), 9, "replace the tab with spaces"),
     ),
 )
 def test_a_file_that_is_not_yaml_is_to_be_corrected_there(content: bytes, line: int, says: str, tmp_path: Path) -> None:

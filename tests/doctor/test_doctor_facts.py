@@ -75,7 +75,7 @@ def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
     tree = Tree(str(tmp_path))
     for path, reason in (
         ("/a", "symbolic links"),
-        ("/fifo", "no regular file"),
+        ("/fifo", "not a regular file"),
         ("/large", "larger"),
         ("/", "directory"),
         ("/nul\0", "path"),

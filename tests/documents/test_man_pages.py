@@ -91,7 +91,7 @@ def test_flags_statuses_and_examples_reach_the_reader(command: str) -> None:
 
 def test_a_flag_with_what_it_is_for() -> None:
     text = re.sub(r"\s+", " ", shown(of("gc")))
-    assert "--dry-run" in text and "remove auth files that nobody comes for" in text
+    assert "--dry-run" in text and "remove stale auth files" in text
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)

@@ -418,7 +418,7 @@ def test_mirror_registry_keeps_secrets_away_and_says_so(place: Place) -> None:
     done = place.alpha(f"--mirror-registry={MIRROR}", "--mirror-registry=other.corp")
     assert done.status == 0
     reason = done.source(NGINX)["reason"]
-    assert reason == "--mirror-registry keeps the secrets from it, and the global auth file has none"
+    assert reason == "--mirror-registry does not cover it, and the global auth file has none"
 
 
 @contextlib.contextmanager
@@ -466,7 +466,7 @@ def test_an_alias_leads_elsewhere(place: Place) -> None:
     done = place.json("nginx:1.27", "-n", "team-alpha", "--pod=web")
     assert done.report["image"]["pulledAs"] == ["registry.corp/web/nginx:1.27"]
     assert [source["name"] for source in done.report["sources"] if source["asked"]] == ["registry.corp/web/nginx"]
-    assert done.source(SOURCE)["whyNot"] == "the pod's short name leads elsewhere"
+    assert done.source(SOURCE)["whyNot"] == "the pod's short name resolves to another source"
     spelled = place.json("docker.io/library/nginx:1.27", "-n", "team-alpha", "--pod=web")
     assert spelled.source("registry.corp/web/nginx")["whyNot"] == "CRI-O comes here for the short name nginx alone"
     assert spelled.source(SOURCE)["asked"] is True
@@ -492,7 +492,7 @@ def test_a_short_name_that_crio_cannot_complete(place: Place) -> None:
     place.node.write_registries_conf(CONF.partition("\n")[2])
     done = place.alpha()
     assert done.status == 3
-    assert "neither an alias for it nor unqualified-search-registries" in done.report["verdict"]["text"]
+    assert "no alias for it and no unqualified-search-registries" in done.report["verdict"]["text"]
     assert "spell the image in full" in done.report["verdict"]["remedy"]
     assert place.json("docker.io/nginx", "-n", "team-alpha", "--pod=web").status == 0
 
@@ -509,7 +509,9 @@ def test_several_search_registries_fail_the_pull_unless_crio_conf_allows_it(plac
     drop_in = place.node.write("etc/crio/crio.conf.d/10-names", '[crio.image]\nshort_name_mode = "disabled"\n')
     done = place.alpha()
     assert (done.status, done.report["verdict"]["status"]) == (0, "well")
-    assert done.report["then"][-1].startswith("if that refuses, has no such image or does not answer, it asks quay.io")
+    assert done.report["then"][-1].startswith(
+        "if that refuses, does not have the image or does not answer, it asks quay.io"
+    )
     drop_in.write_text('[crio.image]\nshort_name_mode = "enforcing"\n')
     assert place.alpha().status == 3
 
@@ -590,10 +592,10 @@ def test_what_is_known_without_the_cluster_is_told(place: Place, case: str, word
     assert (report["plugin"]["outcome"], report["plugin"]["exitStatus"]) == ("unknown", None)
     assert report["verdict"]["text"].startswith("Not decided: ")
     assert report["registries"]["match"]["prefix"] == "docker.io"
-    assert {source["reason"] for source in report["sources"]} == {"not decided"}
+    assert {source["reason"] for source in report["sources"]} == {"not known"}
     assert (report["authFile"], report["answer"], report["then"]) == (None, None, [])
     text = place.run(*arguments)
-    assert text.status == 1 and "credential: not decided" in text.out
+    assert text.status == 1 and "credential: not known" in text.out
 
 
 # -- a file in place of the cluster -----------------------------------------------------------------------------------
@@ -645,7 +647,7 @@ def test_secrets_that_the_plugin_does_not_ask_for_are_told(place: Place) -> None
     assert done.status == 3
     assert done.report["secrets"]["looked"] == []
     assert (
-        "secret opaque is of type Opaque: the plugin lists kubernetes.io/dockerconfigjson alone" in done.report["notes"]
+        "secret opaque is of type Opaque: the plugin lists only kubernetes.io/dockerconfigjson" in done.report["notes"]
     )
 
 
@@ -700,10 +702,12 @@ def test_the_file_may_say_whose_secrets_count(place: Place) -> None:
     assert (done.report["secrets"]["looked"], done.source(SOURCE)["credential"]["secret"]) == (["c", "a"], "c")
     assert done.report["notes"] == []
     done = place.alpha("--secrets", path, "--secrets-from=service-account")
-    assert done.report["notes"] == ["nobody was asked: that the service account may read these secrets is assumed"]
+    assert done.report["notes"] == [
+        "the API server was not asked: that the service account may read these secrets is assumed"
+    ]
     assert done.source(SOURCE)["credential"]["secret"] == "b"
     assert done.report["secrets"]["skipped"] == [
-        {"secret": "gone", "reason": "it is named in imagePullSecrets, but does not exist"}
+        {"secret": "gone", "reason": "it is named in imagePullSecrets, but not found"}
     ]
     # Without any pod: its service account's; without either: all.
     path = place.write_objects(FORMS["list"](items))
@@ -1079,7 +1083,7 @@ def test_a_key_with_a_password_is_told_what_to_write_instead(place: Place) -> No
 def test_blanks_around_a_key_are_seen(place: Place) -> None:
     items = [secret("a", entry(f" {MIRROR}"))]
     done = place.run("nginx", "-n", "team-alpha", "--secrets", place.write_objects(FORMS["list"](items)))
-    assert f"Secret a has the key ' {MIRROR}': it has blanks around it" in done.flat
+    assert f"Secret a has the key ' {MIRROR}': it has leading or trailing spaces" in done.flat
     assert f"in place of ' {MIRROR}'" in done.flat and f"not secret a, key ' {MIRROR}':" in done.flat
 
 
@@ -1112,7 +1116,7 @@ def test_entries_without_a_credential_are_told(place: Place) -> None:
     auths = {SOURCE: {}, f"{MIRROR}/hub": {"auth": "!"}, MIRROR: {"auth": basic("user", CANARY)}}
     place.cluster.add_secret("team-beta", "creds", {"auths": auths})
     others = [(other["key"], other["why"]) for other in place.beta().source(SOURCE)["others"]]
-    assert others == [(SOURCE, "it holds no credential"), (f"{MIRROR}/hub", "it has an auth that is not base64")]
+    assert others == [(SOURCE, "it has no credential"), (f"{MIRROR}/hub", "it has an auth that is not base64")]
 
 
 def test_many_secrets_are_told_of_in_few_lines(place: Place) -> None:
@@ -1332,7 +1336,7 @@ SPOILT: dict[str, tuple[str, str, bytes, str]] = {
         "",
         ".dockerconfigjson",
         b'{"auths": {"mirror.corp:5000": {}}, "credsStore": "desktop"}',
-        "its credsStore means that docker login left the password on the machine where it ran",
+        "it has a credsStore: docker login kept the password on the machine where it ran",
     ),
     "two registries, one with a number": (
         "",
@@ -1351,7 +1355,7 @@ SPOILT: dict[str, tuple[str, str, bytes, str]] = {
         "",
         ".dockerconfigjson",
         b'{"auths": {"mirror.corp:5000": {"auth": "c3ZjOsO_w74_Pn5-fsO_", "username": "a", "password": "b"}}}',
-        "- and _ are of the URL-safe alphabet",
+        "- and _ belong to the URL-safe alphabet",
     ),
 }
 
@@ -1413,9 +1417,7 @@ def test_a_pod_names_a_secret_that_is_not_there(place: Place, mode: str) -> None
     place.cluster.allow("team-beta", "late", ("get",))
     place.cluster.allow("team-beta", "late", ("get",), "serviceaccounts")
     done = place.json("nginx", "-n", "team-beta", "--pod=late", f"--secrets-from={mode}")
-    assert (
-        "secret gone is not used: it is named in imagePullSecrets, but does not exist" in done.report["verdict"]["text"]
-    )
+    assert "secret gone is not used: it is named in imagePullSecrets, but not found" in done.report["verdict"]["text"]
     assert "create secret docker-registry gone " in done.report["verdict"]["remedy"]
     assert "delete" not in done.report["verdict"]["remedy"]
 
@@ -1436,7 +1438,7 @@ def test_a_secret_that_nobody_names_has_the_key(place: Place, mode: str, named: 
         "verdict"
     ]
     whose = "the pod" if mode == "pod" else "service account web"
-    assert f"Secret regcred has the key {MIRROR}: imagePullSecrets do not name it" in verdict["text"]
+    assert f"Secret regcred has the key {MIRROR}: it is not in imagePullSecrets" in verdict["text"]
     assert verdict["remedy"] == f"write regcred into the imagePullSecrets of {whose}{remedy}"
 
 
@@ -1445,8 +1447,8 @@ def test_a_password_with_a_line_break_at_its_end_is_told(place: Place) -> None:
     done = place.json("nginx", "-n", "team-alpha", "--secrets", place.write_objects(json.dumps(spoilt)))
     assert done.status == 0 and "the password ends in a line break" in done.report["verdict"]["text"]
     assert done.report["warnings"] == [
-        f"secret echoed, key {MIRROR!r}: the password ends in a line break, as echo writes one and printf does not; "
-        "it is used as it is"
+        f"secret echoed, key {MIRROR!r}: the password ends with a newline, which echo adds and printf does not; "
+        "it is used anyway"
     ]
     assert done.report["verdict"]["remedy"].startswith("if it is refused there, write the credential")
     empty = place.write_objects(json.dumps(secret("empty", {MIRROR: {"auth": basic("user", "")}})))
@@ -1456,7 +1458,7 @@ def test_a_password_with_a_line_break_at_its_end_is_told(place: Place) -> None:
 def test_an_auth_without_padding_is_told(place: Place) -> None:
     spoilt = secret("bare", {MIRROR: {"auth": "c3ZjOnBhc3MxMg"}})
     done = place.json("nginx", "-n", "team-alpha", "--secrets", place.write_objects(json.dumps(spoilt)))
-    note = f"secret bare, key {MIRROR}: its auth lacks padding; it is read as the kubelet reads it"
+    note = f"secret bare, key {MIRROR}: its auth has no base64 padding; read as by the kubelet"
     assert done.status == 0 and note in done.report["notes"]
 
 
@@ -1478,8 +1480,8 @@ def test_a_mirror_whose_host_is_none_is_the_only_one(place: Place) -> None:
     done = place.json("docker.io/nginx:1", "-n", "team-alpha", "--pod=web")
     assert (done.status, done.report["verdict"]["text"]) == (
         3,
-        "CRI-O cannot connect to hub_cache.corp/library/nginx: 'hub_cache.corp' is not a host name, which has letters, "
-        "digits, '-' and '.' alone",
+        "CRI-O cannot connect to hub_cache.corp/library/nginx: 'hub_cache.corp' is not a host name, which may only "
+        "have letters, digits, '-' and '.'",
     )
     conf = place.node.root / "etc/containers/registries.conf"
     assert done.report["verdict"]["remedy"] == f"correct the location at {conf}:5: 'hub_cache.corp'"

@@ -337,19 +337,19 @@ def length_too_short(exchange: Exchange) -> bool:
     return True
 
 
-IS_IT_ONE = "is a Kubernetes API server there?"
+IS_IT_ONE = "check that this is a Kubernetes API server"
 
 # Name -> what goes wrong, the words that a person needs, and flags.
 FAULTS: dict[str, tuple[Fault, tuple[str, ...]]] = {
     "stalls before the headers": (demo.stall(30), ("did not answer within 1 s", "--deadline")),
     "stalls before the body": (demo.stall(30, after_headers=True), ("did not answer within 1 s", "--deadline")),
     "drips": (demo.drip(0.05), ("did not answer within 1 s", "--deadline")),
-    "resets": (demo.reset, ("no answer from the API server", "is it up?")),
+    "resets": (demo.reset, ("no answer from the API server", "check that it is running")),
     "404": (demo.refuse(404), ("answered 404", IS_IT_ONE)),
-    "429": (demo.refuse(429, retry_after=1), ("answered 429", "it may be starting or overloaded")),
+    "429": (demo.refuse(429, retry_after=1), ("answered 429", "it may be starting up or overloaded")),
     "429 for long": (demo.refuse(429, retry_after=600), ("answered 429", "overloaded")),
-    "500": (demo.refuse(500), ("answered 500", "it may be starting or overloaded")),
-    "503": (demo.refuse(503), ("answered 503", "it may be starting or overloaded")),
+    "500": (demo.refuse(500), ("answered 500", "it may be starting up or overloaded")),
+    "503": (demo.refuse(503), ("answered 503", "it may be starting up or overloaded")),
     "503 with Retry-After": (demo.refuse(503, retry_after=1), ("answered 503",)),
     "a load balancer's page": (demo.refuse(502, html=True), ("answered 502", "not a Kubernetes Status")),
     "a page for an answer": (demo.refuse(200, html=True), ("not a JSON object", IS_IT_ONE)),
@@ -359,7 +359,7 @@ FAULTS: dict[str, tuple[Fault, tuple[str, ...]]] = {
     "half a document": (demo.invalid_json, ("not a JSON object", IS_IT_ONE)),
     "a length too long": (length_too_long, ("closed the connection before the end of its answer",)),
     "a length too short": (length_too_short, ("not a JSON object",)),
-    "a bad chunk": (demo.bad_chunk, ("sent a broken chunked body", IS_IT_ONE)),
+    "a bad chunk": (demo.bad_chunk, ("sent an invalid chunked body", IS_IT_ONE)),
     "100 MB": (demo.flood(), ("larger than 32 MiB", "--max-answer-size")),
     "100 MB in chunks": (demo.flood(chunked=True), ("larger than 32 MiB", "--max-answer-size")),
     "an endless body": (demo.flood(None, chunked=True), ("larger than 32 MiB", "--max-answer-size")),
@@ -430,7 +430,7 @@ def test_an_api_server_that_goes_away_in_tls(alpha_node: Node, alpha: str) -> No
     with Peer(close_in_tls) as peer:
         alpha_node.write_kubeconfig(peer.url)
         run = alpha_node.run(request(token=alpha), "--deadline", "1s")
-        assert_cluster_fault(run, alpha_node, alpha, "is it up?")
+        assert_cluster_fault(run, alpha_node, alpha, "check that it is running")
         # As with a reset, another try may do.
         assert peer.connections > 1
 
@@ -439,7 +439,12 @@ def test_an_api_server_that_is_down(alpha_node: Node, alpha: str) -> None:
     with refused_port() as port:
         alpha_node.write_kubeconfig(f"https://127.0.0.1:{port}")
         run = alpha_node.run(request(token=alpha), "--deadline", "1s")
-        words = (f"https://127.0.0.1:{port}", "Connection refused", "is it up?", str(alpha_node.kubeconfig))
+        words = (
+            f"https://127.0.0.1:{port}",
+            "Connection refused",
+            "check that it is running",
+            str(alpha_node.kubeconfig),
+        )
         assert_cluster_fault(run, alpha_node, alpha, *words)
 
 

@@ -300,7 +300,7 @@ def test_a_server_that_client_go_takes(root: Root, server: str, url: str) -> Non
         ("https://a.example?token=canary", "'https://a.example?...', which is not"),
         ("https://a.example/x#canary", "'https://a.example/x#...', which is not"),
         ("http://a.example/?token=canary", "which is plain HTTP"),
-        ("a.example/x?token=canary#canary", "begin it with https://"),
+        ("a.example/x?token=canary#canary", "start it with https://"),
         ("https://a.example/x?y=z", "remove a query from it"),
         ("https://a.example#x", "remove a fragment from it"),
         *((f"https://{host}", "which is not https://HOST") for host in ("[]:6443", "[:::]:1", "[.]:1", "[::1]6443")),
@@ -374,19 +374,19 @@ BROKEN_KUBECONFIGS: dict[str, tuple[str | bytes, str]] = {
     "a bare IPv6": (kubeconfig('"https://::1:6443"'), "not https://HOST[:PORT]"),
     "CA data of no base64": (
         kubeconfig("https://a.example", **{"certificate-authority-data": "a"}),
-        "certificate-authority-data is not base64 of PEM",
+        "certificate-authority-data is not base64-encoded PEM",
     ),
     "CA data that is a path": (
         kubeconfig("https://a.example", **{"certificate-authority-data": "/etc/kubernetes/pki/ca.crt"}),
-        "certificate-authority-data is not base64 of PEM",
+        "certificate-authority-data is not base64-encoded PEM",
     ),
     "CA data that is PEM itself": (
         kubeconfig("https://a.example", **{"certificate-authority-data": PEM.splitlines()[0]}),
-        "certificate-authority-data is not base64 of PEM",
+        "certificate-authority-data is not base64-encoded PEM",
     ),
     "CA data of no text": (
         kubeconfig("https://a.example", **{"certificate-authority-data": "//79"}),
-        "certificate-authority-data is not base64 of PEM",
+        "certificate-authority-data is not base64-encoded PEM",
     ),
 }
 

@@ -250,7 +250,7 @@ def test_a_secret_that_is_missing_or_of_another_type_is_skipped(mode: str) -> No
     found, _ = fetch(mode, answers)
     assert names(found) == ["good"]
     assert found.skipped == (
-        Skipped("gone", "it is named in imagePullSecrets, but does not exist"),
+        Skipped("gone", "it is named in imagePullSecrets, but not found"),
         Skipped("opaque", "it is of type 'Opaque', not kubernetes.io/dockerconfigjson"),
     )
 
@@ -369,7 +369,7 @@ def test_no_mode_ever_asks_beyond_its_namespace(mode: str) -> None:
         f"{ALPHA}/secrets/a": foreign,
     }
     found = pullsecrets.fetch(mode, account(), TOKEN, Watched(answers))
-    assert (found.secrets, found.skipped) == ((), (Skipped("a", "it is of another namespace"),))
+    assert (found.secrets, found.skipped) == ((), (Skipped("a", "it is in another namespace"),))
 
 
 # -- Secret objects ----------------------------------------------------------------------------------------------------
@@ -429,7 +429,7 @@ UNUSABLE: dict[str, tuple[Any, str]] = {
             (b"apiVersion: v1\ndata: kanarienvogel\n", "not valid JSON: it is YAML"),
             (b"{{ .Values.kanarienvogel }}", "not valid JSON: it is a template"),
             (b"${kanarienvogel}", "not valid JSON: it is a template"),
-            (b'"{\\"auths\\": {\\"kanarienvogel\\": {}}}"', "it is a JSON string, quoted once too often"),
+            (b'"{\\"auths\\": {\\"kanarienvogel\\": {}}}"', "it is a JSON string: it was quoted twice"),
             (b'{"value": "kanarienvogel"}', 'it has no "auths", but "value" in its place'),
             (b'{".dockerconfigjson": "kanarienvogel"}', 'it has no "auths", but ".dockerconfigjson" in its place'),
             (b'{"auth": {"kanarienvogel": {"auth": "dTpw"}}}', 'it has no "auths", but "auth" in its place'),
@@ -454,7 +454,7 @@ UNUSABLE: dict[str, tuple[Any, str]] = {
     },
     "plain JSON in data": (
         secret("a", data={".dockerconfigjson": '{"auths": {"kanarienvogel": {}}}'}),
-        "is not base64 but plain JSON, which belongs into stringData",
+        "is not base64 but plain JSON, which belongs in stringData",
     ),
     "another known key": (secret("a", data={"config.json": "e30="}), "has no .dockerconfigjson, but config.json"),
     "an old one that is empty": (

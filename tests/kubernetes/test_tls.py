@@ -20,7 +20,7 @@ DAY = datetime.timedelta(days=1)
 OBJECT = b'{"kind":"SecretList","apiVersion":"v1","metadata":{},"items":[]}'
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(OBJECT) + OBJECT
 
-IS_IT_ONE = "is a Kubernetes API server there?"
+IS_IT_ONE = "check that this is a Kubernetes API server"
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_tls_1_1(alpha_node: Node, authority: Authority, identity: Identity, alp
     with Peer(drain, context=context) as peer:
         alpha_node.write_kubeconfig(peer.url, authority.certificate_pem)
         run = alpha_node.run(request(token=alpha), "--deadline", "2s")
-        assert_refused(run, alpha_node, "speaks no TLS 1.2 or newer", "the token was not sent", IS_IT_ONE)
+        assert_refused(run, alpha_node, "does not support TLS 1.2 or newer", "the token was not sent", IS_IT_ONE)
         assert (peer.connections, bytes(peer.received)) == (1, b"")
 
 
@@ -256,7 +256,7 @@ def test_an_insecure_skip_tls_verify_in_the_kubeconfig_does_not_count(
     with Peer(drain, context=server_context(identity)) as peer:
         alpha_node.write_kubeconfig(peer.url, **{"insecure-skip-tls-verify": "true"})
         run = alpha_node.run(request(token=alpha), "--deadline", "2s")
-        told = f"insecure-skip-tls-verify in {alpha_node.kubeconfig} does not count here"
+        told = f"insecure-skip-tls-verify in {alpha_node.kubeconfig} is ignored"
         assert_refused(run, alpha_node, "cannot be trusted", "give the cluster's CA", told)
         assert bytes(peer.received) == b""
 

@@ -388,7 +388,7 @@ def test_the_name_in_the_journal(make_node: NodeMaker, tree: Path, tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("redirection", "words"),
-    [("<&-", "standard input cannot be read: Bad file"), (">&-", "the kubelet does not read the answer: Bad file")],
+    [("<&-", "cannot read standard input: Bad file"), (">&-", "cannot write the answer to the kubelet: Bad file")],
 )
 def test_closed_streams(
     make_node: NodeMaker, tree: Path, cluster: ApiServer, alpha: str, redirection: str, words: str

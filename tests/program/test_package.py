@@ -234,7 +234,7 @@ def test_a_module_that_is_missing_is_one_line(moved: Path) -> None:
     library = moved.parent.parent / "lib" / NAME
     shutil.rmtree(library / "rich")
     done = subprocess.run([moved, "manifests"], capture_output=True, text=True, check=False)
-    incomplete = f"{NAME}: this installation is not complete; install it again: No module named 'rich'"
+    incomplete = f"{NAME}: this installation is incomplete; install it again: No module named 'rich'"
     assert (done.returncode, done.stdout, done.stderr) == (1, "", f"{incomplete}\n")
     shutil.rmtree(library)
     done = subprocess.run([moved, "--version"], capture_output=True, text=True, check=False)

@@ -127,19 +127,19 @@ def test_a_glob_label_means_what_a_regular_expression_would(pattern: list[str], 
         ("u:p w", []),
         ("u:", ["the password is empty"]),
         (":p", ["the user name is empty"]),
-        ("u:pw\n", ["the password ends in a line break, as echo writes one and printf does not"]),
+        ("u:pw\n", ["the password ends with a newline, which echo adds and printf does not"]),
         (
             "u\r\n:pw\r\n",
             [
-                "the user name ends in a line break, as echo writes one and printf does not",
-                "the password ends in a line break, as echo writes one and printf does not",
+                "the user name ends with a newline, which echo adds and printf does not",
+                "the password ends with a newline, which echo adds and printf does not",
             ],
         ),
         ("u: pw", ["the password has blanks around it"]),
         ("\ufeffu:p", ["the user name begins with a byte order mark"]),
         (
             "u\0:\0p\0w\0",
-            [f"the {part} has NUL bytes in it, as text in UTF-16 has" for part in ("user name", "password")],
+            [f"the {part} has NUL bytes, like UTF-16 text" for part in ("user name", "password")],
         ),
     ],
 )
@@ -156,13 +156,13 @@ def test_a_password_that_is_not_utf8_is_told() -> None:
     (latin,) = Keyring([secret("s", {"h": {"auth": base64.b64encode(b"u:caf\xe9").decode()}})]).candidates("h/a")
     assert latin.credential is not None and latin.credential.password == b"caf\xe9"
     assert keyring.oddities(latin.credential) == [
-        "the password is not UTF-8, which registries expect: it is in Latin-1, or no text"
+        "the password is not UTF-8, as registries expect: it is Latin-1 or binary"
     ]
     config = dockerconfig.loads(b'{"auths": {"h": {"username": "u", "password": "caf\xe9"}}}')
     (candidate,) = Keyring([PullSecret("s", config)]).candidates("h/a")
     assert candidate.credential is not None
     assert keyring.oddities(candidate.credential) == [
-        "the password has U+FFFD in it, which stands for what was not UTF-8 in the secret"
+        "the password has U+FFFD, the replacement for something in the secret that was not UTF-8"
     ]
 
 
@@ -170,7 +170,7 @@ def test_an_empty_entry_beside_credsstore_is_told_as_such() -> None:
     config = dockerconfig.loads(b'{"auths": {"h": {}}, "credsStore": "kanarienvogel"}')
     (candidate,) = Keyring([PullSecret("s", config)]).candidates("h/a")
     assert candidate.flaw == (
-        "holds no credential: its credsStore means that docker login left the password on the machine where it ran"
+        "has no credential: it has a credsStore: docker login kept the password on the machine where it ran"
     )
 
 
@@ -187,7 +187,7 @@ def test_an_empty_entry_beside_credsstore_is_told_as_such() -> None:
         (
             {"username": "u", "password": 5},
             None,
-            "has a user name or password that is not a string: it lacks its quotes",
+            "has a user name or password that is not a string: the quotes are missing",
         ),
         ({**entry("u:p"), "username": 5}, Credential(b"u", b"p"), ""),
         ({"auth": "c3ZjOnBhc3MxMg"}, Credential(b"svc", b"pass12"), ""),
@@ -198,20 +198,20 @@ def test_an_empty_entry_beside_credsstore_is_told_as_such() -> None:
         (entry("u:\0p\0"), Credential(b"u", b"p"), ""),
         (entry(":p"), Credential(b"", b"p"), ""),
         (entry("u:"), Credential(b"u", b""), ""),
-        ({}, None, "holds no credential"),
-        (entry(":"), None, "holds no credential"),
-        (entry(":\0"), None, "holds no credential"),
+        ({}, None, "has no credential"),
+        (entry(":"), None, "has no credential"),
+        (entry(":\0"), None, "has no credential"),
         (entry("no colon"), None, "has an auth that is not USER:PASSWORD"),
         ({"auth": "%%%%"}, None, "has an auth that is not base64"),
         ({"auth": "dTpwd"}, None, "has an auth that is not base64"),
         ({"auth": "dTpwdw==" + " "}, None, "has an auth that is not base64"),
-        ({"auth": "user:pass"}, None, "has an auth that is not base64, but written in plain"),
+        ({"auth": "user:pass"}, None, "has an auth that is not base64, but plain text"),
         (
             {"auth": "c3ZjOsO_w74_Pn5-fsO_"},
             None,
-            "has an auth that is not base64 as the kubelet and CRI-O read it: - and _ are of the URL-safe alphabet",
+            "has an auth that is not base64 as the kubelet and CRI-O read it: - and _ belong to the URL-safe alphabet",
         ),
-        ({"auth": "ZFRwdw=="}, None, "has an auth that is not USER:PASSWORD, but base64 of it"),
+        ({"auth": "ZFRwdw=="}, None, "has an auth that is not USER:PASSWORD, but base64 of it: it was encoded twice"),
     ],
 )
 def test_the_credential_of_an_entry(found: dict[str, Any], credential: Credential | None, flaw: str) -> None:
@@ -233,7 +233,7 @@ def test_the_winner_and_the_losers_are_told() -> None:
     ]
     # Once, though they were in the way twice.
     assert [f"{skipped.secret} {skipped.reason}" for skipped in selection.flawed] == [
-        "hollow its entry 'h/a' holds no credential",
+        "hollow its entry 'h/a' has no credential",
         "broken its entry 'h/a' has an auth that is not base64",
     ]
     assert [(unserved.source.name, unserved.reason) for unserved in selection.unserved] == [

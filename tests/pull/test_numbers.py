@@ -196,7 +196,7 @@ def test_a_version() -> None:
 def test_only_long_words_are_cut() -> None:
     assert shorten("a " * 500) == "a " * 500
     assert shorten("x" * 320) == "x" * 320
-    assert shorten(f"the port {'9' * 5000}, which is none") == f"the port {'9' * 80}... (5001 letters) which is none"
+    assert shorten(f"the port {'9' * 5000}, which is none") == f"the port {'9' * 80}... (5001 characters) which is none"
 
 
 def test_the_hint_is_kept_where_the_message_is_cut() -> None:

@@ -496,7 +496,7 @@ def test_a_blocked_mirror_is_nothing_to_do(ready: Node, cluster: ApiServer, alph
         (b"", "cannot be used"),
         (b"{no json", "cannot be used"),
         (b"[]", "cannot be used"),
-        (b'{"auths":{"mirror.corp:5000":{}}}', "holds no credential"),
+        (b'{"auths":{"mirror.corp:5000":{}}}', "has no credential"),
         (b'{"auths":{"mirror.corp:5000":{"auth":"***"}}}', "not base64"),
         (b'{"auths":{"mirror.corp:5000":{"auth":"YWxwaGE="}}}', "not USER:PASSWORD"),
     ],
@@ -669,18 +669,18 @@ def test_an_answer_that_nobody_can_get_is_a_fault(node: Node, cluster: ApiServer
     node.command = ["sh", "-c", 'exec "$0" "$@" >&-', *node.command]
     run = node.run(request(token=alpha))
     assert (run.status, run.stdout) == (1, b"")
-    assert run.stderr == "crio-credential-provider: the kubelet does not read the answer: Bad file descriptor\n"
+    assert run.stderr == "crio-credential-provider: cannot write the answer to the kubelet: Bad file descriptor\n"
     assert run.entry["OUTCOME"] == "fault-request"
 
 
 UNUSABLE_STREAMS = {
-    "<&-": "standard input cannot be read: Bad file descriptor",
-    ">&-": "the kubelet does not read the answer: Bad file descriptor",
-    ">/dev/full": "the kubelet does not read the answer: No space left on device",
-    "--help >&-": "standard output cannot be written to: Bad file descriptor",
-    "--version >&-": "standard output cannot be written to: Bad file descriptor",
-    "--help >/dev/full": "standard output cannot be written to: No space left on device",
-    "--version >/dev/full": "standard output cannot be written to: No space left on device",
+    "<&-": "cannot read standard input: Bad file descriptor",
+    ">&-": "cannot write the answer to the kubelet: Bad file descriptor",
+    ">/dev/full": "cannot write the answer to the kubelet: No space left on device",
+    "--help >&-": "cannot write to standard output: Bad file descriptor",
+    "--version >&-": "cannot write to standard output: Bad file descriptor",
+    "--help >/dev/full": "cannot write to standard output: No space left on device",
+    "--version >/dev/full": "cannot write to standard output: No space left on device",
 }
 
 
@@ -695,7 +695,7 @@ def test_a_stream_that_cannot_be_used_is_a_line_and_no_traceback(node: Node, red
 
 # -- configuration that is broken -------------------------------------------------------------------------------------
 
-SENTENCE = "CRI-O refuses this configuration as well, and with it every pull on this node"
+SENTENCE = "CRI-O refuses this configuration as well, and every pull on this node fails"
 
 BROKEN_TOML: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "no TOML": ("[[registry\n", ("registries.conf", "line 1")),

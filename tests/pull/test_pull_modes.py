@@ -392,7 +392,7 @@ def test_a_secret_that_is_missing_is_skipped_with_a_reason(site: Site, mode: str
     set_secrets(site, mode, "gone", "mirror-creds")
     run = site.run(mode)
     site.assert_asked(MODES[mode][0], MODES[mode][1], secret_path("gone"), secret_path("mirror-creds"))
-    assert run.entry["SKIPPED"] == "gone: it is named in imagePullSecrets, but does not exist"
+    assert run.entry["SKIPPED"] == "gone: it is named in imagePullSecrets, but not found"
     site.assert_served(run)
 
 

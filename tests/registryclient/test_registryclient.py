@@ -618,7 +618,7 @@ ODD: dict[str, Odd] = {
     "an unknown scheme first, in one header": Odd(
         "unauthorized",
         "unknown-challenge",
-        ("it offers Basic as well, but CRI-O reads the first scheme of a header alone", "header of its own"),
+        ("it offers Basic as well, but CRI-O only reads the first scheme of a header", "header of its own"),
         challenges=('Negotiate, Basic realm="r"',),
         accepts=BASIC,
     ),
@@ -828,7 +828,7 @@ ODD: dict[str, Odd] = {
     "a redirect to a URL with a user": Odd(
         "not-a-registry",
         "token-service",
-        ("redirects to something that is no URL",),
+        ("redirects to something that is not a URL",),
         challenges=('Bearer realm="{url}/moved/user"',),
         pulls=True,
         undecided=True,
@@ -1240,7 +1240,7 @@ def test_a_plain_server_where_tls_is_expected(basic: MirrorRegistry) -> None:
 def test_something_else_where_tls_is_expected() -> None:
     with Peer(say(b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n")) as peer:
         verdict = ask(f"127.0.0.1:{peer.port}")
-        is_(verdict, "tls", "not-tls", "does not speak TLS", "is the port right?")
+        is_(verdict, "tls", "not-tls", "does not speak TLS", "check the port")
         assert "registry answers" not in verdict.evidence
 
 
@@ -1327,7 +1327,7 @@ def flood(connection: socket.socket, closing: threading.Event) -> None:
 
 def test_an_answer_without_an_end(authority: Authority, tmp_path: Path) -> None:
     with Peer(flood) as peer:
-        is_(ask(f"127.0.0.1:{peer.port}", insecure=True), "not-a-registry", "", "answers without an end")
+        is_(ask(f"127.0.0.1:{peer.port}", insecure=True), "not-a-registry", "", "sends an answer without an end")
 
 
 @pytest.mark.parametrize(

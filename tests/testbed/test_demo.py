@@ -174,7 +174,7 @@ for file, document in documents():
 BROKEN: Mapping[str, tuple[str, int, str]] = {
     "another-team-s-credential": (KEEP_FIRST.format(name="'any'"), 8, "not the credential of team-beta"),
     "a-cached-credential": (KEEP_FIRST.format(name="file.name"), 10, "not the credential of team-alpha"),
-    "writes-nothing": ("[file.unlink() for file in files]", 5, "there is no file"),
+    "writes-nothing": ("[file.unlink() for file in files]", 5, "no auth file was written"),
     "exits-1": ("status, stderr = 1, b'out of order\\n'", 3, "exit status 1: out of order"),
     "dies": ("os.kill(os.getpid(), 9)", 3, "signal 9"),
     "readable-by-all": ("[file.chmod(0o644) for file in files]", 5, "its mode is 0644, not 0600"),
@@ -199,7 +199,7 @@ BROKEN: Mapping[str, tuple[str, int, str]] = {
         "handed a credential",
     ),
     "an-unknown-field": ("stdout = stdout.replace(b'{', b'{\"more\":1,', 1)", 3, "has a field that is none of"),
-    "no-answer": ("stdout = b''", 3, "standard output is no JSON"),
+    "no-answer": ("stdout = b''", 3, "standard output is not JSON"),
     "talks-on-stderr": ("stderr = b'all is well\\n'", 3, "it wrote on stderr: all is well"),
     "tells-the-token": ("stderr = token.encode()", 3, "wrote a password or a token"),
     "a-file-without-a-secret": (
@@ -329,7 +329,7 @@ def test_an_output_that_takes_nothing_is_named_unless_its_reader_is_gone(
         check=False,
     )
     os.close(descriptor)
-    told = f"crio-credential-provider demo: standard output cannot be written to: {reason}\n"
+    told = f"crio-credential-provider demo: cannot write to standard output: {reason}\n"
     expected = told if reason else ""
     assert (done.returncode, done.stderr) == (1, expected)
     assert list(scratch.iterdir()) == []
@@ -379,7 +379,7 @@ def test_help_shows_an_example_that_runs(plugin: Path, scratch: Path) -> None:
         (["--output", "yaml"], "yaml"),
         (["--plugin", "/no/such/plugin"], "/no/such/plugin: no such file"),
         (["--plugin", "/etc"], "/etc: is a directory"),
-        (["--plugin", "/etc/passwd"], "/etc/passwd: not a program that can be run"),
+        (["--plugin", "/etc/passwd"], "/etc/passwd: not an executable file"),
     ],
     ids=str,
 )

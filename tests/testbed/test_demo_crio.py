@@ -433,7 +433,7 @@ def test_what_a_plugin_does_wrong_becomes_a_line_of_the_log() -> None:
             "raise SystemExit(3)": "exit status 3: ",
             "import os; os.kill(os.getpid(), 15)": "signal 15: ",
             "import time; time.sleep(60)": "context deadline exceeded",
-            "print('hello')": "standard output is no JSON: JSONDecodeError",
+            "print('hello')": "standard output is not JSON: JSONDecodeError",
         }.items():
             run = Kubelet([sys.executable, "-c", code], cluster, timeout=1).ask("team-alpha", "web")
             assert run.error.strip() == error.strip()

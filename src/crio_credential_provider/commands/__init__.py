@@ -16,13 +16,13 @@ from types import FrameType
 from typing import NoReturn, TextIO, cast
 
 SUMMARIES = {
-    "completion": "print what completes command lines in a shell",
-    "demo": "play the whole job on an embedded cluster and registry",
-    "doctor": "examine a node, and say what is wrong and what to do",
-    "explain": "tell what a pull will do, step by step",
-    "gc": "remove auth files that nobody comes for",
-    "manifests": "print what a cluster needs: configuration, RBAC, files of a node",
-    "verify": "ask every place of a pull for the image, with its credential",
+    "completion": "print a completion script for a shell",
+    "demo": "show a whole pull on an embedded cluster and registry",
+    "doctor": "check a node: what is wrong, and what to do",
+    "explain": "show what a pull will do, step by step",
+    "gc": "remove stale auth files",
+    "manifests": "print what a cluster needs: configuration, RBAC, files for nodes",
+    "verify": "ask every pull source for the image, with its credential",
 }
 """What each command is for, in one line."""
 

@@ -19,7 +19,7 @@ from .output import OK, Parser, make_parser, serve, write_line
 SHELLS = ("bash", "zsh")
 
 _DESCRIPTION = """\
-Prints a script that completes commands, flags, file names and values in a shell.
+Prints a shell script that completes commands, flags, file names and values.
 """
 _EPILOG = """\
 Examples:
@@ -27,7 +27,7 @@ Examples:
   crio-credential-provider completion bash > /etc/bash_completion.d/crio-credential-provider
   crio-credential-provider completion zsh > /usr/local/share/zsh/site-functions/_crio-credential-provider
 
-Exit status: 0 printed; 1 a fault, told on stderr; 2 wrong usage.
+Exit status: 0 printed; 1 an error, reported on stderr; 2 wrong usage.
 """
 
 
@@ -61,7 +61,7 @@ def whole_parser() -> argparse.ArgumentParser:
     """All command lines of the program as one parser, for completion alone: it parses none."""
     whole = argparse.ArgumentParser(prog="crio-credential-provider", allow_abbrev=False)
     for name in ("--version", "--version-json"):
-        whole.add_argument(name, action="store_true", help="print the version and what it runs on")
+        whole.add_argument(name, action="store_true", help="print the version")
     for flag in FLAGS:
         options: dict[str, Any] = {"metavar": flag.metavar} if flag.metavar else {"action": "store_true"}
         whole.add_argument(f"--{flag.name}", help=flag.help.replace("%", "%%"), **options)

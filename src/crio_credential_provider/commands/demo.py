@@ -47,15 +47,15 @@ _BOLD, _GREEN, _RED, _PLAIN = "\x1b[1m", "\x1b[32m", "\x1b[31m", "\x1b[0m"
 _DESCRIPTION = """\
 Shows what happens on a node when a pod's image comes from a private mirror: starts an API server
 and a mirror registry on 127.0.0.1, runs the plugin as the kubelet does, for pods of several teams,
-and pulls as CRI-O does with the auth file that it left. Every step is checked.
+and pulls as CRI-O does, with the auth file that the plugin wrote. Every step is checked.
 """
 _EPILOG = """\
 Needs neither root nor a network, takes a few seconds, and leaves nothing behind.
 
-Example, with another build of the plugin, for a program to read:
+Example, with another build of the plugin and machine-readable output:
   crio-credential-provider demo --plugin /usr/libexec/kubelet/crio-credential-provider --output json
 
-Exit status: 0 every step was as told; 1 one was not, it is named on stderr; 2 wrong usage.
+Exit status: 0 every step passed; 1 a step failed, reported on stderr; 2 wrong usage.
 """
 
 
@@ -74,7 +74,7 @@ def run(arguments: list[str]) -> int:
 def _show(given: argparse.Namespace) -> int:
     plugin, environment = ([given.plugin], {}) if given.plugin else _this_program()
     if given.plugin and not os.access(given.plugin, os.X_OK):
-        raise UsageError(f"--plugin: {given.plugin}: not a program that can be run")
+        raise UsageError(f"--plugin: {given.plugin}: not an executable file")
     with _directory(given.keep) as root, Stage(root, plugin, environment) as stage:
         return _play(stage, shlex.join(plugin), root if given.keep else "", given.output == "json")
 
@@ -86,10 +86,8 @@ class _Obstacle(ProviderError):
 def parser() -> Parser:
     """The command line."""
     made = make_parser("demo", _DESCRIPTION, _EPILOG)
-    made.add_argument(
-        "--plugin", metavar="PATH", type=there("file"), help="the plugin to run; without it, this very program"
-    )
-    made.add_argument("--keep", action="store_true", help="keep the node's directory, and say where it is")
+    made.add_argument("--plugin", metavar="PATH", type=there("file"), help="the plugin to run (default: this program)")
+    made.add_argument("--keep", action="store_true", help="keep the node's directory, and print its path")
     add_output(made)
     return made
 
@@ -115,7 +113,7 @@ def _directory(keep: bool) -> Iterator[str]:
             os.rmdir(root)
             root = tempfile.mkdtemp(prefix=_PREFIX, dir="/tmp")
     except OSError as error:
-        raise _Obstacle(f"no temporary directory can be made: {error.strerror}; TMPDIR names another place") from None
+        raise _Obstacle(f"cannot create a temporary directory: {error.strerror}; set TMPDIR to another place") from None
     try:
         yield root
     finally:
@@ -143,11 +141,11 @@ def _play(stage: Stage, plugin: str, kept: str, as_json: bool) -> int:
         write_json(_as_json(steps, plugin, kept, seconds))
     elif not last.failure:
         runs = f"{len(story.runs)} runs of the plugin took {min(story.runs):.2f} to {max(story.runs):.2f} s each."
-        write_line(_painted(_GREEN, f"All {len(steps)} steps were as told, in {seconds:.1f} s.") + f" {runs}")
+        write_line(_painted(_GREEN, f"All {len(steps)} steps passed, in {seconds:.1f} s.") + f" {runs}")
     if kept and not as_json:
         write_line(f"The node's files are kept in {kept}")
     if last.failure:
-        complain("demo", f'step {last.number}, "{last.title}", was not as told: {last.failure}')
+        complain("demo", f'step {last.number}, "{last.title}", failed: {last.failure}')
         return FAULT
     return OK
 
@@ -160,7 +158,7 @@ def _opening(plugin: str, root: str) -> str:
         "What happens on a Kubernetes node when a pod's image comes from a private mirror. The plugin is the real one "
         "and runs as a process. The API server, the mirror, the kubelet's part and CRI-O's part are stand-ins, on "
         "127.0.0.1, that follow the real rules.",
-        f"The node's files lie below {root}; paths are shown as on a node.",
+        f"The node's files are in {root}; paths are shown as on a node.",
     )
     lines = [_painted(_BOLD, "crio-credential-provider demo"), "", *(_wrapped(text, "") for text in paragraphs)]
     return "\n".join([*lines, f"Plugin: {printable(plugin)}", ""])
@@ -176,7 +174,7 @@ def _as_text(step: Step) -> str:
             lines.append("")
         lines.append(_told(tell, width))
         before = tell
-    colour, verdict = (_RED, f"NOT AS TOLD: {step.failure}") if step.failure else (_GREEN, "ok")
+    colour, verdict = (_RED, f"FAILED: {step.failure}") if step.failure else (_GREEN, "ok")
     return "\n".join([*lines, "", _painted(colour, _wrapped(verdict, _INDENT)), ""])
 
 

@@ -41,25 +41,25 @@ if TYPE_CHECKING:
     from ..doctor.report import Report
 
 _DESCRIPTION = """\
-Examines this node: the kubelet and its CredentialProviderConfig, CRI-O, registries.conf and its
-mirrors, the auth directory, the API server and what it allows. Says for each fault where it is, what
-follows from it, and what to type or to write. Reads only. Run it as root; what cannot be examined is
+Checks this node: the kubelet and its CredentialProviderConfig, CRI-O, registries.conf and its
+mirrors, the auth directory, the API server and RBAC. Reports for each problem where it is, what
+it leads to, and what to type or to write. Changes nothing. Run it as root; what cannot be checked is
 listed with the reason.
 """
 _EPILOG = """\
-With --root nothing is asked of anybody, and no process is looked at: a directory that holds a node's
-files is examined. With --config one CredentialProviderConfig is examined, against the registries.conf
-of this machine or the one that is named. Tokens, secrets and passwords are never told.
+With --root doctor uses no network and looks at no process: it checks a directory that holds a node's
+files. With --config it checks one CredentialProviderConfig, against the registries.conf of this machine
+or the one that is named. Tokens, secrets and passwords are never shown.
 
 Examples:
   crio-credential-provider doctor                                        this node
   crio-credential-provider doctor --root /mnt/image --kubernetes 1.34    an unpacked image
   crio-credential-provider doctor --config credential-provider.yaml      one file, on any machine
-  crio-credential-provider doctor --explain match-images-mirror          the story behind a finding
+  crio-credential-provider doctor --explain match-images-mirror          more about one finding
   crio-credential-provider doctor --output json                          for a program
 
-Exit status: 0 nothing is wrong, or notes only; 1 doctor could not work, told on stderr; 2 wrong usage;
-3 there are errors or warnings.
+Exit status: 0 no errors or warnings; 1 doctor could not run, reported on stderr; 2 wrong usage;
+3 errors or warnings found.
 """
 _TAKEN_OUT = ("args: removed", "removed env")
 """Changes that a person should see: what somebody set does not hold any more."""
@@ -91,21 +91,21 @@ def parser() -> Parser:
         metavar="DIR",
         type=there("directory"),
         default="",
-        help="examine the node whose files lie below DIR, offline",
+        help="check the node whose files are below DIR, offline",
     )
     what.add_argument(
         "--config",
         metavar="FILE",
         type=there("file", "directory"),
         default="",
-        help="examine this CredentialProviderConfig (a file or a directory)",
+        help="check this CredentialProviderConfig (a file or a directory)",
     )
-    what.add_argument("--explain", metavar="CODE", default="", help="tell the story behind a finding")
+    what.add_argument("--explain", metavar="CODE", default="", help="print more about one finding")
     made.add_argument(
         "--registries-conf",
         metavar="FILE",
         default="",
-        help="registries.conf to go by instead of the plugin's, without drop-ins",
+        help="registries.conf to use instead of the plugin's, without drop-ins",
     )
     made.add_argument("--kubernetes", metavar="VERSION", default="", help="version of the kubelet, such as 1.34")
     add_output(made)
@@ -118,7 +118,7 @@ def _examine(given: argparse.Namespace, root: str) -> int:
 
     for flag, file in (("--config", given.config), ("--registries-conf", given.registries_conf)):
         if file == "-" or (file and not given.root and os.path.exists(file) and not _is_kept(file)):
-            raise UsageError(f"{flag}: {file}: not a file", "write what it holds to a file, and name that")
+            raise UsageError(f"{flag}: {file}: not a file", "write its content to a file, and name that")
     conf = given.registries_conf if given.root else given.registries_conf and os.path.abspath(given.registries_conf)
     if conf and (why := why_not(Tree(given.root or root).real(conf), ("file",))):
         raise UsageError(f"--registries-conf: {given.registries_conf}: {why}")
@@ -167,9 +167,9 @@ def _as_text(report: Report) -> list[RenderableType]:
         content = printable_lines(report.corrected.content.rstrip("\n").replace("\r\n", "\n"))
         parts += ["", Text(content, no_wrap=True, overflow="ignore")]
     elif report.uncorrected:
-        parts += ["", Text(f"There is no corrected file: {printable(report.uncorrected)}")]
+        parts += ["", Text(f"No corrected file: {printable(report.uncorrected)}")]
     if report.not_examined:
-        parts += ["", Text("Not examined", "bold")]
+        parts += ["", Text("Not checked", "bold")]
         parts += [_indented(f"{item.what}: {item.why}") for item in report.not_examined]
     if report.examined:
         parts += ["", Text("Examined", "bold")]
@@ -185,8 +185,8 @@ def _verdict(report: Report) -> str:
     ]
     if not counts:
         number = len(report.not_examined)
-        left = f"; {number} thing{'s were' if number > 1 else ' was'} not examined" if number else ""
-        return f"nothing wrong found on {report.subject}{left}"
+        left = f"; {number} check{'s were' if number > 1 else ' was'} skipped" if number else ""
+        return f"no problems found on {report.subject}{left}"
     return f"{', '.join(counts)} on {report.subject}"
 
 
@@ -268,8 +268,8 @@ def _explain(code: str, output: str) -> int:
         import difflib
 
         close = difflib.get_close_matches(code, CATALOGUE, 3, 0.4)
-        hint = f"is {' or '.join(close)} meant?" if close else f"one of {', '.join(CATALOGUE)}"
-        raise UsageError(f"--explain: there is no finding {code!r}", hint)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"one of {', '.join(CATALOGUE)}"
+        raise UsageError(f"--explain: unknown finding {code!r}", hint)
     if output == "json":
         write_json({"code": code, **entry._asdict()})
     else:
@@ -286,9 +286,9 @@ def _story(code: str, entry: Entry) -> list[RenderableType]:
     head.append(f"({entry.severity})", _STYLES[entry.severity])
     parts: list[RenderableType] = [head, _indented(sentence(entry.title))]
     for title, text in (
-        ("What follows", entry.consequence),
-        ("What happens, and why nobody sees it", entry.story),
-        ("How it looks", entry.signs),
+        ("What it leads to", entry.consequence),
+        ("What happens, and why it goes unnoticed", entry.story),
+        ("How to recognize it", entry.signs),
         ("Remedy", entry.remedy),
     ):
         parts += ["", Text(title, "bold"), _indented(text)]

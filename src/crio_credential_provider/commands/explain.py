@@ -40,16 +40,16 @@ STATUSES = {WELL: OK, UNWELL: output.UNWELL, UNKNOWN: FAULT}
 """Exit status of each verdict."""
 
 _DESCRIPTION = """\
-Tells what a pull will do, step by step: the registries.conf table that matches and why others do not,
-the places that CRI-O asks in their order, the credential that each gets, from which secret and key,
-and why other candidates lost; the auth file, the answer to the kubelet, and what CRI-O does then.
-The decision is the plugin's own, on this node's files. Nothing is written or kept, and no secret's
-content is shown.
+Shows what a pull will do, step by step: the registries.conf table that matches and why others do not,
+the sources that CRI-O asks in their order, the credential that each gets, from which secret and key,
+and why others are not used; the auth file, the answer to the kubelet, and what CRI-O does then.
+The decision is the plugin's own, on this node's files. Nothing is written, and no secret's content is
+shown.
 
-The API server is asked only where a mirror makes secrets worth asking for: for a token as the kubelet
-gets one (with the kubelet's kubeconfig, for a pod that runs on this node; with an administrator's, for
-any), with that token for what the plugin would ask, and, where nothing of that serves, for the
-namespace's secrets of other types. With --secrets nobody is asked.
+The API server is asked only if the image has a mirror: for a token as the kubelet gets one (with the
+kubelet's kubeconfig, for a pod that runs on this node; with an administrator's, for any), with that
+token for what the plugin would ask, and, if none of that matches, for the namespace's secrets of
+other types. With --secrets the API server is not asked.
 """
 _EPILOG = """\
 Examples:
@@ -61,12 +61,12 @@ Examples:
   crio-credential-provider explain nginx -n team-alpha --secrets secrets.yaml --output json | jq .verdict
 
 Exit status:
-  0  the pull gets what it needs: a place that may be given a credential of the namespace (a mirror or
+  0  the pull gets what it needs: a source that may get a credential of the namespace (a mirror or
      another location, or what --mirror-registry names) gets one, from a secret or from the node; or this
-     pull asks no such place
-  3  it does not: no such place gets a credential, or the plugin fails, or CRI-O fails the pull itself
-  1  not decided, told on stderr: the cluster could not be asked as the plugin would ask it, or this
-     user may not read what CRI-O reads; what is known without it is told
+     pull asks no such source
+  3  it does not: no such source gets a credential, or the plugin fails, or CRI-O fails the pull itself
+  1  unknown, reported on stderr: the cluster could not be asked as the plugin would ask it, or this
+     user may not read what CRI-O reads; what is known without it is printed
   2  wrong usage
 """
 
@@ -113,7 +113,7 @@ def _explain(given: argparse.Namespace, place: pull.Place) -> Explanation:
         chosen = pull.find_settings(given, place)
         asked = pull.find(given, chosen, place)
     except (RefusedArguments, RequestError) as error:
-        notes = [f"the arguments are those of {error.path}"] if isinstance(error, RefusedArguments) else []
+        notes = [f"the arguments come from {error.path}"] if isinstance(error, RefusedArguments) else []
         return explanation.failed(error, chosen, given.image or "", notes)
     image = asked.image if asked.typed else None
     explained = explanation.explain(
@@ -134,12 +134,12 @@ def _notes_of_file(asked: Pull, explained: Explanation) -> Iterable[str]:
     if asked.offline is None or explained.resolution is None or explained.resolution.account is None:
         return
     if explained.resolution.selection is not None and asked.settings.secrets_from != settings.POD:
-        yield "nobody was asked: that the service account may read these secrets is assumed"
+        yield "the API server was not asked: that the service account may read these secrets is assumed"
     yield from asked.offline.notes
     if explained.resolution.selection is not None and asked.settings.secrets_from == settings.NAMESPACE:
         for kind, names in asked.offline.of_other_types(explained.resolution.account.namespace).items():
             secrets = f"secret {names[0]} is" if len(names) == 1 else f"secrets {_some(names)} are"
-            yield f"{secrets} of type {kind}: the plugin lists kubernetes.io/dockerconfigjson alone"
+            yield f"{secrets} of type {kind}: the plugin lists only kubernetes.io/dockerconfigjson"
 
 
 # -- JSON -------------------------------------------------------------------------------------------------------------
@@ -189,7 +189,7 @@ def _account_json(explained: Explanation) -> dict[str, Any] | None:
     account = explained.resolution.account if explained.resolution else None
     if account is None:
         return None
-    # Where nobody had to be asked, the account of a pod is not known.
+    # If nobody had to be asked, the account of a pod is not known.
     known = explained.resolution is None or explained.resolution.selection or account.audiences or not account.pod
     name = account.name if known else None
     return {"namespace": account.namespace, "serviceAccount": name, "pod": account.pod or None}
@@ -258,8 +258,8 @@ def _source_json(source: Source) -> dict[str, Any]:
 _STYLES = {WELL: "bold green", UNWELL: "bold red", UNKNOWN: "bold yellow"}
 _ASKS = {
     settings.NAMESPACE: "all pull secrets of namespace {0.namespace}, listed as service account {0.name}",
-    settings.POD: "the imagePullSecrets of pod {0.namespace}/{0.pod}, asked for as the node",
-    settings.SERVICE_ACCOUNT: "the imagePullSecrets of service account {0.namespace}/{0.name}, asked for as it",
+    settings.POD: "the imagePullSecrets of pod {0.namespace}/{0.pod}, read as the node",
+    settings.SERVICE_ACCOUNT: "the imagePullSecrets of service account {0.namespace}/{0.name}, read as this account",
 }
 
 _MOST_SHOWN = 20
@@ -315,12 +315,12 @@ def _image(explained: Explanation) -> list[Line]:
         return []
     lines = [(0, str(explained.image))]
     if explained.typed and explained.typed != str(explained.image):
-        lines.append((0, f"is what the kubelet makes of {explained.typed}"))
+        lines.append((0, f"normalized by the kubelet from {explained.typed}"))
     if not explained.typed:
-        lines.append((0, "a request tells neither tag nor digest: what serves either is told"))
+        lines.append((0, "a request has no tag or digest: sources for either are shown"))
     if explained.asked.candidates and [str(c) for c in explained.asked.candidates] != [str(explained.image)]:
         names = ", ".join(map(str, explained.asked.candidates))
-        lines.append((0, f"a short name, which CRI-O takes for {names}"))
+        lines.append((0, f"a short name, which CRI-O resolves to {names}"))
     return lines
 
 
@@ -330,7 +330,7 @@ def _pod(explained: Explanation) -> list[Line]:
         return []
     if account.pod:
         return [(0, f"{account.namespace}/{account.pod}")]
-    return [(0, f"any of service account {account.namespace}/{account.name}")]
+    return [(0, f"any pod of service account {account.namespace}/{account.name}")]
 
 
 def _file(path: str, state: str, tables: int) -> str:
@@ -377,9 +377,9 @@ def _source(source: Source, number: int) -> Iterable[Line]:
     if source.others_left:
         entries = "entry" if source.others_left == 1 else "entries"
         if source.others:
-            yield 5, f"nor {source.others_left} more {entries} of the secrets"
+            yield 5, f"not {source.others_left} more {entries} of the secrets"
         else:
-            yield 5, f"the secrets have {source.others_left} {entries}, and none is for this host or one like it"
+            yield 5, f"the secrets have {source.others_left} {entries}, none for this host or a similar one"
 
 
 def _credential(source: Source) -> str:
@@ -388,7 +388,7 @@ def _credential(source: Source) -> str:
     if source.origin == explanation.NODE:
         return f"credential: the node's own, key {named_key(source.key)} of the global auth file"
     if source.origin == explanation.NODE_HELPER:
-        return "credential: whatever the node's credential helper has"
+        return "credential: from the node's credential helper"
     if source.reason == explanation.UNDECIDED:
         return f"credential: {source.reason}"
     return f"no credential{f': {source.reason}' if source.reason else ''}"
@@ -406,7 +406,7 @@ def _secrets(explained: Explanation) -> list[Line]:
     lines = [(0, _ASKS[explained.settings.secrets_from].format(resolution.account)), (2, f"found: {names}")]
     lines += [(2, f"not used: {skipped.secret}: {skipped.reason}") for skipped in resolution.skipped[:_MOST_SHOWN]]
     if len(resolution.skipped) > _MOST_SHOWN:
-        lines.append((2, f"nor {len(resolution.skipped) - _MOST_SHOWN} more, which --output json tells"))
+        lines.append((2, f"not used: {len(resolution.skipped) - _MOST_SHOWN} more, which --output json shows"))
     return lines
 
 
@@ -431,8 +431,8 @@ def _answer(explained: Explanation) -> list[Line]:
         return []
     recorded = list(explained.answer.get("auth", {}))
     what = (
-        f"pull record for {recorded[0]} (no user, no password), which ties the image to the pod's service account"
+        f"pull record for {recorded[0]} (no user, no password), which limits the image to the pod's service account"
         if recorded
         else "no credentials"
     )
-    return [(0, f"to the kubelet: {what}; never to be cached")]
+    return [(0, f"to the kubelet: {what}; never cached")]

@@ -36,27 +36,27 @@ _IN_USE_AFTER_BOUNDS = 60, 240 * 3600
 
 _LEFT = (handoff.TAKEN, handoff.REPLACED, handoff.IN_TURN)
 
-_NO_INTENTS = "this kubelet keeps no pull intents"
+_NO_INTENTS = "this kubelet has no pull intents"
 
 _DESCRIPTION = """\
-Removes what nobody comes for from CRI-O's namespaced auth directory: auth files that no pull intent
-of the kubelet names, and temporary files of runs that were killed. Says what it is going to remove,
-how old it is and why, before it removes anything. Contents are neither read nor shown.
+Removes stale files from CRI-O's namespaced auth directory: auth files that no pull intent
+of the kubelet names, and temporary files of runs that were killed. Prints what it is going to remove,
+how old it is and why, before it removes anything. The files' contents are not read.
 
-The plugin does the same after each run, so that this is needed only where it runs no more.
+The plugin does the same after each run, so that this is only needed where it no longer runs.
 """
 _EPILOG = """\
-The kubelet and CRI-O may be running: a file that is taken or replaced meanwhile is left alone.
-With --in-use the age is all there is to tell by: a pull that is still under way after --in-use-after
-(a large image over a slow line) would lose its credentials, so give more time than any pull takes.
+The kubelet and CRI-O may be running: a file that is taken or replaced in the meantime is skipped.
+--in-use only looks at the age: a pull that is still running after --in-use-after (a large image over a
+slow network) loses its credentials, so give more time than any pull takes.
 
 Examples:
   crio-credential-provider gc --dry-run                      what would be removed
   crio-credential-provider gc                                remove it
-  crio-credential-provider gc --in-use --in-use-after 2h     and what a crash of CRI-O left in in-use/
+  crio-credential-provider gc --in-use --in-use-after 2h     also what a crash of CRI-O left in in-use/
   crio-credential-provider gc --dry-run --output json        for a program
 
-Exit status: 0 done, or nothing to do; 1 a fault, told on stderr; 2 wrong usage.
+Exit status: 0 done, or nothing to do; 1 an error, reported on stderr; 2 wrong usage.
 """
 
 
@@ -106,14 +106,14 @@ def parser() -> Parser:
         text = f"{flag.help}{default}".replace("%", "%%")
         made.add_argument(f"--{name}", metavar=flag.metavar, help=text, **options)
     made.add_argument(
-        "--in-use", action="store_true", help="also remove what CRI-O took for a pull and did not remove after it"
+        "--in-use", action="store_true", help="also remove files that CRI-O took for a pull and did not remove after it"
     )
     made.add_argument(
         "--in-use-after",
         metavar="DURATION",
-        help=f"age, since it was written, from which such a file is an orphan (default {_IN_USE_AFTER})",
+        help=f"age, since it was written, from which such a file is removed (default {_IN_USE_AFTER})",
     )
-    made.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+    made.add_argument("--dry-run", action="store_true", help="only print what would be removed")
     add_output(made)
     return made
 
@@ -135,7 +135,7 @@ def _in_use_after(given: argparse.Namespace) -> float | None:
     """Seconds; None where in-use is not to be looked into."""
     text = given.in_use_after
     if text is not None and not given.in_use:
-        raise UsageError("--in-use-after is of use with --in-use alone")
+        raise UsageError("--in-use-after requires --in-use")
     try:
         return settings.duration(*_IN_USE_AFTER_BOUNDS)(text or _IN_USE_AFTER) if given.in_use else None
     except ValueError as error:
@@ -159,8 +159,9 @@ def _find(chosen: Settings, intents: PullIntents, in_use_after: float | None, *,
     line = Line(cache_dir)
     if cache_dir and not line.works:
         raise AuthFileError(
-            f"cannot lock {os.path.join(cache_dir, handoff.LOCK_FILE)}, which keeps runs of the plugin off",
-            "run this as root; --cache-dir names another directory",
+            f"cannot lock {os.path.join(cache_dir, handoff.LOCK_FILE)}, which keeps runs of the plugin from using the "
+            "same file",
+            "run this as root, or name another directory with --cache-dir",
         )
     for file in sorted(stale, key=lambda file: (-file.age, file.name)):
         remove = functools.partial(handoff.remove_stale, directory, file, line)
@@ -179,7 +180,7 @@ def _is_readable(directory: str) -> bool:
     except OSError as error:
         raise AuthFileError(
             f"cannot read the directory {directory}: {error.strerror}",
-            "run this as root; --auth-dir names another",
+            "run this as root, or name another directory with --auth-dir",
         ) from None
 
 
@@ -187,8 +188,8 @@ def _why_stale(file: Stale, intents: PullIntents) -> str:
     if authfile.is_temporary(file.name):
         return "left by a run of the plugin that was killed"
     if intents.available():
-        return "the kubelet is not about to pull from this repository"
-    return f"nobody took it, and {'not all pull intents can be used' if intents.is_kept() else _NO_INTENTS}"
+        return "the kubelet has no pull of this repository pending"
+    return f"no pull took it, and {'not all pull intents can be read' if intents.is_kept() else _NO_INTENTS}"
 
 
 def _find_orphans(directory: str, after: float) -> Iterator[Doomed]:
@@ -206,7 +207,7 @@ def _find_orphans(directory: str, after: float) -> Iterator[Doomed]:
         if _is_taken_name(entry.name) and stat.S_ISREG(status.st_mode) and now - status.st_mtime >= after:
             found.append((now - status.st_mtime, entry.path))
     for age, path in sorted(found, key=lambda file: (-file[0], file[1])):
-        why = "CRI-O took it for a pull that cannot be under way any more"
+        why = "CRI-O took it for a pull that cannot be running any more"
         yield Doomed(path, age, why, functools.partial(_unlink, path))
 
 
@@ -239,7 +240,7 @@ def _as_text(
     chosen: Settings, intents: PullIntents, doomed: list[Doomed], *, dry: bool, in_use_after: float | None
 ) -> int:
     for problem in intents.problems if intents.is_kept() else ():
-        _say(f"Note: {problem}; until it can, files that nobody came for are kept for an hour")
+        _say(f"Note: {problem}; until this is corrected, unused files are kept for an hour")
     if not doomed:
         _say(f"Nothing to do: {_nothing(chosen, in_use_after)}")
         return OK
@@ -253,16 +254,16 @@ def _as_text(
     _say(f"Removed {_count(len(doomed) - len(left))}.")
     for file, reason in left:
         if reason in _LEFT:
-            _say(f"Left {file.path}: {reason}")
+            _say(f"Skipped {file.path}: {reason}")
     _check(left)
     return OK
 
 
 def _nothing(chosen: Settings, in_use_after: float | None) -> str:
     if not os.path.isdir(chosen.auth_dir):
-        return f"there is no directory {chosen.auth_dir}"
-    in_use = "" if in_use_after is None else f", nor one in {IN_USE}/ that is older than {_age(in_use_after)}"
-    return f"no file in {chosen.auth_dir} that nobody comes for{in_use}"
+        return f"{chosen.auth_dir}: no such directory"
+    in_use = "" if in_use_after is None else f", and none in {IN_USE}/ that is older than {_age(in_use_after)}"
+    return f"no stale file in {chosen.auth_dir}{in_use}"
 
 
 def _check(left: list[tuple[Doomed, str]]) -> None:
@@ -272,7 +273,7 @@ def _check(left: list[tuple[Doomed, str]]) -> None:
         return
     file, reason = failed[0]
     what = file.path if len(failed) == 1 else f"{_count(len(failed))}, {file.path} first"
-    hint = "is the file system read-only, or this not root?"
+    hint = "run this as root, and check that the file system is not read-only"
     raise AuthFileError(f"cannot remove {what}: {reason}", hint)
 
 
@@ -300,7 +301,7 @@ def _print(text: str) -> None:
     try:
         write_line(text)
     except Unwritable as error:
-        error.hint = "what was not told was not removed"
+        error.hint = "only what was printed was removed"
         raise
 
 

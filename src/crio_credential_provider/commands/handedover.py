@@ -49,7 +49,7 @@ def find(asked: Pull, explained: Explanation) -> tuple[HandedOver, ...] | str:
         return fetched
     found = select(fetched.secrets, resolution.image)
     if not found and not account.pod:
-        return f"service account {account.name} names no secret with a key for it, but the pod may"
+        return f"service account {account.name} has no secret with a key for it, but the pod may have one"
     return found
 
 
@@ -58,7 +58,7 @@ def _fetch(asked: Pull, account: ServiceAccount) -> PullSecrets | str:
     if file is not None:
         kind, name = (objectsfile.POD, account.pod) if account.pod else (objectsfile.SERVICE_ACCOUNT, account.name)
         if file.find(kind, namespace, name) is None:
-            return f"{file.origin} has no {kind} {namespace}/{name}, whose imagePullSecrets would tell"
+            return f"{file.origin} has no {kind} {namespace}/{name}, so that its imagePullSecrets are not known"
     try:
         cluster: Cluster = file if file is not None else pull.connect_as_user(asked.settings)
         if not account.pod:

@@ -13,7 +13,7 @@ _HEAD = """\
 crio-credential-provider - mirror credentials from the pod's own namespace, for CRI-O
 
 The kubelet runs this program for each pull, with a CredentialProviderRequest on
-standard input. It leaves an auth file for CRI-O and answers on standard output.
+standard input. It writes an auth file for CRI-O and answers on standard output.
 
 Usage:
   crio-credential-provider [FLAGS] < request     as the kubelet does
@@ -29,9 +29,9 @@ _BARE = ("version", "version-json", "help")
 
 _TAIL = """\
 
-Exit status: 0 answered; 1 a fault, told on stderr; 2 wrong usage. Where nobody
-reads the output any more, 1 without a word. A command that a signal ends:
-128 and its number (129 SIGHUP, 130 SIGINT, 143 SIGTERM).
+Exit status: 0 answered; 1 an error, reported on stderr; 2 wrong usage. If nobody
+reads the output any more, 1 without a message. A command ended by a signal:
+128 plus its number (129 SIGHUP, 130 SIGINT, 143 SIGTERM).
 """
 
 
@@ -54,7 +54,7 @@ def with_near_miss(error: UsageError) -> str:
     if not error.unknown:
         return str(error)
     if error.unknown in SUMMARIES:
-        return f"{error.message}; a command stands before all flags"
+        return f"{error.message}; a command comes before all flags"
     if error.unknown in ("-v", "-V"):
         return f"{error.message}; did you mean '--version'?"
     if error.unknown in ("-h", *(f"{dashes}{name}" for name in _BARE for dashes in ("-", "--"))):

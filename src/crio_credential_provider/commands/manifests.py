@@ -34,18 +34,18 @@ DEFAULT_VERSION = "1.34"
 
 _DESCRIPTION = """\
 Prints what a cluster needs for this plugin: the kubelet's configuration, RBAC, units and files of a
-node, a DaemonSet, the same for OpenShift. matchImages come from registries.conf, as it is found here
-or named, unless --match-image gives them. Without KIND: the list of kinds.
+node, a DaemonSet, the same for OpenShift. matchImages come from registries.conf, as found here
+or given, unless --match-image is used. Without KIND: the list of kinds.
 """
 _EPILOG = """\
-Standard output takes objects of the API server, or one file of a node; for more give --directory: there
-objects come as NAME.yaml, files of a node below node/ with their paths. A file that is there with other
-content is left alone unless --force is given.
+API objects, or one file of a node, are printed to standard output; for more give --directory: there
+objects are written as NAME.yaml, files of a node below node/ with their paths. An existing file with
+other content is only overwritten with --force.
 
---merge FILE (KIND is config then, if none is given) prints FILE with our provider in it. All else
-stays as it is; what is ours is brought up to date, and what is not given keeps its value. What was
-changed, and which other providers match the same images, is told on standard error. A second merge
-changes nothing. --in-place writes it back.
+--merge FILE (KIND is config then, if none is given) prints FILE with this plugin's provider in it. All
+else stays unchanged; the plugin's own entry is updated, and settings that are not given keep their
+value. What was changed, and which other providers match the same images, is printed to standard error.
+A second merge changes nothing. --in-place writes it back.
 
 Examples:
   crio-credential-provider manifests                              the kinds
@@ -56,7 +56,7 @@ Examples:
   crio-credential-provider manifests machineconfig --distribution openshift-aws --merge ecr-credential-provider.yaml
   crio-credential-provider manifests all -n team-alpha --directory out
 
-Exit status: 0 printed or written; 1 a fault, told on stderr; 2 wrong usage.
+Exit status: 0 printed or written; 1 an error, reported on stderr; 2 wrong usage.
 """
 
 
@@ -69,13 +69,13 @@ class Kind(NamedTuple):
 
 KINDS = {
     "config": Kind("the kubelet's CredentialProviderConfig", "node"),
-    "rbac": Kind("what the nodes may do, and with -n what service accounts may", "kubectl"),
-    "pull-secrets": Kind("what service accounts may do, for --secrets-from, in each -n", "kubectl"),
+    "rbac": Kind("permissions of the nodes, and with -n of service accounts", "kubectl"),
+    "pull-secrets": Kind("permissions of service accounts, for --secrets-from, in each -n", "kubectl"),
     "kubelet": Kind("a drop-in with the kubelet's flags", "node"),
-    "crio": Kind("CRI-O's drop-in, where --auth-dir is not its default", "node"),
-    "mount": Kind("the tmpfs for auth files, a unit of systemd", "node"),
-    "tmpfiles": Kind("systemd-tmpfiles: makes and cleans the directories", "node"),
-    "daemonset": Kind("installs the program of a container image on every node", "kubectl"),
+    "crio": Kind("CRI-O's drop-in, if --auth-dir is not its default", "node"),
+    "mount": Kind("the tmpfs for auth files, a systemd unit", "node"),
+    "tmpfiles": Kind("systemd-tmpfiles: creates and cleans the directories", "node"),
+    "daemonset": Kind("installs the program from a container image on every node", "kubectl"),
     "machineconfig": Kind("the files of a node, for OpenShift", "kubectl"),
     "butane": Kind("the same as Butane, for OpenShift or Fedora CoreOS", "butane"),
     "kustomize": Kind("rbac, pull-secrets and daemonset with kustomization.yaml; needs --directory", "kubectl"),
@@ -137,7 +137,7 @@ def parser() -> Parser:
     cluster.add_argument(
         "--distribution",
         choices=tuple(DISTRIBUTIONS),
-        help="where things are, and how flags reach the kubelet (default kubeadm)",
+        help="paths, and how flags are given to the kubelet (default kubeadm)",
     )
     cluster.add_argument("--kubernetes", metavar="VERSION", help=f"1.33 or newer (default {DEFAULT_VERSION})")
     cluster.add_argument("--audience", metavar="AUDIENCE", help="of the API server (default: the distribution's)")
@@ -151,8 +151,8 @@ def parser() -> Parser:
         "--match-image", metavar="PATTERN", action="append", help="instead of registries.conf; repeatable"
     )
     for name, metavar, kind, text in (
-        ("registries-conf", "FILE", "file", "read this, as CRI-O's flag of that name"),
-        ("registries-conf-dir", "DIR", "directory", "read this, as CRI-O's flag"),
+        ("registries-conf", "FILE", "file", "read this, like CRI-O's flag of that name"),
+        ("registries-conf-dir", "DIR", "directory", "read this, like CRI-O's flag"),
         ("root", "DIR", "directory", "look for registries.conf below this directory"),
     ):
         images.add_argument(f"--{name}", metavar=metavar, type=there(kind), default="", help=text)
@@ -161,7 +161,7 @@ def parser() -> Parser:
         flag = FLAGS_BY_NAME[name]
         plugin.add_argument(f"--{name}", metavar=flag.metavar, action=action, help=flag.help)
     plugin.add_argument(
-        "--plugin-arg", metavar="ARG", action="append", help="any other, as in --plugin-arg=--log-level=debug"
+        "--plugin-arg", metavar="ARG", action="append", help="any other flag, as in --plugin-arg=--log-level=debug"
     )
     tenants = made.add_argument_group("tenants")
     tenants.add_argument("-n", "--namespace", metavar="NAME", action="append", help="repeatable")
@@ -176,9 +176,9 @@ def parser() -> Parser:
         "--merge",
         metavar="FILE",
         type=there("file", "directory"),
-        help="a CredentialProviderConfig to put our provider into",
+        help="a CredentialProviderConfig to add this plugin's provider to",
     )
-    made.add_argument("--in-place", action="store_true", help="write what --merge made back to FILE")
+    made.add_argument("--in-place", action="store_true", help="write the result of --merge back to FILE")
     made.add_argument("--directory", metavar="DIR", help="write files below this directory instead of printing")
     made.add_argument("--force", action="store_true", help="overwrite files there whose content differs")
     add_output(made)
@@ -209,11 +209,11 @@ def _check(given: argparse.Namespace) -> None:
     for flag, pattern in (("namespace", _NAME), ("service_account", _DOTTED_NAME), ("pull_secret", _DOTTED_NAME)):
         for text in getattr(given, flag) or ():
             if not pattern.fullmatch(text):
-                raise UsageError(f"--{flag.replace('_', '-')}: {text!r} is no name of an object")
+                raise UsageError(f"--{flag.replace('_', '-')}: {text!r} is not a valid object name")
     if not _NAME.fullmatch(given.role):
-        raise UsageError(f"--role: {given.role!r} is no name of a MachineConfigPool")
+        raise UsageError(f"--role: {given.role!r} is not a valid MachineConfigPool name")
     if given.audience is not None and not re.fullmatch(r"[!-~]+", given.audience):
-        raise UsageError(f"--audience: {given.audience!r} is not a text without blanks")
+        raise UsageError(f"--audience: {given.audience!r} is empty or has spaces")
     for text in given.match_image or ():
         if dead := matchimages.why_dead(text):
             raise UsageError(f"--match-image: {masked(text)!r} matches no image: {dead}")
@@ -223,15 +223,15 @@ def _check(given: argparse.Namespace) -> None:
 def _check_combinations(given: argparse.Namespace) -> None:
     with_config = {"config", "machineconfig", "butane", "all"}
     if given.merge is not None and not with_config & {*given.kinds}:
-        raise UsageError("--merge is of use with the kinds config, machineconfig, butane and all")
+        raise UsageError("--merge requires one of the kinds config, machineconfig, butane and all")
     if given.in_place and (given.merge is None or given.kinds != ["config"]):
-        raise UsageError("--in-place goes with the one kind config and --merge")
+        raise UsageError("--in-place requires --merge and the kind config alone")
     if given.in_place and given.directory is not None:
-        raise UsageError("--in-place and --directory exclude each other")
+        raise UsageError("--in-place cannot be used with --directory")
     if given.force and given.directory is None:
-        raise UsageError("--force is of use with --directory alone")
+        raise UsageError("--force requires --directory")
     if {"kustomize", "all"} & {*given.kinds} and given.directory is None:
-        raise UsageError("kustomize and all are several files", "name where they go with --directory")
+        raise UsageError("kustomize and all print several files", "give a directory with --directory")
     if given.image is not None:
         try:
             reference.parse(given.image)
@@ -334,7 +334,7 @@ def _daemonset(request: _Request) -> list[Output]:
         raise UsageError(
             f"a DaemonSet cannot write to {request.node.bin_dir}, which the platform names and which belongs to the "
             "read-only image of the operating system",
-            "bring the program into that image (image layering)",
+            "add the program to that image (image layering)",
         )
     image = request.given.image or objects.IMAGE
     made = objects.daemonset(image, request.node.bin_dir, openshift=request.node.how == "variable")
@@ -356,7 +356,7 @@ def _files(make: Callable[[Node], list[NodeFile]], why_none: str) -> Callable[[_
     def build(request: _Request) -> list[Output]:
         made = make(request.node)
         if not made:
-            note(f"Nothing is needed: {why_none}")
+            note(f"Nothing to do: {why_none}")
         return [_of_node(file) for file in made]
 
     return build
@@ -365,8 +365,8 @@ def _files(make: Callable[[Node], list[NodeFile]], why_none: str) -> Callable[[_
 def _node_files(request: _Request) -> list[NodeFile]:
     if request.node.how == "platform" and request.given.merge is None:
         raise UsageError(
-            f"{request.node.config_path} is the platform's, which would lose its own provider",
-            "give that file of a node with --merge",
+            f"{request.node.config_path} belongs to the platform, which would lose its own provider",
+            "give a node's copy of that file with --merge",
         )
     parts = (nodefiles.kubelet, nodefiles.crio, nodefiles.mount, nodefiles.tmpfiles)
     return [_config_file(request), *(file for part in parts for file in part(request.node))]
@@ -381,7 +381,7 @@ def _machine_config(request: _Request) -> list[Output]:
 def _must_be_openshift(request: _Request) -> None:
     if not request.node.distribution.startswith("openshift"):
         raise UsageError(
-            "machineconfig is for OpenShift", "say which: --distribution openshift, openshift-aws, -azure or -gcp"
+            "machineconfig is for OpenShift", "give --distribution openshift, openshift-aws, -azure or -gcp"
         )
 
 
@@ -396,10 +396,11 @@ _BUILDERS: dict[str, Callable[[_Request], list[Output]]] = {
     "rbac": _rbac,
     "pull-secrets": _pull_secrets,
     "kubelet": _files(
-        nodefiles.kubelet, "the platform's own kubelet.service has both flags; config goes where they say"
+        nodefiles.kubelet,
+        "the platform's own kubelet.service has both flags; config is written to the path that they name",
     ),
     "crio": _files(nodefiles.crio, f"CRI-O looks into {nodefiles.AUTH_DIR} by itself"),
-    "mount": _files(nodefiles.mount, "what lies below /run is on a tmpfs"),
+    "mount": _files(nodefiles.mount, "/run is a tmpfs"),
     "tmpfiles": _files(nodefiles.tmpfiles, ""),
     "daemonset": _daemonset,
     "machineconfig": _machine_config,
@@ -424,7 +425,7 @@ def _print(given: argparse.Namespace, outputs: list[Output]) -> int:
         write_json(_as_json(outputs))
         return OK
     if len(outputs) > 1 and not all(output.objects for output in outputs):
-        raise UsageError("these are several files", "name where they go with --directory")
+        raise UsageError("these kinds print several files", "give a directory with --directory")
     text = "---\n".join(output.text for output in outputs)
     if text:
         write_line(text.removesuffix("\n"))
@@ -467,7 +468,7 @@ def _write_files(given: argparse.Namespace, outputs: list[Output]) -> int:
     differing = [place for (place, _), state in zip(places, states, strict=True) if state == "overwritten"]
     if differing and not given.force:
         raise ConfigError(
-            f"there with other content: {', '.join(differing)}", "nothing was written; --force overwrites them"
+            f"files exist with other content: {', '.join(differing)}", "nothing was written; --force overwrites them"
         )
     for (place, output), state in zip(places, states, strict=True):
         if state != "unchanged":
@@ -522,7 +523,7 @@ def _list_kinds(given: argparse.Namespace) -> int:
         table.add_column(title, no_wrap=title != "what it is")
     for name, kind in KINDS.items():
         table.add_row(name, kind.taker, kind.what)
-    write(table, "", "One or more of them, with flags: manifests --help")
+    write(table, "", "Give one or more of them; for flags see manifests --help")
     return OK
 
 
@@ -540,8 +541,8 @@ def _read(path: str) -> str:
     if os.path.isdir(path):
         raise ConfigError(
             f"{path} is a directory, whose files the kubelet joins (from 1.34 on)",
-            f"merge into the file with our provider, or put what `manifests config` prints beside the others as "
-            f"{os.path.join(path, providerconfig.NAME)}.yaml",
+            f"merge into the file with this plugin's provider, or write the output of `manifests config` next to "
+            f"the others, to {os.path.join(path, providerconfig.NAME)}.yaml",
         )
     try:
         with open(path, encoding="utf-8", newline="") as file:
@@ -558,8 +559,8 @@ def _tell(path: str, merged: merge.Merged) -> None:
         note(f"Nothing to change in {path}")
     for overlap in merged.overlaps:
         note(
-            f"Overlap: {overlap.provider} ({overlap.pattern}) and ours ({overlap.ours}): for an image that both match "
-            "the kubelet runs both, and tries what they return one after the other"
+            f"Overlap: {overlap.provider} ({overlap.pattern}) and {providerconfig.NAME} ({overlap.ours}): for an image "
+            "that both match the kubelet runs both, and tries their answers one after the other"
         )
     for text in merged.notes:
         note(f"Note: {text}")

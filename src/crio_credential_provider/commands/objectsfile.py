@@ -156,12 +156,15 @@ def loads(data: bytes, origin: str) -> ObjectsFile:
         UsageError: neither, or no Secret, Pod or ServiceAccount in it.
     """
     if not data.strip():
-        raise UsageError(f"{origin} is empty: kubectl wrote nothing to it", "it says why on stderr: is that Forbidden?")
+        raise UsageError(
+            f"{origin} is empty: kubectl wrote nothing to it",
+            "run it again and read its error on stderr, such as Forbidden",
+        )
     objects = [found for document in _documents(data, origin) for found in _objects(document)]
     if not objects:
         raise UsageError(
-            f"{origin} holds no Secret, Pod or ServiceAccount",
-            "kubectl -n NAMESPACE get secrets -o yaml writes what is needed",
+            f"{origin} has no Secret, Pod or ServiceAccount",
+            "kubectl -n NAMESPACE get secrets -o yaml writes such a file",
         )
     return ObjectsFile(objects, origin)
 
@@ -196,7 +199,7 @@ def load_yaml(data: bytes) -> list[Any]:
                 raise ValueError(f"nested deeper than {_MAX_DEPTH}{_at(event.start_mark)}")
         return list(yaml.load_all(data, loader))
     except yaml.YAMLError as error:
-        raise ValueError(f"a fault{_at(getattr(error, 'problem_mark', None))}") from None
+        raise ValueError(f"invalid{_at(getattr(error, 'problem_mark', None))}") from None
 
 
 def _at(mark: Any) -> str:

@@ -47,7 +47,7 @@ class Unwritable(ProviderError):
     fault = "output"
 
     def __init__(self, error: OSError) -> None:
-        super().__init__(f"standard output cannot be written to: {error.strerror}")
+        super().__init__(f"cannot write to standard output: {error.strerror}")
         self.reader_gone = isinstance(error, BrokenPipeError)
 
 
@@ -166,11 +166,11 @@ def why_not(path: str, kinds: Sequence[str]) -> str:
 
 def add_output(parser: argparse.ArgumentParser) -> None:
     """The flag ``--output`` of a command that speaks to people and to programs."""
-    parser.add_argument("--output", choices=("text", "json"), default="text", help="how to tell it (default text)")
+    parser.add_argument("--output", choices=("text", "json"), default="text", help="output format (default text)")
 
 
 def serve(command: str, work: Callable[[], int]) -> int:
-    """The exit status of a command: its own, or that of what it raises, which is told on stderr."""
+    """The exit status of a command: its own, or that of what it raises, which is reported on stderr."""
     try:
         return work()
     except UsageError as error:

@@ -75,8 +75,8 @@ PROVIDER_NAME = "crio-credential-provider"
 _MAX_SIZE = 4 * 1024 * 1024
 _CONFIG_SUFFIXES = (".json", ".yaml", ".yml")
 _EXPIRED = (
-    "the token has expired since it was made, so that the API server refuses it now: name IMAGE and -n NAMESPACE, for "
-    "which a new one is asked for, or give the secrets with --secrets"
+    "the token in the request has expired: give IMAGE and -n NAMESPACE to ask "
+    "for a new one, or the secrets with --secrets"
 )
 _EXAMPLES = "--help has examples"
 _TOKEN_SECONDS = 600
@@ -122,11 +122,11 @@ class RefusedArguments(ProviderError):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What names a pull, and the plugin's flags."""
-    parser.add_argument("image", metavar="IMAGE", nargs="?", help="the image as the pod spells it")
+    parser.add_argument("image", metavar="IMAGE", nargs="?", help="the image as written in the pod")
     parser.add_argument("-n", "--namespace", metavar="NAMESPACE", help="namespace of the pod")
     who = parser.add_mutually_exclusive_group()
     who.add_argument("--service-account", metavar="NAME", help="service account of the pod (default default)")
-    who.add_argument("--pod", metavar="NAME", help="the pod; its service account is looked up")
+    who.add_argument("--pod", metavar="NAME", help="the pod, whose service account is looked up")
     parser.add_argument(
         "--request",
         metavar="FILE",
@@ -143,16 +143,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--token-file",
         metavar="FILE",
         type=there("file"),
-        help="service account token to ask with (kubectl create token), not a new one",
+        help="service account token to use (from kubectl create token) instead of a new one",
     )
     parser.add_argument(
         "--config",
         metavar="FILE",
         type=there("file", "directory"),
-        help="CredentialProviderConfig, or a directory of them, for args and env of the plugin's entry (default: the "
-        "one that the node's kubelet names)",
+        help="CredentialProviderConfig, or a directory of them, for args and env of the plugin's entry (default: "
+        "the one of the node's kubelet)",
     )
-    group = parser.add_argument_group("flags of the plugin, which go before those of --config")
+    group = parser.add_argument_group("flags of the plugin, which take precedence over those of --config")
     for name in FLAGS:
         flag = FLAGS_BY_NAME[name]
         text = f"{flag.help}{f' (default {flag.default})' if flag.default not in ('', 'false') else ''}"
@@ -209,13 +209,13 @@ def look(given: argparse.Namespace) -> Place:
     if given.config:
         config, entry = given.config, _load_entry(given.config)
     elif config:
-        note = f"the arguments of the plugin are those of {config}, which the kubelet names"
+        note = f"the plugin's arguments come from {config}, the kubelet's configuration"
         try:
             entry = _load_entry(config)
         except UsageError as error:
             why = error.message.removeprefix("--config: ")
             # In full it is told by doctor.
-            note = f"the kubelet's CredentialProviderConfig does not count, the plugin's defaults do: {why}"
+            note = f"the kubelet's CredentialProviderConfig is ignored, and the plugin's defaults are used: {why}"
     return Place(
         config,
         *entry,
@@ -265,9 +265,9 @@ def assumed(given: argparse.Namespace, chosen: Settings, place: Place) -> str:
         taken.append(f"the plugin's flags of {place.config}")
     elif "kubelet" in place.missing:
         own = any(_typed(given, n) or FLAGS_BY_NAME[n].variable in os.environ for n in FLAGS if n != "root")
-        taken.append("the flags given here, with the plugin's defaults" if own else "the plugin's defaults")
-    no_node = "this is no node that is known here: " if len(place.missing) > 1 else ""
-    return f"{no_node}no {' and no '.join(place.missing)} was found {where}; taken instead: {', and '.join(taken)}"
+        taken.append("the flags given here and the plugin's defaults" if own else "the plugin's defaults")
+    no_node = "this does not look like a node: " if len(place.missing) > 1 else ""
+    return f"{no_node}no {' and no '.join(place.missing)} was found {where}; used instead: {', and '.join(taken)}"
 
 
 def _registries_conf(chosen: Settings) -> str:
@@ -276,7 +276,7 @@ def _registries_conf(chosen: Settings) -> str:
         search = registries.search_files(chosen.registries_conf, chosen.registries_conf_dir, chosen.root)
     except ProviderError:
         return registries.MAIN_FILE
-    absent = "" if os.path.exists(search.main) else " (not there)"
+    absent = "" if os.path.exists(search.main) else " (not found)"
     return f"{search.main}{absent}{' and its drop-ins' if search.drop_ins else ''}"
 
 
@@ -336,7 +336,7 @@ def _load_providers(path: str) -> list[dict[str, Any]]:
     document = documents[0] if documents and isinstance(documents[0], dict) else {}
     providers = document.get("providers")
     if not isinstance(providers, list) or document.get("kind") != "CredentialProviderConfig":
-        raise UsageError(f"--config: {path} is no CredentialProviderConfig with providers")
+        raise UsageError(f"--config: {path} is not a CredentialProviderConfig with providers")
     return [entry for entry in providers if isinstance(entry, dict)]
 
 
@@ -399,14 +399,14 @@ def _find(given: argparse.Namespace, chosen: Settings, place: Place) -> Pull:
     try:
         image = reference.parse(given.image)
     except ReferenceSyntaxError as error:
-        hint = f"the kubelet reports InvalidImageName for it{_meant_image(given.image)}"
+        hint = f"the kubelet rejects it as InvalidImageName{_meant_image(given.image)}"
         raise UsageError(f"IMAGE: {error.message}", hint) from None
     if given.token_file:
         token = _read(given.token_file, "--token-file").decode(errors="replace").strip()
         _check_token(token, given)
     elif place.audience is None:
         # As the kubelet asks the plugin then.
-        note = f"the kubelet hands over no token: the plugin's entry in {place.config} has no tokenAttributes"
+        note = f"the kubelet sends no token: the plugin's entry in {place.config} has no tokenAttributes"
         return _with_token(given.image, image, Request(image.name, ""), chosen, offline)._replace(notes=(note,))
     elif offline is not None:
         token = _stand_in(_account_of_file(given, chosen, offline))
@@ -438,8 +438,8 @@ def _check(given: argparse.Namespace, chosen: Settings) -> None:
     """What goes together."""
     if given.request and (given.image or given.namespace or given.pod or given.service_account or given.token_file):
         raise UsageError(
-            "--request tells the image and the pod itself",
-            "leave out IMAGE, -n, --pod, --service-account and --token-file",
+            "--request has the image and the pod itself",
+            "remove IMAGE, -n, --pod, --service-account and --token-file",
         )
     if not given.request and not given.image:
         raise UsageError("IMAGE is missing", "give IMAGE and -n NAMESPACE, or --request FILE")
@@ -454,9 +454,9 @@ def _check(given: argparse.Namespace, chosen: Settings) -> None:
     )
     for flag, name, is_valid in names:
         if name is not None and not is_valid(name):
-            raise UsageError(f"{flag}: {name!r} is no name that Kubernetes allows")
+            raise UsageError(f"{flag}: {name!r} is not a valid Kubernetes name")
     if chosen.secrets_from == POD and not (given.pod or given.request or given.token_file):
-        raise UsageError("--secrets-from pod takes the secrets that a pod names: name it with --pod")
+        raise UsageError("--secrets-from pod requires --pod: it uses the pod's imagePullSecrets")
 
 
 def _check_token(token: str, given: argparse.Namespace) -> None:
@@ -554,8 +554,8 @@ def _find_identity(chosen: Settings) -> Identity:
     path, user = endpoint.load_user(chosen)
     if not path:
         raise ConfigError(
-            "there is no kubeconfig to get the pod's token with",
-            "name one with --kubeconfig, give a token with --token-file, or the secrets with --secrets",
+            "no kubeconfig found to get the pod's token with",
+            "give a kubeconfig with --kubeconfig, a token with --token-file, or the secrets with --secrets",
         )
     token = user.get("token", "")
     if user.get("tokenFile"):
@@ -563,10 +563,14 @@ def _find_identity(chosen: Settings) -> Identity:
     has_certificate = any(user.get(name) for name in ("client-certificate", "client-certificate-data"))
     if not token and not has_certificate:
         programs = [name for name in ("exec", "auth-provider") if name in user]
-        has = f"needs a program to be run ({programs[0]})" if programs else "has neither a certificate nor a token"
+        has = (
+            f"needs an external program ({programs[0]}), which is not run here"
+            if programs
+            else "has no certificate and no token"
+        )
         raise ConfigError(
             f"the user of {path} {has}",
-            "make a token with kubectl -n NAMESPACE create token SERVICE-ACCOUNT, and give it with --token-file FILE",
+            "create a token with kubectl -n NAMESPACE create token SERVICE-ACCOUNT, and give it with --token-file FILE",
         )
     certificate = endpoint.find_client_certificate(chosen) if has_certificate else None
     return Identity(path, certificate, token)
@@ -584,12 +588,12 @@ def _with_new_token(given: argparse.Namespace, chosen: Settings, image: Referenc
         identity = _find_identity(chosen)
         token = _create_token(given, _AsUser(_api(chosen, identity.certificate), identity.token), place.audience or "")
     except ProviderError as error:
-        failure = NotAsked(f"no token to ask the API server with: {error.message}", error.hint)
+        failure = NotAsked(f"cannot get a token for the API server: {error.message}", error.hint)
         return Pull(given.image, image, request, chosen, _failing(failure))
-    audience = "the API server's own audience; whether the kubelet's tokens have it is told by the command doctor"
+    audience = "the API server's own audience; the command doctor checks whether the kubelet's tokens have it"
     if place.audience:
         audience = f"the audience that {place.config} names, {place.audience}"
-    note = f"the token was asked for with the user of {identity.origin} and has {audience}"
+    note = f"the token was requested as the user of {identity.origin} and has {audience}"
     request = Request(image.name, token)
     return Pull(given.image, image, request, chosen, lambda: _connect(chosen, identity), (note,))
 
@@ -637,7 +641,7 @@ def _create_token(given: argparse.Namespace, user: _AsUser, audience: str) -> st
             uid = objectsfile.text(pod, "metadata", "uid")
             spec["boundObjectRef"] = {"kind": "Pod", "apiVersion": "v1", "name": given.pod, "uid": uid}
         if not serviceaccount.is_subdomain(account):
-            raise ClusterError("the API server's pod names no valid service account")
+            raise ClusterError("the pod from the API server has no valid service account name")
         wanted = {"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1", "spec": spec}
         token = objectsfile.text(user.create(f"{namespace}/serviceaccounts/{account}/token", wanted), "status", "token")
     except ClusterError as error:
@@ -646,7 +650,7 @@ def _create_token(given: argparse.Namespace, user: _AsUser, audience: str) -> st
         serviceaccount.loads(token)
     except RequestError:
         raise ClusterError(
-            "the API server's TokenRequest holds no token", "is a Kubernetes API server there?"
+            "the API server's TokenRequest has no token", "check that this is a Kubernetes API server"
         ) from None
     return token
 
@@ -654,19 +658,19 @@ def _create_token(given: argparse.Namespace, user: _AsUser, audience: str) -> st
 def _remedy(error: ClusterError, given: argparse.Namespace) -> str:
     """What to do where no token is given out."""
     if error.status == 403 and "audience" in error.message:
-        return "allow the nodes this audience: manifests rbac prints what it takes"
+        return "allow the nodes this audience: manifests rbac prints the objects"
     if error.status == 403 and given.pod:
         return (
-            "a node gets tokens only for pods that run on it; elsewhere take an administrator's kubeconfig with "
-            "--kubeconfig"
+            "a node gets tokens only for pods that run on it; elsewhere give an administrator's "
+            "kubeconfig with --kubeconfig"
         )
     if error.status == 403:
         return (
-            "a node gets a token only for a pod that runs on it: name the pod with --pod, or an administrator's "
-            "kubeconfig with --kubeconfig"
+            "a node gets a token only for a pod that runs on it: give the pod with --pod, or an "
+            "administrator's kubeconfig with --kubeconfig"
         )
     if error.status == 404:
-        return "is the name right? Service accounts and pods are looked up in the namespace of -n"
+        return "check the name; service accounts and pods are looked up in the namespace of -n"
     return error.hint
 
 
@@ -687,10 +691,10 @@ def _account_of_file(given: argparse.Namespace, chosen: Settings, offline: Objec
     pod = offline.find(objectsfile.POD, given.namespace, given.pod) if given.pod else None
     if given.pod and pod is None and chosen.secrets_from == SERVICE_ACCOUNT:
         name = f"{given.namespace}/{given.pod}"
-        offline.note(f"{offline.origin} has no Pod {name}: its service account is taken to be default")
+        offline.note(f"{offline.origin} has no Pod {name}: its service account is assumed to be default")
     name = objectsfile.text(pod, "spec", "serviceAccountName") or given.service_account or "default"
     if not serviceaccount.is_subdomain(name):
-        raise UsageError(f"--secrets: pod {given.pod} names no valid service account")
+        raise UsageError(f"--secrets: pod {given.pod} has no valid service account name")
     return serviceaccount.ServiceAccount(
         given.namespace, name, given.pod or "", objectsfile.text(pod, "metadata", "uid")
     )

@@ -59,17 +59,17 @@ _KUBELET = "kubelet"
 _PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
 
 _DESCRIPTION = """\
-Asks each place that CRI-O would ask for an image whether it hands out the manifest, in CRI-O's order
-and with the credential that the plugin would leave for it, or that the kubelet hands over from the
-pod's imagePullSecrets, and says what is wrong where it does not: DNS, connection, TLS, token service,
-credential (none, refused, not allowed), image, rate limit, no registry at all.
+Asks each pull source of an image for the manifest, in CRI-O's order and with the credential that the
+plugin would write for it, or that the kubelet passes from the pod's imagePullSecrets, and reports what
+is wrong: DNS, connection, TLS, token service, credential (none, refused, not allowed), image, rate
+limit, not a registry.
 TLS is verified as by CRI-O, with the system's CAs and those of certs.d; proxies are those of the
 running CRI-O, else of the environment.
 
-Run it on a node, as root: elsewhere names, routes, CAs and registries.conf are others. Reads alone,
-and asks for headers only; layers are not asked for. Places behind the first one that serves are asked
-as well, so that the state of all is known. A credential is shown to the registry that it is for, and to
-the token service that this one names, and to nobody else.
+Run it on a node, as root: elsewhere DNS, routes, CAs and registries.conf differ. It only reads, and
+only asks for headers, not for layers. Sources after the first one that has the image are asked as well,
+so that the state of all is known. A credential is only sent to the registry that it is for and to that
+registry's token service.
 """
 _EPILOG = """\
 Examples:
@@ -79,11 +79,11 @@ Examples:
   crio-credential-provider verify nginx:1.27 -n team-alpha --pod web --output json | jq '.sources[]'
 
 Exit status:
-  0  the pull would succeed: a place has the image and hands it out
-  3  it would not: no place does, or CRI-O fails the pull itself
-  1  not found out, told on stderr: the cluster, or a file that CRI-O reads, could not be read; or it is up to
-     a credential helper, to what the kubelet hands over, or to what CRI-O does and this does not (it sends
-     a credential to a token service without TLS, waits longer, asks again)
+  0  the pull would succeed: a source has the image and serves it
+  3  it would fail: no source does, or CRI-O fails the pull itself
+  1  unknown, reported on stderr: the cluster, or a file that CRI-O reads, could not be read; or it depends
+     on a credential helper, on what the kubelet passes, or on what CRI-O does and verify does not (it
+     sends a credential to a token service without TLS, waits longer, asks again)
   2  wrong usage
 """
 
@@ -206,11 +206,9 @@ def _verify(given: argparse.Namespace) -> Report:
     if not isinstance(handed, str) and any(found.source.origin == _KUBELET for found in checked):
         account = resolution.account
         if account is not None and not account.pod:
-            notes.append(
-                f"taken for granted: a pod of service account {account.name} without imagePullSecrets of its own"
-            )
+            notes.append(f"assumed: a pod of service account {account.name} without imagePullSecrets of its own")
     if not asked.typed and not asked.image.tag:
-        notes.append("a recorded request tells neither tag nor digest: latest was asked for")
+        notes.append("a recorded request has no tag or digest: latest was asked for")
     assumed = pull.assumed(given, chosen, place)
     return Report(
         explained, reference, namespace, tuple(checked), serving, succeeds, text, remedy, tuple(notes), assumed
@@ -288,8 +286,8 @@ def _kept_back(source: Source, verdict: Verdict, image: Reference) -> Verdict:
         return verdict
     return Verdict(
         verdict.outcome,
-        f"a registry answers; CRI-O shows it the credential for {image.domain} that the kubelet hands over "
-        f"(secret {source.secret}), which is not shown here to another registry",
+        f"a registry answers; CRI-O sends it the credential for {image.domain} that the kubelet passes "
+        f"(secret {source.secret}), which verify does not send to another registry",
         f"write the image with its registry, {source.source.name} or {image.name}",
         scheme=verdict.scheme,
         exchanges=verdict.exchanges,
@@ -343,7 +341,9 @@ def _check(source: Source, verdict: Verdict | None, needed: bool, namespace: str
     if verdict is None:
         return Checked(source, LEFT_OUT, "CRI-O fails this pull before it asks", "", None, False)
     if verdict.outcome == registryclient.OK and source.origin == NODE_HELPER:
-        evidence = "a registry answers; CRI-O asks the node's credential helper for a credential, which is not run here"
+        evidence = (
+            "a registry answers; CRI-O gets the credential from the node's credential helper, which verify does not run"
+        )
         return Checked(source, UNKNOWN, evidence, "", verdict, needed)
     outcome, remedy = UNKNOWN if verdict.undecided else verdict.outcome, _remedy(source, verdict, namespace, why_none)
     return Checked(source, outcome, verdict.evidence, remedy, verdict, needed)
@@ -364,14 +364,13 @@ def _left_to_the_kubelet(found: Checked, handed: Sequence[HandedOver] | str) -> 
     host = found.source.source.name.partition("/")[0]
     remedy = f"give a pull secret in the pod's imagePullSecrets a key for {host}"
     if not isinstance(handed, str):
-        evidence = f"{found.evidence}; the pod's imagePullSecrets, which the kubelet hands over, have none for {host}"
+        evidence = f"{found.evidence}; the pod's imagePullSecrets, which the kubelet passes, have none for {host}"
         return found._replace(evidence=evidence, remedy=remedy)
     return found._replace(
         outcome=UNKNOWN,
-        evidence=f"{found.evidence}; the plugin leaves none for {host}, and whether the kubelet hands one over is not "
-        f"known: {handed}",
-        remedy=f"{remedy}, and name the pod here with --pod; --mirror-registry {host} tries what the namespace's "
-        "secrets have",
+        evidence=f"{found.evidence}; the plugin writes none for {host}, and whether the kubelet passes one "
+        f"is not known: {handed}",
+        remedy=f"{remedy}, and give the pod with --pod; --mirror-registry {host} tries the namespace's secrets",
     )
 
 
@@ -384,11 +383,11 @@ def _remedy(source: Source, verdict: Verdict, namespace: str, why_none: str) -> 
     holder = _holder(source)
     host = source.source.name.partition("/")[0]
     if verdict.cause == "refused" and verdict.outcome == registryclient.UNAUTHORIZED:
-        return f"{holder}: was it rotated or mistyped? Write the current credential there"
+        return f"{holder}: write the current credential there, if it was rotated or mistyped"
     if verdict.cause in ("first-scheme", "no-credential") and holder:
         return f"{holder}: {verdict.remedy}"
     if verdict.cause == "not-allowed" and holder:
-        return f"{holder}: may its user pull this repository, and is there one of that name?"
+        return f"{holder}: check that its user may pull this repository, and that the repository exists"
     if verdict.cause == "no-credential":
         where = f" of namespace {namespace}" if namespace else ""
         return f"{_why_none(source, why_none)}; give a pull secret{where} a key for {host}"
@@ -426,11 +425,11 @@ def _conclusion(
         name = serving.source.source.name
         separator = "@" if ":" in reference else ":"
         failed = [found for found in checked if found.needed and found is not serving]
-        late = f", after {_count(len(failed))} before it failed" if failed else ""
-        return f"The pull would succeed: {name}{separator}{reference} is there{late}", ""
+        late = f", after {_count(len(failed))} failed" if failed else ""
+        return f"The pull would succeed: {name}{separator}{reference} has the image{late}", ""
     asked = [found for found in checked if found.verdict is not None]
     if not asked:
-        return "The pull fails: CRI-O asks nobody for this image", ""
+        return "The pull fails: CRI-O asks no source for this image", ""
     unknown = next((found for found in asked if found.outcome == UNKNOWN), None)
     if unknown is not None:
         return (
@@ -448,21 +447,21 @@ _SUMMARIES = {
     registryclient.DNS: "the name of {it} cannot be resolved",
     registryclient.CONNECT: "{it} does not answer",
     registryclient.TLS: "{it} is not trusted",
-    registryclient.UNAUTHORIZED: "{it} wants another credential",
+    registryclient.UNAUTHORIZED: "{it} requires another credential",
     registryclient.FORBIDDEN: "{it} forbids this pull",
-    registryclient.NOT_FOUND: "it has no such image",
-    registryclient.RATE_LIMITED: "{it} limits requests for now",
-    registryclient.SERVER_ERROR: "{it} is in trouble",
-    registryclient.NOT_A_REGISTRY: "no registry is there",
-    "no-credential": "it wants a credential, and there is none",
+    registryclient.NOT_FOUND: "it does not have this image",
+    registryclient.RATE_LIMITED: "{it} limits requests at the moment",
+    registryclient.SERVER_ERROR: "{it} has an internal error",
+    registryclient.NOT_A_REGISTRY: "no registry answers there",
+    "no-credential": "it requires a credential, and there is none",
     "not-asked": "it does not ask for the credential",
-    "no-challenge": "it does not say how it wants the credential",
-    "no-realm": "it names no token service",
-    "unknown-challenge": "it asks for a credential in a way that CRI-O does not know",
+    "no-challenge": "it does not say how to authenticate",
+    "no-realm": "it has no token service",
+    "unknown-challenge": "it asks for authentication that CRI-O does not support",
     "first-scheme": "{it} refuses the credential by the scheme that CRI-O uses",
     "refused": "{it} refuses the credential",
     "unexpected-status": "{it} answers with a status that CRI-O cannot use",
-    "token-service": "its token service gives no token",
+    "token-service": "its token service issues no token",
     "not-tls": "{it} does not speak TLS",
     "certs.d": "its certs.d cannot be used",
 }
@@ -481,7 +480,7 @@ def _summary(found: Checked) -> str:
 
 
 def _count(number: int) -> str:
-    return "one place" if number == 1 else f"{number} places"
+    return "one source" if number == 1 else f"{number} sources"
 
 
 # -- JSON -------------------------------------------------------------------------------------------------------------
@@ -564,7 +563,7 @@ def _write_text(report: Report) -> None:
     notes = list(report.notes)
     if report.explained.error is not None:
         error = str(report.explained.error)
-        notes.insert(0, f"the plugin fails for this pull, so that CRI-O reads the node's own auth file: {error}")
+        notes.insert(0, f"the plugin fails for this pull, and CRI-O reads the node's own auth file: {error}")
     parts += [Text(""), *(text(sentence(note)) for note in notes)] if notes else []
     write(*parts)
 
@@ -604,4 +603,4 @@ def _details(found: Checked, told: str) -> Iterator[str]:
         host = found.source.source.name.partition("/")[0]
         others = [name for name in verdict.credential_sent_to if name != host]
         if others:
-            yield f"the credential was shown to {', '.join(others)}"
+            yield f"the credential was sent to {', '.join(others)}"

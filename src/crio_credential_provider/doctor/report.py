@@ -87,7 +87,7 @@ def _check_given(facts: Node) -> None:
         ("--registries-conf", given.registries_conf, facts.registries.unreadable),
     ):
         if file and error is not None:
-            raise UsageError(f"{flag}: {error.path}: {error.reason}", "name a file that this user can read")
+            raise UsageError(f"{flag}: {error.path}: {error.reason}", "give a file that this user can read")
 
 
 def _with_versions(facts: Node, answers: Answers) -> Node:
@@ -107,7 +107,7 @@ def _of_cluster(
     if live:
         yield from cluster_checks.check_reachable(facts, answers)
     elif facts.given.live:
-        yield Unexamined("the API server and RBAC", "neither a kubelet nor a kubeconfig was found")
+        yield Unexamined("the API server and RBAC", "no kubelet and no kubeconfig was found")
     yield from cluster_checks.check_audience(facts, answers, own, token_file)
     if live:
         yield from cluster_checks.check_node_rights(facts, answers, own)
@@ -179,7 +179,7 @@ def _what_stays(facts: Node, corrected: Corrected) -> str:
     if not stays:
         return ""
     places = "; ".join(f"{item.file}:{item.line}: {item.text}" for found in stays for item in found.evidence[:1])
-    return f"what is wrong has to be mended by hand first ({places})"
+    return f"correct these by hand first: {places}"
 
 
 def _subject(facts: Node, answers: Answers | None) -> str:

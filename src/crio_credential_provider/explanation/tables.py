@@ -102,8 +102,8 @@ def notes_on_home(files: Iterable[File]) -> Iterator[str]:
     for file in files:
         if file.state != "missing" and file.path.startswith(f"{home}/.config/") and home != "/root":
             yield (
-                f"{file.path} counts because HOME is {home}; CRI-O and the plugin have the home directory of whoever "
-                "they run as, most likely root"
+                f"{file.path} is read because HOME is {home}; CRI-O and the plugin use the home directory "
+                "of the user they run as, usually root"
             )
 
 

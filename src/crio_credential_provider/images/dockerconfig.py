@@ -28,7 +28,7 @@ DATA_KEYS = (".dockerconfigjson", ".dockercfg", "dockerconfigjson", "dockercfg",
 DOCKER_HUB = "index.docker.io"
 DOCKER_HUB_NAMES = (DOCKER_HUB, "docker.io", "registry-1.docker.io")
 
-KEPT_ELSEWHERE = "its credsStore means that docker login left the password on the machine where it ran"
+KEPT_ELSEWHERE = "it has a credsStore: docker login kept the password on the machine where it ran"
 
 _ENTRY_MEMBERS = ("auth", "identitytoken", "username", "password")
 _WRAPPERS = ("value", "data", "stringData", *DATA_KEYS, *_ENTRY_MEMBERS)
@@ -110,7 +110,7 @@ def loads(data: bytes) -> DockerConfig:
     creds_store = False
     document = _parse(data)
     if isinstance(document, str):
-        raise ConfigError("it is a JSON string, quoted once too often", rule="json")
+        raise ConfigError("it is a JSON string: it was quoted twice", rule="json")
     for name, value in _members(document, "the file"):
         # Members match without regard to case; a second one adds to the first, null takes it back.
         folded = name if name == "auths" else native.fold(name)
@@ -152,16 +152,16 @@ def why_empty(data: bytes) -> str:
     if config.creds_store:
         return f"{found}, and {KEPT_ELSEWHERE}"
     if config.cred_helpers:
-        return f"{found}, and its credHelpers are programs of the machine where it was made"
+        return f"{found}, and its credHelpers are programs on the machine where it was made"
     if "auths" in folded:
         return found
     if {"apiversion", "kind"} <= folded:
         return f"{found}: it is a whole Kubernetes object"
     wrapper = next((name for name in _WRAPPERS if name in members), "")
     if wrapper:
-        return f'{found}, but "{wrapper}" in its place'
+        return f'{found}, but "{wrapper}" instead'
     if any(type(value) is _Object and any(name in _ENTRY_MEMBERS for name, _ in value) for value in members.values()):
-        return f"{found} around its hosts: it is in the old format of a .dockercfg"
+        return f"{found} around its hosts: it is in the old .dockercfg format"
     return found
 
 
@@ -189,17 +189,17 @@ def _mistake(data: bytes) -> str:
     if not text:
         return "the file is empty"
     if data.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in data[:2]:
-        return "it is UTF-16; write it as UTF-8"
+        return "it is UTF-16; save it as UTF-8"
     if data.startswith(b"\xef\xbb\xbf"):
         return "it begins with a byte order mark, as some editors and PowerShell write it"
     if text.startswith((b"{'", b"{ '", b"{\n'", b"{\n ")) and b"'" in text[:40] and b'"' not in text[:40]:
-        return "it has single quotes where JSON has double ones"
+        return "it has single quotes instead of double quotes"
     if b"\xe2\x80\x9c" in data or b"\xe2\x80\x9d" in data:
         return "it has typographic quotes, as word processors make them"
     if text.startswith(b'{\\"'):
-        return "its quotes have backslashes before them: it was quoted once too often"
+        return "its quotes are escaped with backslashes: it was quoted twice"
     if text.startswith((b"{{", b"$")):
-        return "it is a template that was not filled in"
+        return "it is a template with variables that were not replaced"
     if any(line.startswith((b"auths:", b"apiVersion:")) for line in data.splitlines()):
         return "it is YAML"
     try:
@@ -302,11 +302,11 @@ def find_credential(config: DockerConfig, key: str) -> Found | None:
 def check_key(key: str) -> None:
     """The look-up's key is a repository or a host."""
     if key.startswith(("http://", "https://")) or "@" in key or ":" in key.partition("/")[2]:
-        raise ConfigError(f"{key!r} is no repository name without scheme, tag and digest", rule="key")
+        raise ConfigError(f"{key!r} is not a repository name without scheme, tag and digest", rule="key")
 
 
 def helper_needed(helper: str) -> ConfigError:
-    return ConfigError(f"the credential helper program docker-credential-{helper} is responsible", rule="helper")
+    return ConfigError(f"the credential helper docker-credential-{helper} is configured for it", rule="helper")
 
 
 def _decode(entry: AuthEntry, key: str) -> Found | None:

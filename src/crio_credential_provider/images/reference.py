@@ -32,7 +32,7 @@ _DIGEST_LENGTHS = {"sha256": 64, "sha384": 96, "sha512": 128}
 
 
 class ReferenceSyntaxError(ProviderError):
-    """A text that is no image reference."""
+    """A text that is not an image reference."""
 
     fault = "reference"
 
@@ -75,7 +75,7 @@ def parse(text: str) -> Reference:
         ReferenceSyntaxError: the text is no reference, or a bare 64-digit identifier.
     """
     if len(text) == 64 and not text.strip(_HEX):
-        raise ReferenceSyntaxError(f"{_shown(text)} is an image identifier, not a name")
+        raise ReferenceSyntaxError(f"{_shown(text)} is an image ID, not a name")
     domain, slash, rest = text.partition("/")
     if not slash or not is_registry_host(domain):
         domain, rest = "docker.io", text
@@ -115,7 +115,7 @@ def parse_literal(text: str) -> Reference:
         raise ReferenceSyntaxError(f"{_shown(text)} has no valid tag after the colon")
     domain, path = _split_name(name)
     if not path:
-        raise ReferenceSyntaxError(f"{_shown(text)} is no image reference")
+        raise ReferenceSyntaxError(f"{_shown(text)} is not an image reference")
     if len(name) > _MAX_NAME:
         raise ReferenceSyntaxError(f"the repository name in {_shown(text)} is longer than {_MAX_NAME} bytes")
     return Reference(domain, path, tag, digest)

@@ -122,7 +122,7 @@ class ApiServer:
             return self._object(body)
         error = ClusterError(
             f"the API server {self._endpoint.url} answered {status}{_status_message(body, token)}",
-            "it may be starting or overloaded" if status in _RETRIED_STATUS else "",
+            "it may be starting up or overloaded" if status in _RETRIED_STATUS else "",
             status=status,
         )
         if status in _RETRIED_STATUS:
@@ -137,7 +137,7 @@ class ApiServer:
         if not isinstance(value, dict):
             raise ClusterError(
                 f"the API server {self._endpoint.url} answered with something that is not a JSON object",
-                f"is a Kubernetes API server there? The address comes from {self._endpoint.origin}",
+                f"check that this is a Kubernetes API server; the address comes from {self._endpoint.origin}",
                 status=200,
             )
         return value
@@ -170,12 +170,12 @@ class ApiServer:
         except _Malformed as error:
             raise ClusterError(
                 f"the API server {self._endpoint.url} {error}",
-                f"is a Kubernetes API server there? The address comes from {self._endpoint.origin}",
+                f"check that this is a Kubernetes API server; the address comes from {self._endpoint.origin}",
             ) from None
         except OSError as error:
             refused = ClusterError(
                 f"no answer from the API server {self._endpoint.url}: {error.strerror or type(error).__name__}",
-                f"is it up? The address comes from {self._endpoint.origin}",
+                f"check that it is running; the address comes from {self._endpoint.origin}",
             )
             raise _Passing(refused) from None
 
@@ -257,7 +257,7 @@ class ApiServer:
             ),
         )
         if endpoint.skips_verifying:
-            hint += f"; insecure-skip-tls-verify in {endpoint.origin} does not count here"
+            hint += f"; insecure-skip-tls-verify in {endpoint.origin} is ignored"
         return ClusterError(f"the API server {endpoint.url} cannot be trusted: {reason}; the token was not sent", hint)
 
     def _no_tls(self, error: ssl.SSLError) -> ClusterError:
@@ -265,15 +265,17 @@ class ApiServer:
         if error.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "PACKET_LENGTH_TOO_LONG"):
             return ClusterError(
                 f"the API server {url} does not speak TLS; the token was not sent",
-                f"is a plain HTTP server there? The address comes from {self._endpoint.origin}",
+                f"check the port; the address comes from {self._endpoint.origin}",
             )
         if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
             raise _Passing(
-                ClusterError(f"the API server {url} closed the connection during TLS", "is it up?")
+                ClusterError(f"the API server {url} closed the connection during TLS", "check that it is running")
             ) from None
-        found = f"is a Kubernetes API server there? The address comes from {self._endpoint.origin}"
+        found = f"check that this is a Kubernetes API server; the address comes from {self._endpoint.origin}"
         if error.reason in ("TLSV1_ALERT_PROTOCOL_VERSION", "UNSUPPORTED_PROTOCOL"):
-            return ClusterError(f"the API server {url} speaks no TLS 1.2 or newer; the token was not sent", found)
+            return ClusterError(
+                f"the API server {url} does not support TLS 1.2 or newer; the token was not sent", found
+            )
         return ClusterError(f"TLS with the API server {url} failed: {error.reason}", found)
 
 
@@ -298,9 +300,7 @@ def _tls_context(endpoint: Endpoint, verify: bool) -> ssl.SSLContext:
     except (OSError, ValueError) as error:
         what = endpoint.ca_file or f"certificate-authority-data in {endpoint.origin}"
         reason = _file_reason(error) or "no PEM certificate in it"
-        hint = (
-            f"put the API server's CA there, or name its file with --certificate-authority, else in {endpoint.origin}"
-        )
+        hint = f"write the API server's CA there, or name its file with --certificate-authority or in {endpoint.origin}"
         raise ConfigError(f"cannot use the CA certificates of {what}: {reason}", hint) from None
     return context
 
@@ -325,7 +325,9 @@ def _load_client_certificate(context: ssl.SSLContext, client: ClientCertificate)
     except (OSError, ValueError) as error:
         what = "the client certificate embedded in the kubeconfig" if client.embedded else client.certificate
         reason = _file_reason(error) or "no certificate with its key in PEM"
-        raise ConfigError(f"cannot use {what}: {reason}", "--secrets-from pod needs what the kubelet uses") from None
+        raise ConfigError(
+            f"cannot use {what}: {reason}", "--secrets-from pod needs the kubelet's client certificate"
+        ) from None
 
 
 def _status_message(body: bytes, token: str) -> str:
@@ -416,7 +418,7 @@ class _Connection:
                 raise self._too_large()
             body += self._take(size)
             if size and self._take(2) != b"\r\n":
-                raise _Malformed("sent a broken chunked body")
+                raise _Malformed("sent an invalid chunked body")
             if not size:
                 # Trailers up to an empty line.
                 while end := self._until(b"\r\n", 1024):
@@ -427,7 +429,7 @@ class _Connection:
     def _size(self, text: str, base: int) -> int:
         digits = "0123456789abcdefABCDEF" if base == 16 else "0123456789"
         if not text or len(text) > 16 or text.strip(digits):
-            raise _Malformed("sent a broken chunked body" if base == 16 else "sent a broken Content-Length")
+            raise _Malformed("sent an invalid chunked body" if base == 16 else "sent an invalid Content-Length")
         size = int(text, base)
         if size > self._max_size:
             raise self._too_large()

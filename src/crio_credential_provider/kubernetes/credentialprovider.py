@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 API_VERSION = "credentialprovider.kubelet.k8s.io/v1"
 
-_BY_HAND = "the kubelet runs this program for each pull; to try it by hand, use the command 'demo'"
+_BY_HAND = "the kubelet runs this program for each pull; to try it by hand, run the command 'demo'"
 
 
 class Request(Record):
@@ -57,17 +57,19 @@ def loads(data: bytes) -> Request:
     kind, version = message.get("kind"), message.get("apiVersion")
     if kind != "CredentialProviderRequest":
         if kind is None:
-            raise RequestError("standard input has no kind, and so no CredentialProviderRequest", _BY_HAND)
-        raise RequestError(f"standard input has the kind {_shown(kind)}, not 'CredentialProviderRequest'", _BY_HAND)
-    if version != API_VERSION:
-        spoken = "without an apiVersion" if version is None else _shown(version)
+            raise RequestError("standard input has no kind, expected 'CredentialProviderRequest'", _BY_HAND)
         raise RequestError(
-            f"the kubelet speaks {spoken}, not {API_VERSION!r}",
+            f"standard input has the kind {_shown(kind)}, expected 'CredentialProviderRequest'", _BY_HAND
+        )
+    if version != API_VERSION:
+        spoken = "no apiVersion" if version is None else f"the apiVersion {_shown(version)}"
+        raise RequestError(
+            f"the CredentialProviderRequest has {spoken}, expected {API_VERSION!r}",
             f"set the provider's apiVersion to {API_VERSION} in the CredentialProviderConfig",
         )
     image = _member(message, "image", str) or ""
     if not image:
-        raise RequestError("the CredentialProviderRequest names no image")
+        raise RequestError("the CredentialProviderRequest has no image")
     return Request(
         image, _member(message, "serviceAccountToken", str) or "", _member(message, "serviceAccountAnnotations", dict)
     )

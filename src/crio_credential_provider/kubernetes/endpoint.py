@@ -37,7 +37,7 @@ CERTIFICATE_AUTHORITIES = (
 )
 """Where installers leave the CA of the API server, for nodes without a kubeconfig."""
 
-DEFAULT = "the default: no kubeconfig and no apiserver-url.env was found, name one with --kubeconfig or --apiserver"
+DEFAULT = "the default, as no kubeconfig and no apiserver-url.env was found: set --kubeconfig or --apiserver"
 
 _MAX_SIZE = 4 * 1024 * 1024
 _MAX_SHOWN = 200
@@ -133,7 +133,7 @@ def find_client_certificate(settings: Settings) -> ClientCertificate:
     path = _find_kubeconfig(settings)
     if not path:
         raise ConfigError(
-            f"--secrets-from pod needs the kubelet's kubeconfig, and none of {', '.join(KUBECONFIGS)} is there",
+            f"--secrets-from pod needs the kubelet's kubeconfig, and none of {', '.join(KUBECONFIGS)} exists",
             "name it with --kubeconfig",
         )
     kept = _load_kubeconfig(path, settings)
@@ -148,8 +148,8 @@ def find_client_certificate(settings: Settings) -> ClientCertificate:
         certificate = key = ""
     if not certificate or not key:
         raise ConfigError(
-            f"{path} holds no client certificate, which --secrets-from pod needs",
-            "a kubelet that authenticates otherwise needs --secrets-from namespace or service-account",
+            f"{path} has no client certificate, which --secrets-from pod needs",
+            "for a kubelet without a client certificate use --secrets-from namespace or service-account",
             rule="kubeconfig",
         )
     return ClientCertificate(certificate, key, embedded=True)
@@ -226,7 +226,7 @@ def _from_url(
             rule="kubeconfig",
         )
     if not separator or scheme.lower() != "https":
-        raise ConfigError(f"{named}, which is not {_FORM}", "begin it with https://" if url else "", rule="kubeconfig")
+        raise ConfigError(f"{named}, which is not {_FORM}", "start it with https://" if url else "", rule="kubeconfig")
     authority, _, path = rest.partition("/")
     for character, what in (("@", "a user name"), ("?", "a query"), ("#", "a fragment")):
         if character in authority or (character in path and character != "@"):
@@ -297,7 +297,7 @@ def _from_environment_file(path: str, ca_file: str) -> Endpoint:
             values[name.strip()] = value.strip().strip("'\"")
     host, port = values.get("KUBERNETES_SERVICE_HOST", ""), values.get("KUBERNETES_SERVICE_PORT", "443")
     if not host:
-        raise ConfigError(f"{path} has no KUBERNETES_SERVICE_HOST", "write it, or name the API server with --apiserver")
+        raise ConfigError(f"{path} has no KUBERNETES_SERVICE_HOST", "set it, or name the API server with --apiserver")
     host = f"[{host}]" if ":" in host and not host.startswith("[") else host
     return _from_url(f"https://{host}:{port}", path, ca_file)
 
@@ -324,7 +324,7 @@ def _from_kubeconfig(path: str, settings: Settings) -> Endpoint:
     if not server:
         raise ConfigError(
             f"{path} has no server in the cluster of its context",
-            f"write server: {_FORM} in it; a kubelet could not use it either",
+            f"write server: {_FORM} in it; a kubelet cannot use it either",
             rule="kubeconfig",
         )
     try:
@@ -401,8 +401,8 @@ def _pem(kept: dict[str, str], path: str) -> str:
         return binascii.a2b_base64(data).decode("ascii")
     except ValueError:
         raise ConfigError(
-            f"{path}: certificate-authority-data is not base64 of PEM",
-            "write what base64 -w0 makes of the cluster's CA file, or name that file as certificate-authority",
+            f"{path}: certificate-authority-data is not base64-encoded PEM",
+            "write the output of base64 -w0 for the cluster's CA file, or name that file as certificate-authority",
             rule="kubeconfig",
         ) from None
 
@@ -421,8 +421,8 @@ def _parse(path: str) -> Any:
         where = f" at line {line}" if line else ""
         # Nothing else of what the parser says: a kubeconfig holds secrets.
         is_tab = b"\t" in b"".join(data.splitlines()[line - 1 : line])
-        hint = f"in {path}:{line} write blanks in place of the tab" if is_tab else f"correct {path}{where}"
-        hint += "; a kubelet could not use it either"
+        hint = f"in {path}:{line} replace the tab with spaces" if is_tab else f"correct {path}{where}"
+        hint += "; a kubelet cannot use it either"
         raise ConfigError(f"{path} is not valid YAML{where}", hint, rule="kubeconfig", line=line) from None
 
 
@@ -453,10 +453,10 @@ def _named(document: Any, kind: str, name: str, member: str, path: str, key: str
         found = [entry for entry in found if entry.get("name") == name]
     if not found or not isinstance(found[0].get(member), dict):
         names = [repr(shown) for entry in present[:5] if (shown := _text(entry, "name"))]
-        hint = f"write one of its {kind} as {key}: {', '.join(names)}" if names and not found else _NO_KUBECONFIG
+        hint = f"set {key} to one of its {kind}: {', '.join(names)}" if names and not found else _NO_KUBECONFIG
         what = f"has no {member} {name!r}" if name else f"has no {key}" if len(present) > 1 else f"has no {member}"
         raise ConfigError(f"{path} {what}", hint, rule="kubeconfig")
     return found[0][member]
 
 
-_NO_KUBECONFIG = "a kubelet could not use it either: is it a kubeconfig? --kubeconfig names another one"
+_NO_KUBECONFIG = "a kubelet cannot use it either: check that it is a kubeconfig, or name another one with --kubeconfig"

@@ -118,13 +118,13 @@ def _listed(account: ServiceAccount, token: str, cluster: Cluster, selector: str
             role, rule = f"list-secrets-as-{account.name}", "--verb=list --resource=secrets"
             raise _explained(error, account, "list secrets", role, rule) from None
         if not isinstance(answer.get("items"), list):
-            raise ClusterError("the API server's SecretList has no items", "is a Kubernetes API server there?")
+            raise ClusterError("the API server's SecretList has no items", "check that this is a Kubernetes API server")
         items.extend(answer["items"])
         following = _member(answer, "metadata").get("continue")
         if not isinstance(following, str) or not following:
             return sorted(items, key=name_of)
         page = f"{path}&continue={_quote(following)}"
-    raise ClusterError(f"the API server cut its list of secrets into more than {_MAX_PAGES} pages")
+    raise ClusterError(f"the API server's list of secrets has more than {_MAX_PAGES} pages")
 
 
 def _namespace_path(account: ServiceAccount) -> str:
@@ -148,7 +148,7 @@ def _of_pod(account: ServiceAccount, cluster: Cluster) -> PullSecrets:
     """
     if not account.pod:
         raise RequestError(
-            "the service account token is bound to no pod, which --secrets-from pod needs",
+            "the service account token is not bound to a pod, which --secrets-from pod requires",
             "use --secrets-from namespace or service-account",
         )
     try:
@@ -159,8 +159,8 @@ def _of_pod(account: ServiceAccount, cluster: Cluster) -> PullSecrets:
     uid = _member(pod, "metadata").get("uid")
     if uid != account.pod_uid or spec.get("serviceAccountName") != account.name:
         raise ClusterError(
-            f"pod {account.namespace}/{account.pod} is not the one of the token: another uid or service account",
-            "it was probably replaced meanwhile; the next pull will tell",
+            f"pod {account.namespace}/{account.pod} is not the pod of the token: its uid or service account differs",
+            "it was probably replaced in the meantime; the next pull works then",
         )
     return _by_name(_secret_names(spec), account, lambda path: cluster.get(path), _explained_to_node)
 
@@ -206,7 +206,7 @@ def _by_name(
         except ClusterError as error:
             if error.status != 404:
                 raise explained(error, f"secret {name}") from None
-            missing.append(Skipped(name, "it is named in imagePullSecrets, but does not exist"))
+            missing.append(Skipped(name, "it is named in imagePullSecrets, but not found"))
     found = loads(items, account.namespace)
     return PullSecrets(found.secrets, (*missing, *found.skipped))
 
@@ -238,7 +238,7 @@ def _explained(error: ClusterError, account: ServiceAccount, what: str, role: st
             status=403,
         )
     if error.status == 404:
-        return ClusterError(error.message, "is a Kubernetes API server there?", status=404)
+        return ClusterError(error.message, "check that this is a Kubernetes API server", status=404)
     return error
 
 
@@ -247,15 +247,15 @@ def _explained_to_node(error: ClusterError, what: str) -> ClusterError:
     if error.status == 401:
         return ClusterError(
             f"{error.message}: it does not accept the kubelet's client certificate",
-            "is the certificate of the kubeconfig current?",
+            "check that the client certificate in the kubeconfig has not expired",
             status=401,
         )
     if error.status == 403:
         return ClusterError(
             f"{error.message}: the node may not get {what}",
-            "the Node authorizer lets a node read its own pods and the secrets they name: is it on "
-            "(--authorization-mode=Node,RBAC), and is the pod still on this node? Otherwise this is a bug, please "
-            "report it",
+            "the Node authorizer lets a node read its own pods and the secrets they name: "
+            "check that it is on (--authorization-mode=Node,RBAC) and that the pod is still on this node; otherwise "
+            "please report it",
             status=403,
         )
     return error
@@ -266,7 +266,7 @@ def _explained_to_node(error: ClusterError, what: str) -> ClusterError:
 
 def _object(answer: dict[str, Any], kind: str) -> dict[str, Any]:
     if answer.get("kind") != kind:
-        raise ClusterError(f"the API server's answer is no {kind}", "is a Kubernetes API server there?")
+        raise ClusterError(f"the API server's answer is not a {kind}", "check that this is a Kubernetes API server")
     return answer
 
 
@@ -297,9 +297,9 @@ def name_of(item: Any) -> str:
 def _load(name: str, item: Any, namespace: str) -> PullSecret | Skipped:
     """The docker config of one Secret object, or why there is none. No reason quotes the secret."""
     if not name:
-        return Skipped("(without a name)", "it is no Secret object")
+        return Skipped("(without a name)", "it is not a Secret")
     if _member(item, "metadata").get("namespace", namespace) != namespace:
-        return Skipped(name, "it is of another namespace")
+        return Skipped(name, "it is in another namespace")
     kind = item.get("type")
     key = _DATA_KEYS.get(kind) if isinstance(kind, str) else None
     if key is None:
@@ -320,6 +320,6 @@ def _load(name: str, item: Any, namespace: str) -> PullSecret | Skipped:
     except ConfigError as error:
         reason = error.message
     except ValueError:
-        plain = " but plain JSON, which belongs into stringData" if text.lstrip().startswith("{") else ""
+        plain = " but plain JSON, which belongs in stringData" if text.lstrip().startswith("{") else ""
         return Skipped(name, f"its {key} is not base64{plain}")
     return Skipped(name, f"its {key} cannot be used: {reason}")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _LABEL = "abcdefghijklmnopqrstuvwxyz0123456789-"
 _BASE64URL = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-_HINT = "the kubelet hands over a bound service account token where the CredentialProviderConfig has tokenAttributes"
+_HINT = "the kubelet sends a bound service account token if the CredentialProviderConfig has tokenAttributes"
 
 
 class ServiceAccount(Record):
@@ -87,7 +87,7 @@ def _claims(token: str) -> dict[str, Any]:
             claims = None
         if isinstance(claims, dict):
             return claims
-    raise RequestError("the serviceAccountToken is no JWT", _HINT)
+    raise RequestError("the serviceAccountToken is not a JWT", _HINT)
 
 
 def _is_base64url(text: str) -> bool:
@@ -98,14 +98,14 @@ def _is_base64url(text: str) -> bool:
 def _object(claim: dict[str, Any], name: str) -> dict[str, Any]:
     value = claim.get(name, {})
     if not isinstance(value, dict):
-        raise RequestError(f"the service account token's claim kubernetes.io/{name} is no object", _HINT)
+        raise RequestError(f"the service account token's claim kubernetes.io/{name} is not an object", _HINT)
     return value
 
 
 def _checked(value: Any, what: str, is_valid: Any) -> str:
     """A name from the claims; it becomes part of a path and a URL."""
     if not isinstance(value, str) or not is_valid(value):
-        raise RequestError(f"the service account token names no valid {what}", _HINT)
+        raise RequestError(f"the service account token has no valid {what}", _HINT)
     return value
 
 

@@ -166,7 +166,7 @@ def _image_options(
         except (ValueError, RecursionError) as error:
             line = re.search(r"at line (\d+)", str(error))
             reason = "it is not valid TOML"
-            reason += ": a text belongs within double quotes" if "Invalid value" in str(error) else ""
+            reason += ": a string needs double quotes" if "Invalid value" in str(error) else ""
             refused.append((Origin(file, int(line[1]) if line else 0), reason))
             continue
         for key, value in as_mapping(as_mapping(document.get("crio")).get("image")).items():

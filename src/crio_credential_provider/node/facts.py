@@ -231,7 +231,7 @@ def _registries(tree: Tree, given: str, chosen: Settings) -> RegistriesConf:
             if given or error.denied or (error.missing and path == main and chosen.registries_conf):
                 unreadable = error
             elif not error.missing:
-                refused = ConfigError(f"{path}: cannot be read: {error.reason}", rule="io")
+                refused = ConfigError(f"cannot read {path}: {error.reason}", rule="io")
                 contents.append((path, b""))
     texts = {path: data.decode("utf-8", "replace") for path, data in contents}
     if unreadable or refused:

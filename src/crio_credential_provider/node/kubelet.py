@@ -265,7 +265,7 @@ def find_gate(tree: Tree, kubelet: Kubelet, name: str = GATE) -> Gate:
     origin: Origin | None = None
     for document in _configurations(tree, kubelet, problems):
         if document.value is not None and not isinstance(document.value, dict):
-            problems.append(Unreadable(document.file, "it is no KubeletConfiguration"))
+            problems.append(Unreadable(document.file, "it is not a KubeletConfiguration"))
         gates = document.value.get("featureGates") if isinstance(document.value, dict) else None
         if "featureGates" in (document.value if isinstance(document.value, dict) else {}) and origin is None:
             origin = Origin(document.file, document.line("featureGates"))
@@ -337,15 +337,19 @@ def ask_version(tree: Tree, program: str) -> Asked:
             env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"},
         )
     except subprocess.TimeoutExpired:
-        return Asked(None, f"{command} did not end within {_VERSION_TIMEOUT} s")
+        return Asked(None, f"{command} did not exit within {_VERSION_TIMEOUT} s")
     except (OSError, ValueError) as error:
         return Asked(None, f"{command}: {getattr(error, 'strerror', None) or 'cannot be run'}")
     if done.returncode:
-        how = f"was ended by signal {-done.returncode}" if done.returncode < 0 else f"ended with {done.returncode}"
+        how = (
+            f"was ended by signal {-done.returncode}"
+            if done.returncode < 0
+            else f"exited with status {done.returncode}"
+        )
         return Asked(None, f"{command} {how}")
     said = done.stdout.strip().partition("\n")[0][:_MOST_SAID]
     found = parse_version(done.stdout, command)
-    return Asked(found, "" if found else f"{command} says {said!r}" if said else f"{command} says nothing")
+    return Asked(found, "" if found else f"{command} prints {said!r}" if said else f"{command} prints nothing")
 
 
 _PACKAGES = "/var/lib/dpkg/status"

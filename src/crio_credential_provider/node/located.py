@@ -125,14 +125,14 @@ def _compose(text: str, lines: dict[tuple[str | int, ...], int]) -> Any:
         mark = getattr(error, "problem_mark", None)
         reason = getattr(error, "problem", None) or "it has characters that YAML does not allow"
         if "expected <block end>" in str(reason):
-            reason = f"{reason}: is it indented as the lines above it?"
+            reason = f"{reason}: check that it is indented like the lines above it"
         elif "'\\t'" in str(reason):
-            reason = f"{reason}: write blanks in place of the tab"
+            reason = f"{reason}: replace the tab with spaces"
         raise Syntax(str(reason), mark.line + 1 if mark is not None else 0) from None
     except RecursionError:
         raise Syntax("it is nested too deeply") from None
     except ValueError as error:
-        raise Syntax(f"a value in it is none: {error}") from None
+        raise Syntax(f"it has an invalid value: {error}") from None
 
 
 class _Builder:
@@ -169,9 +169,9 @@ class _Builder:
                 merged.append(value)
                 continue
             if not isinstance(key.value, str):
-                raise Syntax("a key is not a text", key.start_mark.line + 1)
+                raise Syntax("a key is not a string", key.start_mark.line + 1)
             if key.value in made:
-                raise Syntax(f"the key {key.value!r} is there twice", key.start_mark.line + 1)
+                raise Syntax(f"duplicate key {key.value!r}", key.start_mark.line + 1)
             self._lines[*path, key.value] = key.start_mark.line + 1
             made[key.value] = self.build(value, (*path, key.value))
         for value in merged:
@@ -179,7 +179,7 @@ class _Builder:
             found = self.build(value, path)
             for mapping in found if isinstance(found, list) else [found]:
                 if not isinstance(mapping, dict):
-                    raise Syntax("what is merged with << is no mapping", value.start_mark.line + 1)
+                    raise Syntax("what is merged with << is not a mapping", value.start_mark.line + 1)
                 made = {**mapping, **made}
         return made
 

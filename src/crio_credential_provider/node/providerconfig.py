@@ -145,7 +145,9 @@ def load(
         if not files:
             refusals.append(Refusal(Origin(path), f"no file in the directory ends in {', '.join(SUFFIXES)}"))
         if version is not None and version < DIRECTORY_SINCE:
-            refusals.append(Refusal(Origin(path), f"it is a directory, which the kubelet of {dotted(version)} refuses"))
+            refusals.append(
+                Refusal(Origin(path), f"it is a directory, which the kubelet {dotted(version)} does not support")
+            )
     documents = []
     for file in files:
         try:
@@ -177,7 +179,7 @@ def _examine(
     for provider in providers:
         other = first.setdefault(provider.name, provider)
         if provider.name and other is not provider:
-            reason = f"two providers have the name {provider.name!r}: this one and that of {other.origin('name')}"
+            reason = f"duplicate provider name {provider.name!r}: here and in {other.origin('name')}"
             refusals.append(Refusal(provider.origin("name"), reason))
     refusals.sort(key=lambda refusal: (refusal.origin.file, refusal.origin.line))
     return ProviderConfig(path, tuple(documents), tuple(providers), tuple(refusals), is_whole)
@@ -251,7 +253,7 @@ def _quote(item: Any) -> str:
     """What is told of something that is no text where one belongs."""
     kind = {bool: "a boolean", int: "a number", float: "a number", dict: "a mapping", list: "a list"}.get(type(item))
     meant = argument_text(item)
-    return f"{kind or 'nothing'}, not text" + (f': write "{meant}"' if meant else "")
+    return f"{kind or 'null'}, expected a string" + (f': write "{meant}"' if meant else "")
 
 
 _QUALIFIED_NAME = re.compile(
@@ -287,7 +289,7 @@ class _Checker:
         self._later = version not in ("v1beta1", "v1alpha1")
         entries = value.get("providers")
         if not isinstance(entries, list) or not entries:
-            self._refuse(("providers",), "providers is missing or empty, where at least one is required")
+            self._refuse(("providers",), "providers is missing or empty")
             return []
         found: list[Provider] = []
         for at, entry in enumerate(entries):
@@ -295,7 +297,7 @@ class _Checker:
             if isinstance(entry, dict):
                 found.append(self._provider(entry, path, position + len(found)))
             else:
-                self._refuse(path, "an entry of providers is no mapping")
+                self._refuse(path, "an entry of providers is not a mapping")
         return found
 
     def _known(self, value: dict[str, Any], path: tuple[str | int, ...], names: tuple[str, ...]) -> dict[str, Any]:
@@ -308,7 +310,7 @@ class _Checker:
             lower = {name.lower(): name for name in missing}
             close = difflib.get_close_matches(key.lower(), lower, 1, 0.8)
             meant = lower[close[0]] if close else ""
-            self._refuse((*path, key), f"unknown key {key!r}" + (f": is {meant} meant?" if meant else ""))
+            self._refuse((*path, key), f"unknown key {key!r}" + (f"; did you mean {meant}?" if meant else ""))
             if meant:
                 known[meant] = item
                 self._alias((*path, meant), (*path, key))
@@ -332,12 +334,12 @@ class _Checker:
                 self._refuse((*path, "matchImages", at), f"matchImages {pattern!r}: {reason}")
         seconds = duration(value.get("defaultCacheDuration"))
         if value.get("defaultCacheDuration") is None:
-            self._refuse(path, "defaultCacheDuration is missing, which is required")
+            self._refuse(path, "defaultCacheDuration is missing")
         elif seconds is None or seconds < 0:
             what = value["defaultCacheDuration"]
-            self._refuse((*path, "defaultCacheDuration"), f"defaultCacheDuration {what!r} is no duration such as 0s")
+            self._refuse((*path, "defaultCacheDuration"), f"defaultCacheDuration {what!r} is not a duration such as 0s")
         if not value.get("apiVersion"):
-            self._refuse(path, "apiVersion is missing, which is required")
+            self._refuse(path, "apiVersion is missing")
         elif value["apiVersion"] not in _API_VERSIONS:
             self._refuse((*path, "apiVersion"), f"apiVersion is {value['apiVersion']!r}, not {API_VERSION}")
         self._list(value, path, "args", required=False)
@@ -352,21 +354,21 @@ class _Checker:
             self._refuse((*path, "name"), "the provider's name is missing")
         elif not is_name(name):
             self._refuse(
-                (*path, "name"), f"the name {name!r} is not that of a file: it has a slash or a blank, or is . or .."
+                (*path, "name"), f"the name {name!r} is not a valid file name: it has a slash or a space, or is . or .."
             )
 
     def _list(self, value: dict[str, Any], path: tuple[str | int, ...], key: str, *, required: bool) -> None:
         items = value.get(key)
         if items is None or items == []:
             if required:
-                self._refuse((*path, key), f"{key} is missing or empty, where at least one is required")
+                self._refuse((*path, key), f"{key} is missing or empty")
             return
         if not isinstance(items, list):
-            self._refuse((*path, key), f"{key} is no list")
+            self._refuse((*path, key), f"{key} is not a list")
             return
         for at, item in enumerate(items):
             if item is None:
-                self._refuse((*path, key, at), f"{key} has an entry with nothing in it")
+                self._refuse((*path, key, at), f"{key} has an empty entry")
             elif not isinstance(item, str):
                 self._refuse((*path, key, at), f"{key} has {_quote(item)}")
 
@@ -375,12 +377,12 @@ class _Checker:
         if entries is None:
             return
         if not isinstance(entries, list):
-            self._refuse((*path, "env"), "env is no list")
+            self._refuse((*path, "env"), "env is not a list")
             return
         for at, entry in enumerate(entries):
             place = (*path, "env", at)
             if not isinstance(entry, dict):
-                self._refuse(place, "an entry of env is no mapping of name and value")
+                self._refuse(place, "an entry of env is not a mapping of name and value")
                 continue
             for key, item in self._known(entry, place, _VARIABLE).items():
                 if not isinstance(item, str):
@@ -388,7 +390,7 @@ class _Checker:
 
     def _token_attributes(self, value: dict[str, Any], path: tuple[str | int, ...]) -> None:
         if not isinstance(value["tokenAttributes"], dict):
-            self._refuse(path, "tokenAttributes is no mapping")
+            self._refuse(path, "tokenAttributes is not a mapping")
             return
         attributes = value["tokenAttributes"] = self._known(value["tokenAttributes"], path, _TOKEN_ATTRIBUTES)
         if value.get("apiVersion") in _API_VERSIONS[1:]:
@@ -396,10 +398,11 @@ class _Checker:
             self._refuse(path, f"tokenAttributes needs the provider's apiVersion to be {API_VERSION}, not {have}")
         audience = attributes.get("serviceAccountTokenAudience")
         if not audience:
-            self._refuse(path, "serviceAccountTokenAudience is missing, which is required")
+            self._refuse(path, "serviceAccountTokenAudience is missing")
         elif not isinstance(audience, str):
             self._refuse(
-                (*path, "serviceAccountTokenAudience"), "serviceAccountTokenAudience is no text: it takes one audience"
+                (*path, "serviceAccountTokenAudience"),
+                "serviceAccountTokenAudience is not a string: it takes one audience",
             )
         required = attributes.get("requireServiceAccount")
         if not isinstance(required, bool):
@@ -418,9 +421,9 @@ class _Checker:
             keys[kind] = [text for _, text in _texts(attributes.get(kind))]
             for at, key in _texts(attributes.get(kind)):
                 if not _QUALIFIED_NAME.match(key.lower()):
-                    self._refuse((*path, kind, at), f"{kind} has {key!r}, which is no name of an annotation")
+                    self._refuse((*path, kind, at), f"{kind} has {key!r}, which is not a valid annotation name")
             if len(set(keys[kind])) < len(keys[kind]):
-                self._refuse((*path, kind), f"{kind} has a key twice")
+                self._refuse((*path, kind), f"{kind} has a duplicate key")
         required, optional = keys.values()
         if both := set(required) & set(optional):
             self._refuse(path, f"the annotation {min(both)!r} is both required and optional")
@@ -444,16 +447,16 @@ def pattern_fault(pattern: str) -> str:
     taken, ``https://docker.io`` for one, whose host is then ``https:``.
     """
     if any(character < " " or character == "\x7f" for character in pattern):
-        return "it has a control character in it"
+        return "it has a control character"
     authority, _, path = effective_pattern(pattern).partition("/")
     host = authority.rpartition("@")[2]
     if host.startswith("[") and "]" not in host:
-        return "its host has a bracket without its end"
+        return "its host has an unclosed bracket"
     port = host.rpartition("]" if host.startswith("[") else ":")[2] if ":" in host else ""
     if not re.fullmatch(r":?[0-9]*", port):
-        return "its port is no number"
+        return "its port is not a number"
     if not _HOST.match(host):
-        return "its host has a character that no host has"
+        return "its host has an invalid character"
     return "it has a % without two digits" if _ESCAPE.search(path) else ""
 
 

@@ -129,7 +129,7 @@ class Tree:
             with open(descriptor, "rb") as file:
                 mode = os.fstat(descriptor).st_mode
                 if not stat.S_ISREG(mode):
-                    raise Unreadable(path, "it is a directory" if stat.S_ISDIR(mode) else "it is no regular file")
+                    raise Unreadable(path, "it is a directory" if stat.S_ISDIR(mode) else "not a regular file")
                 return file.read(size)
         except (OSError, ValueError) as error:
             raise _unreadable(path, error) from None
@@ -149,6 +149,6 @@ class Tree:
 
 def _unreadable(path: str, error: OSError | ValueError) -> Unreadable:
     # ValueError: a NUL in the path.
-    reason = (error.strerror or type(error).__name__) if isinstance(error, OSError) else "the path is none"
+    reason = (error.strerror or type(error).__name__) if isinstance(error, OSError) else "invalid path"
     missing = isinstance(error, (FileNotFoundError, NotADirectoryError))
     return Unreadable(path, reason, missing=missing, denied=isinstance(error, PermissionError))

@@ -125,7 +125,7 @@ def json_reason(error: Exception) -> str:
         return f"{getattr(error, 'msg', '')} at line {error.lineno}, column {getattr(error, 'colno', 0)}"
     if isinstance(error, UnicodeDecodeError):
         return f"byte {error.start} is not UTF-8"
-    return "nested too deeply" if isinstance(error, RecursionError) else "a number or constant that is none"
+    return "nested too deeply" if isinstance(error, RecursionError) else "an invalid number or constant"
 
 
 def dumps(value: Any) -> str:

@@ -78,7 +78,7 @@ def write(directory: str, name: str, content: bytes) -> str:
         is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise AuthFileError(
             f"cannot write the auth file {path}: {error.strerror}",
-            f"df {directory} and df -i {directory} tell what is full"
+            f"check the free space and inodes: df {directory} and df -i {directory}"
             if is_full
             else "CRI-O's namespaced_auth_dir must be a directory that root can write to; --auth-dir names another",
         ) from None
@@ -93,7 +93,7 @@ def _ensure_directory(directory: str) -> None:
     if stat.S_ISDIR(status.st_mode) and status.st_mode & _OTHERS_CAN_WRITE:
         mode = stat.S_IMODE(status.st_mode)
         raise AuthFileError(
-            f"others than its owner can write to the auth directory {directory} (mode {mode:04o})",
+            f"users other than its owner can write to the auth directory {directory} (mode {mode:04o})",
             f"chmod 0700 {directory}",
         )
     if status.st_uid not in (0, os.geteuid()):

@@ -115,8 +115,8 @@ def complete(resolution: Resolution, request: Request, settings: Settings, conne
         )
     elif account is None:
         resolution.reason = (
-            "the request carries no service account token: a static pod, or tokenAttributes is missing in the "
-            "CredentialProviderConfig"
+            "the request has no service account token: the pod is a static pod, or the CredentialProviderConfig "
+            "has no tokenAttributes"
         )
     else:
         _ask_cluster(resolution, request.token, account, settings, connect, wanted)
@@ -126,7 +126,7 @@ def _image(request: Request) -> Reference:
     try:
         image = reference.parse(request.image)
     except ReferenceSyntaxError as error:
-        raise RequestError(f"the CredentialProviderRequest's image is none: {error.message}") from None
+        raise RequestError(f"invalid image in the CredentialProviderRequest: {error.message}") from None
     return Reference(image.domain, image.path)
 
 
@@ -177,7 +177,7 @@ def _why_not_wanted(resolution: Resolution, settings: Settings) -> str:
     if len(resolution.sources) == 1 and resolution.sources[0].name == resolution.image.name:
         return "no table of registries.conf sends this image to a mirror or another location"
     if settings.mirror_registry:
-        return f"none of its pull sources lies at or below --mirror-registry {' '.join(settings.mirror_registry)}"
+        return f"none of its pull sources is covered by --mirror-registry {' '.join(settings.mirror_registry)}"
     return "all its mirrors and other locations are blocked in registries.conf"
 
 
@@ -200,7 +200,10 @@ def _ask_cluster(
     except ClusterError as error:
         if all(source.short_name for source in wanted):
             # Most pods spell out docker.io: a namespace that never granted anything must not see its pulls fail here.
-            resolution.reason = f"no table sends this image elsewhere; had the pod used a short name: {error}"
+            resolution.reason = (
+                "no table of registries.conf sends this image to a mirror or another location; by its short name: "
+                f"{error}"
+            )
             return
         raise
     node_config, warnings = global_config(settings.global_auth_file)
@@ -228,7 +231,7 @@ def _warnings_on(choices: Iterable[Choice]) -> tuple[str, ...]:
     from . import keyring
 
     found = [
-        f"secret {choice.secret}, key {dockerconfig.shown_key(choice.key)!r}: {oddity}; it is used as it is"
+        f"secret {choice.secret}, key {dockerconfig.shown_key(choice.key)!r}: {oddity}; it is used anyway"
         for choice in choices
         if choice.secret
         for oddity in keyring.oddities(choice.credential)
@@ -254,11 +257,13 @@ def global_config(path: str) -> tuple[DockerConfig, tuple[str, ...]]:
     try:
         data = regularfile.read(path, _MAX_GLOBAL_AUTH_FILE + 1)
         if len(data) > _MAX_GLOBAL_AUTH_FILE:
-            return nothing, (f"the global auth file {path} is left out: larger than {_MAX_GLOBAL_AUTH_FILE >> 20} MiB",)
+            return nothing, (
+                f"the global auth file {path} is ignored: it is larger than {_MAX_GLOBAL_AUTH_FILE >> 20} MiB",
+            )
         return dockerconfig.loads(data), ()
     except FileNotFoundError:
         return nothing, ()
     except OSError as error:
-        return nothing, (f"the global auth file {path} is left out: {error.strerror}",)
+        return nothing, (f"the global auth file {path} is ignored: {error.strerror}",)
     except ConfigError as error:
-        return nothing, (f"the global auth file {path} is left out: {error.message}",)
+        return nothing, (f"the global auth file {path} is ignored: {error.message}",)

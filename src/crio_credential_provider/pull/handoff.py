@@ -289,7 +289,11 @@ class Queue(Record):
 # -- sweeping ---------------------------------------------------------------------------------------------------------
 
 
-TAKEN, REPLACED, IN_TURN = "taken meanwhile", "replaced meanwhile", "a run is at work on it"
+TAKEN, REPLACED, IN_TURN = (
+    "taken by a pull in the meantime",
+    "replaced in the meantime",
+    "in use by a run of the plugin",
+)
 """Why a file that seemed stale was left; none of them is a fault."""
 
 
@@ -342,7 +346,7 @@ def _auth_files(directory: str) -> Iterator[Stale]:
 
 
 def remove_stale(directory: str, file: Stale, line: Line) -> str:
-    """Removes a stale file, unless it was taken or replaced meanwhile, or somebody has the turn at its name.
+    """Removes a stale file, unless it was taken or replaced in the meantime, or somebody has the turn at its name.
 
     Returns:
         Why it was left, one of the constants above or what the system says; "" where it was removed.

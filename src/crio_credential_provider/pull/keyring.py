@@ -248,7 +248,7 @@ def _matches_label(pattern: str, label: str) -> bool:
     return True
 
 
-_HOLLOW = "holds no credential"
+_HOLLOW = "has no credential"
 
 
 def credential_of(entry: AuthEntry) -> tuple[Credential | None, str]:
@@ -258,7 +258,7 @@ def credential_of(entry: AuthEntry) -> tuple[Credential | None, str]:
     """
     username, password = _encode(entry.username), _encode(entry.password)
     if entry.mistyped and not entry.auth:
-        return None, "has a user name or password that is not a string: it lacks its quotes"
+        return None, "has a user name or password that is not a string: the quotes are missing"
     if entry.auth:
         try:
             decoded = dockerconfig.decode_auth(entry.auth)
@@ -274,9 +274,9 @@ def credential_of(entry: AuthEntry) -> tuple[Credential | None, str]:
 
 def _why_not_base64(auth: str) -> str:
     if ":" in auth:
-        return ", but written in plain"
+        return ", but plain text"
     if ("-" in auth or "_" in auth) and not auth.strip(_URL_SAFE):
-        return " as the kubelet and CRI-O read it: - and _ are of the URL-safe alphabet"
+        return " as the kubelet and CRI-O read it: - and _ belong to the URL-safe alphabet"
     return ""
 
 
@@ -285,7 +285,7 @@ _URL_SAFE = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_=\r
 
 def _why_no_colon(decoded: bytes) -> str:
     try:
-        return ", but base64 of it" if b":" in dockerconfig.decode_auth(decoded.decode()) else ""
+        return ", but base64 of it: it was encoded twice" if b":" in dockerconfig.decode_auth(decoded.decode()) else ""
     except ValueError:
         return ""
 
@@ -297,17 +297,17 @@ def oddities(credential: Credential) -> list[str]:
         if not text and not credential.identity_token:
             found.append(f"the {what} is empty")
         elif b"\0" in text:
-            found.append(f"the {what} has NUL bytes in it, as text in UTF-16 has")
+            found.append(f"the {what} has NUL bytes, like UTF-16 text")
         elif text.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
             found.append(f"the {what} begins with a byte order mark")
         elif not _is_utf8(text):
-            found.append(f"the {what} is not UTF-8, which registries expect: it is in Latin-1, or no text")
+            found.append(f"the {what} is not UTF-8, as registries expect: it is Latin-1 or binary")
         elif _REPLACEMENT in text:
-            found.append(f"the {what} has U+FFFD in it, which stands for what was not UTF-8 in the secret")
+            found.append(f"the {what} has U+FFFD, the replacement for something in the secret that was not UTF-8")
         elif text.endswith((b"\n", b"\r")):
-            found.append(f"the {what} ends in a line break, as echo writes one and printf does not")
+            found.append(f"the {what} ends with a newline, which echo adds and printf does not")
         elif text != text.strip():
-            found.append(f"the {what} has blanks around it")
+            found.append(f"the {what} has leading or trailing spaces")
     return found
 
 
@@ -347,7 +347,7 @@ def select(
     helpers: dict[str, str] = {}
     for source in sources:
         if source.blocked:
-            unserved.append(Unserved(source, "CRI-O will not ask it: it is blocked in registries.conf"))
+            unserved.append(Unserved(source, "CRI-O does not ask it: it is blocked in registries.conf"))
             continue
         chosen: Choice | str = ""
         may_use = may_use_secrets(source)
@@ -362,7 +362,7 @@ def select(
                 Skipped(candidate.secret, f"its entry {dockerconfig.shown_key(candidate.key)!r} {candidate.flaw}")
             ] = None
         if not chosen:
-            why = "no secret has a credential for it" if may_use else "--mirror-registry keeps the secrets from it"
+            why = "no secret has a credential for it" if may_use else "--mirror-registry does not cover it"
             chosen = _from_global(source, global_config, helpers, why)
         if isinstance(chosen, Choice):
             choices.append(chosen)
@@ -383,7 +383,7 @@ def _from_global(source: PullSource, config: DockerConfig, helpers: dict[str, st
     host = dockerconfig.host_of(source.name)
     if host in config.cred_helpers:
         helpers[host] = config.cred_helpers[host]
-        return f"{why}; the node's credential helper is responsible"
+        return f"{why}; the node's credential helper is used"
     try:
         found = dockerconfig.find_credential(config, source.name)
     except ConfigError as error:

@@ -34,14 +34,14 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         environment: of the process.
 
     Returns:
-        The exit status: 0 answered, 1 a fault that was told on stderr.
+        The exit status: 0 answered, 1 a fault that was reported on stderr.
 
     Raises:
         UsageError: a flag or variable that is none.
     """
     given = settings.loads(arguments, environment)
     settings.check_root(given)
-    unknown = [f"unknown variable {name}" for name in settings.unknown_variables(environment)]
+    unknown = [f"unknown environment variable {name}" for name in settings.unknown_variables(environment)]
     run = _Run(given, Journal(given.journal_socket, given.log_level), unknown)
     status = FAULT
     try:
@@ -58,7 +58,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
 
 def internal_error(error: BaseException) -> str:
     """A bug. Its message may quote anything, so that only its place is told."""
-    return f"internal error, {type(error).__name__} at {_place(error)}; please report it"
+    return f"internal error: {type(error).__name__} at {_place(error)}; please report it"
 
 
 def _place(error: BaseException) -> str:
@@ -81,7 +81,7 @@ class _Run:
         self._resolution: Resolution | None = None
         self._auth_file = ""
         self._outcome = "interrupted"
-        self._message = "Interrupted before the answer"
+        self._message = "Interrupted before it could answer"
         self._priority = journal.ERROR
         self._queue: Queue | None = None
         self._details: list[str] = []
@@ -113,7 +113,10 @@ class _Run:
         if given.hand_off_timeout > 0:
             queue = self._open_queue()
             if not queue.line.works:
-                self._warnings.append(f"runs cannot wait in line: --cache-dir {given.cache_dir!r} cannot be used")
+                self._warnings.append(
+                    "runs do not wait for each other, so that pulls of one image at the same time may fail: "
+                    f"--cache-dir {given.cache_dir!r} cannot be used"
+                )
             turn = queue.turn(given.auth_dir, name, resolution.image.name, given.hand_off_grace)
             refusal = ""
             # The second limit is for a node without room for a keeper: until then the turn may come, or there is room.
@@ -122,11 +125,15 @@ class _Run:
                     break
                 refusal = self._leave_keeper(turn, name, resolution, content)
                 if not refusal:
-                    self._tell("in-line", f"Left a keeper in line for the auth file for {_who(resolution)}")
+                    self._tell(
+                        "in-line",
+                        f"Queued the auth file for {_who(resolution)}: a background process writes it once the "
+                        "previous pull has taken its own",
+                    )
                     return
             else:
                 # To write now would be to overwrite the file of another pull (docs/decisions/0004-hand-off.md).
-                self._tell("no-keeper", f"Left no auth file for {_who(resolution)}: {refusal}", journal.ERROR)
+                self._tell("no-keeper", f"Wrote no auth file for {_who(resolution)}: {refusal}", journal.ERROR)
                 return
             if refusal:
                 self._warnings.append(refusal)
@@ -154,9 +161,9 @@ class _Run:
             is_keeper = turn.leave_keeper()
         except OSError as error:
             return (
-                f"no process could be started to wait in line: {error.strerror}; a limit on the processes or the "
-                "memory of the kubelet or the node is reached: systemctl show kubelet -p TasksCurrent,TasksMax,"
-                "MemoryCurrent,MemoryMax, and sysctl kernel.pid_max kernel.threads-max"
+                f"cannot start a background process that waits for the previous pull: {error.strerror}; check the "
+                "limits on processes and memory of the kubelet and of the node: systemctl show kubelet -p "
+                "TasksCurrent,TasksMax,MemoryCurrent,MemoryMax, and sysctl kernel.pid_max kernel.threads-max"
             )
         if is_keeper:
             self._keep(turn, name, resolution, content)
@@ -173,12 +180,16 @@ class _Run:
             if turn.wait(time.monotonic() + handoff.KEEPER_LIMIT) and turn.is_awaited() is not False:
                 self._write(name, resolution, content)
             else:
-                self._tell("nothing-to-do", f"Nobody came for the auth file for {_who(resolution)}")
+                self._tell(
+                    "nothing-to-do", f"Dropped the queued auth file for {_who(resolution)}: no pull is waiting for it"
+                )
         except ProviderError as error:
             self._tell(f"fault-{error.fault}", str(error), journal.ERROR)
         except handoff.Ended:
             if not self._auth_file:
-                message = f"The keeper in line for the auth file for {_who(resolution)} was ended by SIGTERM"
+                message = (
+                    f"Dropped the queued auth file for {_who(resolution)}: the background process was ended by SIGTERM"
+                )
                 self._tell("interrupted", message, journal.WARNING)
         except BaseException as error:
             self._tell("fault-bug", internal_error(error), journal.ERROR)
@@ -194,7 +205,7 @@ class _Run:
         try:
             self.sweep()
         except BaseException as error:
-            self._message += f"; after that, in the sweep: {internal_error(error)}"
+            self._message += f"; then, while removing stale files: {internal_error(error)}"
             self._priority = min(self._priority, journal.WARNING)
         self._log_whatever_happens()
 
@@ -202,7 +213,7 @@ class _Run:
         try:
             self.log()
         except BaseException as error:
-            message = f"{self._message}; after that, in the log: {internal_error(error)}"
+            message = f"{self._message}; then, while logging: {internal_error(error)}"
             try:
                 self._journal.send(journal.ERROR, message, {"OUTCOME": self._outcome, "AUTH_FILE": self._auth_file})
             except BaseException:
@@ -228,7 +239,11 @@ class _Run:
         # Not before TLS has brought the socket module, nor after the long wait for the API server.
         self._journal.greet()
         if self._settings.insecure_skip_tls_verify:
-            self._journal.send(journal.WARNING, "--insecure-skip-tls-verify: the token goes to whoever answers")
+            self._journal.send(
+                journal.WARNING,
+                "--insecure-skip-tls-verify: the API server's certificate is not verified, and any server at its "
+                "address gets the pod's token",
+            )
         given = self._settings
         return apiserver.ApiServer(
             endpoint.find_endpoint(given),
@@ -282,10 +297,11 @@ def _read_request() -> bytes:
             data += block
             if len(data) > settings.MAX_REQUEST_SIZE:
                 raise RequestError(
-                    f"standard input is larger than {settings.MAX_REQUEST_SIZE >> 20} MiB: no request of a kubelet"
+                    f"standard input is larger than {settings.MAX_REQUEST_SIZE >> 20} MiB, more than any request of a "
+                    "kubelet"
                 )
     except OSError as error:
-        raise RequestError(f"standard input cannot be read: {error.strerror}") from None
+        raise RequestError(f"cannot read standard input: {error.strerror}") from None
     return bytes(data)
 
 
@@ -294,7 +310,7 @@ def _write_all(data: bytes) -> None:
         while data:
             data = data[os.write(1, data) :]
     except OSError as error:
-        raise RequestError(f"the kubelet does not read the answer: {error.strerror}") from None
+        raise RequestError(f"cannot write the answer to the kubelet: {error.strerror}") from None
 
 
 def _who(resolution: Resolution) -> str:
@@ -349,5 +365,8 @@ def decisions(resolution: Resolution | None) -> list[str]:
         for choice in resolution.selection.choices:
             lines.append(f"{choice.source.name} gets the credential of {_origin(choice)}, key {shown_key(choice.key)}")
             lines += [f"  rather than of secret {other.secret}, key {shown_key(other.key)}" for other in choice.lost]
-        lines += [f"{unserved.source.name} gets none: {unserved.reason}" for unserved in resolution.selection.unserved]
+        lines += [
+            f"{unserved.source.name} gets no credential: {unserved.reason}"
+            for unserved in resolution.selection.unserved
+        ]
     return lines

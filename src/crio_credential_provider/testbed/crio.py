@@ -231,7 +231,9 @@ class _Source:
             self._headers["Authorization"] = f"Basic {userpass}"
             self._user = credential.username.decode(errors="replace")
         elif challenges:
-            raise _Failure(f"{self._host} asks for {challenges[0]} authentication, which this stand-in does not know")
+            raise _Failure(
+                f"{self._host} asks for {challenges[0]} authentication, which this stand-in does not support"
+            )
 
     def _ping(self) -> list[str]:
         """The challenges of ``/v2/``. HTTPS first; plain HTTP only where the source is insecure."""
@@ -269,7 +271,7 @@ class _Source:
         if status != 200:
             raise _Failure(f"{what}: {_refusal(status, body)}")
         if headers.get_content_type() not in _MANIFEST_TYPES:
-            raise _Failure(f"{what}: of type {headers.get_content_type()}, which this stand-in does not know")
+            raise _Failure(f"{what}: of type {headers.get_content_type()}, which this stand-in does not support")
         if self._reference.digest:
             _check_digest(what, self._reference.digest, body)
         return body
@@ -283,7 +285,7 @@ class _Source:
             document = json.loads(manifest)
             described = [(str(blob["digest"]), int(blob["size"])) for blob in (document["config"], *document["layers"])]
         except (ValueError, KeyError, TypeError):
-            raise _Failure(f"the manifest in {self._source.name} is none", final=True) from None
+            raise _Failure(f"invalid manifest in {self._source.name}", final=True) from None
         try:
             for digest, size in described:
                 self._read_blob(digest, max(size, 0))
@@ -326,7 +328,7 @@ def _refusal(status: int, body: bytes) -> str:
 def _check_digest(what: str, digest: str, content: bytes) -> None:
     algorithm, _, wanted = digest.partition(":")
     if algorithm not in ("sha256", "sha384", "sha512"):
-        raise _Failure(f"{what}: {algorithm} is no digest algorithm")
+        raise _Failure(f"{what}: {algorithm} is not a digest algorithm")
     if hashlib.new(algorithm, content).hexdigest() != wanted:
         raise _Failure(f"{what}: the content does not have this digest")
 

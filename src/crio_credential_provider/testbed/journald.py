@@ -68,6 +68,6 @@ def loads(datagram: bytes) -> dict[str, str]:
             if len(value) != size:
                 raise ValueError("a field of the journal entry is cut")
         if not name or newline != b"\n":
-            raise ValueError("no entry of journald's native protocol")
+            raise ValueError("not an entry of journald's native protocol")
         fields[name.decode()] = value.decode(errors="replace")
     return fields

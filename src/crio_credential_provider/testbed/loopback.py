@@ -147,7 +147,7 @@ class LoopbackServer:
         self._server.end_connections()
         self._thread.join()
         if self._server.bugs and error is None:
-            raise RuntimeError("the stand-in server failed by itself") from self._server.bugs[0]
+            raise RuntimeError("the stand-in server failed") from self._server.bugs[0]
 
 
 class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):

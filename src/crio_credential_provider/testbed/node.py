@@ -153,15 +153,15 @@ def loads_response(data: bytes) -> Response:
     except ResponseError:
         raise
     except (ValueError, RecursionError) as error:
-        raise ResponseError(f"standard output is no JSON: {type(error).__name__}") from None
+        raise ResponseError(f"standard output is not JSON: {type(error).__name__}") from None
     members = _members(document, "the response", {"kind", "apiVersion", "cacheKeyType", "cacheDuration", "auth"})
     if (members.get("kind"), members.get("apiVersion")) != ("CredentialProviderResponse", API_VERSION):
-        raise ResponseError(f"standard output is no CredentialProviderResponse of {API_VERSION}")
+        raise ResponseError(f"standard output is not a CredentialProviderResponse of {API_VERSION}")
     if members.get("cacheKeyType") not in _CACHE_KEY_TYPES:
-        raise ResponseError(f"cacheKeyType is none of {', '.join(_CACHE_KEY_TYPES)}")
+        raise ResponseError(f"cacheKeyType is not one of {', '.join(_CACHE_KEY_TYPES)}")
     duration = members.get("cacheDuration")
     if duration is not None and not (isinstance(duration, str) and _DURATION.fullmatch(duration)):
-        raise ResponseError("cacheDuration is no duration")
+        raise ResponseError("cacheDuration is not a duration")
     auth = {}
     for pattern, value in _members(members.get("auth") or {}, "auth").items():
         entry = _members(value, "an entry of auth", {"username", "password"})
@@ -178,14 +178,14 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _members(value: Any, what: str, known: set[str] | None = None) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ResponseError(f"{what} is no JSON object")
+        raise ResponseError(f"{what} is not a JSON object")
     if known is not None and not known.issuperset(value):
-        raise ResponseError(f"{what} has a field that is none of {', '.join(sorted(known))}")
+        raise ResponseError(f"{what} has an unknown field, expected {', '.join(sorted(known))}")
     return value
 
 
 def _text(members: dict[str, Any], name: str) -> bytes:
     value = members.get(name, "")
     if not isinstance(value, str):
-        raise ResponseError(f"the {name} of an entry of auth is no text")
+        raise ResponseError(f"the {name} of an entry of auth is not a string")
     return value.encode()

@@ -226,7 +226,7 @@ def _home() -> str:
         return pwd.getpwuid(os.geteuid()).pw_dir
     except KeyError:
         raise ConfigError(
-            "there is no home directory to look for registries.conf in: HOME is unset and the user has no passwd entry",
+            "cannot look for registries.conf in the home directory: HOME is not set and the user has no passwd entry",
             "set HOME in the kubelet's environment",
             rule="io",
         ) from None
@@ -454,11 +454,11 @@ def _rewrite(registry: Registry, location: str, primary: bool, image: Reference)
         target = reference.parse(rewritten)
         if str(target) == rewritten:
             return target
-        reason = f"{masked(rewritten)!r} would mean {masked(str(target))!r}"
+        reason = f"{masked(rewritten)!r} would be read as {masked(str(target))!r}"
     except ReferenceSyntaxError as error:
         reason = error.message
     what = "location" if primary else "mirror"
-    complaint = f"the {what} {masked(location)!r} makes no valid reference of {text!r}: {reason}"
+    complaint = f"the {what} {masked(location)!r} turns {text!r} into an invalid reference: {reason}"
     raise _no_reference(registry, location, complaint, text[len(matched) :])
 
 
@@ -480,7 +480,7 @@ def _no_reference(registry: Registry, location: str, complaint: str, rest: str) 
         f"in {where} {registriesfile.cut(registriestext.location_for(location, rest))}",
         rule="pull-source",
         line=line,
-        consequence="CRI-O fails every pull of this image with it, from the other sources as well",
+        consequence="CRI-O fails every pull of this image because of it, from the other sources as well",
     )
 
 

@@ -30,7 +30,7 @@ _MAX_FILE_SIZE = 16 * 1024 * 1024
 _MAX_MESSAGE = 600
 """Characters of an error before its hint; two names of the greatest legal length fit."""
 
-_REFUSED = "CRI-O refuses this configuration as well, and with it every pull on this node"
+_REFUSED = "CRI-O refuses this configuration as well, and every pull on this node fails"
 
 MISSING = "remove --registries-conf, or name the file that CRI-O's own --registries-conf names"
 """What to do about a main file that is named and not there."""
@@ -150,7 +150,7 @@ def unread_drop_in(path: str, data: bytes, counted: Collection[str]) -> Ignored 
     if not missing:
         return None
     directory, name = os.path.split(path)
-    text = f"its name does not end in .conf, so that its table for {missing[0]!r} does not count"
+    text = f"its name does not end in .conf, so that its table for {missing[0]!r} is ignored"
     remedy = f"rename {path} to {directory}/{name.partition('.')[0]}.conf, or remove it"
     # What is left of an editor, a package or an update is called so.
     return Ignored(name, 0, path, text, remedy, is_mistake=".conf" not in name)
@@ -233,10 +233,10 @@ def _not_toml(reason: str, data: bytes) -> ConfigError:
         at = find_lines("\n".join(lines))
         early = next((here for path, here in at.items() if path[:2] == ("registry", "mirror")), 0)
         if early:
-            line, reason = early, f"[[registry.mirror]] stands above every [[registry]] ({reason})"
+            line, reason = early, f"[[registry.mirror]] is above every [[registry]] ({reason})"
             remedy = "move [[registry.mirror]] from {where} below the [[registry]] that it mirrors"
         else:
-            reason, remedy = f"{reason}: a key or table is there twice", "remove one of the two"
+            reason, remedy = f"{reason}: duplicate key or table", "remove one of the two"
     elif b"\0" in data[:4]:
         reason, remedy = f"{reason}: it is UTF-16", "save it as UTF-8"
     elif data.lstrip().startswith((b"{", b"<")):
@@ -245,7 +245,7 @@ def _not_toml(reason: str, data: bytes) -> ConfigError:
     elif b"=" not in data and b":" in data:
         reason, remedy = f"{reason}: it looks like YAML", "write [[registry]] tables"
     elif "Invalid value" in reason and (not meant or '"' in meant):
-        quotes = "the value within double quotes"
+        quotes = "the value in double quotes"
         remedy = f"{remedy}, {quotes}" if meant else f'write {quotes}, as in location = "docker.io"'
     elif "Expected newline" in reason and not meant:
         remedy = "write each setting on a line of its own"
@@ -335,9 +335,9 @@ def _get_tables(table: dict[str, Any], key: str, where: str, at: Path = ()) -> l
     if not at and isinstance(value, dict) and set(value) == {"mirror"}:
         from .registriestext import nearest_key
 
-        expected += ": [[registry.mirror]] stands here with no [[registry]] above it"
+        expected += ": [[registry.mirror]] has no [[registry]] above it"
         path += ("mirror", 0)
-        remedy = 'above {where} write [[registry]] and location = "docker.io", or whichever registry is mirrored'
+        remedy = 'above {where} write [[registry]] and location = "docker.io", or the registry that is mirrored'
         meant = [other for other in table if other != key and nearest_key(other, (key,))]
         if meant:
             path, remedy = (meant[0],), f"write [[registry]] in place of [[{meant[0]}]]"
@@ -457,7 +457,7 @@ def _check(document: dict[str, Any], path: str, drop_in: bool) -> _File:
             at = next(table.path for table in tables if table.prefix == prefix)
             host = prefix.rpartition("@")[2].partition("/")[0].partition(":")[0]
             raise _Refused(
-                f"the wildcard prefix {masked(prefix)!r} must be a host without /, @ and :",
+                f"the wildcard prefix {masked(prefix)!r} must be a host without /, @ or :",
                 "wildcard-prefix",
                 (*at, "prefix"),
                 f'write prefix = "*.{host.removeprefix("*.") or "HOST"}"',
@@ -549,7 +549,7 @@ def _trim(text: str, where: str, path: Path, plain_http: str = "") -> str:
         # A list is told by the entry.
         remedy = f"write {path[-1]} = {meant}" if path[-1] in ("location", "prefix") else f"write {meant}"
         raise _Refused(
-            f"{where}: {masked(text)!r} must be a host, with port and path where needed, without a scheme",
+            f"{where}: {masked(text)!r} must be HOST[:PORT][/PATH], without a scheme",
             "scheme-in-location",
             path,
             remedy + (plain_http if trimmed.startswith("http://") else ""),
@@ -568,7 +568,7 @@ def _missing_location(message: str, rule: str, path: Path, given: dict[str, Any]
     key, value = meant_location(given)
     if key:
         remedy = f'write location = "{corrected(value) or _LOCATION}" in place of {key}'
-        return _Refused(f"{message}; {key} is no key", rule, (*path, key), remedy)
+        return _Refused(f"{message}; {key} is not a valid key", rule, (*path, key), remedy)
     written_one = f'write location = "{corrected(given.get("prefix") or "") or _LOCATION}"'
     if "location" in given:
         return _Refused(message, rule, (*path, "location"), written_one)
@@ -588,12 +588,12 @@ def _check_table(table: _Table) -> None:
         table.prefix = _trim(table.prefix, f"{where}: prefix", (*at, "prefix"))
     where = f"{where} (prefix {masked(table.prefix)!r})"
     if not table.location and not table.prefix.startswith("*."):
-        message = f"{where} has no location, which only a prefix that starts with *. may omit"
+        message = f"{where} has no location, which is optional only with a prefix that starts with *."
         raise _missing_location(message, "location-unset", at, table.given)
     table.where = where
     if table.pull_from_mirror:
         raise _Refused(
-            f"{where}: pull-from-mirror belongs into a mirror",
+            f"{where}: pull-from-mirror is only valid in a mirror",
             "pull-from-mirror-on-primary",
             (*at, "pull-from-mirror"),
             "remove pull-from-mirror, or move it below a [[registry.mirror]]",
@@ -636,8 +636,8 @@ def _check_conflicts(tables: list[_Table]) -> None:
             for key in ("insecure", "blocked"):
                 if getattr(first, key) != getattr(other, key):
                     raise _Refused(
-                        f"{first.where} and {other.where} share the location {masked(location)!r} and disagree "
-                        f"on {key}",
+                        f"{first.where} and {other.where} have the same location {masked(location)!r} "
+                        f"and different {key}",
                         f"conflicting-{key}",
                         other.path,
                         f"remove one of the two tables, or write the same {key} in both",
@@ -652,7 +652,7 @@ def _check_search_registry(host: str) -> str:
         from .registriestext import corrected
 
         raise _Refused(
-            f"unqualified-search-registries: {masked(host)!r} is no registry host, with port where needed",
+            f"unqualified-search-registries: {masked(host)!r} is not a registry HOST[:PORT]",
             "unqualified-search",
             path,
             f'write "{corrected(host).partition("/")[0] or "HOST[:PORT]"}"' if trimmed else 'remove ""',
@@ -667,13 +667,13 @@ def _check_alias(name: str, target: str) -> str:
         left = reference.parse_literal(name)
         if left.tag or left.digest or reference.is_registry_host(left.domain):
             remedy = "remove it: an alias is for a name without registry, tag and digest"
-            raise _Refused(f"aliases: {masked(name)!r} is no short name", "alias", path, remedy)
+            raise _Refused(f"aliases: {masked(name)!r} is not a short name", "alias", path, remedy)
         if not target:
             return ""
         right = reference.parse_literal(target)
         if right.tag or right.digest or not reference.is_registry_host(right.domain):
             remedy = "write its target as HOST[:PORT]/PATH, without tag and digest"
-            raise _Refused(f"aliases: {masked(target)!r} is no repository with its registry", "alias", path, remedy)
+            raise _Refused(f"aliases: {masked(target)!r} is not a repository with its registry", "alias", path, remedy)
         return reference.parse(target).name
     except ReferenceSyntaxError as error:
         remedy = "write its target as HOST[:PORT]/PATH, without tag and digest"

@@ -163,7 +163,7 @@ def why_no_image(prefix: str) -> tuple[str, str]:
     if path.lower() != path:
         return "the path of an image is in lower case", meant
     wrong = masked(prefix) if "@" in prefix else host if not reference.is_domain(host) else path
-    return f"no image's name has {wrong!r} in it", meant
+    return f"no image name has {wrong!r} in it", meant
 
 
 def _is_normal(text: str) -> bool:
@@ -287,7 +287,7 @@ class Written:
                 key = "prefix" if table.get("prefix") else "location"
                 here = self.place((*at, key))
                 form = (
-                    f'{key} = "{meant}"' if meant else f"{key} = ..., the beginning of images' names, such as docker.io"
+                    f'{key} = "{meant}"' if meant else f"{key} = ..., the beginning of image names, such as docker.io"
                 )
                 yield Ignored(
                     NO_IMAGE,
@@ -302,8 +302,8 @@ class Written:
                     "[[registry]]",
                     self.line(at),
                     here,
-                    f"it is the second for {masked(prefix)!r}: the one at {earlier} counts, and of this one nothing, "
-                    "not even its mirrors",
+                    f"duplicate of the table for {masked(prefix)!r} at {earlier}: CRI-O "
+                    "ignores this one with its mirrors",
                     f"move what is missing there from {here} to {earlier}, and remove the second [[registry]]",
                 )
 
@@ -326,22 +326,22 @@ class Written:
         here, header = self.place((*at, key)), self.place(at)
         if at and key in _TOP:
             first = self.place(("registry",))
-            text = f"it stands below the header at {header}, and so is a key {whose}, which has none of that name"
+            text = f"it is below the header at {header}, and so an unknown key {whose}"
             return text, f"move {key} from {here} above the first table, {first}"
         if at and key in _REGISTRY:
-            text = f"it stands below the header at {header}, and is no key {whose} but of [[registry]]"
+            text = f"it is below the header at {header}, but is a key of [[registry]], not {whose}"
             return text, f"move {key} from {here} above {header}"
         if key in _REGISTRY:
             remedy = f"in {here} write [[registry.mirror]]" if is_table else f"write [[registry]] above {here}"
             if key == "mirror" and not is_table:
                 remedy = f"write a [[registry.mirror]] below its [[registry]], with a location, in place of {here}"
-            return "it belongs into a [[registry]], and none is above it", remedy
+            return "it belongs in a [[registry]], and there is none above it", remedy
         if not at and key in _FOREIGN:
             remedy = f"write [[registry]] and [[registry.mirror]], each with its location, in place of {here}"
             return "it is a key of containerd or Docker", remedy
         if meant := nearest_key(key, known):
-            return f"it is no key {whose}; {meant} is", f"in {here} write {meant} in place of {key}"
-        return f"it is no key {whose}", ""
+            return f"it is not a key {whose}; {meant} is", f"in {here} write {meant} in place of {key}"
+        return f"it is not a key {whose}", ""
 
 
 def _is_table(value: Any) -> bool:
