@@ -155,9 +155,7 @@ def install(target: Path, wheel: Path, final: Path) -> None:
 
 def pull_path(library: Path) -> dict[str, Module]:
     """Modules of the package that a pull may import."""
-    # Only the bundle has it; looking for it elsewhere takes 0.2 million instructions.
-    pinned = f"{PACKAGE}._pinned"
-    found = {pinned: read(pinned, b'VERSION = ""', False)}
+    found: dict[str, Module] = {}
     left = [f"{PACKAGE}.__main__", PACKAGE]
     while left:
         name = left.pop()

@@ -60,11 +60,6 @@ COLD = ("commands", "demo", "doctor", "explanation", "manifests", "node", "regis
 # Linked into the program, which gives them to the C modules that are files. Order matters to the linker.
 STATIC = ("ssl", "crypto", "z")
 
-# The marker that crio_credential_provider.platform.native looks for. Frozen into the interpreter that it names.
-PINNED = '''"""This interpreter was built into the bundle together with the program."""
-from sys import version as VERSION
-'''
-
 
 class BuildError(Exception):
     """The machine lacks something; the message says what, and how to get it."""
@@ -303,10 +298,7 @@ def find_needed(libraries: Path, functions: dict[str, str]) -> Needed:
     }
     if sys.version_info < (3, 12):
         files["datetime"] = SOURCES / "datetime.py"
-    needed = Search(libraries, frozenset(functions)).run(roots, files)
-    modules = dict(needed.modules)
-    modules[f"{PACKAGE}._pinned"] = read(f"{PACKAGE}._pinned", PINNED.encode(), False)
-    return needed._replace(modules=dict(sorted(modules.items())))
+    return Search(libraries, frozenset(functions)).run(roots, files)
 
 
 def named_at_run_time(libraries: Path) -> list[str]:

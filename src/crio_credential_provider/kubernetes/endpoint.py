@@ -375,8 +375,7 @@ _EMBEDDED = ("client-certificate-data", "client-key-data")
 def _load_kubeconfig(path: str, settings: Settings) -> dict[str, str]:
     """What matters of the current context, none of it secret, so that it may be kept between runs.
 
-    The client's certificate and key are their paths. ``certificate-authority-data`` is base64 as in the kubeconfig: PEM
-    has line breaks, and would keep the form from being plain (``plainjson``).
+    The client's certificate and key are their paths; ``certificate-authority-data`` is base64, as in the kubeconfig.
     """
     cache = ParseCache(settings.cache_dir, "kubeconfig") if settings.cache_dir else None
     kept: dict[str, str] | None = cache.load([path]) if cache else None

@@ -10,7 +10,7 @@ import os
 import time
 
 from ..errors import shown
-from . import datagram
+from . import native
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Journal:
             return -1
         begin = time.monotonic()
         try:
-            channel = datagram.connect(self._path)
+            channel = _connect(self._path)
             try:
                 self._write(channel, data)
                 return channel
@@ -123,6 +123,18 @@ class Journal:
             room.register(channel, select.POLLOUT)
             room.poll(self._patience * 1000)
             os.write(channel, data)
+
+
+def _connect(path: str) -> int:
+    """A descriptor for datagrams to a socket of this machine, that neither blocks nor is inherited."""
+    socket = native.load_socket()
+    channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        channel.setblocking(False)
+        channel.connect(path)
+        return channel.detach()  # type: ignore[no-any-return]
+    finally:
+        channel.close()
 
 
 def _field(name: str, value: str) -> bytes:

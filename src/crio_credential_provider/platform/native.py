@@ -1,11 +1,10 @@
 """json, socket, ssl and sha256, by the shortest way that the interpreter allows.
 
-Where the program ships its own interpreter (the self-contained bundle has a module ``_pinned``), these are the C halves
-behind the public modules, since importing the public ones takes longer than all the rest of a run: they bring ``re``,
-``enum``, ``selectors`` and more along. Everywhere else they are the public modules, but for what ``plainjson`` and
-``plainsha256`` do without them. The one module that goes below the standard library's public surface; nothing else
-knows the difference. Verdicts are the same by construction, and ``demo.selftest`` shows it when a bundle is built:
-whatever the C scanner does not take is given to ``json``, and verification is OpenSSL's in both.
+In the interpreters that it was tested with, these are the C halves behind the public modules: to import the public ones
+takes as long as all the rest of a run, since they bring ``re``, ``enum``, ``selectors`` and more along. Everywhere else
+they are the public modules. The one module that goes below the standard library's public surface; nothing else knows
+the difference. Verdicts are the same by construction, and ``testbed.selftest`` shows it for an interpreter: whatever
+the C scanner does not take is given to ``json``, and verification is OpenSSL's in both.
 """
 
 from __future__ import annotations
@@ -28,49 +27,19 @@ if TYPE_CHECKING:
         def recv(self, size: int) -> bytes: ...
 
 
-try:
-    # Generated into the bundle, for the interpreter beside it.
-    from .._pinned import VERSION
-except ImportError:
-    VERSION = ""
-
-PINNED = sys.version == VERSION
-"""Whether the C halves are used."""
+C_HALVES = sys.implementation.name == "cpython" and (3, 11) <= sys.version_info < (3, 14)
+"""Whether the C halves are used: CPython's are no public interface, and may change with any minor version."""
 
 
 def load_socket() -> ModuleType:
     """``socket`` or its C half; the names used here are in both."""
-    if PINNED:
+    if C_HALVES:
         import _socket
 
         return _socket
-    return _import_lean("socket")
+    import socket
 
-
-_UNUSED = ("array", "base64", "selectors", "warnings")
-"""Modules that ``ssl`` and ``socket`` import, and nothing here comes to use: a tenth of a system launch with TLS."""
-
-
-def _import_lean(name: str) -> ModuleType:
-    """A public module; what it imports for a few of its functions is imported when one of these is called."""
-
-    # Made here, since to make a class takes 60,000 instructions, and most runs need none of it.
-    class Later(type(sys)):  # type: ignore[misc]
-        def __getattr__(self, attribute: str) -> Any:
-            leave(self)
-            return getattr(__import__(self.__name__), attribute)
-
-    def leave(module: ModuleType) -> None:
-        if sys.modules.get(module.__name__) is module:
-            del sys.modules[module.__name__]
-
-    stand_ins = [Later(unused) for unused in _UNUSED if unused not in sys.modules]
-    sys.modules.update((stand_in.__name__, stand_in) for stand_in in stand_ins)
-    try:
-        return __import__(name)
-    finally:
-        for stand_in in stand_ins:
-            leave(stand_in)
+    return socket
 
 
 # -- JSON -------------------------------------------------------------------------------------------------------------
@@ -97,7 +66,7 @@ class Decoder:
         self.parse_float = float
         self.parse_int = float if numbers_as_float else int
         self.parse_constant = _refuse_constant if numbers_as_float else float
-        self._scan: Any = _c_scanner(self) if PINNED else None
+        self._scan: Any = _c_scanner(self) if C_HALVES else None
         self._public: Any = None
 
     def decode(self, text: str) -> Any:
@@ -115,13 +84,6 @@ class Decoder:
                     return value
             except (StopIteration, ValueError, SystemError):
                 # The last where json.decoder is not loaded: CPython 3.11's scanner then finds no error to raise.
-                pass
-        elif "json" not in sys.modules:
-            from . import plainjson
-
-            try:
-                return plainjson.loads(text, self.object_pairs_hook, self.parse_int)
-            except plainjson.NotPlain:
                 pass
         # Whatever is not taken so far, the public module judges, and says why.
         if self._public is None:
@@ -168,18 +130,11 @@ def json_reason(error: Exception) -> str:
 
 def dumps(value: Any) -> str:
     """Compact JSON in ASCII."""
-    if PINNED:
+    if C_HALVES:
         import _json
 
         encoder: Any = _json.make_encoder
         return "".join(encoder(None, None, _json.encode_basestring_ascii, None, ":", ",", False, False, True)(value, 0))
-    if "json" not in sys.modules:
-        from . import plainjson
-
-        try:
-            return plainjson.dumps(value)
-        except plainjson.NotPlain:
-            pass
     import json
 
     return json.dumps(value, separators=(",", ":"))
@@ -187,15 +142,15 @@ def dumps(value: Any) -> str:
 
 def sha256(data: bytes) -> str:
     """The digest of a name, in hex."""
-    if PINNED:
+    if C_HALVES:
         if sys.version_info < (3, 12):
             from _sha256 import sha256 as digest  # type: ignore[import-not-found]
         else:
             from _sha2 import sha256 as digest
         return str(digest(data).hexdigest())
-    from . import plainsha256
+    import hashlib
 
-    return plainsha256.hexdigest(data)
+    return hashlib.sha256(data).hexdigest()
 
 
 # -- TLS: loaded only when a connection is to be made -----------------------------------------------------------------
@@ -203,17 +158,19 @@ def sha256(data: bytes) -> str:
 
 def load_ssl() -> ModuleType:
     """The module with the errors and constants of TLS, ``ssl`` or its C half; the names used here are in both."""
-    if PINNED:
+    if C_HALVES:
         import _ssl
 
         return _ssl
-    return _import_lean("ssl")
+    import ssl
+
+    return ssl
 
 
 def tls_client_context() -> ssl.SSLContext:
     """A context that verifies certificate and name, for TLS 1.2 and later."""
     context: Any
-    if PINNED:
+    if C_HALVES:
         import _ssl
 
         context = _ssl._SSLContext(_ssl.PROTOCOL_TLS_CLIENT)
@@ -228,7 +185,7 @@ def tls_client_context() -> ssl.SSLContext:
 
 def start_tls(context: ssl.SSLContext, plain: socket.socket, server_name: str) -> TlsStream:
     """Shakes hands and verifies; the plain socket belongs to the stream from here on."""
-    if PINNED:
+    if C_HALVES:
         return _stream(context, plain, server_name)
     # As bytes, since the codec for international names takes 5 ms of CPU to import.
     return context.wrap_socket(plain, server_hostname=server_name.encode("ascii"))

@@ -59,7 +59,7 @@ def main() -> int:
     differences = [*_of_json(), *_of_digests(), *_of_tls()]
     for difference in differences:
         print(difference)
-    print(f"{'C halves' if native.PINNED else 'public modules'} and public modules: {len(differences)} differences")
+    print(f"{'C halves' if native.C_HALVES else 'public modules'} and public modules: {len(differences)} differences")
     return 1 if differences else 0
 
 
