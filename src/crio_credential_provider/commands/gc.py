@@ -1,8 +1,8 @@
 """``crio-credential-provider gc``: removes auth files that nobody comes for, told before it is done.
 
 The plugin sweeps after each run by the same rules (``pull.sweep``); this is for a node where it runs no more, and for
-what it never touches: files in use by a CRI-O that is gone. Knows the command line and what a person is told; never opens
-an auth file.
+what it never touches: files in use by a CRI-O that is gone. Knows the command line and what a person is told; never
+opens an auth file.
 """
 
 from __future__ import annotations

@@ -77,8 +77,8 @@ def _connect(given: Settings, told: Audit) -> Cluster:
     told.greet()
     if given.insecure_skip_tls_verify:
         told.warn_at_once(
-            "--insecure-skip-tls-verify: the API server's certificate is not verified, and any server at its address gets "
-            "the pod's token"
+            "--insecure-skip-tls-verify: the API server's certificate is not verified, and any server at its address "
+            "gets the pod's token"
         )
     return apiserver.ApiServer(
         endpoint.find_endpoint(given),
