@@ -1038,7 +1038,10 @@ def test_a_keeper_that_is_told_to_end_says_so(ready: Node, alpha: str) -> None:
 
 # -- a node without room for another process ---------------------------------------------------------------------------
 
-NO_ROOM = "no process could be started to wait in line: Resource temporarily unavailable; a limit on the processes"
+NO_ROOM = (
+    "cannot start a background process that waits for the previous pull: Resource temporarily unavailable; check the "
+    "limits on processes"
+)
 
 
 def refusing(node: Node, code: int, times: int = 99, latest: float = 1.0) -> None:
