@@ -18,7 +18,7 @@ from conftest import NodeMaker
 from crio_credential_provider import settings
 from crio_credential_provider.commands import gc
 from crio_credential_provider.kubernetes.pullintents import DIRECTORY
-from crio_credential_provider.pull import authfile, handoff
+from crio_credential_provider.pull import authfile, handoff, sweep
 from crio_credential_provider.pull.handoff import Line
 from node import COMMAND, ENVIRONMENT, NGINX, Node
 
@@ -269,7 +269,7 @@ def test_the_same_for_a_program(place: Place) -> None:
             {"path": str(orphan), "why": "CRI-O took it for a pull that cannot be running any more"},
         ],
         "removed": [str(stale), str(orphan)],
-        "left": [{"path": str(held), "why": handoff.IN_TURN}],
+        "left": [{"path": str(held), "why": sweep.IN_TURN}],
     }
 
 

@@ -783,13 +783,11 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-@pytest.mark.parametrize(
-    "place", ["handoff.find_stale", "handoff.remove_stale", "plugin._has_files", "plugin._Run.sweep"]
-)
+@pytest.mark.parametrize("place", ["sweep.find_stale", "sweep.remove_stale", "plugin._has_files", "sweep.sweep"])
 def test_a_failing_sweep_costs_neither_the_answer_nor_the_entry(
     make_node: NodeMaker, cluster: ApiServer, alpha: str, place: str, failure: str
 ) -> None:
-    code = "from crio_credential_provider.pull import handoff, plugin\n"
+    code = "from crio_credential_provider.pull import plugin, sweep\n"
     node = planted(make_node, cluster, f"{code}def fail(*_):\n    {FAILURES[failure]}\n{place} = fail\n")
     run = node.run(request(token=alpha))
     assert (run.status, run.stdout, run.stderr) == (0, ANSWER_WITH_RECORD, "")
@@ -800,12 +798,12 @@ def test_a_failing_sweep_costs_neither_the_answer_nor_the_entry(
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-@pytest.mark.parametrize("name", ["_Run.log", "_fields", "decisions"])
+@pytest.mark.parametrize("name", ["Audit._log", "_fields", "decisions"])
 def test_a_failing_log_costs_neither_the_answer_nor_the_entry(
     make_node: NodeMaker, cluster: ApiServer, alpha: str, name: str, failure: str
 ) -> None:
-    code = "import crio_credential_provider.pull.plugin as plugin\n"
-    node = planted(make_node, cluster, f"{code}def fail(*_):\n    {FAILURES[failure]}\nplugin.{name} = fail\n")
+    code = "import crio_credential_provider.pull.audit as audit\n"
+    node = planted(make_node, cluster, f"{code}def fail(*_):\n    {FAILURES[failure]}\naudit.{name} = fail\n")
     run = node.run(request(token=alpha), "--log-level=debug")
     assert (run.status, run.stdout, run.stderr) == (0, ANSWER_WITH_RECORD, "")
     assert run.entry["OUTCOME"] == "auth-file-written" and run.entry["AUTH_FILE"]
@@ -827,7 +825,7 @@ def test_a_failing_sweep_after_a_fault_leaves_the_fault_as_it_was(
     make_node: NodeMaker, cluster: ApiServer, alpha: str
 ) -> None:
     code = "import crio_credential_provider.pull.plugin as plugin\ndef fail(*_):\n    raise KeyError('canary')\n"
-    node = planted(make_node, cluster, f"{code}plugin._Run.sweep = fail\n")
+    node = planted(make_node, cluster, f"{code}plugin._has_files = fail\n")
     run = node.run(b"{}")
     assert run.status == 1 and run.stderr.count("\n") == 1
     assert run.entry["OUTCOME"] == "fault-request" and run.entry["PRIORITY"] == "3"
@@ -840,25 +838,24 @@ def test_what_a_finalizer_or_a_thread_raises_is_not_printed(
 ) -> None:
     """The interpreter prints it by itself, with what the exception says."""
     code = (
-        "import _thread, time\nimport crio_credential_provider.pull.plugin as plugin\nsweep = plugin._Run.sweep\n"
+        "import _thread, time\nimport crio_credential_provider.pull.plugin as plugin\nsweep = plugin._sweep\n"
         "class Broken:\n    def __del__(self):\n        raise KeyError('canary')\n"
         "def fail():\n    raise KeyError('canary')\n"
-        "def both(run):\n    Broken()\n    _thread.start_new_thread(fail, ())\n    time.sleep(0.2)\n    sweep(run)\n"
-        "plugin._Run.sweep = both\n"
+        "def both(*run):\n    Broken()\n    _thread.start_new_thread(fail, ())\n    time.sleep(0.2)\n    sweep(*run)\n"
+        "plugin._sweep = both\n"
     )
     run = planted(make_node, cluster, code).run(request(token=alpha))
     assert (run.status, run.stdout, run.stderr) == (0, ANSWER_WITH_RECORD, "")
 
 
-@pytest.mark.parametrize("name", ["settings.loads", "settings.unknown_variables", "journal.Journal", "_Run.fail"])
+@pytest.mark.parametrize("name", ["settings.loads", "settings.unknown_variables", "Audit", "_fail"])
 def test_a_bug_where_nothing_is_known_yet_is_one_line(
     make_node: NodeMaker, cluster: ApiServer, alpha: str, name: str
 ) -> None:
     code = (
         "import crio_credential_provider.pull.plugin as plugin\nfrom crio_credential_provider.platform import journal\n"
     )
-    target = "plugin.Journal" if name == "journal.Journal" else f"plugin.{name}"
-    code += f"def fail(*_):\n    raise KeyError('canary')\n{target} = fail\n"
+    code += f"def fail(*_):\n    raise KeyError('canary')\nplugin.{name} = fail\n"
     run = planted(make_node, cluster, code).run(b"{}")
     assert run.status == 1
     assert run.stderr.startswith("crio-credential-provider: internal error: KeyError at ")
