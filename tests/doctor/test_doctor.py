@@ -250,7 +250,7 @@ def test_why_the_api_server_cannot_be_asked(message: str, code: str, tmp_path: P
     """The words are those of apiserver, which a test of the gallery sees from real servers."""
     assert (
         message.partition("https://x ")[2].split(":")[0].split(";")[0]
-        in (SOURCES / "crio_credential_provider" / "apiserver.py").read_text()
+        in (SOURCES / "crio_credential_provider/kubernetes/apiserver.py").read_text()
         or "did not answer" in message
         or "no answer" in message
     )

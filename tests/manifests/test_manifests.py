@@ -496,7 +496,10 @@ def test_merging_prints_the_file_and_tells_the_rest_on_stderr(run: Any, tmp_path
     answer = run("config", "--merge", str(path), "--match-image", "docker.io")
     assert answer.status == 0 and answer.stdout.startswith(path.read_text())
     assert "Changed: added the provider crio-credential-provider" in answer.stderr
-    assert r"Overlap: \x1b[31m (docker.*) and crio-credential-provider (docker.io)" in answer.stderr and "\x1b" not in answer.stderr
+    assert (
+        r"Overlap: \x1b[31m (docker.*) and crio-credential-provider (docker.io)" in answer.stderr
+        and "\x1b" not in answer.stderr
+    )
     assert run("--merge", str(path), "--match-image", "docker.io").stdout == answer.stdout
     told = json.loads(run("config", "--merge", str(path), "--match-image", "docker.io", "--output", "json").stdout)
     assert told["text"] == answer.stdout and told["overlaps"][0]["pattern"] == "docker.*"

@@ -94,7 +94,12 @@ providers:
 """
     )
     told = "\n".join(result.changes)
-    for part in ("removed mirror.internal.company.com/*", "added docker.io", "defaultCacheDuration: changed from 10m to 0s", "added tokenAttributes"):
+    for part in (
+        "removed mirror.internal.company.com/*",
+        "added docker.io",
+        "defaultCacheDuration: changed from 10m to 0s",
+        "added tokenAttributes",
+    ):
         assert part in told
 
 
