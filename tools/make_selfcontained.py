@@ -84,9 +84,7 @@ def say(text: str) -> None:
 
 def find_toolchain() -> Toolchain:
     """Raises BuildError where something is missing."""
-    missing = [
-        program for program in ("gcc", "readelf", "ldd", "strip", "objcopy", "nm") if shutil.which(program) is None
-    ]
+    missing = [program for program in ("gcc", "ldd", "strip", "objcopy") if shutil.which(program) is None]
     if missing:
         raise BuildError(f"not installed here: {', '.join(missing)}\nhint: Debian: apt-get install gcc libc6-dev")
     variables = sysconfig.get_config_vars()
