@@ -65,7 +65,7 @@ fuzz: $(FUZZ_VENV) ## coverage-guided fuzzing, FUZZ_SECONDS (30) for each target
 	@for target in registries auth_file secret request; do \
 	$(VENV) fuzz/fuzz.py $$target -max_total_time=$(FUZZ_SECONDS) || exit 1; done
 
-# PEER=/path/to/another/plugin measures that one as well; BENCH takes flags (--help), --document to write docs/performance.md.
+# PEER=/path/to/another/plugin measures that one as well; BENCH takes flags (--help), --document to write docs/explanation/performance.md.
 bench: build $(BENCH_VENV) ## whole runs against a local API server: time, CPU, memory; PEER=PLUGIN puts one beside
 	@$(VENV) bench/pull.py $(BENCH)
 

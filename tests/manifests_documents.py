@@ -1,4 +1,4 @@
-"""The files of the repository that `manifests` prints, and the screens of docs/manifests.md.
+"""The files of the repository that `manifests` prints, and the screens of docs/reference/manifests.md.
 
 `python tests/manifests_documents.py` makes them anew: it runs what each is told to be printed by.
 """
@@ -40,7 +40,7 @@ def printed(command: str) -> str:
     return subprocess.run(words, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
-PAGE = ROOT / "docs/manifests.md"
+PAGE = ROOT / "docs/reference/manifests.md"
 _SCREEN = re.compile(r"(?<=^```console\n)(.*?)(?=^```$)", re.MULTILINE | re.DOTALL)
 
 EXAMPLE = {
@@ -71,7 +71,7 @@ providers:
 
 
 def page() -> str:
-    """docs/manifests.md with its screens made by running their commands, one after another."""
+    """docs/reference/manifests.md with its screens made by running their commands, one after another."""
     directory = Path(tempfile.mkdtemp())
     try:
         for name, text in EXAMPLE.items():

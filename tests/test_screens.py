@@ -25,13 +25,13 @@ def documents() -> list[Path]:
 
 def test_no_screen_is_stale() -> None:
     found = documents()
-    assert ROOT / "docs/explain.md" in found
+    assert ROOT / "docs/reference/explain.md" in found
     done = run("--check", *found)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_a_stale_screen_is_found_and_mended(tmp_path: Path) -> None:
-    text = (ROOT / "docs/explain.md").read_text()
+    text = (ROOT / "docs/reference/explain.md").read_text()
     first = text[: text.index("<!-- end of screen -->\n") + len("<!-- end of screen -->\n")]
     document = tmp_path / "explain.md"
     document.write_text(first.replace("mirror.corp", "other.corp"))

@@ -1,4 +1,4 @@
-"""Prints doctor's findings with their stories, or brings docs/doctor.md up to date, from the catalogue.
+"""Prints doctor's findings with their stories, or brings docs/reference/findings.md up to date, from the catalogue.
 
 python3 tools/findings.py              prints them
 python3 tools/findings.py FILE...      replaces what stands between the two markers of each file

@@ -1,6 +1,6 @@
 """registries.conf and its drop-ins: which files count, which table matches, and the pull sources it makes.
 
-Follows what CRI-O 1.37 does (containers/image 5.38), section by section of docs/registries.md; the vectors in
+Follows what CRI-O 1.37 does (containers/image 5.38), section by section of docs/reference/registries.md; the vectors in
 tests/vectors hold the same rules as cases that this library answered. Reads files, asks nobody else. Knows nothing
 about credentials; how a file is written and checked is ``registriesfile``'s, which a run whose files are kept in their
 parsed form does not load.
