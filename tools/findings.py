@@ -19,22 +19,24 @@ _WIDTH = 120
 
 
 def findings() -> str:
-    """A section for each area and each code."""
+    """A section for each area and each code. Signs that several findings share are told once, and linked to."""
     parts = []
+    first: dict[str, str] = {}
     for area, entries in AREAS.items():
-        parts.append(f"### {area}\n\n")
-        parts += [_section(code, entry) for code, entry in entries.items()]
+        parts.append(f"## {area}\n\n")
+        for code, entry in entries.items():
+            told = first.setdefault(entry.signs, code)
+            link = f"As for [`{told}`](#{told})."
+            parts.append(_section(code, entry, entry.signs if told == code or len(entry.signs) < len(link) else link))
     return "".join(parts)
 
 
-def _section(code: str, entry: Entry) -> str:
-    paragraphs = (
-        f"*{entry.severity}*: {sentence(entry.title)} {entry.consequence}",
-        entry.story,
-        f"**How it looks.** {entry.signs}",
-        f"**Remedy.** {entry.remedy}",
-    )
-    return f"#### {code}\n\n" + "".join(f"{_wrapped(paragraph)}\n\n" for paragraph in paragraphs)
+def _section(code: str, entry: Entry, signs: str) -> str:
+    paragraphs = [f"*{entry.severity}*: {sentence(entry.title)} {entry.consequence}", entry.story]
+    if signs != "None.":
+        paragraphs.append(f"**How it looks.** {signs}")
+    paragraphs.append(f"**Remedy.** {entry.remedy}")
+    return f"### {code}\n\n" + "".join(f"{_wrapped(paragraph)}\n\n" for paragraph in paragraphs)
 
 
 def _wrapped(text: str) -> str:

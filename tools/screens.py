@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Puts the screens of commands into the docs, by running the commands against simulated nodes.
 
-    python3 tools/screens.py docs/*.md             rewrites each screen
-    python3 tools/screens.py --check docs/*.md     says which are stale; exit status 1 if any is
+    python3 tools/screens.py README.md docs/*/*.md             rewrites each screen
+    python3 tools/screens.py --check README.md docs/*/*.md     says which are stale; exit status 1 if any is
 
 A screen stands in a document between ``<!-- screen NAME -->`` and ``<!-- end of screen -->``; NAME is one of SCREENS.
 The node's root directory and the API server's port are shown as they would be on a node. Lines break as they do where
@@ -38,12 +38,14 @@ class Screen(NamedTuple):
     """A command and the node that it runs on; with the exit status that it must have.
 
     ``{root}`` in an argument is the node's root directory; with ``adds_root`` ``--root`` comes last and is not shown.
+    From the line ``until`` on nothing is shown.
     """
 
     node: Callable[[], contextlib.AbstractContextManager[Node]]
     arguments: tuple[str, ...]
     status: int
     adds_root: bool = True
+    until: str = ""
 
 
 class Node(NamedTuple):
@@ -180,15 +182,32 @@ def recipe() -> Iterator[Node]:
 @contextlib.contextmanager
 def image() -> Iterator[Node]:
     """An unpacked image of a worker made by kubeadm, with CRI-O too old and a program that is called otherwise."""
+    with _unpacked(_IMAGE, "crio-credential-provider-linux-amd64") as root:
+        yield Node(root, {str(root): "/mnt/image"})
+
+
+@contextlib.contextmanager
+def moved() -> Iterator[Node]:
+    """The same worker with all in order, but for CRI-O's directory of auth files, which was moved for CRI-O alone."""
+    files = {
+        "var/lib/crio/version": '"1.37.0"',
+        "etc/crio/crio.conf.d/20-auth.conf": '[crio.image]\nnamespaced_auth_dir = "/run/crio/auth"\n',
+    }
+    with _unpacked(_IMAGE | files, _PROGRAM) as root:
+        yield Node(root, {str(root): "/mnt/image"})
+
+
+@contextlib.contextmanager
+def _unpacked(files: dict[str, str], program: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="node", dir="/tmp") as root:
-        for name, text in _IMAGE.items():
+        for name, text in files.items():
             path = Path(root, name)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
         plugins = Path(root, "usr/libexec/kubelet-image-credential-provider-plugins")
         plugins.mkdir(parents=True)
-        Path(plugins, "crio-credential-provider-linux-amd64").touch(0o755)
-        yield Node(Path(root), {root: "/mnt/image"})
+        (plugins / program).touch(0o755)
+        yield Path(root)
 
 
 _IMAGE = {
@@ -245,8 +264,10 @@ def _explain(image: str, namespace: str, *more: str) -> tuple[str, ...]:
     return ("explain", image, "-n", namespace, "--pod", "web", *more)
 
 
-def _doctor(node: Callable[[], contextlib.AbstractContextManager[Node]], *arguments: str, status: int = 3) -> Screen:
-    return Screen(node, ("doctor", *arguments), status, adds_root=False)
+def _doctor(
+    node: Callable[[], contextlib.AbstractContextManager[Node]], *arguments: str, status: int = 3, until: str = ""
+) -> Screen:
+    return Screen(node, ("doctor", *arguments), status, adds_root=False, until=until)
 
 
 SCREENS = {
@@ -256,6 +277,7 @@ SCREENS = {
     "explain-no-mirror": Screen(kubelet_node, _explain("quay.io/team/app:v1", "team-alpha"), 0),
     "doctor-recipe": _doctor(recipe, "--config", "{root}/provider.yaml", "--registries-conf", "{root}/registries.conf"),
     "doctor-image": _doctor(image, "--root", "{root}", "--kubernetes", "1.34"),
+    "doctor-moved": _doctor(moved, "--root", "{root}", "--kubernetes", "1.36", until="Not examined"),
     "doctor-explain": _doctor(recipe, "--explain", "match-images-mirror", status=0),
     "explain-not-decided": Screen(kubelet_node, ("explain", "nginx:1.27", "-n", "team-alpha"), 1),
     "verify-well": Screen(mirror_node, _verify("nginx:1.27", "team-alpha"), 0),
@@ -290,7 +312,7 @@ def run(screen: Screen) -> str:
             text = text.replace(found, shown)
     if done.returncode != screen.status:
         raise RuntimeError(f"exit status {done.returncode}, not {screen.status}:\n{text}")
-    return text
+    return text.partition(f"\n{screen.until}\n")[0] if screen.until else text
 
 
 def rewrite(text: str) -> str:
