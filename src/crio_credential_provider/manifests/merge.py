@@ -93,7 +93,8 @@ def _target(data: dict[str, Any], wanted: Wanted, without: Collection[str]) -> t
     if data["apiVersion"] != providerconfig.API_VERSION:
         target["apiVersion"] = providerconfig.API_VERSION
         changes += (
-            f"apiVersion: {data['apiVersion']} became {providerconfig.API_VERSION}, the only one with tokenAttributes",
+            f"apiVersion: changed from {data['apiVersion']} to {providerconfig.API_VERSION}, the only one with "
+            "tokenAttributes",
         )
     providers = list(data.get("providers") or ())
     place = next((i for i, provider in enumerate(providers) if provider.get("name") == NAME), None)
@@ -155,7 +156,7 @@ class _Loader(yaml.SafeLoader):
 def _read(text: str, name: str) -> _Source:
     if len(text) > MAX_SIZE:
         raise ConfigError(
-            f"{name} is larger than {MAX_SIZE >> 20} MiB", f"is this the kubelet's {providerconfig.KIND}?"
+            f"{name} is larger than {MAX_SIZE >> 20} MiB", f"check that this is the kubelet's {providerconfig.KIND}"
         )
     is_json = _is_json(text)
     readable = _without_tabs(text, is_json)
@@ -225,7 +226,7 @@ def _check_tree(root: yaml.Node, name: str) -> None:
     def size(node: yaml.Node) -> int:
         key = id(node)
         if key in above:
-            raise ConfigError(f"{name}, line {node.start_mark.line + 1}: an alias within its own anchor")
+            raise ConfigError(f"{name}, line {node.start_mark.line + 1}: an alias inside its own anchor")
         if key not in sizes:
             above.add(key)
             sizes[key] = 1 + sum(map(size, _children(node, name)))
@@ -233,7 +234,7 @@ def _check_tree(root: yaml.Node, name: str) -> None:
         return sizes[key]
 
     if size(root) > _MAX_NODES:
-        raise ConfigError(f"{name}: its aliases stand for more than {_MAX_NODES} values", "write them out")
+        raise ConfigError(f"{name}: its aliases expand to more than {_MAX_NODES} values", "write them out")
 
 
 def _children(node: yaml.Node, name: str) -> list[yaml.Node]:
@@ -246,10 +247,10 @@ def _children(node: yaml.Node, name: str) -> list[yaml.Node]:
     seen: set[str] = set()
     for key, _ in node.value:
         if not isinstance(key, yaml.ScalarNode):
-            raise ConfigError(f"{name}, line {key.start_mark.line + 1}: a key must be a text")
+            raise ConfigError(f"{name}, line {key.start_mark.line + 1}: a key must be a string")
         if key.value in seen and key.value != "<<":
             raise ConfigError(
-                f"{name}, line {key.start_mark.line + 1}: the key {key.value!r} stands here for a second time",
+                f"{name}, line {key.start_mark.line + 1}: duplicate key {key.value!r}",
                 "the kubelet refuses the file; remove one",
             )
         seen.add(key.value)
@@ -262,22 +263,22 @@ def _check(source: _Source, name: str) -> None:
     if not isinstance(data, dict) or data.get("kind") != providerconfig.KIND:
         kind = data.get("kind") if isinstance(data, dict) else None
         what = f"kind is {str(kind)[:80]!r}" if kind is not None else "it has no kind"
-        raise ConfigError(f"{name} is no {providerconfig.KIND}: {what}", "the kubelet would not take it either")
+        raise ConfigError(f"{name} is not a {providerconfig.KIND}: {what}", "the kubelet cannot read it either")
     providerconfig.check_version(data.get("apiVersion"), name)
     providers = data.get("providers")
     if providers is not None and not isinstance(providers, list):
-        raise ConfigError(f"{name}: providers is no list", "the kubelet would not take it either")
+        raise ConfigError(f"{name}: providers is not a list", "the kubelet cannot read it either")
     for number, provider in enumerate(providers or (), 1):
         if not isinstance(provider, dict):
             raise ConfigError(
-                f"{name}{_line_of_provider(source, number)}: provider number {number} is no mapping",
-                "the kubelet would not take it either",
+                f"{name}{_line_of_provider(source, number)}: provider number {number} is not a mapping",
+                "the kubelet cannot read it either",
             )
     places = [n for n, provider in enumerate(providers or (), 1) if provider.get("name") == NAME]
     if len(places) > 1:
         raise ConfigError(
             f"{name}{_line_of_provider(source, places[1])}: a second provider {NAME}",
-            "the kubelet does not start with a name that stands twice; remove one",
+            "the kubelet does not start with a duplicate name; remove one",
         )
 
 
@@ -307,14 +308,14 @@ def _notes(data: dict[str, Any], wanted: Wanted) -> Iterator[str]:
     """Faults of other parts for which this kubelet would not start."""
     for key in data:
         if key not in providerconfig.ROOT_KEYS:
-            yield f"the kubelet knows no key {key} at the top, and does not start with it"
+            yield f"unknown key {key} at the top, with which the kubelet does not start"
     names = [provider.get("name") for provider in data.get("providers") or ()]
     for number, provider in enumerate(data.get("providers") or (), 1):
         label = str(provider.get("name") or f"number {number}")
         if provider.get("name") == NAME:
             continue
         if names.index(provider.get("name")) < number - 1:
-            yield f"the provider {label} stands twice, and the kubelet does not start with that"
+            yield f"duplicate provider {label}, with which the kubelet does not start"
         attributes = provider.get("tokenAttributes")
         for key in provider:
             if key not in providerconfig.ENTRY_KEYS:
@@ -364,8 +365,8 @@ def _rewrite(source: _Source, target: dict[str, Any], name: str) -> str:
 
 def _too_odd(name: str) -> ConfigError:
     return ConfigError(
-        f"{name} is laid out in a way that cannot be edited without risk",
-        "add what `manifests config` prints by hand",
+        f"the layout of {name} cannot be edited safely",
+        "add the output of `manifests config` by hand",
     )
 
 
