@@ -99,7 +99,17 @@ def _screen(text: str, directory: Path) -> str:
     return made
 
 
+_MANIFEST = re.compile(r"(\(\.\./manifests/([\w.-]+)\):\n\n```yaml\n).*?(?=^```$)", re.MULTILINE | re.DOTALL)
+
+
+def with_manifests(text: str) -> str:
+    """A document with each manifest that stands below the link to its file."""
+    return _MANIFEST.sub(lambda found: found[1] + (ROOT / "docs/manifests" / found[2]).read_text(), text)
+
+
 if __name__ == "__main__":
     for name, command in COMMANDS.items():
         (ROOT / name).write_text(printed(command))
+    for document in (ROOT / "docs/reference").glob("*.md"):
+        document.write_text(with_manifests(document.read_text()))
     PAGE.write_text(page())

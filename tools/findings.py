@@ -34,7 +34,7 @@ def findings() -> str:
 def _section(code: str, entry: Entry, signs: str) -> str:
     paragraphs = [f"*{entry.severity}*: {sentence(entry.title)} {entry.consequence}", entry.story]
     if signs != "None.":
-        paragraphs.append(f"**How it looks.** {signs}")
+        paragraphs.append(f"**How to recognize it.** {signs}")
     paragraphs.append(f"**Remedy.** {entry.remedy}")
     return f"### {code}\n\n" + "".join(f"{_wrapped(paragraph)}\n\n" for paragraph in paragraphs)
 

@@ -277,7 +277,7 @@ SCREENS = {
     "explain-no-mirror": Screen(kubelet_node, _explain("quay.io/team/app:v1", "team-alpha"), 0),
     "doctor-recipe": _doctor(recipe, "--config", "{root}/provider.yaml", "--registries-conf", "{root}/registries.conf"),
     "doctor-image": _doctor(image, "--root", "{root}", "--kubernetes", "1.34"),
-    "doctor-moved": _doctor(moved, "--root", "{root}", "--kubernetes", "1.36", until="Not examined"),
+    "doctor-moved": _doctor(moved, "--root", "{root}", "--kubernetes", "1.36", until="Not checked"),
     "doctor-explain": _doctor(recipe, "--explain", "match-images-mirror", status=0),
     "explain-not-decided": Screen(kubelet_node, ("explain", "nginx:1.27", "-n", "team-alpha"), 1),
     "verify-well": Screen(mirror_node, _verify("nginx:1.27", "team-alpha"), 0),

@@ -1,4 +1,4 @@
-"""What mkdocs does besides (mkdocs.yml, hooks): the README is the first page, and anchors are as repository hosts make them.
+"""What mkdocs.yml adds to mkdocs: the README is the first page, and anchors are those of repository hosts.
 
 The documents at the root of the repository become pages, README.md the first one. Links to other files outside docs/
 lead to copies of them. So each link is written once, as it works in the repository, and is checked for the site too.

@@ -20,12 +20,13 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def documents() -> list[Path]:
-    return [path for path in sorted((ROOT / "docs").glob("*.md")) if MARK.search(path.read_text())]
+    paths = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    return [path for path in paths if MARK.search(path.read_text())]
 
 
 def test_no_screen_is_stale() -> None:
     found = documents()
-    assert ROOT / "docs/reference/explain.md" in found
+    assert {ROOT / "README.md", ROOT / "docs/reference/explain.md"} <= {*found}
     done = run("--check", *found)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 

@@ -1,7 +1,7 @@
 """registries.conf as it is written: TOML, the types of its keys, and the rules for one file; all files merged.
 
-Reads and refuses what CRI-O's library reads and refuses (docs/reference/registries.md). Knows nothing about images: which
-table is asked, and for what, is ``registries``. Loaded by runs that find a file changed, and by tools.
+Reads and refuses what CRI-O's library reads and refuses (docs/reference/registries.md). Knows nothing about images:
+which table is asked, and for what, is ``registries``. Loaded by runs that find a file changed, and by tools.
 
     form = loads([("/etc/containers/registries.conf", data)], "/etc/containers/registries.conf")
     form["tables"]["docker.io"]
