@@ -65,7 +65,6 @@ providers:
     defaultCacheDuration: 12h
     apiVersion: credentialprovider.kubelet.k8s.io/v1   # not ours
 """,
-    "recipe.yaml": (ROOT / "tests/gallery/recipe/root/etc/kubernetes/credential-provider-config.yaml").read_text(),
 }
 """The directory in which the screens are made."""
 

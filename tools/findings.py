@@ -32,18 +32,19 @@ def findings() -> str:
 
 
 def _section(code: str, entry: Entry, signs: str) -> str:
-    paragraphs = [f"*{entry.severity}*: {sentence(entry.title)} {entry.consequence}", entry.story]
+    items = [f"*{entry.severity}*: {sentence(entry.title)} {entry.consequence}", entry.story]
     if signs != "None.":
-        paragraphs.append(f"**How to recognize it.** {signs}")
-    paragraphs.append(f"**Remedy.** {entry.remedy}")
-    return f"### {code}\n\n" + "".join(f"{_wrapped(paragraph)}\n\n" for paragraph in paragraphs)
+        items.append(f"**How to recognize it.** {signs}")
+    items.append(f"**Remedy.** {entry.remedy}")
+    return f"### {code}\n\n" + "".join(f"{_item(item)}\n" for item in items) + "\n"
 
 
-def _wrapped(text: str) -> str:
-    """Lines of a paragraph, in which < and a star are what they are."""
+def _item(text: str) -> str:
+    """Lines of an item of a list, in which < and a star are what they are."""
     head, mark, rest = text.rpartition("** ") if text.startswith("**") else text.rpartition("*: ")
     rest = rest.replace("<", "&lt;").replace("*", "\\*")
-    return textwrap.fill(f"{head}{mark}{rest}", _WIDTH, break_long_words=False, break_on_hyphens=False)
+    whole = f"* {head}{mark}{rest}"
+    return textwrap.fill(whole, _WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def replaced(text: str) -> str:
