@@ -182,7 +182,7 @@ def test_commands_for_the_journal_name_fields_that_there_are() -> None:
 
 
 def test_every_field_of_the_journal_is_explained() -> None:
-    source = (ROOT / "src/crio_credential_provider/pull/plugin.py").read_text()
+    source = (ROOT / "src/crio_credential_provider/pull/audit.py").read_text()
     fields = set(re.findall(r'(?:fields\[|fields = \{|, |\{)"([A-Z_]+)"(?:\]|:)', source))
     assert {"OUTCOME", "IMAGE", "CREDENTIALS", "AUTH_FILE", "PROVIDER_VERSION"} <= fields
     rows = re.findall(r"^\| ((?:`[A-Z_]+`(?:, )?)+) \|", (DOCS / "reference/journal.md").read_text(), re.MULTILINE)
@@ -315,6 +315,19 @@ def test_every_document_that_the_sources_cite_exists() -> None:
     assert "docs/reference/contracts.md" in cited
     for name in sorted(cited):
         assert (ROOT / name).exists(), name
+
+
+def test_every_file_that_a_document_names_exists() -> None:
+    for path in DOCUMENTS:
+        for name in re.findall(r"\b(?:tests|tools|bench|fuzz|packaging)/[\w/.-]+\.\w+", path.read_text()):
+            assert (ROOT / name).exists(), f"{named(path)}: {name}"
+
+
+def test_the_layout_names_every_room() -> None:
+    source = ROOT / "src/crio_credential_provider"
+    rooms = {path.parent.name for path in source.glob("*/__init__.py")}
+    text = (ROOT / "CONTRIBUTING.md").read_text().partition("## Layout")[2].partition("\n## ")[0]
+    assert rooms <= set(re.findall(r"`(\w+)/`", text))
 
 
 def test_every_page_is_in_the_navigation_once() -> None:
