@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
+import json
 import re
 import shlex
 import subprocess
@@ -36,6 +37,7 @@ MAN_PAGE = DOCS / "man/crio-credential-provider.8"
 _BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[[^]]*\]\(([^)\s]+)\)")
 _PROGRAM = re.compile(r"(?:\S*/)?crio-credential-provider$")
+_CODE = re.compile(r"`([^`]+)`")
 _FILES = ("--config", "--merge", "--registries-conf")
 
 
@@ -247,7 +249,22 @@ def test_symptoms_are_told_in_the_words_of_the_commands() -> None:
             assert phrase in sources, phrase
 
 
-_CODE = re.compile(r"`([^`]+)`")
+def run(*arguments: str | Path) -> str:
+    words = [sys.executable, "-m", "crio_credential_provider", *map(str, arguments)]
+    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=60).stdout
+
+
+@pytest.mark.parametrize("command", ["doctor", "explain"])
+def test_members_of_json_are_those_of_the_page(command: str, tmp_path: Path) -> None:
+    (tmp_path / "secrets.yaml").write_text("apiVersion: v1\nkind: List\nitems: []\n")
+    arguments = {
+        "doctor": ("--config", DOCS / "manifests/credential-provider-config.yaml"),
+        "explain": ("nginx:1.27", "-n", "team", "--secrets", tmp_path / "secrets.yaml", "--root", tmp_path),
+    }[command]
+    page = (DOCS / f"reference/{command}.md").read_text().partition("\n## JSON\n")[2]
+    members = json.loads(run(command, *arguments, "--output", "json")).keys()
+    assert len(members) > 5
+    assert members <= {*_CODE.findall(page)}
 
 
 # -- YAML -------------------------------------------------------------------------------------------------------------
