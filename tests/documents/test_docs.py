@@ -256,7 +256,7 @@ def run(*arguments: str | Path) -> str:
 
 @pytest.mark.parametrize("command", ["doctor", "explain"])
 def test_members_of_json_are_those_of_the_page(command: str, tmp_path: Path) -> None:
-    (tmp_path / "secrets.yaml").write_text("apiVersion: v1\nkind: List\nitems: []\n")
+    (tmp_path / "secrets.yaml").write_text("apiVersion: v1\nkind: Secret\nmetadata: {name: a, namespace: team}\n")
     arguments = {
         "doctor": ("--config", DOCS / "manifests/credential-provider-config.yaml"),
         "explain": ("nginx:1.27", "-n", "team", "--secrets", tmp_path / "secrets.yaml", "--root", tmp_path),
