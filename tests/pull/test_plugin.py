@@ -132,7 +132,7 @@ def test_the_journal_entry_is_an_audit_record(node: Node, recorded: str, authori
     path = str(node.auth_dir / f"team-alpha-{NGINX_HASH}.json")
     assert len(run.entries) == 1
     entry = run.entries[0]
-    # The line that OpenShift's end-to-end test looks for (docs/contracts.md, 2).
+    # The line that OpenShift's end-to-end test looks for (docs/reference/contracts.md, 2).
     assert entry["MESSAGE"].startswith(f"Wrote auth file to {path}")
     assert int(entry.pop("DURATION_US")) in range(1, int(run.seconds * 1_000_000) + 1)
     del entry["MESSAGE"], entry["PROVIDER_VERSION"]
