@@ -1,4 +1,7 @@
-"""A kubeconfig as it is written: YAML, and what its current context says. Loaded by runs that find it changed, and by tools."""
+"""A kubeconfig as it is written: YAML, and what its current context says.
+
+Loaded by runs that find it changed, and by tools.
+"""
 
 from __future__ import annotations
 
