@@ -30,9 +30,8 @@ def load(path: str) -> dict[str, str]:
     The client's certificate and key are their paths; ``certificate-authority-data`` is base64, as in the kubeconfig.
     """
     cluster, user = _current(_parse(path), path)
-    return {name: _text(cluster, name) for name in _CLUSTER_MEMBERS} | {
-        name: _text(user, name) for name in _USER_MEMBERS
-    }
+    found = {name: _text(cluster, name) for name in _CLUSTER_MEMBERS}
+    return found | {name: _text(user, name) for name in _USER_MEMBERS}
 
 
 def load_embedded_certificate(path: str) -> tuple[str, str]:
