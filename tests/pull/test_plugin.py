@@ -814,7 +814,8 @@ def test_a_failing_log_costs_neither_the_answer_nor_the_entry(
 def test_where_nothing_can_be_logged_the_answer_is_all_that_is_seen(
     make_node: NodeMaker, cluster: ApiServer, alpha: str
 ) -> None:
-    code = "from crio_credential_provider.platform.journal import Journal\ndef fail(*_, **__):\n    raise KeyError('canary')\n"
+    code = "from crio_credential_provider.platform.journal import Journal\n"
+    code += "def fail(*_, **__):\n    raise KeyError('canary')\n"
     run = planted(make_node, cluster, f"{code}Journal.send = fail\n").run(request(token=alpha))
     assert (run.status, run.stdout, run.stderr) == (0, ANSWER_WITH_RECORD, "")
 
