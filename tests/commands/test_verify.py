@@ -16,7 +16,8 @@ import pytest
 from test_registryclient import ODD, OddRegistry
 
 from crio_credential_provider import registryclient
-from crio_credential_provider.commands import handedover, verify
+from crio_credential_provider.commands import verify
+from crio_credential_provider.commands.request import handedover
 from crio_credential_provider.images import dockerconfig, reference
 from crio_credential_provider.images.dockerconfig import Credential
 from crio_credential_provider.kubernetes.pullsecrets import PullSecret
@@ -110,7 +111,7 @@ def test_a_pull_that_would_succeed(place: Place) -> None:
     done = place.verify("nginx:1.27", *WEB)
     assert (done.status, done.stderr) == (0, "")
     first = done.stdout.splitlines()[0]
-    assert first == f"The pull would succeed: {place.mirror.host}/hub/library/nginx:1.27 is there."
+    assert first == f"The pull would succeed: {place.mirror.host}/hub/library/nginx:1.27 exists."
     assert "secret mirror-creds" in done.stdout and f"key {place.mirror.host}" in done.stdout
     assert ("HEAD", "alpha", 200) in [(p.method, p.user, p.status) for p in place.mirror.log]
 
@@ -166,7 +167,7 @@ def test_a_credential_that_is_refused_names_its_secret(place: Place) -> None:
     source = done.report["sources"][0]
     assert (source["outcome"], source["cause"]) == ("unauthorized", "refused")
     assert "answers 401: it refuses the credential" in source["evidence"]
-    remedy = f"secret mirror-creds, key {place.mirror.host}: was it rotated or mistyped? Write the current"
+    remedy = f"secret mirror-creds, key {place.mirror.host}: write the current credential there"
     assert source["remedy"].startswith(remedy)
     assert done.report["verdict"]["remedy"] == source["remedy"]
     text = " ".join(place.verify("nginx:1.27", *WEB).stdout.split())
@@ -180,10 +181,10 @@ def test_no_credential_says_which_key_was_meant(place: Place) -> None:
     assert (done.status, source["outcome"], source["cause"]) == (3, "unauthorized", "no-credential")
     assert source["credential"] is None and source["credentialSentTo"] == []
     assert (
-        "secret mirror-creds has the key docker.io, but docker.io is the registry that the pod names"
+        "secret mirror-creds has the key docker.io, but docker.io is the registry in the pod's image"
         in source["remedy"]
     )
-    assert f"give a pull secret of namespace team-alpha a key for {place.mirror.host}" in source["remedy"]
+    assert f"add a key for {place.mirror.host} to a pull secret of namespace team-alpha" in source["remedy"]
     assert {p.user for p in place.mirror.log} <= {None, ""}
 
 
@@ -200,7 +201,7 @@ def test_a_secret_of_another_type_is_named(place: Place) -> None:
     auths = {place.mirror.host: {"auth": basic("alpha", PASSWORD)}}
     place.cluster.add_secret("team-alpha", "opaque", {"auths": auths}, type="Opaque")
     assert (
-        "but the secret is of type 'Opaque', and the plugin lists"
+        "but the secret is of type 'Opaque', and the plugin only lists"
         in place.verify_json("nginx:1.27", *WEB).report["sources"][0]["remedy"]
     )
 
@@ -208,7 +209,7 @@ def test_a_secret_of_another_type_is_named(place: Place) -> None:
 def test_a_password_with_a_line_break_is_told(place: Place) -> None:
     place.add_secret("echoed", **{place.mirror.host: ("alpha", f"{PASSWORD}\n")})
     assert any(
-        "the password ends in a line break" in note for note in place.verify_json("nginx:1.27", *WEB).report["notes"]
+        "the password ends with a newline" in note for note in place.verify_json("nginx:1.27", *WEB).report["notes"]
     )
 
 
@@ -232,7 +233,7 @@ def test_a_repository_that_may_not_be_pulled(place: Place) -> None:
     place.add_secret("mirror-creds", **{place.mirror.host: ("alpha", PASSWORD)})
     source = place.verify_json("nginx:1.27", *WEB).report["sources"][0]
     assert (source["outcome"], source["cause"]) == ("forbidden", "not-allowed")
-    assert source["remedy"].startswith(f"secret mirror-creds, key {place.mirror.host}: may its user pull")
+    assert source["remedy"].startswith(f"secret mirror-creds, key {place.mirror.host}: check that its user may pull")
 
 
 def test_the_latest_is_asked_for_without_a_tag(place: Place) -> None:
@@ -248,7 +249,7 @@ def test_by_digest(place: Place) -> None:
     # With both the tag counts for nothing.
     done = place.verify_json(f"nginx:9@{digest}", *WEB)
     assert (done.status, done.report["reference"]) == (0, digest)
-    assert f"{digest} is there" in done.report["verdict"]["text"]
+    assert f"{digest} exists" in done.report["verdict"]["text"]
 
 
 def test_what_cri_o_does_not_ask_is_left_out(place: Place) -> None:
@@ -266,7 +267,7 @@ def test_what_cri_o_does_not_ask_is_left_out(place: Place) -> None:
         "digests.corp/library/nginx": "left-out",
     }
     left = done.report["sources"][-1]
-    assert (left["evidence"], left["exchanges"]) == ("it serves pulls by digest alone, and this is one by tag", [])
+    assert (left["evidence"], left["exchanges"]) == ("it only serves pulls by digest, and this is a pull by tag", [])
     text = place.verify("nginx:1.27", *WEB).stdout
     assert "left out" in text and "blocked" in text and "not needed" in text
 
@@ -356,7 +357,7 @@ def test_the_node_s_own_credential_where_no_mirror_is(place: Place) -> None:
     done = place.verify_json(f"{host}/hub/library/nginx:1.27", *WEB)
     source = done.report["sources"][0]
     assert (done.status, source["cause"]) == (3, "refused")
-    assert source["remedy"].startswith(f"the node's auth file, key {host}: was it rotated")
+    assert source["remedy"].startswith(f"the node's auth file, key {host}: write the current credential there")
 
 
 # -- what the kubelet hands over --------------------------------------------------------------------------------------
@@ -385,7 +386,8 @@ def test_the_pods_own_secret_is_refused(place: Place) -> None:
     done = place.verify_json(image, *WEB)
     source = done.report["sources"][0]
     assert (done.status, source["outcome"], source["cause"]) == (3, "unauthorized", "refused")
-    assert source["remedy"].startswith(f"secret mirror-creds, key {place.mirror.host}: was it rotated")
+    remedy = f"secret mirror-creds, key {place.mirror.host}: write the current credential there, if it was rotated"
+    assert source["remedy"].startswith(remedy)
 
 
 def test_the_pod_names_no_secret(place: Place) -> None:
@@ -396,8 +398,8 @@ def test_the_pod_names_no_secret(place: Place) -> None:
     done = place.verify_json(image, *WEB)
     source = done.report["sources"][0]
     assert (done.status, source["outcome"], source["cause"]) == (3, "unauthorized", "no-credential")
-    assert "the pod's imagePullSecrets, which the kubelet hands over, have none" in source["evidence"]
-    assert f"give a pull secret in the pod's imagePullSecrets a key for {place.mirror.host}" == source["remedy"]
+    assert "the pod's imagePullSecrets, which the kubelet passes, have none" in source["evidence"]
+    assert f"add a key for {place.mirror.host} to a pull secret in the pod's imagePullSecrets" == source["remedy"]
 
 
 def test_the_kubelets_credential_goes_before_the_plugins(place: Place) -> None:
@@ -435,7 +437,7 @@ def test_a_short_name_of_another_registry_is_not_shown_the_credential_of_docker_
     done = place.verify_json("nginx:1.27", *WEB)
     source = next(source for source in done.report["sources"] if source["name"].startswith(host))
     assert (done.status, source["outcome"], source["credentialSentTo"]) == (1, "unknown", [])
-    assert "is not shown here to another registry" in source["evidence"]
+    assert "which verify does not send to another registry" in source["evidence"]
     assert [passed.user for passed in place.mirror.log if passed.user] == []
 
 
@@ -455,7 +457,7 @@ def test_nobody_knows_what_the_kubelet_hands_over(place: Place) -> None:
     place.add_secret("hidden", **{place.mirror.host: ("alpha", PASSWORD)})
     done = place.verify_json(image, "-n", "team-alpha", "--service-account", "other")
     assert (done.status, done.report["verdict"]["succeeds"], list(done.outcomes.values())) == (1, None, ["unknown"])
-    assert "whether the kubelet hands one over is not known: " in done.stderr
+    assert "whether the kubelet passes one is not known: " in done.stderr
     assert "--pod" in done.report["verdict"]["remedy"]
     place.add_secret("mirror-creds", **{place.mirror.host: ("alpha", PASSWORD)})
     tried = place.verify_json(image, *WEB, "--mirror-registry", place.mirror.host)
@@ -543,13 +545,16 @@ TOLD: dict[str, tuple[int, str, tuple[str, ...]]] = {
     "401 for a token": (
         3,
         "The pull would fail. {name}: its token service refuses the credential",
-        ("secret mirror-creds, key {host}: was it rotated",),
+        ("secret mirror-creds, key {host}: write the current credential there",),
     ),
-    "503 for a token": (3, "The pull would fail. {name}: its token service is in trouble", ()),
+    "503 for a token": (3, "The pull would fail. {name}: its token service has an internal error", ()),
     "Basic first, Bearer works": (
         3,
         "The pull would fail. {name}: it refuses the credential by the scheme that CRI-O uses",
-        ("it offers Basic and Bearer, and CRI-O uses the first", "let the registry offer Bearer first or alone"),
+        (
+            "it offers Basic and Bearer, and CRI-O only uses the first",
+            "configure the registry to offer Bearer first or alone",
+        ),
     ),
     "401 that does not say how": (
         3,
@@ -557,7 +562,7 @@ TOLD: dict[str, tuple[int, str, tuple[str, ...]]] = {
         ("without a WWW-Authenticate",),
     ),
     "429": (1, "Whether the pull would succeed is not known: {name}: http://{host}", ("CRI-O tries 5 times",)),
-    "an open /v2/ that is a web page": (0, "The pull would succeed: {name}:1.27 is there", ()),
+    "an open /v2/ that is a web page": (0, "The pull would succeed: {name}:1.27 exists", ()),
 }
 
 
@@ -632,7 +637,7 @@ def test_a_short_name_that_cri_o_cannot_complete(place: Place) -> None:
     done = place.verify_json("nginx:1.27", *WEB)
     assert (done.status, done.report["verdict"]["succeeds"], place.mirror.log) == (3, False, [])
     assert "nginx is a short name" in done.report["verdict"]["text"]
-    assert "spell the image in full" in done.report["verdict"]["remedy"]
+    assert "write the image name in full" in done.report["verdict"]["remedy"]
     place.add_secret("mirror-creds", **{place.mirror.host: ("alpha", PASSWORD)})
     assert place.verify(f"{NGINX}:1.27", *WEB).status == 0
 
@@ -647,7 +652,7 @@ def test_the_cluster_is_away(place: Place) -> None:
 def test_a_source_that_cannot_be_written(place: Place) -> None:
     place.write_conf(table("docker.io", "Mirror.corp/UPPER", location="hub.nowhere.invalid"))
     done = place.verify("nginx:1.27", *WEB)
-    assert done.status in (1, 3) and "no valid reference" in done.stdout + done.stderr
+    assert done.status in (1, 3) and "an invalid reference" in " ".join((done.stdout + done.stderr).split())
     assert place.mirror.log == []
 
 

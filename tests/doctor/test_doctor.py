@@ -94,7 +94,7 @@ def test_a_recipe_is_corrected_without_its_registries_conf(recipe: tuple[str, ..
     }
     (corrected,) = report["correctedFiles"]
     assert "  - mirror.internal.company.com\n" in corrected["content"]
-    assert any("pods name mirror.internal.company.com" in text for text in corrected["assumed"])
+    assert any("pods use mirror.internal.company.com directly" in text for text in corrected["assumed"])
 
 
 def test_the_text_has_the_verdict_first_and_the_file_to_paste(recipe: tuple[str, ...]) -> None:
@@ -250,7 +250,7 @@ def test_why_the_api_server_cannot_be_asked(message: str, code: str, tmp_path: P
     """The words are those of apiserver, which a test of the gallery sees from real servers."""
     assert (
         message.partition("https://x ")[2].split(":")[0].split(";")[0]
-        in (SOURCES / "crio_credential_provider" / "apiserver.py").read_text()
+        in (SOURCES / "crio_credential_provider/kubernetes/apiserver.py").read_text()
         or "did not answer" in message
         or "no answer" in message
     )
@@ -337,7 +337,7 @@ TABLES: dict[str, tuple[str, list[str], str]] = {
     "a port of six digits": (
         f'{HUB}[[registry.mirror]]\nlocation = "mirror.corp.example:500000/hub"\n',
         ["mirror-unreachable error 4"],
-        "500000 is no port",
+        "the port 500000 is above 65535",
     ),
     "the API's own path in a location": (
         f'{HUB}[[registry.mirror]]\nlocation = "mirror.corp.example:5000/v2/hub"\n',
@@ -420,7 +420,7 @@ ARGUMENTS: dict[str, tuple[str, str, str]] = {
     "a capital letter": ("[--secrets-from=Pod]", "--secrets-from=pod", ""),
     "an underscore": ("[--secrets-from=service_account]", "--secrets-from=service-account", ""),
     "two mirrors in one": ("['--mirror-registry=a.example,b.example']", "--mirror-registry=b.example", ""),
-    "a mapping": ("[--secrets-from: pod]", "--secrets-from=pod", "a mapping, not text"),
+    "a mapping": ("[--secrets-from: pod]", "--secrets-from=pod", "a mapping, expected a string"),
     "a number without quotes": ("[--deadline, 20]", "20", 'write "20"'),
     "a glob as the mirror": ("['--mirror-registry=*.corp.example']", "", "without wildcards"),
     "an unknown word as the mode": ("[--secrets-from=everything]", "", "namespace, pod, service-account"),
@@ -495,13 +495,13 @@ def test_what_is_said_of_a_kubeconfig(old: str, new: str, found: str, says: str,
 def test_a_kubeconfig_of_the_plugin_that_is_missing_is_to_be_removed(tmp_path: Path) -> None:
     given = node_with(tmp_path, ENTRY.replace("    defaultCache", "    args: [--kubeconfig=/nope]\n    defaultCache"))
     (told,) = (finding for finding in examine(given).findings if finding.code == "kubeconfig-broken")
-    assert told.remedy.startswith("remove it from /c.yaml:8: ")
+    assert told.remedy.startswith("remove it from /c.yaml:8, ")
 
 
 @pytest.mark.parametrize(
     ("content", "line", "says"),
     (
-        (ENTRY.replace("    tokenAttributes", "   tokenAttributes").encode(), 9, "indented as the lines above it?"),
+        (ENTRY.replace("    tokenAttributes", "   tokenAttributes").encode(), 9, "indented like the lines above it"),
         (ENTRY.encode("utf-16"), 1, "save it as UTF-8"),
         (ENTRY.replace("    tokenAttributes", "\ttokenAttributes").encode(), 9, "replace the tab with spaces"),
     ),

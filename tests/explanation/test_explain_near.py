@@ -11,7 +11,7 @@ from crio_credential_provider.images import dockerconfig, reference
 from crio_credential_provider.images.dockerconfig import AuthEntry, DockerConfig
 from crio_credential_provider.kubernetes.pullsecrets import PullSecret
 from crio_credential_provider.pull import keyring
-from crio_credential_provider.runtimes.crio import registries
+from crio_credential_provider.runtimes.crio import pullsources, registries
 from node import NGINX, TESTS
 
 VECTORS = TESTS / "vectors"
@@ -22,13 +22,13 @@ TABLES = [
     ("docker.i", NGINX, "it ends within a component of the name"),
     ("mirror.corp:500", "mirror.corp:5000/app", "it ends within a component of the name"),
     ("docker.io/nginx", NGINX, "the full path of this image is library/nginx"),
-    ("docker.io/library/nginx/deep", NGINX, "it is for what lies below library/nginx"),
+    ("docker.io/library/nginx/deep", NGINX, "it only covers what is below library/nginx"),
     ("docker.io/library/nginx:1.27", NGINX, "it has a tag or digest, and repositories are looked up without"),
     ("docker.io/bitnami", NGINX, "library/nginx does not begin with bitnami"),
     ("Docker.io", NGINX, "upper and lower case must match"),
-    ("registry-1.docker.io", NGINX, "images of Docker Hub are named docker.io, not registry-1.docker.io"),
+    ("registry-1.docker.io", NGINX, "Docker Hub images are named docker.io, not registry-1.docker.io"),
     ("*.corp.example", "corp.example/app", "a wildcard matches hosts below corp.example, not corp.example itself"),
-    ("*.example.com", "a.example.com.b.example.com/x", "a wildcard takes the first .example.com in a host"),
+    ("*.example.com", "a.example.com.b.example.com/x", "the first .example.com in the host is not its end"),
     ("*corp.example", "acorp.example/app", "only *. at the beginning is a wildcard"),
     ("mirror.corp:5000", "mirror.corp/app", "the port must match: the image's registry is mirror.corp"),
     ("quay.io", NGINX, ""),
@@ -39,7 +39,7 @@ TABLES = [
 
 @pytest.mark.parametrize(("prefix", "name", "why"), TABLES)
 def test_why_a_table_does_not_match(prefix: str, name: str, why: str) -> None:
-    assert prefix not in registries.possible_prefixes(name)
+    assert prefix not in pullsources.possible_prefixes(name)
     found = near.why_table(prefix, name)
     assert (found[1] if found else "").startswith(why) and bool(found) == bool(why)
 
@@ -48,30 +48,30 @@ KEYS = [
     ("mirror.corp:5000/hub2", "hub/library/nginx does not begin with hub2"),
     ("mirror.corp:5000/hub/lib", "it ends within a component of the path"),
     ("mirror.corp:5000/hub/nginx", "hub/library/nginx does not begin with hub/nginx"),
-    ("mirror.corp:5000/hub/library/nginx/x", "it is for what lies below hub/library/nginx"),
-    ("mirror.corp:5000/hub/library/nginx:1.27", "it names a tag or digest"),
-    ("mirror.corp:5000/hub/", "a path with a slash at its end is never found: write mirror.corp:5000/hub"),
-    ("mirror.corp:5000/v2", "without https:// its v2 is taken for the path of a repository: write mirror.corp:5000"),
+    ("mirror.corp:5000/hub/library/nginx/x", "it only covers what is below hub/library/nginx"),
+    ("mirror.corp:5000/hub/library/nginx:1.27", "it has a tag or digest"),
+    ("mirror.corp:5000/hub/", "a path that ends with a slash never matches: write mirror.corp:5000/hub"),
+    ("mirror.corp:5000/v2", "without https:// its v2 is read as the path of a repository: write mirror.corp:5000"),
     ("Mirror.corp:5000", "upper and lower case must match: write mirror.corp:5000"),
     (" mirror.corp:5000 ", "it has leading or trailing spaces"),
     ("mirror.corp", "the port must match: write mirror.corp:5000"),
     ("https://mirror.corp:443/v1/", "the port must match: write mirror.corp:5000"),
     ("*.corp", "the port must match: write *.corp:5000"),
-    ("mirror.corp:5000/v2/", "without https:// its v2 is taken for the path of a repository: write mirror.corp:5000"),
-    ("mirror.corp:5000/v1/", "without https:// its v1 is taken for the path of a repository: write mirror.corp:5000"),
-    ("mirror.corp:5000/hub2/", "a path with a slash at its end is never found: write mirror.corp:5000"),
+    ("mirror.corp:5000/v2/", "without https:// its v2 is read as the path of a repository: write mirror.corp:5000"),
+    ("mirror.corp:5000/v1/", "without https:// its v1 is read as the path of a repository: write mirror.corp:5000"),
+    ("mirror.corp:5000/hub2/", "a path that ends with a slash never matches: write mirror.corp:5000"),
     ("docker://mirror.corp:5000", "a key has no docker://: write mirror.corp:5000"),
     ("HTTPS://mirror.corp:5000/v2/", "a key has no HTTPS://: write mirror.corp:5000"),
     ("//mirror.corp:5000/hub", "it has a slash too many: write mirror.corp:5000/hub"),
     ("MIRROR.corp:5000/Hub/", "upper and lower case must match: write mirror.corp:5000/hub"),
-    ("mirror.corp:5000/Hub", "paths are compared letter by letter: write mirror.corp:5000/hub"),
+    ("mirror.corp:5000/Hub", "the path must match exactly: write mirror.corp:5000/hub"),
     ("*:5000", "a * stands for one label of a host"),
     ("*.corp:5000/hub2", "hub/library/nginx does not begin with hub2"),
-    ("docker.io", "docker.io is the registry that the pod names; mirror.corp:5000 needs a key of its own"),
-    ("https://index.docker.io/v1/", "index.docker.io is the registry that the pod names"),
-    ("miror.corp:5000", "miror.corp:5000 is spelled like mirror.corp:5000, but not the same"),
-    ("https://user:secret@mirror.corp:5000", "a key names no user: write mirror.corp:5000"),
-    ("user@mirror.corp:5000/hub", "a key names no user: write mirror.corp:5000"),
+    ("docker.io", "docker.io is the registry in the pod's image; mirror.corp:5000 needs a key of its own"),
+    ("https://index.docker.io/v1/", "index.docker.io is the registry in the pod's image"),
+    ("miror.corp:5000", "miror.corp:5000 is similar to mirror.corp:5000, but not the same"),
+    ("https://user:secret@mirror.corp:5000", "a key has no user name: write mirror.corp:5000"),
+    ("user@mirror.corp:5000/hub", "a key has no user name: write mirror.corp:5000"),
     *(
         (key, f"a path has no wildcard: it covers all below it: write {meant}")
         for key, meant in (
@@ -82,7 +82,7 @@ KEYS = [
         )
     ),
     *(
-        (key, "a key is one host, with a path or without, and nothing else: write mirror.corp:5000")
+        (key, "a key is one host with an optional path: write mirror.corp:5000")
         for key in (
             *("mirror.corp:5000,quay.io", "quay.io, https://mirror.corp:5000/v2/", "mirror.corp:5000 quay.io"),
             *("mirror.corp:5000?x=1", "https://Mirror.corp:5000?x=1", "mirror.corp:5000#hub", "mirror.corp:5000;"),
@@ -124,12 +124,12 @@ def test_every_table_of_the_vectors() -> None:
             config = registries.loads([("main", (given["conf"] or "").encode())], "main")
         except (ConfigError, reference.ReferenceSyntaxError):
             continue
-        matching = set(registries.possible_prefixes(name))
-        for prefix in config.tables:
+        matching = set(pullsources.possible_prefixes(name))
+        for prefix in config.prefixes():
             if prefix not in matching and near.why_table(prefix, name):
                 told += 1
             if prefix in matching:
-                assert registries.find_registry(config, name) is not None
+                assert pullsources.find_registry(config, name) is not None
     assert told > 50
 
 

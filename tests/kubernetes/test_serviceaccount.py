@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from crio_credential_provider.errors import RequestError
 from crio_credential_provider.kubernetes import serviceaccount
-from crio_credential_provider.kubernetes.serviceaccount import ServiceAccount, is_label, is_subdomain
+from crio_credential_provider.kubernetes.names import is_label, is_subdomain
+from crio_credential_provider.kubernetes.serviceaccount import ServiceAccount
 from node import bound_claims, jwt, recorded_request
 
 
@@ -91,7 +92,7 @@ def test_a_token_of_other_letters_is_none(position: int, character: str) -> None
     parts = TOKEN.split(".")
     for broken in (parts[position] + character, character + parts[position]):
         token = ".".join([*parts[:position], broken, *parts[position + 1 :]])
-        with pytest.raises(RequestError, match="is no JWT"):
+        with pytest.raises(RequestError, match="is not a JWT"):
             serviceaccount.loads(token)
 
 
@@ -131,4 +132,4 @@ def test_numbers_that_json_should_not_have(exp: str) -> None:
     try:
         assert serviceaccount.loads(token).namespace == "team-alpha"
     except RequestError as error:
-        assert "is no JWT" in str(error)
+        assert "is not a JWT" in str(error)

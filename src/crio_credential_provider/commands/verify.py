@@ -25,8 +25,6 @@ from ..explanation import NODE, NODE_HELPER, SECRET, Explanation, NotAsked, Sour
 from ..pull import decision, keyring
 from ..registryclient import Verdict
 from ..runtimes.crio import registries
-from . import handedover, pull
-from .handedover import HandedOver
 from .output import (
     FAULT,
     OK,
@@ -42,6 +40,11 @@ from .output import (
     write,
     write_json,
 )
+from .request import handedover
+from .request.arguments import add_arguments
+from .request.find import find
+from .request.handedover import HandedOver
+from .request.place import find_settings, look, stand_ins
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -152,7 +155,7 @@ def _tell(given: argparse.Namespace) -> int:
 def parser() -> Parser:
     """The command line."""
     made = make_parser("verify", _DESCRIPTION, _EPILOG)
-    pull.add_arguments(made)
+    add_arguments(made)
     add_output(made)
     return made
 
@@ -166,9 +169,9 @@ def _verify(given: argparse.Namespace) -> Report:
     Raises:
         ProviderError: it cannot be known what the pull would ask for, or with what.
     """
-    place = pull.look(given)
-    chosen = pull.find_settings(given, place)
-    asked = pull.find(given, chosen, place)
+    place = look(given)
+    chosen = find_settings(given, place)
+    asked = find(given, chosen, place)
     explained = explanation.explain(
         asked.request, chosen, asked.connect, asked.image, asked.typed, asked.notes, enforcing=asked.enforcing
     )
@@ -209,7 +212,7 @@ def _verify(given: argparse.Namespace) -> Report:
             notes.append(f"assumed: a pod of service account {account.name} without imagePullSecrets of its own")
     if not asked.typed and not asked.image.tag:
         notes.append("a recorded request has no tag or digest: latest was asked for")
-    assumed = pull.assumed(given, chosen, place)
+    assumed = stand_ins(given, chosen, place)
     return Report(
         explained, reference, namespace, tuple(checked), serving, succeeds, text, remedy, tuple(notes), assumed
     )
@@ -362,7 +365,7 @@ def _is_left_to_the_kubelet(found: Checked, explained: Explanation) -> bool:
 
 def _left_to_the_kubelet(found: Checked, handed: Sequence[HandedOver] | str) -> Checked:
     host = found.source.source.name.partition("/")[0]
-    remedy = f"give a pull secret in the pod's imagePullSecrets a key for {host}"
+    remedy = f"add a key for {host} to a pull secret in the pod's imagePullSecrets"
     if not isinstance(handed, str):
         evidence = f"{found.evidence}; the pod's imagePullSecrets, which the kubelet passes, have none for {host}"
         return found._replace(evidence=evidence, remedy=remedy)
@@ -390,7 +393,7 @@ def _remedy(source: Source, verdict: Verdict, namespace: str, why_none: str) -> 
         return f"{holder}: check that its user may pull this repository, and that the repository exists"
     if verdict.cause == "no-credential":
         where = f" of namespace {namespace}" if namespace else ""
-        return f"{_why_none(source, why_none)}; give a pull secret{where} a key for {host}"
+        return f"{_why_none(source, why_none)}; add a key for {host} to a pull secret{where}"
     return verdict.remedy
 
 
@@ -426,7 +429,7 @@ def _conclusion(
         separator = "@" if ":" in reference else ":"
         failed = [found for found in checked if found.needed and found is not serving]
         late = f", after {_count(len(failed))} failed" if failed else ""
-        return f"The pull would succeed: {name}{separator}{reference} has the image{late}", ""
+        return f"The pull would succeed: {name}{separator}{reference} exists{late}", ""
     asked = [found for found in checked if found.verdict is not None]
     if not asked:
         return "The pull fails: CRI-O asks no source for this image", ""
