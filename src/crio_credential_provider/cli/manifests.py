@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from .. import reference, registries, settings
 from ..errors import ConfigError, ProviderError, UsageError, masked
-from ..manifests import layout, matchimages, merge, nodefiles, objects, providerconfig
+from ..manifests import configfile, layout, matchimages, merge, nodefiles, objects, providerconfig
 from ..manifests.matchimages import Derived
 from ..manifests.nodefiles import DISTRIBUTIONS, Node, NodeFile
 from ..manifests.providerconfig import Wanted
@@ -543,7 +543,7 @@ def _read(path: str) -> str:
         )
     try:
         with open(path, encoding="utf-8", newline="") as file:
-            return file.read(merge.MAX_SIZE + 1)
+            return file.read(configfile.MAX_SIZE + 1)
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 at byte {error.start}", "the kubelet cannot read it either") from None
 

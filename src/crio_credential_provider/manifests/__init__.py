@@ -2,7 +2,9 @@
 
 ``matchimages``     registries.conf -> the matchImages of a CredentialProviderConfig; how the kubelet matches them
 ``providerconfig``  our entry of a CredentialProviderConfig, for a version of Kubernetes; an old one brought up to date
-``merge``           that entry put into an existing CredentialProviderConfig, of which all else stays as it is
+``merge``           that entry put into an CredentialProviderConfig, of which all else stays but for white space
+``configfile``      such a file: read, or refused with the line at fault
+``commentedyaml``   a YAML text written anew with another value and its comments
 ``layout``          objects with comments as YAML in the project's style
 ``objects``         what goes to the API server
 ``nodefiles``       what lies on a node, and the same as a MachineConfig of OpenShift or as Butane
