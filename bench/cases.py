@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 
 from canned_apiserver import Answer, credential, pod, secret_list, single_secret
 
-from crio_credential_provider import authfile, dockerconfig
-from crio_credential_provider.demo.certificates import Authority
+from crio_credential_provider.images import dockerconfig
+from crio_credential_provider.pull import authfile
+from crio_credential_provider.testbed.certificates import Authority
 
 IMAGE = "docker.io/library/nginx"
 RSA, P256 = "RSA 2048", "P-256"

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from simulated_node import SimulatedNode
 
-from crio_credential_provider.demo.cluster import ApiServer
+from crio_credential_provider.testbed.cluster import ApiServer
 
 ROOT = Path(__file__).resolve().parent.parent
 POLICIES = {

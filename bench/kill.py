@@ -43,8 +43,10 @@ sys.path.insert(0, str(ROOT / "bench"))
 
 from simulated_node import IMAGE, MIRROR, NAMESPACE, SimulatedNode  # noqa: E402
 
-from crio_credential_provider import authfile, pullintents, settings  # noqa: E402
-from crio_credential_provider.demo.cluster import ApiServer  # noqa: E402
+from crio_credential_provider import settings  # noqa: E402
+from crio_credential_provider.kubernetes import pullintents  # noqa: E402
+from crio_credential_provider.pull import authfile  # noqa: E402
+from crio_credential_provider.testbed.cluster import ApiServer  # noqa: E402
 
 NAME = authfile.file_name(NAMESPACE, IMAGE)
 SITUATIONS = ("checks", "pulls", "keepers")

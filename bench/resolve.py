@@ -19,8 +19,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
-from crio_credential_provider import provider, reference, registries
-from crio_credential_provider.parsecache import ParseCache
+from crio_credential_provider.images import reference
+from crio_credential_provider.platform.parsecache import ParseCache
+from crio_credential_provider.pull import decision
+from crio_credential_provider.runtimes.crio import registries
 
 # Seconds from which a file counts as settled, and a bit.
 SETTLED = 2.1
@@ -70,7 +72,7 @@ def main() -> int:
             def run(
                 kept: ParseCache | None, search: registries.SearchPath = search, image: reference.Reference = image
             ) -> None:
-                found, _ = provider.find_sources(registries.load(search, kept), image)
+                found, _ = decision.find_sources(registries.load(search, kept), image)
                 assert len(found) == given.mirrors + 1
 
             run(cache)

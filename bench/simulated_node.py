@@ -20,8 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from crio_credential_provider import authfile
-from crio_credential_provider.demo.cluster import ApiServer
+from crio_credential_provider.pull import authfile
+from crio_credential_provider.testbed.cluster import ApiServer
 
 IMAGE = "docker.io/library/nginx"
 NAMESPACE = "team-alpha"

@@ -25,18 +25,13 @@ RECORDINGS = ROOT / "tests" / "recordings"
 with atheris.instrument_imports(include=["crio_credential_provider", "tomli"]):
     import tomli  # noqa: F401  # imported by registries only when it is needed
 
-    from crio_credential_provider import (
-        credentialprovider,
-        dockerconfig,
-        keyring,
-        provider,
-        pullsecrets,
-        reference,
-        registries,
-        serviceaccount,
-    )
     from crio_credential_provider.errors import ProviderError
-    from crio_credential_provider.registries import PullSource
+    from crio_credential_provider.images import dockerconfig, reference
+    from crio_credential_provider.kubernetes import credentialprovider, pullsecrets, serviceaccount
+    from crio_credential_provider.pull import decision, keyring
+    from crio_credential_provider.runtimes.crio import registries
+    from crio_credential_provider.runtimes.crio.registries import PullSource
+    from crio_credential_provider.testbed import crio
 
 IMAGES = [
     reference.parse(name) for name in ("nginx", "quay.io/a/b", "a.example.com:5000/x", "example.com/a", "localhost/a")
@@ -67,8 +62,8 @@ def fuzz_registries(data: bytes) -> None:
         return
     kept = registries._from_kept(json.loads(json.dumps(registries._to_kept(config))))
     for image in IMAGES:
-        found = holds(provider.find_sources, config, image)
-        assert found == holds(provider.find_sources, kept, image)
+        found = holds(decision.find_sources, config, image)
+        assert found == holds(decision.find_sources, kept, image)
         for source in found[0] if found else ():
             assert reference.parse(source.reference).name == source.name
 
@@ -76,7 +71,7 @@ def fuzz_registries(data: bytes) -> None:
 def fuzz_auth_file(data: bytes) -> None:
     """Any bytes as auth file give a login, none, or a ProviderError."""
     for name in (*NAMES, "h", "h/a/b"):
-        holds(dockerconfig.find_login, data, name, FILE_HELPER)
+        holds(crio.find_login, data, name, FILE_HELPER)
     holds(dockerconfig.loads_dockercfg, data)
 
 
@@ -92,7 +87,7 @@ def fuzz_secret(data: bytes) -> None:
         choices = {choice.source.name: choice for choice in selection.choices}
         written = dockerconfig.dumps({name: choice.credential for name, choice in choices.items()}, {})
         for name in choices:
-            login = dockerconfig.find_login(written, name, FILE_HELPER)
+            login = crio.find_login(written, name, FILE_HELPER)
             assert login is not None and login.key == name
 
 

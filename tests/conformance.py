@@ -22,9 +22,11 @@ from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
-from crio_credential_provider import dockerconfig, reference, registries
 from crio_credential_provider.errors import ConfigError
-from crio_credential_provider.reference import ReferenceSyntaxError
+from crio_credential_provider.images import reference
+from crio_credential_provider.images.reference import ReferenceSyntaxError
+from crio_credential_provider.runtimes.crio import registries
+from crio_credential_provider.testbed import crio
 
 Disagreement = tuple[str, Any, Any]
 """Field, ours, expected."""
@@ -168,7 +170,7 @@ def our_login(given: dict[str, Any], scratch: Path) -> dict[str, Any]:
         except ConfigError:
             answer["error_class"] = "registries-conf"
             return answer
-        found = dockerconfig.find_login(auth_file(given), key, config.credential_helpers)
+        found = crio.find_login(auth_file(given), key, config.credential_helpers)
     except ReferenceSyntaxError:
         answer["error_class"] = "reference"
         return answer

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from crio_credential_provider.demo.certificates import Authority, Identity
-from crio_credential_provider.demo.cluster import DNS_NAMES, ApiServer
+from crio_credential_provider.testbed.certificates import Authority, Identity
+from crio_credential_provider.testbed.cluster import DNS_NAMES, ApiServer
 from node import COMMAND, PROGRAM, TESTS, Node
 
 ROOT = TESTS.parent

@@ -50,10 +50,10 @@ from unittest import mock
 import pytest
 
 import machine
-from crio_credential_provider.cli import doctor
-from crio_credential_provider.demo import Answer, Connection, LoopbackServer, Request
-from crio_credential_provider.demo.certificates import Authority, Identity, server_context
-from crio_credential_provider.demo.registry import MirrorRegistry
+from crio_credential_provider.commands import doctor
+from crio_credential_provider.testbed.certificates import Authority, Identity, server_context
+from crio_credential_provider.testbed.loopback import Answer, Connection, LoopbackServer, Request
+from crio_credential_provider.testbed.registry import MirrorRegistry
 from node import PROGRAM
 from servers import Peer, hang, refused_port
 

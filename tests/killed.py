@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any
 
 # Before the fork, so that a run costs what it costs.
-from crio_credential_provider import apiserver, authfile, endpoint, plugin  # noqa: F401
+from crio_credential_provider.pull import authfile, plugin
 
 
 def kill_at(step: int) -> Callable[[FrameType, str, Any], Any]:

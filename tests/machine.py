@@ -79,7 +79,7 @@ def _checked(result: int) -> None:
 def lead(addresses: Mapping[tuple[str, int], int], root: Path) -> Iterator[None]:
     """Leads each host and port to that port of 127.0.0.1; the names stand in the node's /etc/hosts.
 
-    Where nobody listens at that port, nobody does at the address either.
+    If nobody listens at that port, nobody does at the address either.
     """
     hosts = {"localhost": "127.0.0.1"}
     with contextlib.ExitStack() as stack:

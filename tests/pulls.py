@@ -4,7 +4,7 @@
     assert pull.logins == {"mirror.corp/hub/library/nginx": "user:pw", "docker.io/library/nginx": None}
 
 The cluster is an object with ``get`` that answers in the shape of the recordings; everything else is the program's own.
-CRI-O's side is its look-up as the vectors hold it (``dockerconfig.find_login``), on the bytes of the auth file.
+CRI-O's side is its look-up as the vectors hold it (``crio.find_login``), on the bytes of the auth file.
 """
 
 from __future__ import annotations
@@ -16,8 +16,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from crio_credential_provider import credentialprovider, dockerconfig, provider, registries, settings
+from crio_credential_provider import settings
 from crio_credential_provider.errors import ConfigError
+from crio_credential_provider.kubernetes import credentialprovider
+from crio_credential_provider.pull import decision
+from crio_credential_provider.runtimes.crio import registries
+from crio_credential_provider.testbed import crio
 from node import NGINX, recorded_answer, recorded_request
 
 # A real token; its namespace.
@@ -71,7 +75,7 @@ class Pull:
     """What the plugin decided, and what CRI-O makes of it."""
 
     def __init__(
-        self, resolution: provider.Resolution, node_file: bytes | None, helpers: list[str], asked: int
+        self, resolution: decision.Resolution, node_file: bytes | None, helpers: list[str], asked: int
     ) -> None:
         self.resolution = resolution
         self.auth_file = resolution.auth_file
@@ -82,7 +86,7 @@ class Pull:
     def login(self, name: str) -> str | None:
         """What CRI-O shows at a pull source: ``user:password``, ``token``, None, or ``error CLASS``."""
         try:
-            found = dockerconfig.find_login(self._file, name, self._helpers)
+            found = crio.find_login(self._file, name, self._helpers)
         except ConfigError as error:
             return f"error {error.rule}"
         if found is None:
@@ -140,7 +144,7 @@ class Site:
         given = settings.loads([f"--root={self.root}", *flags], {})
         cluster = Cluster(self.secrets)
         request = credentialprovider.Request(image, token)
-        resolution = provider.resolve(request, given, lambda: cluster)
+        resolution = decision.resolve(request, given, lambda: cluster)
         search = registries.search_files(given.registries_conf, given.registries_conf_dir, given.root)
         helpers = registries.load(search, None).credential_helpers
         pull = Pull(resolution, self.node_file, helpers, len(cluster.asked))

@@ -13,8 +13,8 @@ import threading
 from collections.abc import Callable, Iterator
 from types import TracebackType
 
-from crio_credential_provider.demo import LoopbackServer, Request
-from crio_credential_provider.demo.certificates import Identity, server_context
+from crio_credential_provider.testbed.certificates import Identity, server_context
+from crio_credential_provider.testbed.loopback import LoopbackServer, Request
 
 Behave = Callable[[socket.socket, threading.Event], None]
 """Gets a connection (after the handshake, where there is one) and the event that the server stops."""

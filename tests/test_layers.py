@@ -70,12 +70,18 @@ def name_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
 
 
-MODULES = {name_of(path): imports_of(path) for path in sorted(PACKAGE.rglob("*.py")) if path.name != "_build.py"}
+GENERATED = ("_build.py",)
 
-TOOLS = frozenset(("cli", "demo", "doctor", "explanation", "help", "manifests", "registryclient"))
-"""Packages and modules for people, which stand on the core: no pull runs through them."""
+MODULES = {name_of(path): imports_of(path) for path in sorted(PACKAGE.rglob("*.py")) if path.name not in GENERATED}
 
-CORE = {name: found for name, found in MODULES.items() if name.partition(".")[0] not in TOOLS}
+LAYERS = (
+    *("__init__", "errors", "version", "platform", "images", "settings", "kubernetes", "runtimes", "pull"),
+    *("node", "manifests", "registryclient", "explanation", "doctor", "testbed", "demo", "commands", "__main__"),
+)
+"""Packages, and the modules beside them, from the bottom up: each may import what stands before it."""
+
+CORE = {name: found for name, found in MODULES.items() if LAYERS.index(name.partition(".")[0]) <= LAYERS.index("pull")}
+"""What a pull may run; above are the packages for people."""
 
 
 def reached(start: str, *, typing_too: bool = False) -> set[str]:
@@ -91,12 +97,31 @@ def reached(start: str, *, typing_too: bool = False) -> set[str]:
 
 
 def test_the_source_was_read() -> None:
-    assert {"plugin", "provider", "registries", "apiserver", "demo.cluster", "__main__"} <= set(MODULES)
-    assert "provider" in reached("plugin") and "apiserver" in reached("plugin")
+    assert {"pull.plugin", "pull.decision", "kubernetes.apiserver", "testbed.cluster", "__main__"} <= set(MODULES)
+    assert {"pull.decision", "kubernetes.apiserver"} <= reached("pull.plugin")
+    assert {name.partition(".")[0] for name in MODULES} == set(LAYERS)
 
 
-def test_the_package_itself_imports_nothing() -> None:
-    assert [found.module for found in MODULES["__init__"] if found.module != "__future__"] == []
+def test_the_packages_themselves_import_nothing() -> None:
+    for name in (
+        "__init__",
+        "pull",
+        "kubernetes",
+        "images",
+        "runtimes",
+        "runtimes.crio",
+        "platform",
+        "node",
+        "testbed",
+    ):
+        assert [found.module for found in MODULES[name] if found.module != "__future__"] == [], name
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_go_down(name: str) -> None:
+    allowed = LAYERS[: LAYERS.index(name.partition(".")[0]) + 1]
+    rooms = {i.module.partition(".")[0] for i in MODULES[name] if i.inside and f"{i.module}.py" not in GENERATED}
+    assert rooms <= set(allowed)
 
 
 @pytest.mark.parametrize("name", CORE)
@@ -104,45 +129,47 @@ def test_no_module_comes_back_to_itself(name: str) -> None:
     assert all(name not in reached(other) for other in reached(name) if other != "__init__")
 
 
+def test_no_package_is_larger_than_a_person_can_see() -> None:
+    for package in (path for path in PACKAGE.rglob("*") if path.is_dir() and path.name != "__pycache__"):
+        assert len([path for path in package.glob("*.py") if path.name != "__init__.py"]) <= 12, package.name
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("__init__.py")), ids=lambda path: path.parent.name)
+def test_each_package_says_what_it_knows(path: Path) -> None:
+    assert ast.get_docstring(ast.parse(path.read_text()))
+
+
 def test_the_decision_knows_neither_disk_nor_network_nor_journal() -> None:
     """So that a person can be shown a decision that has no effect."""
-    effects = {"authfile", "handoff", "apiserver", "endpoint", "journal", "plugin"}
-    assert reached("provider", typing_too=True) & effects == set()
+    effects = {"pull.authfile", "pull.handoff", "kubernetes.apiserver", "kubernetes.endpoint", "platform.journal"}
+    assert reached("pull.decision", typing_too=True) & (effects | {"pull.plugin"}) == set()
 
 
 def test_nothing_imports_the_plugin_but_the_program() -> None:
-    users = {name for name, found in MODULES.items() if any(i.inside and i.module == "plugin" for i in found)}
+    users = {name for name, found in MODULES.items() if any(i.inside and i.module == "pull.plugin" for i in found)}
     assert users == {"__main__"}
 
 
-def test_the_core_knows_no_command_and_no_demo() -> None:
-    for name, found in CORE.items():
-        above = {i.module.partition(".")[0] for i in found if i.inside} & TOOLS
-        assert not above or name == "__main__", name
-    # And the program loads them for a command word alone.
-    assert all(i.lazy for i in MODULES["__main__"] if i.inside and i.module.partition(".")[0] in TOOLS)
+def test_the_program_loads_what_is_for_people_for_a_command_word_alone() -> None:
+    core = LAYERS[: LAYERS.index("pull") + 1]
+    assert all(i.lazy for i in MODULES["__main__"] if i.inside and i.module.partition(".")[0] not in core)
 
 
 def test_one_module_opens_network_connections() -> None:
     # native.py only chooses which spelling of the two modules is used; the journal's socket is a Unix one.
     users = {name for name, found in CORE.items() if any(i.module in ("socket", "_socket") for i in found)}
-    assert users - {"native"} <= {"apiserver", "journal"}
+    assert users - {"platform.native"} <= {"kubernetes.apiserver"}
     users = {name for name, found in CORE.items() if any(i.module in ("ssl", "_ssl") for i in found)}
-    assert users - {"native"} <= {"apiserver"}
-    for name in set(CORE) - {"apiserver", "native"}:
-        text = (PACKAGE / f"{name}.py").read_text()
+    assert users - {"platform.native"} <= {"kubernetes.apiserver"}
+    for name in set(CORE) - {"kubernetes.apiserver", "platform.native"}:
+        path = PACKAGE.joinpath(*name.split("."))
+        text = (path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text()
         assert "AF_INET" not in text and "getaddrinfo" not in text, name
 
 
 PURE = (
-    "errors",
-    "record",
-    "reference",
-    "credentialprovider",
-    "serviceaccount",
-    "dockerconfig",
-    "keyring",
-    "pullsecrets",
+    *("errors", "platform.record", "images.reference", "images.dockerconfig", "pull.keyring"),
+    *("kubernetes.credentialprovider", "kubernetes.serviceaccount", "kubernetes.pullsecrets"),
 )
 
 
@@ -162,7 +189,7 @@ def test_the_core_needs_third_parties_for_parsing_alone_and_late() -> None:
             if not i.inside and i.module not in standard and i.module != "__future__":
                 foreign.setdefault(name, set()).add(i.module)
                 assert i.lazy and not i.typing_only, f"{name} imports {i.module} when it is loaded"
-    assert foreign == {"endpoint": {"yaml"}, "registriesfile": {"tomli"}}
+    assert foreign == {"kubernetes.endpoint": {"yaml"}, "runtimes.crio.registriesfile": {"tomli"}}
 
 
 # Each costs 3 to 25 ms of CPU at every pull (test_startup.py sees what a run really loads).
@@ -187,7 +214,7 @@ BARRED = frozenset(
 
 
 def test_nothing_barred_is_imported_on_the_pull_path() -> None:
-    path = {"plugin", *reached("plugin")}
+    path = {"pull.plugin", *reached("pull.plugin")}
     assert len(path) > 12
     offences = {
         f"{name} imports {i.module}"
@@ -196,7 +223,3 @@ def test_nothing_barred_is_imported_on_the_pull_path() -> None:
         if not i.inside and not i.typing_only and i.module in BARRED
     }
     assert offences == set()
-
-
-def test_names_of_modules_do_not_shadow_the_standard_library() -> None:
-    assert {name for name in MODULES if "." not in name} & set(sys.stdlib_module_names) == set()

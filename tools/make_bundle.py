@@ -24,7 +24,7 @@ from types import CodeType
 
 from hatch_build import git_commit
 from make_venv import INTERPRETER, ROOT, WHEELS
-from needed_modules import PACKAGE, imports, read
+from needed_modules import PACKAGE, Module, imports, read
 
 DIST, BUILD = ROOT / "dist", ROOT / "build"
 NAME = "crio-credential-provider"
@@ -56,7 +56,9 @@ HEADER = 8192
 """Bytes of the file with the modules of a pull before the first of them."""
 
 # Of what a pull may import: what tells a person about the program, and what only reads files that changed.
-NOT_ON_THE_PULL_PATH = frozenset(f"{PACKAGE}.{name}" for name in ("cli", "help", "registriesfile", "version"))
+NOT_ON_THE_PULL_PATH = frozenset(
+    f"{PACKAGE}.{name}" for name in ("commands", "runtimes.crio.registriesfile", "version")
+)
 
 
 def say(text: str) -> None:
@@ -151,28 +153,32 @@ def install(target: Path, wheel: Path, final: Path) -> None:
     (target / f"pull-path.{sys.implementation.cache_tag}").write_bytes(in_one_file(start, pull_path(target)))
 
 
-def pull_path(library: Path) -> dict[str, bytes]:
-    """Modules of the package that a pull may import, each with its byte code, marshalled."""
-    # Only the bundle has it; looking for it elsewhere takes 0.2 million instructions.
-    pinned = f"{PACKAGE}._pinned"
-    found = {pinned: read(pinned, b'VERSION = ""', False).code}
+def pull_path(library: Path) -> dict[str, Module]:
+    """Modules of the package that a pull may import."""
+    found: dict[str, Module] = {}
     left = [f"{PACKAGE}.__main__", PACKAGE]
     while left:
         name = left.pop()
-        path = library / f"{name.replace('.', '/')}.py" if "." in name else library / name / "__init__.py"
-        if name in found or name in NOT_ON_THE_PULL_PATH or not name.startswith(PACKAGE) or not path.exists():
+        if name in found or name in NOT_ON_THE_PULL_PATH or not name.startswith(PACKAGE):
             continue
-        found[name] = read(name, path.read_bytes(), "." not in name).code
-        left += imports(marshal.loads(found[name]), name, "." not in name, everywhere=True)
+        place = library / name.replace(".", "/")
+        is_package = place.is_dir()
+        path = place / "__init__.py" if is_package else place.with_suffix(".py")
+        if path.exists():
+            found[name] = read(name, path.read_bytes(), is_package)
+            left += [
+                name.rpartition(".")[0],
+                *imports(marshal.loads(found[name].code), name, is_package, everywhere=True),
+            ]
     return dict(sorted(found.items()))
 
 
-def in_one_file(start: CodeType, codes: dict[str, bytes]) -> bytes:
+def in_one_file(start: CodeType, modules: dict[str, Module]) -> bytes:
     """What packaging/system/start.py reads: its own code, and the place of each module in the file."""
     places, body = {}, bytearray()
-    for name, code in codes.items():
-        places[name] = (HEADER + len(body), len(code))
-        body += code
+    for name, module in modules.items():
+        places[name] = (HEADER + len(body), len(module.code), module.is_package)
+        body += module.code
     header = marshal.dumps((start, places))
     if len(header) > HEADER:
         raise RuntimeError(f"the header of pull-path has {len(header)} bytes")

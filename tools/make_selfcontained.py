@@ -55,15 +55,10 @@ HOT = (
 )
 PARSER = "tomli"
 # Of our package all but these is hot.
-COLD = ("cli", "demo", "doctor", "explanation", "help", "manifests", "registryclient", "version")
+COLD = ("commands", "demo", "doctor", "explanation", "manifests", "node", "registryclient", "testbed", "version")
 
 # Linked into the program, which gives them to the C modules that are files. Order matters to the linker.
 STATIC = ("ssl", "crypto", "z")
-
-# The marker that crio_credential_provider.native looks for. Frozen into the interpreter that it names.
-PINNED = '''"""This interpreter was built into the bundle together with the program."""
-from sys import version as VERSION
-'''
 
 
 class BuildError(Exception):
@@ -188,7 +183,7 @@ def write_tables(hot: list[Module], needed: Needed, functions: dict[str, str], s
         + built_in_table(needed, functions)
         + "".join(f"extern const unsigned char {label}[];\n" for label in code)
         + "".join(frozen_table(name, modules) for name, modules in tables.items())
-        + preloaded_table(load_order(f"{PACKAGE}.plugin", needed.modules))
+        + preloaded_table(load_order(f"{PACKAGE}.pull.plugin", needed.modules))
     )
 
 
@@ -295,7 +290,7 @@ def write_archive(modules: Iterable[Module], target: Path) -> None:
 
 
 def find_needed(libraries: Path, functions: dict[str, str]) -> Needed:
-    roots = [f"{PACKAGE}.__main__", f"{PACKAGE}.demo.selftest", *named_at_run_time(libraries)]
+    roots = [f"{PACKAGE}.__main__", f"{PACKAGE}.testbed.selftest", *named_at_run_time(libraries)]
     files = {
         "encodings.idna": SOURCES / "idna.py",
         "importlib.metadata": SOURCES / "metadata.py",
@@ -303,17 +298,14 @@ def find_needed(libraries: Path, functions: dict[str, str]) -> Needed:
     }
     if sys.version_info < (3, 12):
         files["datetime"] = SOURCES / "datetime.py"
-    needed = Search(libraries, frozenset(functions)).run(roots, files)
-    modules = dict(needed.modules)
-    modules[f"{PACKAGE}._pinned"] = read(f"{PACKAGE}._pinned", PINNED.encode(), False)
-    return needed._replace(modules=dict(sorted(modules.items())))
+    return Search(libraries, frozenset(functions)).run(roots, files)
 
 
 def named_at_run_time(libraries: Path) -> list[str]:
     """Modules that are imported by a name made at run time: commands, and rich's widths of characters."""
     found = [
         path.relative_to(libraries).with_suffix("")
-        for pattern in (f"{PACKAGE}/cli/[!_]*.py", "rich/_unicode_data/unicode*.py")
+        for pattern in (f"{PACKAGE}/commands/[!_]*.py", "rich/_unicode_data/unicode*.py")
         for path in sorted(libraries.glob(pattern))
     ]
     return [".".join(path.parts) for path in found]

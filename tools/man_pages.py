@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
 from crio_credential_provider import __version__
-from crio_credential_provider.cli import SUMMARIES
+from crio_credential_provider.commands import SUMMARIES
 from flags_table import replaced
 from make_bundle import NAME
 from make_venv import ROOT

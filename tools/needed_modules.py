@@ -98,13 +98,14 @@ class Needed(NamedTuple):
 
 
 def load_order(name: str, modules: Mapping[str, Module]) -> list[str]:
-    """Those of our modules that are loaded with this one, and it, each after what it imports."""
+    """Those of our modules that are loaded with this one, and it, each after its package and what it imports."""
     order: list[str] = []
     seen: set[str] = set()
 
     def visit(name: str) -> None:
         if name in modules and name.startswith(PACKAGE) and name not in seen:
             seen.add(name)
+            visit(name.rpartition(".")[0])
             module = modules[name]
             for imported in imports(marshal.loads(module.code), name, module.is_package, False):
                 visit(imported)

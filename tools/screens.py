@@ -25,9 +25,9 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
-from crio_credential_provider.demo.certificates import Authority
-from crio_credential_provider.demo.cluster import ApiServer
-from crio_credential_provider.demo.registry import MirrorRegistry
+from crio_credential_provider.testbed.certificates import Authority
+from crio_credential_provider.testbed.cluster import ApiServer
+from crio_credential_provider.testbed.registry import MirrorRegistry
 
 SOURCES = Path(__file__).resolve().parent.parent / "src"
 _SCREEN = re.compile(r"(<!-- screen (\S+) -->\n).*?(<!-- end of screen -->\n)", re.DOTALL)

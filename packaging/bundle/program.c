@@ -397,11 +397,14 @@ static int preload(void)
 {
     for (const char *const *name = bundle_preloaded; *name; name++) {
         const char *dot = strrchr(*name, '.');
+        PyObject *parent = PyUnicode_FromStringAndSize(*name, dot ? dot - *name : 0);
         PyObject *module = PyImport_AddModule(*name); /* borrowed, as the package */
-        PyObject *package = PyImport_AddModule(bundle_preloaded[0]);
-        if (!module || !package || PyModule_AddStringConstant(module, "__package__", bundle_preloaded[0]) < 0
+        PyObject *package = parent && dot ? PyImport_AddModuleObject(parent) : NULL;
+        /* A package's own code imports nothing, so that it does with the same. */
+        if (!module || !parent || (dot && !package) || PyObject_SetAttrString(module, "__package__", parent) < 0
             || PyImport_ImportFrozenModule(*name) <= 0 || (dot && PyObject_SetAttrString(package, dot + 1, module) < 0))
             return -1;
+        Py_DECREF(parent);
     }
     return 0;
 }
@@ -435,7 +438,7 @@ static const struct entry {
     const char *name, *module, *function;
 } entries[] = {
     {"install-on-node", "install_on_node", "main"},
-    {"self-test", "crio_credential_provider.demo.selftest", "main"},
+    {"self-test", "crio_credential_provider.testbed.selftest", "main"},
     {NULL, "crio_credential_provider.__main__", "main"},
 };
 

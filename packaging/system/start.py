@@ -26,14 +26,14 @@ class PullPath:
 
     Args:
         file: descriptor of the file.
-        places: where the marshalled byte code of each begins, and its bytes.
+        places: where the marshalled byte code of each begins, its bytes, and whether it is a package.
         library: directory of the package.
 
     Raises:
         EOFError: the file was cut off.
     """
 
-    def __init__(self, file: int, places: dict[str, tuple[int, int]], library: str) -> None:
+    def __init__(self, file: int, places: dict[str, tuple[int, int, bool]], library: str) -> None:
         # One that took the number of a closed standard stream gives it back.
         taken = []
         while file <= 2:
@@ -41,7 +41,7 @@ class PullPath:
             file = os.dup(file)
         for number in taken:
             os.close(number)
-        begin, size = max(places.values())
+        begin, size, _ = max(places.values())
         if os.fstat(file).st_size < begin + size:
             raise EOFError
         self._file = file
@@ -51,17 +51,17 @@ class PullPath:
     def find_spec(self, name: str, path: object, target: object = None) -> Any:
         if name not in self._places:
             return None
-        is_package = "." not in name
+        is_package = self._places[name][2]
         spec = ModuleSpec(name, self, is_package=is_package)
         if is_package:
-            spec.submodule_search_locations.append(f"{self._library}/{name}")
+            spec.submodule_search_locations.append(f"{self._library}/{name.replace('.', '/')}")
         return spec
 
     def create_module(self, spec: Any) -> None:
         return None
 
     def exec_module(self, module: ModuleType) -> None:
-        begin, size = self._places[module.__name__]
+        begin, size, _ = self._places[module.__name__]
         try:
             code = marshal.loads(os.pread(self._file, size, begin))
         except (EOFError, TypeError, ValueError):

@@ -31,13 +31,13 @@ def main() -> NoReturn:
     try:
         status = _run(sys.argv[1:])
     except KeyboardInterrupt as interrupt:
-        # The signal that ended a command (cli/__init__.py), as a shell tells it.
+        # The signal that ended a command (commands/__init__.py), as a shell tells it.
         status = 128 + (interrupt.args[0] if interrupt.args else 2)
     except ImportError as error:
         # Not plugin.run's, which has a guard of its own.
-        from . import journal
+        from .platform import journal
 
-        journal.complain(f"this installation is not complete; install it again: {error}")
+        journal.complain(f"this installation is incomplete; install it again: {error}")
         status = FAULT
     _say("")
     os._exit(status)
@@ -69,9 +69,9 @@ def _say(text: str) -> None:
         # Whoever reads has seen enough.
         os._exit(FAULT)
     except OSError as error:
-        from . import journal
+        from .platform import journal
 
-        journal.complain(f"standard output cannot be written to: {error.strerror}")
+        journal.complain(f"cannot write to standard output: {error.strerror}")
         os._exit(FAULT)
 
 
@@ -80,12 +80,13 @@ def _run(arguments: list[str]) -> int:
         if arguments and not arguments[0].startswith("-"):
             arguments = _command(arguments)
             if arguments[0] in COMMANDS:
-                from . import cli
+                from . import commands
 
-                return cli.run(arguments)
+                return commands.run(arguments)
         return _run_flags(arguments)
     except UsageError as error:
-        from . import help, journal
+        from .commands import help
+        from .platform import journal
 
         journal.complain(help.with_near_miss(error))
         return USAGE_FAULT
@@ -117,7 +118,7 @@ def _run_flags(arguments: list[str]) -> int:
             _say(version.as_json())
             return 0
         if argument in ("--help", "-h", "-help"):
-            from . import help
+            from .commands import help
 
             _say(help.text())
             return 0
@@ -126,7 +127,8 @@ def _run_flags(arguments: list[str]) -> int:
             "the kubelet runs this program, with a CredentialProviderRequest on standard input",
             "--help lists the flags and commands",
         )
-    from . import journal, plugin
+    from .platform import journal
+    from .pull import plugin
 
     # Whatever else the interpreter would print of an exception may quote anything.
     sys.unraisablehook = lambda _: None

@@ -15,7 +15,9 @@ def shorten(text: str) -> str:
     if len(text) <= _LONGEST_WORD:
         return text
     words = text.split(" ")
-    return " ".join(word if len(word) <= _LONGEST_WORD else f"{word[:80]}... ({len(word)} letters)" for word in words)
+    return " ".join(
+        word if len(word) <= _LONGEST_WORD else f"{word[:80]}... ({len(word)} characters)" for word in words
+    )
 
 
 class ProviderError(Exception):

@@ -10,9 +10,9 @@ are for.
 
 from __future__ import annotations
 
-from . import reference
 from .errors import UsageError, masked
-from .record import Record
+from .images import reference
+from .platform.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -145,15 +145,16 @@ FLAGS = (
         "namespace",
         _choice(*SECRETS_FROM),
         "|".join(SECRETS_FROM),
-        "whose pull secrets to use: all of the namespace (listed as the pod), the pod's imagePullSecrets (as the "
-        "node), or its service account's (as the pod)",
+        "which pull secrets to use: all of the namespace (listed as the pod), the pod's imagePullSecrets (read "
+        "as the node), or its service account's (read as the pod)",
     ),
     Flag(
         "mirror-registry",
         "",
         _mirror_registry,
         "HOST[:PORT][/PATH]",
-        "give namespace credentials only to sources at or below this one, and to images that lie there themselves",
+        "use namespace credentials only for pull sources at or below this one, and for images that are there "
+        "themselves",
         repeatable=True,
     ),
     Flag(
@@ -161,14 +162,14 @@ FLAGS = (
         "",
         _path,
         "FILE",
-        "registries.conf, as CRI-O's --registries-conf; without it CRI-O's default search",
+        "registries.conf, like CRI-O's --registries-conf; default: where CRI-O looks",
     ),
     Flag(
         "registries-conf-dir",
         "",
         _path,
         "DIR",
-        "the only drop-in directory, as CRI-O's --registries-conf-dir; without it CRI-O's default search",
+        "the only drop-in directory, like CRI-O's --registries-conf-dir; default: where CRI-O looks",
     ),
     Flag("auth-dir", "/etc/crio/auth", _path, "DIR", "CRI-O's namespaced_auth_dir, where auth files go", is_path=True),
     Flag(
@@ -176,7 +177,7 @@ FLAGS = (
         "/var/lib/kubelet/config.json",
         _path,
         "FILE",
-        "the node's auth file, for pull sources that no secret of the namespace serves",
+        "the node's auth file, for pull sources without a credential in the namespace's secrets",
         is_path=True,
     ),
     Flag(
@@ -184,9 +185,15 @@ FLAGS = (
         "",
         _path,
         "FILE",
-        "kubeconfig that names the API server; without it the kubelet's own is looked for",
+        "kubeconfig with the API server's address; default: the kubelet's own",
     ),
-    Flag("apiserver", "", _text, "URL", "the API server, https://HOST[:PORT][/PATH]; goes before every kubeconfig"),
+    Flag(
+        "apiserver",
+        "",
+        _text,
+        "URL",
+        "the API server, https://HOST[:PORT][/PATH]; takes precedence over every kubeconfig",
+    ),
     Flag(
         "apiserver-env-file",
         "/etc/kubernetes/apiserver-url.env",
@@ -200,30 +207,37 @@ FLAGS = (
         "",
         _path,
         "FILE",
-        "CA certificates that the API server is verified with; without it those of the kubeconfig",
+        "CA certificates to verify the API server with; default: those of the kubeconfig",
     ),
     Flag(
         "insecure-skip-tls-verify",
         "false",
         _switch,
         "",
-        "send the pod's token to whoever answers: for a laboratory, never for a cluster",
+        "do not verify the API server's certificate: for tests only, as any server at that address gets the pod's "
+        "token",
     ),
     Flag(
         "deadline",
         "20s",
         duration(0.1, LATEST_ANSWER),
         "DURATION",
-        "time for all requests to the API server, with retries",
+        "time limit for all requests to the API server, retries included",
     ),
-    Flag("max-answer-size", "32", _megabytes, "MIB", "largest answer of the API server that is read, in MiB"),
-    Flag("no-pull-record", "false", _switch, "", "answer the kubelet without the entry that ties the image to its pod"),
+    Flag("max-answer-size", "32", _megabytes, "MIB", "largest accepted answer of the API server, in MiB"),
+    Flag(
+        "no-pull-record",
+        "false",
+        _switch,
+        "",
+        "do not tell the kubelet that the image was pulled with credentials of the pod's service account",
+    ),
     Flag(
         "kubelet-root-dir",
         "/var/lib/kubelet",
         _path,
         "DIR",
-        "the kubelet's --root-dir, where it keeps its pull intents",
+        "the kubelet's --root-dir, with its pull intents",
         is_path=True,
     ),
     Flag(
@@ -231,29 +245,30 @@ FLAGS = (
         "30s",
         duration(0, LATEST_ANSWER),
         "DURATION",
-        "time to wait until the auth file of an earlier run is taken by its pull; 0: overwrite it",
+        "time to wait until the previous auth file of the same name is taken by its pull; 0: overwrite it",
     ),
     Flag(
         "hand-off-grace",
         "250ms",
         duration(0, LATEST_ANSWER),
         "DURATION",
-        "time in which the kubelet's pull intent appears after a run; halved for each file in a row that nobody took; "
-        "at least 1s counts where the kubelet keeps no intents",
+        "time in which the kubelet's pull intent appears after a run; halved for each file in a row that no pull took; "
+        "at least 1s if the kubelet has no pull intents",
     ),
     Flag(
         "stale-after",
         "10s",
         duration(1, _DAY),
         "DURATION",
-        "age from which an auth file that no pull intent names is removed; at least 1h where the kubelet keeps none",
+        "age from which an auth file that no pull intent names is removed; at least 1h if the kubelet has no pull "
+        "intents",
     ),
     Flag(
         "cache-dir",
         "/run/crio-credential-provider",
         _path,
         "DIR",
-        "where parsed configuration is kept between runs; empty: nowhere",
+        "cache of parsed configuration and lock of waiting runs; empty: none",
         is_path=True,
     ),
     Flag(
@@ -261,11 +276,11 @@ FLAGS = (
         "/run/systemd/journal/socket",
         _path,
         "SOCKET",
-        "journald's native socket; empty: no log",
+        "journald's native socket; empty: do not log",
         is_path=True,
     ),
-    Flag("log-level", "info", _choice(*LOG_LEVELS), "|".join(LOG_LEVELS), "least level that is logged to the journal"),
-    Flag("root", "", _path, "DIR", "directory below which every default path lies"),
+    Flag("log-level", "info", _choice(*LOG_LEVELS), "|".join(LOG_LEVELS), "lowest level that is logged to the journal"),
+    Flag("root", "", _path, "DIR", "prefix of every default path"),
 )
 
 
@@ -322,7 +337,7 @@ def loads(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
     if settings.secrets_from == POD and settings.insecure_skip_tls_verify:
         raise UsageError(
             "--insecure-skip-tls-verify cannot be used with --secrets-from pod",
-            "remove one of the two: whoever answers could act as this node",
+            "remove one of the two: any server at that address could act as this node",
         )
     return settings
 
@@ -341,7 +356,7 @@ def check_root(settings: Settings) -> None:
     except FileNotFoundError:
         raise UsageError(f"--root: {settings.root}: no such directory") from None
     except OSError as error:
-        raise UsageError(f"--root: {settings.root}: {(error.strerror or 'it cannot be used').lower()}") from None
+        raise UsageError(f"--root: {settings.root}: {(error.strerror or 'cannot be used').lower()}") from None
 
 
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:

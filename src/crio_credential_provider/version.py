@@ -13,7 +13,7 @@ def describe() -> dict[str, str]:
     """Version, where it was built from and when, and what it runs on; "unknown" where the build did not tell."""
     try:
         # Generated into the wheel, so that it is missing in a source tree.
-        from crio_credential_provider._build import BUILD_DATE, GIT_COMMIT, GIT_COMMIT_DATE
+        from ._build import BUILD_DATE, GIT_COMMIT, GIT_COMMIT_DATE
     except ImportError:
         BUILD_DATE = GIT_COMMIT = GIT_COMMIT_DATE = "unknown"
     system = os.uname()

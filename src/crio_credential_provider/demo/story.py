@@ -5,7 +5,7 @@
             print(step.number, step.title, step.failure or "ok")
 
 A step tells by adding paragraphs, facts and texts, in the order in which a person reads them; it checks what it tells,
-and the first check that fails ends the story there. Knows nothing of terminals and formats (``cli.demo``).
+and the first check that fails ends the story there. Knows nothing of terminals and formats (`commands.demo`).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from .crio import AUTH_DIR, Pull
-from .registry import Pulled
-from .stage import IMAGE, MIRRORED, REGISTRIES_CONF, Asked, Stage, Team
+from ..testbed.crio import AUTH_DIR, Pull
+from ..testbed.registry import Pulled
+from ..testbed.stage import IMAGE, MIRRORED, REGISTRIES_CONF, Asked, Stage, Team
 
 REQUESTED = "docker.io/library/nginx"
 """`IMAGE` as the kubelet normalises it."""
@@ -97,12 +97,12 @@ class Story:
             ("registries.conf sends Docker Hub's images to the mirror", self._mirror),
             ("A pod of team-alpha starts: the kubelet runs the plugin", self._request),
             ("The plugin finds the mirror and the team's secret, and answers", self._answer),
-            ("It has left one auth file, for this one pull", self._auth_file),
-            ("CRI-O pulls through the mirror, and the file is gone", self._pull),
+            ("It has written one auth file, for this one pull", self._auth_file),
+            ("CRI-O pulls through the mirror, and removes the file", self._pull),
             ("The journal says who got which credential, from which secret", self._journal),
             ("A pod of team-beta pulls the same image", self._second_team),
-            ("Neither team's pull ever carries the other's credential", self._apart),
-            ("A rotated secret counts from the next pull on", self._rotation),
+            ("No team's pull ever uses the other team's credential", self._apart),
+            ("A rotated secret is used from the next pull on", self._rotation),
             ("A namespace without a pull secret", self._without_secret),
             ("A namespace without the Role", self._without_role),
             ("The same namespace, with exactly that Role", self._with_role),
@@ -121,24 +121,22 @@ class Story:
         """The same, where the plugin must answer and say nothing else."""
         asked = self._ask(step, team)
         run = asked.run
-        step.check(not run.error, f"the kubelet takes no answer from it: {run.error}")
+        step.check(not run.error, f"the kubelet rejects its answer: {run.error}")
         step.check(not run.stderr, f"it wrote on stderr: {run.stderr.strip()}")
-        step.check(
-            len(asked.journal) == 1, f"one entry was to come to the journal, and not {len(asked.journal)} of them"
-        )
+        step.check(len(asked.journal) == 1, f"expected one entry in the journal, got {len(asked.journal)}")
         return asked
 
     def _check_file(self, step: Step, team: Team) -> str:
         """Hold the team's auth file against what it must be, and return it as it may be shown."""
         path = self._stage.auth_file(team)
-        step.check(os.path.exists(path), f"there is no file {path}")
+        step.check(os.path.exists(path), f"{path}: no such file")
         mode = stat.S_IMODE(os.stat(path).st_mode)
         step.check(mode == 0o600, f"its mode is {mode:04o}, not 0600")
         with open(path, encoding="utf-8") as file:
             document = json.load(file)
         entries = document.get("auths") if isinstance(document, dict) and len(document) == 1 else None
         if not isinstance(entries, dict):
-            raise NotAsTold("it is no file of auths and nothing else")
+            raise NotAsTold("it is not a file with auths and nothing else")
         keys = sorted(entries)
         step.check(keys == [self._stage.mirrored], f"its keys are {keys}, not {self._stage.mirrored} alone")
         entry = {"auth": self._stage.auth_of(team)}
@@ -169,7 +167,7 @@ class Story:
     def _check_refused(self, step: Step, team: Team, asked: Asked | None = None) -> Pull:
         """A pull that the mirror must refuse with a 401."""
         pull, _ = self._pull_image(team, asked)
-        step.check(not pull.digest, f"CRI-O pulled {pull.digest}, which it should not be able to")
+        step.check(not pull.digest, f"CRI-O pulled {pull.digest}, which should have failed")
         step.check(pull.attempts and pull.attempts[0].status == 401, f"the mirror did not answer 401: {pull.error}")
         return pull
 
@@ -182,7 +180,7 @@ class Story:
         step.say(
             "The API server has TLS, with a CA of its own. Each team has a namespace with a pod, a pull secret for "
             "the mirror, and a Role that lets the pod's service account list the namespace's secrets. The mirror "
-            "knows each team by a user of its own, and serves nobody without a password."
+            "knows each team by a user of its own, and requires a password for every pull."
         )
         step.fact("API server", stage.cluster.url)
         step.fact("mirror", f"https://{stage.mirror.host}, with {MIRRORED}:1.27")
@@ -199,18 +197,19 @@ class Story:
         with open(self._stage.root + REGISTRIES_CONF, encoding="utf-8") as file:
             step.show(REGISTRIES_CONF, file.read())
         sources = self._stage.runtime.pull_sources(IMAGE)
-        step.say(f"A pod that names {IMAGE} makes CRI-O ask these pull sources, in this order:")
+        step.say(f"For a pod with the image {IMAGE} CRI-O asks these pull sources, in this order:")
         for number, source in enumerate(sources, 1):
-            refused = " (blocked: CRI-O will not ask it)" if source.blocked else ""
+            refused = " (blocked: CRI-O does not ask it)" if source.blocked else ""
             step.fact(f"source {number}", f"{source.reference}{refused}")
         names = [(source.name, source.blocked) for source in sources]
-        step.check(names == [(self._stage.mirrored, False), (REQUESTED, True)], "these are not the sources")
+        step.check(names == [(self._stage.mirrored, False), (REQUESTED, True)], "these are not the expected sources")
 
     def _request(self, step: Step) -> None:
         alpha = self._alpha
         step.say(
-            f"Pod {alpha.pod} names {IMAGE}. The kubelet normalises the name, drops the tag, and gets a token for the "
-            "pod's service account from the API server. It runs the plugin as a process, with both on standard input:"
+            f"Pod {alpha.pod} has the image {IMAGE}. The kubelet normalizes the name, removes the tag, and gets a "
+            "token for the pod's service account from the API server. It runs the plugin as a process, with both on "
+            "standard input:"
         )
         self._asked = asked = self._ask_well(step, alpha)
         request = json.loads(asked.run.request)
@@ -248,29 +247,29 @@ class Story:
             "standard output, the answer to the kubelet", json.dumps(json.loads(self._asked.run.stdout), indent=2)
         )
         step.say(
-            "0s: the kubelet is to run the plugin for every pull, since every pull takes its own file. The entry "
-            "without user and password hands over no credential. It ties the pulled image to this service account, so "
-            "that no other pod of the node may use it from the local store without a pull of its own."
+            "0s: the kubelet runs the plugin for every pull, since every pull takes its own file. The "
+            "entry without user and password is not a credential. It limits the pulled image to this service account, "
+            "so that no other pod of the node may use it from the local store without a pull of its own."
         )
         step.check(
             (response.cache_key_type, response.cache_duration) == ("Image", "0s"),
             f"the kubelet would keep the answer: {response.cache_key_type}, {response.cache_duration}",
         )
         step.check(list(response.auth) == [REQUESTED], f"the keys of auth are {list(response.auth)}")
-        step.check(not any(response.auth.values()), "it handed a credential to the kubelet")
+        step.check(not any(response.auth.values()), "it returned a credential to the kubelet")
 
     def _auth_file(self, step: Step) -> None:
         path = self._stage.auth_file(self._alpha)
         files = self._stage.auth_files()
-        step.check(files, "there is no file")
+        step.check(files, "no auth file was written")
         step.check(files == [os.path.basename(path)], f"the files are {files}")
         content = self._check_file(step, self._alpha)
         step.show("path", path)
-        step.say(f"The name is the namespace and the SHA-256 of {REQUESTED}: there CRI-O looks for it.")
+        step.say(f"The name is the namespace and the SHA-256 of {REQUESTED}: CRI-O looks for this name.")
         step.fact("mode", "0600")
         step.show("content, the credential hidden", content)
         step.say(
-            "One entry, under the full name of the repository at the mirror: the file serves this image and no other. "
+            "One entry, under the full name of the repository at the mirror: the file is for this image and no other. "
             f"The secret's own key is {self._stage.mirror.host}/hub."
         )
 
@@ -313,7 +312,7 @@ class Story:
         expected |= {"SECRETS": alpha.secret, "CREDENTIALS": f"{self._stage.mirrored}={alpha.secret}"}
         for name, value in expected.items():
             step.check(entry.get(name) == value, f"{name} is {entry.get(name)!r}, not {value!r}")
-        step.check(entry.get("DURATION_US", "").isdigit(), "DURATION_US is no number")
+        step.check(entry.get("DURATION_US", "").isdigit(), "DURATION_US is not a number")
         path = self._stage.auth_file(alpha)
         step.check(f"Wrote auth file to {path}" in entry.get("MESSAGE", ""), f"MESSAGE does not name {path}")
         step.say("No field holds a password or a token. That is checked here after every run of the plugin.")
@@ -322,8 +321,8 @@ class Story:
         beta = self._beta
         asked = self._ask_well(step, beta)
         step.say(
-            f"Pod {beta.pod} names {IMAGE} too. Its namespace has a secret with the mirror's host alone as its key, "
-            "and another user."
+            f"Pod {beta.pod} has the image {IMAGE} too. Its namespace has a secret with only the mirror's "
+            "host as its key, and another user."
         )
         content = self._check_file(step, beta)
         step.show("path", self._stage.auth_file(beta))
@@ -355,7 +354,7 @@ class Story:
         step.say("By the mirror's log, over all pulls so far:")
         for team in (alpha, beta):
             users = self._users[team.namespace] - {None, ""}
-            step.check(users == {team.user}, f"pulls of {team.namespace} showed the users {sorted(map(str, users))}")
+            step.check(users == {team.user}, f"pulls of {team.namespace} had the users {sorted(map(str, users))}")
             step.fact(f"pulls of {team.namespace}", f"came as user {team.user!r} only")
 
     def _rotation(self, step: Step) -> None:
@@ -366,7 +365,7 @@ class Story:
         stage.set_password(alpha, f"{stage.mirror.host}/hub")
         step.say(
             "The user's password changes at the mirror, and the secret with it. Nothing is restarted, no cache is "
-            "cleared. A file that the plugin had left just before the change carries the old password:"
+            "cleared. A file that the plugin wrote just before the change has the old password:"
         )
         self._tell_pull(step, self._check_refused(step, alpha))
         step.say("The kubelet tries again, and with that runs the plugin again, which reads the new secret:")
@@ -380,15 +379,15 @@ class Story:
         team = self._stage.add_team("team-gamma", "batch")
         asked = self._ask_well(step, team)
         step.say(
-            "team-gamma has the Role, but no secret for the mirror. That is no fault: most images need none. The "
-            "plugin answers, leaves no file, and says why in the journal."
+            "team-gamma has the Role, but no secret for the mirror. That is not an error: most images need none. "
+            "The plugin answers, writes no file, and logs the reason to the journal."
         )
         self._tell_nothing_written(step, asked)
         step.show("MESSAGE", asked.journal[0].get("MESSAGE", ""))
         reason = "no pull secret of namespace team-gamma"
         step.check(reason in asked.journal[0].get("MESSAGE", ""), f"the journal does not say: {reason}")
         response = asked.run.response
-        step.check(response is not None and not response.auth, "the answer has an auth, though there is no credential")
+        step.check(response is not None and not response.auth, "the answer has an auth without a credential")
         step.fact("answer", "as above, but without auth")
         self._tell_pull(step, self._check_refused(step, team, asked))
 
@@ -404,8 +403,8 @@ class Story:
         self._asked = asked = self._ask(step, bare)
         run = asked.run
         step.say(
-            "team-delta has a secret, but no Role: its service account may not list it. That is a fault. The kubelet "
-            "logs the plugin's one line on stderr, and goes on to pull without credentials."
+            "team-delta has a secret, but no Role: its service account may not list it. That is an error. The kubelet "
+            "logs the plugin's one line on stderr, and continues the pull without credentials."
         )
         step.check(run.status == 1, f"the exit status is {run.status}, not 1")
         self._tell_nothing_written(step, asked)
@@ -421,7 +420,7 @@ class Story:
         binding = re.search(r"kubectl -n (\S+) create rolebinding \S+ --role=(\S+) --serviceaccount=(\S+):(\S+)", line)
         if role is None or binding is None:
             raise NotAsTold("the error line has no kubectl command that grants the Role")
-        step.say("The error line names the remedy. An administrator types what it says:")
+        step.say("The error line has the remedy. An administrator runs it:")
         step.show("commands", f"{role.group()}\n{binding.group()}")
         told = (role[1], role[2], binding[1], binding[2], binding[3], binding[4])
         expected = (bare.namespace, binding[2], bare.namespace, role[2], bare.namespace, "default")

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from .node import Given
+from ..node.facts import Given
 from .report import Report, examine
 
 __all__ = ("Given", "Report", "examine")

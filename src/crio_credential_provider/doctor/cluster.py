@@ -13,15 +13,18 @@ import re
 import time
 from typing import Any, NamedTuple
 
-from .. import endpoint, provider, reference, serviceaccount, settings
-from ..apiserver import ApiServer
-from ..endpoint import ClientCertificate, Endpoint
+from .. import settings
 from ..errors import ClusterError, ConfigError, ProviderError, RequestError
+from ..images import reference
+from ..kubernetes import endpoint, serviceaccount
+from ..kubernetes.apiserver import ApiServer
+from ..kubernetes.endpoint import ClientCertificate, Endpoint
+from ..node.commandline import Origin
+from ..node.facts import Node
+from ..node.kubelet import Version, as_mapping, parse_version
+from ..node.tree import Unreadable
+from ..pull import decision
 from ..settings import NAMESPACE, POD, SERVICE_ACCOUNT, Settings
-from .commandline import Origin
-from .kubelet import Version, as_mapping, parse_version
-from .node import Node
-from .tree import Unreadable
 
 MOST_ACCOUNTS = 10
 """Service accounts for which a token is asked."""
@@ -140,12 +143,12 @@ def locate(node: Node) -> Located:
     except Unreadable as error:
         if error.denied:
             return Located(kubeconfig, None, None, None, error)
-        reason = "is not there" if error.missing else f"cannot be read: {error.reason}"
+        reason = "does not exist" if error.missing else f"cannot be read: {error.reason}"
         origin = _naming(node, file)
         is_ours = node.entry is not None and origin.file == node.entry.document.file
-        hint = f"write {file}, which the kubelet needs as well, or correct {origin}"
+        hint = f"create {file}, which the kubelet needs as well, or correct {origin}"
         if is_ours:
-            hint = f"remove it from {origin}: the plugin finds the kubelet's own; or name a file that is there"
+            hint = f"remove it from {origin}, as the plugin finds the kubelet's own; or set it to an existing file"
         return Located(kubeconfig, None, origin, ConfigError(f"{file} {reason}", hint), None)
     try:
         found = endpoint.find_endpoint(local_settings(node, kubeconfig))
@@ -247,7 +250,7 @@ def _client(node: Node, kubeconfig: str) -> ClientCertificate:
 def _refuse_pipe(file: str, what: str) -> None:
     """OpenSSL would wait for somebody to write into it. ConfigError in the words of ``apiserver``."""
     if os.path.exists(file) and not os.path.isfile(file):
-        kind = "a directory" if os.path.isdir(file) else "no regular file"
+        kind = "a directory" if os.path.isdir(file) else "not a regular file"
         raise ConfigError(f"cannot use {what}{file}: it is {kind}")
 
 
@@ -400,7 +403,7 @@ def _accounts(node: Node, api: ApiServer, name: str) -> tuple[list[Account], lis
     try:
         pods = api.get(f"/api/v1/pods?fieldSelector=spec.nodeName%3D{name}")
     except ClusterError as error:
-        return [], [], f"the pods of this node cannot be listed: {error.message}"
+        return [], [], f"cannot list the pods of this node: {error.message}"
     accounts, everybody = find_accounts(node, pods), find_accounts(node, pods, with_mirror=False)
     return accounts, everybody, "" if accounts else "no pod on this node uses an image that has a mirror"
 
@@ -408,10 +411,14 @@ def _accounts(node: Node, api: ApiServer, name: str) -> tuple[list[Account], lis
 def _with_rights(node: Node, api: ApiServer, answers: Answers, audience: str, accounts: list[Account]) -> Answers:
     mode = node.settings.secrets_from if node.settings else ""
     if not mode or mode == POD:
-        why = "the mode pod asks as the node, which needs no Role" if mode else "the plugin refuses its arguments"
+        why = (
+            "--secrets-from=pod reads secrets as the node, which needs no Role"
+            if mode
+            else "the plugin refuses its arguments"
+        )
         return answers._replace(rights_unasked=why)
     if answers.has_audience is False:
-        return answers._replace(rights_unasked="the node may not get tokens of the audience")
+        return answers._replace(rights_unasked="the node may not get tokens for the audience")
     if answers.rights_unasked:
         return answers
     assert answers.located.endpoint is not None
@@ -482,11 +489,11 @@ def _has_mirror(node: Node, text: str) -> bool:
     try:
         image = reference.parse(text)
         image = reference.Reference(image.domain, image.path)
-        sources, _ = provider.find_sources(node.registries.config, image)
+        sources, _ = decision.find_sources(node.registries.config, image)
     except (ProviderError, reference.ReferenceSyntaxError):
         return False
     chosen = node.settings
-    return any(not source.short_name and provider.is_wanted(source, image, chosen) for source in sources)
+    return any(not source.short_name and decision.is_wanted(source, image, chosen) for source in sources)
 
 
 def _token(api: ApiServer, account: Account, audience: str) -> str:
@@ -506,7 +513,7 @@ def _token(api: ApiServer, account: Account, audience: str) -> str:
         # It becomes part of a header: nothing but a token may.
         serviceaccount.loads(token if isinstance(token, str) else "")
     except RequestError:
-        raise ClusterError("the API server's answer holds no token") from None
+        raise ClusterError("the API server's answer has no token") from None
     return str(token)
 
 

@@ -9,10 +9,10 @@ from ..errors import ProviderError
 from ..manifests import matchimages
 from ..manifests.merge import merge
 from ..manifests.providerconfig import FIRST, Wanted
-from .located import loads_yaml
-from .node import Node
-from .providerconfig import NAME, dotted, is_name
-from .tree import Unreadable
+from ..node.facts import Node
+from ..node.located import loads_yaml
+from ..node.providerconfig import NAME, dotted, is_name
+from ..node.tree import Unreadable
 
 CORRECTED = "see the corrected file"
 """How a remedy refers to it."""
@@ -57,7 +57,7 @@ def correct(node: Node, audience: str, without: list[str], instead: list[str]) -
         The file, or why there is none.
     """
     if node.config is None:
-        return "there is no CredentialProviderConfig to correct"
+        return "no CredentialProviderConfig to correct"
     files = [document.file for document in node.config.documents]
     file = node.entry.document.file if node.entry else files[0] if files else node.config.path
     config, allowed = node.registries.config, node.settings.mirror_registry if node.settings else ()
@@ -95,7 +95,7 @@ def _under_its_name(node: Node, text: str) -> tuple[str, tuple[str, ...]]:
     if entry is None or entry.name in ("", NAME):
         return text, ()
     if not is_name(entry.name):
-        return text, (f"name: {entry.name} became {NAME}",)
+        return text, (f"name: changed from {entry.name} to {NAME}",)
     document = loads_yaml(text.encode(), entry.document.file)
     place = next(at for at, provider in enumerate(document.value["providers"]) if provider["name"] == NAME)
     return _renamed(text, document.line("providers", place, "name"), NAME, entry.name), ()
@@ -111,15 +111,15 @@ def _renamed(text: str, line: int, old: str, new: str) -> str:
 def _assumed(node: Node, audience: str, patterns: tuple[str, ...]) -> list[str]:
     assumed = []
     if node.registries.config and not matchimages.match_images(node.registries.config).patterns:
-        assumed.append(f"pods name {', '.join(patterns)} themselves: {node.registries.main} sends nothing elsewhere")
+        assumed.append(f"pods use {', '.join(patterns)} directly: {node.registries.main} has no mirrors")
     if node.minor != _version(node):
         assumed.append(
-            f"Kubernetes {dotted(CURRENT)} or newer; for 1.33, whose kubelet refuses cacheType: --kubernetes 1.33"
+            f"Kubernetes {dotted(CURRENT)} or newer; for 1.33, whose kubelet rejects cacheType, use --kubernetes 1.33"
         )
     attributes = node.entry.token_attributes if node.entry else None
     if not audience and not (attributes and attributes.get("serviceAccountTokenAudience")):
         assumed.append(
-            "kubeadm's audience; OpenShift and many others have https://kubernetes.default.svc: kubectl create token "
-            "default shows it as aud"
+            "kubeadm's audience; OpenShift and many others use https://kubernetes.default.svc; kubectl "
+            "create token default shows it as aud"
         )
     return assumed

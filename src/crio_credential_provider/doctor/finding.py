@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from ..errors import shorten
+from ..node.commandline import Origin
 from .catalogue import CATALOGUE
-from .commandline import Origin
 
 
 class Evidence(NamedTuple):

@@ -7,8 +7,11 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from ..errors import ProviderError, UsageError
+from ..node.facts import Given, Node, gather, with_content
+from ..node.kubelet import parse_version
+from ..node.tree import Unreadable
 from ..registryclient import Verdict, probe_registry
-from . import cluster, node
+from . import cluster
 from .catalogue import CATALOGUE, SEVERITIES
 from .checks import CHECKS
 from .checks import cluster as cluster_checks
@@ -17,9 +20,6 @@ from .checks.registries import MOST_PROBED, asked_mirrors, check_mirrors
 from .cluster import Answers
 from .correction import CORRECTED, Corrected, correct, without_reference
 from .finding import Examined, Finding, Result, Unexamined
-from .kubelet import parse_version
-from .node import Given, Node
-from .tree import Unreadable
 
 _PROBE_DEADLINE = 5.0
 """Seconds for a mirror to answer."""
@@ -59,7 +59,7 @@ def examine(given: Given) -> Report:
     Raises:
         UsageError: a file that is to be examined alone cannot be read.
     """
-    facts = node.gather(given)
+    facts = gather(given)
     _check_given(facts)
     results: list[Result] = []
     own, token_file = cluster.own_audiences(facts)
@@ -87,7 +87,7 @@ def _check_given(facts: Node) -> None:
         ("--registries-conf", given.registries_conf, facts.registries.unreadable),
     ):
         if file and error is not None:
-            raise UsageError(f"{flag}: {error.path}: {error.reason}", "name a file that this user can read")
+            raise UsageError(f"{flag}: {error.path}: {error.reason}", "give a file that this user can read")
 
 
 def _with_versions(facts: Node, answers: Answers) -> Node:
@@ -107,7 +107,7 @@ def _of_cluster(
     if live:
         yield from cluster_checks.check_reachable(facts, answers)
     elif facts.given.live:
-        yield Unexamined("the API server and RBAC", "neither a kubelet nor a kubeconfig was found")
+        yield Unexamined("the API server and RBAC", "no kubelet and no kubeconfig was found")
     yield from cluster_checks.check_audience(facts, answers, own, token_file)
     if live:
         yield from cluster_checks.check_node_rights(facts, answers, own)
@@ -171,7 +171,7 @@ def _report(facts: Node, answers: Answers | None, results: list[Result], audienc
 def _what_stays(facts: Node, corrected: Corrected) -> str:
     """Why a corrected file would not do, "" where it would: it is examined like any other."""
     try:
-        after = node.with_content(facts, corrected.file, corrected.content)
+        after = with_content(facts, corrected.file, corrected.content)
     except Unreadable as error:
         return str(error)
     results = (*check_config(after), *check_entry(after), *check_match_images(after))
@@ -179,7 +179,7 @@ def _what_stays(facts: Node, corrected: Corrected) -> str:
     if not stays:
         return ""
     places = "; ".join(f"{item.file}:{item.line}: {item.text}" for found in stays for item in found.evidence[:1])
-    return f"what is wrong has to be mended by hand first ({places})"
+    return f"correct these by hand first: {places}"
 
 
 def _subject(facts: Node, answers: Answers | None) -> str:

@@ -1,6 +1,6 @@
 """What a pull will do, step by step, each step with its reason: the plugin's own decision, told to a person.
 
-Calls what the plugin calls (``provider``) and adds what the core had no reason to keep: which files were read, which
+Calls what the plugin calls (``decision``) and adds what the core had no reason to keep: which files were read, which
 tables and keys only almost fit, what CRI-O will do with the outcome. Decides nothing a second time. Never holds a
 credential: secrets appear by their names and keys.
 
@@ -14,11 +14,11 @@ import os
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from .. import provider
-from ..dockerconfig import shown_key
 from ..errors import ProviderError
-from ..provider import Resolution
-from ..reference import Reference
+from ..images.dockerconfig import shown_key
+from ..images.reference import Reference
+from ..pull import decision
+from ..pull.decision import Resolution
 from ..settings import Settings
 from . import outcome, sources, tables, unusable
 from .records import (
@@ -44,9 +44,9 @@ from .records import (
 )
 
 if TYPE_CHECKING:
-    from ..credentialprovider import Request
-    from ..pullsecrets import Cluster
-    from ..registriestext import Ignored
+    from ..kubernetes.credentialprovider import Request
+    from ..kubernetes.pullsecrets import Cluster
+    from ..runtimes.crio.registriestext import Ignored
 
 __all__ = [
     "NODE",
@@ -84,7 +84,7 @@ def explain(
     """Explains a pull.
 
     Args:
-        request, settings, connect: as for ``provider.resolve``; ``connect`` may raise ``NotAsked`` as well.
+        request, settings, connect: as for ``decision.resolve``; ``connect`` may raise ``NotAsked`` as well.
         image: with tag and digest; None where only the request is known, and both kinds of references are told of.
         typed: the image as the pod spells it, from which CRI-O sees whether it is a short name.
         notes: taken over.
@@ -94,8 +94,8 @@ def explain(
     error: ProviderError | None = None
     seen = unusable.Seen(connect)
     try:
-        resolution = provider.begin(request)
-        provider.complete(resolution, request, settings, seen.connect)
+        resolution = decision.begin(request)
+        decision.complete(resolution, request, settings, seen.connect)
     except ProviderError as raised:
         error = _as_seen_by_root(raised)
         if resolution is None:

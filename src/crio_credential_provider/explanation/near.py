@@ -12,15 +12,16 @@ from __future__ import annotations
 import re
 from difflib import SequenceMatcher
 
-from .. import dockerconfig, keyring
 from ..errors import SCHEMES
+from ..images import dockerconfig
+from ..pull import keyring
 
 _HUB = ("docker.io", "index.docker.io", "registry-1.docker.io", "hub.docker.com", "registry.hub.docker.com")
 _ALIKE = 0.85
 """Share of letters in common from which a host is taken for a misspelling; one letter of seven or more."""
 
-PORT_COUNTS = "the port counts"
-_NO_GLOB = "a path has no wildcard: it serves all that lies below it"
+PORT_COUNTS = "the port must match"
+_NO_GLOB = "a path has no wildcard: it covers all below it"
 
 Near = tuple[int, str]
 """How near, 0 nearest, and what keeps it from counting."""
@@ -42,9 +43,9 @@ def why_table(prefix: str, name: str) -> Near | None:
     if its_host == host:
         return 2, _why_path(its_path, path)
     if name.lower().startswith(prefix.lower()):
-        return 1, "capital letters count"
+        return 1, "upper and lower case must match"
     if host == "docker.io" and its_host in _HUB:
-        return 3, f"images of Docker Hub are named docker.io, not {its_host}"
+        return 3, f"Docker Hub images are named docker.io, not {its_host}"
     if its_host.partition(":")[0] == host.partition(":")[0]:
         return 4, f"{PORT_COUNTS}: the image's registry is {host}"
     return None
@@ -58,7 +59,7 @@ def _why_wildcard(prefix: str, host: str) -> Near | None:
     if host.partition(":")[0] == domain:
         return 2, f"a wildcard matches hosts below {domain}, not {domain} itself"
     if f".{domain}" in host:
-        return 4, f"a wildcard takes the first .{domain} in a host, which must be its end"
+        return 4, f"the first .{domain} in the host is not its end"
     return None
 
 
@@ -67,9 +68,9 @@ def _why_path(its: str, path: str) -> str:
     if f"library/{its}" == path:
         return f"the full path of this image is {path}"
     if ":" in its.rpartition("/")[2] or "@" in its:
-        return "it names a tag or digest, and repositories are looked up without"
+        return "it has a tag or digest, and repositories are looked up without"
     if its.startswith(f"{path}/"):
-        return f"it is for what lies below {path}"
+        return f"it only covers what is below {path}"
     return f"{path} does not begin with {dockerconfig.shown_path(its)}"
 
 
@@ -87,18 +88,18 @@ def why_key(key: str, repository: str, image_host: str) -> Near | None:
         return 0, _why_key_path(key, host, its_path, path)
     words = re.split(r"[,;?#|\s]+", key.strip())
     if len(words) > 1 and host in (split_key(_bare(word))[0].lower() for word in words):
-        return 0, f"a key is one host, with a path or without, and nothing else: write {host}"
+        return 0, f"a key is one host with an optional path: write {host}"
     meant_host, meant_path = split_key(_bare(key))
     if meant_host.lower() == host.lower():
         return 0, f"{_why_spelling(key, its_host, host)}: write {_covering(host, meant_path, path)}"
     if dockerconfig.normalized_host(its_host) == dockerconfig.normalized_host(image_host):
-        return 1, f"{its_host} is the registry that the pod names; {host} needs a key of its own"
+        return 1, f"{its_host} is the registry in the pod's image; {host} needs a key of its own"
     if "*" in its_host:
         return _why_glob(its_host, its_path, host, path)
     if its_host.partition(":")[0] == host.partition(":")[0]:
         return 2, f"{PORT_COUNTS}: write {host}"
     if _is_alike(its_host, host):
-        return 4, f"{dockerconfig.shown_key(its_host)} is spelled like {host}, but not the same: write {host}"
+        return 4, f"{dockerconfig.shown_key(its_host)} is similar to {host}, but not the same: write {host}"
     return None
 
 
@@ -133,8 +134,8 @@ def _why_spelling(key: str, its_host: str, host: str) -> str:
         scheme = key.strip().partition("://")[0]
         return f"a key has no {scheme}://" if scheme.lower() in SCHEMES else "a key has no scheme"
     if its_host.lower() == host.lower():
-        return "hosts are compared letter by letter"
-    return "it has blanks around it" if key != key.strip() else "it has a slash too many"
+        return "upper and lower case must match"
+    return "it has leading or trailing spaces" if key != key.strip() else "it has a slash too many"
 
 
 def split_key(key: str) -> tuple[str, str]:
@@ -146,19 +147,19 @@ def split_key(key: str) -> tuple[str, str]:
 def _why_key_path(key: str, host: str, its: str, path: str) -> str:
     meant = f"write {_covering(host, its, path)}"
     if key.partition("/")[0].rpartition("@")[0] or ("://" in key and "@" in key):
-        return f"a key names no user: {meant}"
+        return f"a key has no user name: {meant}"
     if its.partition("/")[0] in ("v1", "v2") and not path.startswith(its.strip("/") + "/"):
-        return f"without https:// its {its.partition('/')[0]} is taken for the path of a repository: write {host}"
+        return f"without https:// its {its.partition('/')[0]} is read as the path of a repository: write {host}"
     if "*" in its:
         return f"{_NO_GLOB}: {meant}"
     if key.endswith("/"):
-        return f"a path with a slash at its end is never found: {meant}"
+        return f"a path that ends with a slash never matches: {meant}"
     if key != key.strip():
-        return f"it has blanks around it: {meant}"
+        return f"it has leading or trailing spaces: {meant}"
     if path.startswith(its):
         return f"it ends within a component of the path: {meant}"
     if its != its.lower() or "//" in its:
-        return f"paths are compared letter by letter: {meant}"
+        return f"the path must match exactly: {meant}"
     why = _why_path(its, path)
     return f"{why}: {meant}" if ":" in its or "@" in its else why
 

@@ -8,11 +8,13 @@ import shlex
 from collections.abc import Container, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from .. import authfile, credentialprovider, registries
-from ..dockerconfig import shown_key
 from ..errors import ProviderError
-from ..keyring import oddities
-from ..provider import Resolution
+from ..images.dockerconfig import shown_key
+from ..kubernetes import credentialprovider
+from ..pull import authfile
+from ..pull.decision import Resolution
+from ..pull.keyring import oddities
+from ..runtimes.crio import registries
 from ..settings import POD, SERVICE_ACCOUNT, Settings
 from . import near, tables, unusable
 from .near import split_key
@@ -36,7 +38,7 @@ from .records import (
 from .unusable import Unusable
 
 if TYPE_CHECKING:
-    from ..credentialprovider import Request
+    from ..kubernetes.credentialprovider import Request
 
 
 def auth_file(resolution: Resolution, settings: Settings) -> AuthFile | None:
@@ -64,12 +66,12 @@ def steps(resolution: Resolution, sources: Iterable[Source], auth_file: AuthFile
         yield f"CRI-O fails this pull: {asked.error}"
         return
     if auth_file is not None:
-        yield "CRI-O takes the auth file for this one pull, and then reads no other, not even the node's own"
+        yield "CRI-O takes the auth file for this one pull, and reads no other, not even the node's own"
     elif registries.AUTH_FILE_HELPER in config.credential_helpers:
-        yield "CRI-O finds no auth file of this pull and reads the node's own, its global_auth_file"
+        yield "CRI-O finds no auth file for this pull and reads the node's own, its global_auth_file"
     else:
         lacks = f"credential-helpers lacks {registries.AUTH_FILE_HELPER}"
-        yield f"{lacks}: CRI-O reads no auth file at all, and runs {_programs(config)} for each place instead"
+        yield f"{lacks}: CRI-O reads no auth file, and runs {_programs(config)} for each source instead"
     open_sources = [source for source in sources if source.is_open]
     # Where the spelling is not known, a short name's places may be asked or not, and in another order.
     perhaps = [source for source in open_sources if source.asked is None and source.source.short_name]
@@ -78,11 +80,11 @@ def steps(resolution: Resolution, sources: Iterable[Source], auth_file: AuthFile
     hosts = list(dict.fromkeys(host for source in surely if (host := source.source.name.partition("/")[0]) in own))
     if hosts:
         yield (
-            f"where one of the pod's imagePullSecrets has a key for {resolution.image.domain}, the kubelet hands that "
-            f"credential over: CRI-O shows it at {_joined(hosts)}, ahead of any file"
+            f"if one of the pod's imagePullSecrets has a key for {resolution.image.domain}, the kubelet "
+            f"passes that credential: CRI-O uses it at {_joined(hosts)} instead of any file"
         )
     for number, source in enumerate(surely):
-        when = "if that refuses, has no such image or does not answer," if number else "first"
+        when = "if that refuses, does not have the image or does not answer," if number else "first"
         name = source.source.name
         if source.is_reachable:
             yield f"{when} it asks {name}{_which_kinds(source)} {_shown_at(source, config)}"
@@ -90,7 +92,7 @@ def steps(resolution: Resolution, sources: Iterable[Source], auth_file: AuthFile
             yield f"{when} it tries {name}, and cannot connect: {source.why_unreachable}"
     for source in perhaps:
         name, short_name = source.source.name, source.source.short_name
-        yield f"only where the pod spells the short name {short_name}, it asks {name} {_shown_at(source, config)}"
+        yield f"only if the pod uses the short name {short_name}, it asks {name} {_shown_at(source, config)}"
     blocked = [source for source in sources if source.asked is not False and source.source.blocked]
     if blocked:
         yield f"it does not ask {_names(blocked)}: blocked in registries.conf"
@@ -108,12 +110,16 @@ def _programs(config: registries.Configuration) -> str:
 
 def _shown_at(source: Source, config: registries.Configuration | None) -> str:
     if config is not None and registries.AUTH_FILE_HELPER not in config.credential_helpers:
-        return f"with what {_programs(config)} has"
+        return f"with the credential from {_programs(config)}"
     if source.origin == SECRET:
         return f"with the credential of secret {source.secret}"
     if source.origin == NODE:
         return "with the node's own credential"
-    return "through the node's credential helper" if source.origin == NODE_HELPER else "without a credential"
+    return (
+        "with the credential from the node's credential helper"
+        if source.origin == NODE_HELPER
+        else "without a credential"
+    )
 
 
 # -- verdict ----------------------------------------------------------------------------------------------------------
@@ -128,9 +134,9 @@ def exit_status(error: ProviderError | None) -> int | None:
 
 def verdict_of_error(error: ProviderError) -> Verdict:
     if isinstance(error, NotAsked):
-        return Verdict(UNKNOWN, f"Not decided: {error.message}", error.hint)
+        return Verdict(UNKNOWN, f"Unknown: {error.message}", error.hint)
     status = exit_status(error)
-    consequence = getattr(error, "consequence", "") or "The kubelet goes on pulling without credentials"
+    consequence = getattr(error, "consequence", "") or "The kubelet continues the pull without credentials"
     return Verdict(UNWELL, f"The plugin fails (exit status {status}): {error.message}. {consequence}", error.hint)
 
 
@@ -147,10 +153,10 @@ def verdict(
     if error is not None:
         return verdict_of_error(error)
     if asked.error:
-        return Verdict(UNWELL, f"CRI-O fails this pull, whatever the secrets hold: {asked.error}", asked.remedy)
+        return Verdict(UNWELL, f"CRI-O fails this pull, whatever the secrets contain: {asked.error}", asked.remedy)
     usual = [source for source in sources if source.asked or (source.asked is None and not source.source.short_name)]
     if usual and not any(source.is_open for source in usual):
-        return Verdict(UNWELL, "CRI-O asks nobody: every place for this image is blocked in registries.conf")
+        return Verdict(UNWELL, "CRI-O asks no source: every source of this image is blocked in registries.conf")
     dead = [source for source in usual if source.is_open and not source.is_reachable]
     wanted = [source for source in usual if source.is_wanted and source.is_reachable]
     if dead and not wanted:
@@ -175,7 +181,7 @@ def verdict(
     host, _, path = first.source.location.partition("/")
     version, _, rest = path.partition("/")
     if version in ("v1", "v2") and configured.match is not None and not remedy:
-        text += f"; its location has /{version}/, and CRI-O puts a /v2/ of its own before that: /v2/{version}/"
+        text += f"; its location has /{version}/, and CRI-O adds /v2/ before that: /v2/{version}/"
         meant = f'location = "{host}/{rest}"'.replace('/"', '"')
         remedy = f"if that is not found there, in {tables.place(configured.match, first.source.location)} write {meant}"
     return Verdict(WELL, text, remedy)
@@ -227,8 +233,8 @@ def _remedy(
         return f"in {place} write credential-helpers = [{helpers}], and reload CRI-O"
     if account is None:
         return (
-            f"for a static pod give the node's own auth file {settings.global_auth_file} a key for {host}; for any "
-            "other give the plugin's entry in the CredentialProviderConfig tokenAttributes"
+            f"for a static pod add a key for {host} to the node's own auth file {settings.global_auth_file}; for "
+            "any other pod add tokenAttributes to the plugin's entry in the CredentialProviderConfig"
         )
     if resolution.selection is None:
         return ""
@@ -245,17 +251,17 @@ def _remedy(
             continue
         if copied.content is None:
             instead = f" in place of {missing}" if missing else ""
-            return f"write {other.secret} into the imagePullSecrets of {named}{instead}"
+            return f"add {other.secret} to the imagePullSecrets of {named}{instead}"
         command = unusable.copy(other.secret, copied.content, _free(other.secret, taken), account.namespace)
-        return f"make a pull secret of what secret {other.secret} holds{where}: {command}"
+        return f"create a pull secret from the content of secret {other.secret}{where}: {command}"
     meant = [other.secret for other in others if other.flawed]
     if not others:
         meant += [secret.secret for secret in by_name.values() if secret.keyring is None and secret.was_meant]
     if meant and meant[0] == missing:
-        return f"make secret {missing}, with a key for {host}: {_create(account.namespace, missing, host)}"
+        return f"create secret {missing}, with a key for {host}: {_create(account.namespace, missing, host)}"
     create = _create(account.namespace, shlex.quote(_free(meant[0], taken)) if meant else "NAME", host)
     mended = _mended_key(source, configured.match)
-    return f"{mended}give the namespace a pull secret with a key for {host}{where}: {create}"
+    return f"{mended}create a pull secret in the namespace with a key for {host}{where}: {create}"
 
 
 def _free(name: str, taken: Container[str]) -> str:
@@ -296,7 +302,7 @@ def _only(source: Source, match: Match | None) -> str:
         location, value = match.registry.location, "true"
     else:
         key, value = "pull-from-mirror", f'"{kind}-only"'
-    return f"serves pulls by {kind} alone, by {key} = {value} at {tables.place(match, location, key)}"
+    return f"serves only pulls by {kind}, because of {key} = {value} at {tables.place(match, location, key)}"
 
 
 def _why_none_needed(resolution: Resolution, sources: tuple[Source, ...], match: Match | None) -> str:

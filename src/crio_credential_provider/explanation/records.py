@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from .. import reference
-from ..dockerconfig import shown_key
 from ..errors import ProviderError
-from ..provider import Resolution
-from ..reference import Reference
-from ..registries import PullSource, Registry
+from ..images import reference
+from ..images.dockerconfig import shown_key
+from ..images.reference import Reference
+from ..pull.decision import Resolution
+from ..runtimes.crio.registries import PullSource, Registry
 from ..settings import Settings
 
 MOST_TOLD = 5
@@ -21,11 +21,11 @@ SECRET, NODE, NODE_HELPER, NOBODY = "secret", "node", "node-helper", ""
 """Where a source's credential is from: a secret of the namespace, the node's auth file, a helper program, nowhere."""
 
 
-UNDECIDED = "not decided"
+UNDECIDED = "not known"
 """The reason of a source of which nothing is known, since the cluster was not asked."""
 
 
-RUN_AS_ROOT = "run this as root, as CRI-O and the plugin run"
+RUN_AS_ROOT = "run this as root, like CRI-O and the plugin"
 
 
 class NotAsked(ProviderError):
@@ -120,10 +120,10 @@ class Source(NamedTuple):
     def why_unreachable(self) -> str:
         """Why there is no host to connect to: CRI-O takes ``hub_cache.corp/app`` for a name without one."""
         if not reference.is_domain(self.host):
-            return f"{self.host!r} is not a host name, which has letters, digits, '-' and '.' alone"
+            return f"{self.host!r} is not a host name, which may only have letters, digits, '-' and '.'"
         digits = self.host.partition(":")[2].lstrip("0")
         is_too_high = len(digits) > 5 or int(digits or 0) > 65535
-        return f"no port is above 65535: {self.host!r}" if is_too_high else ""
+        return f"the port is above 65535: {self.host!r}" if is_too_high else ""
 
 
 class AuthFile(NamedTuple):

@@ -6,14 +6,16 @@ import errno
 import os
 from collections.abc import Iterable, Iterator
 
-from .. import keyring, provider, reference, registries
-from ..dockerconfig import shown_key
 from ..errors import ConfigError, ProviderError
-from ..keyring import Candidate, Choice, Selection
-from ..provider import Resolution
-from ..reference import Reference
-from ..registries import DIGEST, TAG, Configuration, PullSource
-from ..registriestext import Ignored
+from ..images import reference
+from ..images.dockerconfig import shown_key
+from ..images.reference import Reference
+from ..pull import decision, keyring
+from ..pull.decision import Resolution
+from ..pull.keyring import Candidate, Choice, Selection
+from ..runtimes.crio import registries
+from ..runtimes.crio.registries import DIGEST, TAG, Configuration, PullSource
+from ..runtimes.crio.registriestext import Ignored
 from ..settings import Settings
 from . import near
 from .records import (
@@ -49,7 +51,7 @@ def find_asked(
         resolved = registries.resolve_short_name(config, spelling)
         candidates = tuple(Reference(found.domain, found.path, image.tag, image.digest) for found in resolved)
         if not candidates:
-            missing = "neither an alias for it nor unqualified-search-registries"
+            missing = "no alias for it and no unqualified-search-registries"
             lost = next((found for found in ignored if found.key in ("unqualified-search-registries", "aliases")), None)
             unheeded = f"; CRI-O ignores {lost.key} at {lost.place}: {lost.text}" if lost else ""
             remedy = lost.remedy if lost else _spell(image)
@@ -71,24 +73,24 @@ def find_asked(
 
 
 def _spell(image: Reference) -> str:
-    return f"spell the image in full, as {image.name}, or give it an alias in registries.conf"
+    return f"write the image name in full, {image.name}, or add an alias to registries.conf"
 
 
 def _why_not_asked(source: PullSource, image: Reference, typed: str) -> str:
     if source.short_name and not is_short_name(typed):
-        return f"CRI-O comes here for the short name {source.short_name} alone"
+        return f"CRI-O only asks it for the short name {source.short_name}"
     kind = DIGEST if image.digest else TAG
     if kind not in source.kinds:
-        return f"it serves pulls by {' and '.join(source.kinds)} alone, and this is one by {kind}"
-    return "the pod's short name leads elsewhere"
+        return f"it only serves pulls by {' and '.join(source.kinds)}, and this is a pull by {kind}"
+    return "the pod's short name resolves to another source"
 
 
 def notes_on_node(resolution: Resolution, settings: Settings) -> Iterator[str]:
     """What keeps the node's own auth file from being read, where the decision does not warn of it."""
     path = settings.global_auth_file
-    for warning in provider.global_config(path)[1] if resolution.config is not None else ():
+    for warning in decision.global_config(path)[1] if resolution.config is not None else ():
         if os.geteuid() and warning.endswith(os.strerror(errno.EACCES)):
-            yield f"this user may not read {path}: the node's own credentials are not told of; {RUN_AS_ROOT}"
+            yield f"this user may not read {path}: the node's own credentials are not shown; {RUN_AS_ROOT}"
         elif resolution.selection is None:
             yield warning
 
@@ -97,7 +99,7 @@ def notes_on_padding(resolution: Resolution) -> Iterator[str]:
     """Entries that the auth file has in another form than the secret."""
     choices = resolution.selection.choices if resolution.selection is not None else ()
     for secret, key in dict.fromkeys((choice.secret, choice.key) for choice in choices if not choice.is_padded):
-        yield f"secret {secret}, key {named_key(key)}: its auth lacks padding; it is read as the kubelet reads it"
+        yield f"secret {secret}, key {named_key(key)}: its auth has no base64 padding; read as by the kubelet"
 
 
 # -- sources and their credentials ------------------------------------------------------------------------------------
@@ -125,7 +127,7 @@ def find_sources(
     names = {source.name for source in asked.sources}
     for source in resolution.sources:
         if source.name not in names:
-            why = "CRI-O fails this pull before it asks anybody" if asked.error else ""
+            why = "CRI-O fails this pull before it asks any source" if asked.error else ""
             yield accounts.of(source, False, why or _why_not_asked(source, image, typed))
 
 
@@ -149,13 +151,13 @@ class _Accounts:
         resolution = self._resolution
         readable = resolution.config is not None and registries.AUTH_FILE_HELPER in resolution.config.credential_helpers
         sources = resolution.sources if readable else ()
-        config, _ = provider.global_config(self._settings.global_auth_file)
+        config, _ = decision.global_config(self._settings.global_auth_file)
         return keyring.select(sources, (), config, lambda source: True)
 
     def of(self, source: PullSource, asked: bool | None, why_not: str) -> Source:
         """A source with its credential, or the reason why it has none."""
         resolution, settings, name = self._resolution, self._settings, source.name
-        wanted = provider.is_wanted(source, resolution.image, settings)
+        wanted = decision.is_wanted(source, resolution.image, settings)
         choice = next((choice for choice in self._selection.choices if choice.source.name == name), None)
         host = name.partition("/")[0]
         if choice is None:
@@ -171,7 +173,7 @@ class _Accounts:
         if self._undecided and not source.blocked:
             return UNDECIDED
         if self._resolution.selection is None:
-            return "CRI-O will not ask it: it is blocked in registries.conf" if source.blocked else ""
+            return "CRI-O does not ask it: it is blocked in registries.conf" if source.blocked else ""
         unserved = self._resolution.selection.unserved
         return next((entry.reason for entry in unserved if entry.source.name == source.name), "")
 
@@ -211,14 +213,14 @@ def _why_lost(choice: Choice, other: Candidate) -> str:
     if other.flaw:
         return f"it {other.flaw}"
     if other.key == choice.key:
-        return f"the same key, and secret {choice.secret} comes before it"
-    order = ("a key as it stands", "one written as a URL or by another name of the host", "a glob")
+        return f"same key, and secret {choice.secret} comes first"
+    order = ("an exact key", "a key written as a URL or with another name of the host", "a glob")
     its, taken = (_kind(key, choice.source.name) for key in (other.key, choice.key))
     if its == taken == 0:
         return f"it is less specific than {shown_key(choice.key)}"
     if its == taken:
-        return f"{order[its]}: {shown_key(choice.key)} fits better, or is of an earlier secret"
-    return f"{order[its]} counts after {order[taken]}"
+        return f"{order[its]}: {shown_key(choice.key)} is more specific, or in an earlier secret"
+    return f"{order[its]} comes after {order[taken]}"
 
 
 def _kind(key: str, repository: str) -> int:

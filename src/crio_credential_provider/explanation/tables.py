@@ -7,10 +7,10 @@ import os
 from collections.abc import Iterable, Iterator
 from itertools import takewhile
 
-from .. import registries, registriesfile
 from ..errors import ConfigError
-from ..provider import Resolution
-from ..registriestext import Ignored, Written
+from ..pull.decision import Resolution
+from ..runtimes.crio import registries, registriesfile
+from ..runtimes.crio.registriestext import Ignored, Written
 from ..settings import Settings
 from . import near
 from .records import MOST_TOLD, WELL, File, Match, OtherTable, Source, Table, Tables, Verdict
@@ -102,8 +102,8 @@ def notes_on_home(files: Iterable[File]) -> Iterator[str]:
     for file in files:
         if file.state != "missing" and file.path.startswith(f"{home}/.config/") and home != "/root":
             yield (
-                f"{file.path} counts because HOME is {home}; CRI-O and the plugin have the home directory of whoever "
-                "they run as, most likely root"
+                f"{file.path} is read because HOME is {home}; CRI-O and the plugin use the home directory "
+                "of the user they run as, usually root"
             )
 
 

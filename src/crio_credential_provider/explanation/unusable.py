@@ -10,17 +10,19 @@ import shlex
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .. import dockerconfig, provider, pullsecrets
-from ..dockerconfig import DockerConfig
 from ..errors import ClusterError, ConfigError
-from ..keyring import Keyring, credential_of
-from ..provider import Resolution
-from ..pullsecrets import DOCKER_CONFIG_JSON, PullSecret
+from ..images import dockerconfig
+from ..images.dockerconfig import DockerConfig
+from ..kubernetes import pullsecrets
+from ..kubernetes.pullsecrets import DOCKER_CONFIG_JSON, PullSecret
+from ..pull import decision
+from ..pull.decision import Resolution
+from ..pull.keyring import Keyring, credential_of
 from ..settings import NAMESPACE, Settings
 
 if TYPE_CHECKING:
-    from ..pullsecrets import Cluster
-    from ..serviceaccount import ServiceAccount
+    from ..kubernetes.pullsecrets import Cluster
+    from ..kubernetes.serviceaccount import ServiceAccount
 
 
 class Unusable(NamedTuple):
@@ -82,11 +84,11 @@ def find(seen: Seen, resolution: Resolution, token: str, settings: Settings) -> 
     skipped = {secret.secret: secret.reason for secret in resolution.skipped if secret not in selection.flawed}
     others: dict[str, str] = {}
     served = {choice.source.name for choice in selection.choices}
-    wanted = [source.name for source in resolution.sources if provider.is_wanted(source, resolution.image, settings)]
+    wanted = [source.name for source in resolution.sources if decision.is_wanted(source, resolution.image, settings)]
     if settings.secrets_from == NAMESPACE and served.isdisjoint(wanted):
         try:
             for item in pullsecrets.list_others(account, token, seen.connect()):
-                why = f"the secret is of type {item.get('type')!r}, and the plugin lists {DOCKER_CONFIG_JSON} alone"
+                why = f"the secret is of type {item.get('type')!r}, and the plugin only lists {DOCKER_CONFIG_JSON}"
                 others[pullsecrets.name_of(item)] = why
         except ClusterError:
             # Nothing of the decision: the list that it needed came.
@@ -105,7 +107,7 @@ def _not_named(
     named = {secret.name for secret in resolution.secrets}
     for secret in pullsecrets.fetch(NAMESPACE, account, token, seen.connect()).secrets:
         if secret.name not in named:
-            yield Unusable(secret.name, "imagePullSecrets do not name it", Keyring([secret]), True, True, None)
+            yield Unusable(secret.name, "it is not in imagePullSecrets", Keyring([secret]), True, True, None)
 
 
 def _unusable(name: str, why: str, was_asked_for: bool, item: Any) -> Unusable:
@@ -114,7 +116,7 @@ def _unusable(name: str, why: str, was_asked_for: bool, item: Any) -> Unusable:
     if found is None:
         named = next((key for key in dockerconfig.DATA_KEYS[:2] if key in data), "")
         if named and not was_asked_for:
-            why += f"; its {named} could not be used either"
+            why += f"; its {named} cannot be used either"
         return Unusable(name, why, None, (was_asked_for or bool(named)) and len(data) <= 1, item is not None, None)
     key, config, bare = found
     return Unusable(name, why, Keyring([PullSecret(name, config)]), True, True, (key, bare))

@@ -9,5 +9,5 @@
 ``objects``         what goes to the API server
 ``nodefiles``       what lies on a node, and the same as a MachineConfig of OpenShift or as Butane
 
-All of it computes: texts and objects in, texts and objects out. ``cli.manifests`` reads and writes files.
+All of it computes: texts and objects in, texts and objects out. ``commands.manifests`` reads and writes files.
 """

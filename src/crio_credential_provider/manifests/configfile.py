@@ -51,22 +51,22 @@ class Source(NamedTuple):
         if not isinstance(data, dict) or data.get("kind") != providerconfig.KIND:
             kind = data.get("kind") if isinstance(data, dict) else None
             what = f"kind is {str(kind)[:80]!r}" if kind is not None else "it has no kind"
-            raise ConfigError(f"{name} is no {providerconfig.KIND}: {what}", "the kubelet would not take it either")
+            raise ConfigError(f"{name} is not a {providerconfig.KIND}: {what}", "the kubelet cannot read it either")
         providerconfig.check_version(data.get("apiVersion"), name)
         providers = data.get("providers")
         if providers is not None and not isinstance(providers, list):
-            raise ConfigError(f"{name}: providers is no list", "the kubelet would not take it either")
+            raise ConfigError(f"{name}: providers is not a list", "the kubelet cannot read it either")
         for number, provider in enumerate(providers or (), 1):
             if not isinstance(provider, dict):
                 raise ConfigError(
-                    f"{name}{self._line_of_provider(number)}: provider number {number} is no mapping",
-                    "the kubelet would not take it either",
+                    f"{name}{self._line_of_provider(number)}: provider number {number} is not a mapping",
+                    "the kubelet cannot read it either",
                 )
         places = [n for n, provider in enumerate(providers or (), 1) if provider.get("name") == NAME]
         if len(places) > 1:
             raise ConfigError(
                 f"{name}{self._line_of_provider(places[1])}: a second provider {NAME}",
-                "the kubelet does not start with a name that stands twice; remove one",
+                "the kubelet does not start with a duplicate name; remove one",
             )
 
     def _line_of_provider(self, number: int) -> str:
@@ -97,7 +97,7 @@ class Source(NamedTuple):
 def read(text: str, name: str) -> Source:
     if len(text) > MAX_SIZE:
         raise ConfigError(
-            f"{name} is larger than {MAX_SIZE >> 20} MiB", f"is this the kubelet's {providerconfig.KIND}?"
+            f"{name} is larger than {MAX_SIZE >> 20} MiB", f"check that this is the kubelet's {providerconfig.KIND}"
         )
     text = text.removeprefix("\ufeff").replace("\r\n", "\n")
     is_json = _is_json(text)
@@ -176,7 +176,7 @@ def _check_tree(root: yaml.Node, name: str) -> None:
     def size(node: yaml.Node) -> int:
         key = id(node)
         if key in above:
-            raise ConfigError(f"{name}, line {node.start_mark.line + 1}: an alias within its own anchor")
+            raise ConfigError(f"{name}, line {node.start_mark.line + 1}: an alias inside its own anchor")
         if key not in sizes:
             above.add(key)
             sizes[key] = 1 + sum(map(size, _children(node, name)))
@@ -184,7 +184,7 @@ def _check_tree(root: yaml.Node, name: str) -> None:
         return sizes[key]
 
     if size(root) > _MAX_NODES:
-        raise ConfigError(f"{name}: its aliases stand for more than {_MAX_NODES} values", "write them out")
+        raise ConfigError(f"{name}: its aliases expand to more than {_MAX_NODES} values", "write them out")
 
 
 def _children(node: yaml.Node, name: str) -> list[yaml.Node]:
@@ -197,10 +197,10 @@ def _children(node: yaml.Node, name: str) -> list[yaml.Node]:
     seen: set[str] = set()
     for key, _ in node.value:
         if not isinstance(key, yaml.ScalarNode):
-            raise ConfigError(f"{name}, line {key.start_mark.line + 1}: a key must be a text")
+            raise ConfigError(f"{name}, line {key.start_mark.line + 1}: a key must be a string")
         if key.value in seen and key.value != "<<":
             raise ConfigError(
-                f"{name}, line {key.start_mark.line + 1}: the key {key.value!r} stands here for a second time",
+                f"{name}, line {key.start_mark.line + 1}: duplicate key {key.value!r}",
                 "the kubelet refuses the file; remove one",
             )
         seen.add(key.value)

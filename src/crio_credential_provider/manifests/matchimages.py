@@ -14,9 +14,10 @@ import fnmatch
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from .. import reference, registries, registriestext
 from ..errors import masked
-from ..registries import Configuration, Registry
+from ..images import reference
+from ..runtimes.crio import registries, registriestext
+from ..runtimes.crio.registries import Configuration, Registry
 
 DOCKER_HUB = "docker.io"
 """Where the kubelet takes a short name to lie."""
@@ -149,21 +150,21 @@ def why_dead(pattern: str) -> str:
     if "://" in pattern:
         return "a pattern has no scheme"
     if any(c.isspace() for c in pattern) or not pattern:
-        return "no image has a blank in its name"
+        return "an image name has no space"
     host, slash, path = pattern.partition("/")
     if any(c in path for c in "*?[\\"):
-        return "a path is taken literally, * included"
+        return "a path has no wildcards: * has no special meaning"
     if "@" in path or ":" in path:
         return "the kubelet matches names without tag and digest"
     if host == "index.docker.io":
-        return f"the kubelet spells it {DOCKER_HUB}"
+        return f"the kubelet names it {DOCKER_HUB}"
     if slash and path.lower() != path:
         return "a repository is lower case"
     name, colon, port = host.rpartition(":")
     if colon and not (port.isascii() and port.isdigit()):
-        return "a port is a number, and not a pattern"
+        return "a port is a number, not a pattern"
     if not reference.is_registry_host(host) and not (_is_glob(host) and not colon):
-        return f"the kubelet takes an image whose first part has neither a dot nor a port for one of {DOCKER_HUB}"
+        return f"the kubelet reads an image whose first part has no dot and no port as one of {DOCKER_HUB}"
     return _why_no_host(name if colon else host)
 
 
@@ -172,7 +173,7 @@ def _why_no_host(host: str) -> str:
         if not label:
             return "its host has an empty label"
         if not _is_glob(label) and not reference.is_domain(label):
-            return f"{masked(label)!r} is no part of a host name"
+            return f"{masked(label)!r} is not valid in a host name"
     return ""
 
 
@@ -248,7 +249,7 @@ def _why_left_out(config: Configuration, table: Registry, mirror_registries: Seq
     if not places:
         return "all its mirrors and other locations are blocked"
     if mirror_registries and not any(_may_meet(place, allowed) for place in places for allowed in mirror_registries):
-        return "none of its sources lies at or below --mirror-registry"
+        return "none of its sources is covered by --mirror-registry"
     return ""
 
 
@@ -274,8 +275,8 @@ def _limits(prefix: str) -> list[str]:
     if not prefix.startswith("*."):
         return []
     return [
-        f"{prefix} in registries.conf covers hosts of any depth, in matchImages one label and no port: "
-        f"where there are deeper names add *.{prefix}, where there are ports add {prefix}:PORT"
+        f"{prefix} in registries.conf matches hosts of any depth, in matchImages one label "
+        f"and no port: for deeper names add *.{prefix}, for ports add {prefix}:PORT"
     ]
 
 

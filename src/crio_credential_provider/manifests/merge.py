@@ -81,7 +81,8 @@ def _target(data: dict[str, Any], wanted: Wanted, without: Collection[str]) -> t
     if data["apiVersion"] != providerconfig.API_VERSION:
         target["apiVersion"] = providerconfig.API_VERSION
         changes += (
-            f"apiVersion: {data['apiVersion']} became {providerconfig.API_VERSION}, the only one with tokenAttributes",
+            f"apiVersion: changed from {data['apiVersion']} to {providerconfig.API_VERSION}, the only one with "
+            "tokenAttributes",
         )
     providers = list(data.get("providers") or ())
     place = next((i for i, provider in enumerate(providers) if provider.get("name") == NAME), None)
@@ -113,14 +114,14 @@ def _notes(data: dict[str, Any], wanted: Wanted) -> Iterator[str]:
     """Faults of other parts for which this kubelet would not start."""
     for key in data:
         if key not in providerconfig.ROOT_KEYS:
-            yield f"the kubelet knows no key {key} at the top, and does not start with it"
+            yield f"unknown key {key} at the top, with which the kubelet does not start"
     names = [provider.get("name") for provider in data.get("providers") or ()]
     for number, provider in enumerate(data.get("providers") or (), 1):
         label = str(provider.get("name") or f"number {number}")
         if provider.get("name") == NAME:
             continue
         if names.index(provider.get("name")) < number - 1:
-            yield f"the provider {label} stands twice, and the kubelet does not start with that"
+            yield f"duplicate provider {label}, with which the kubelet does not start"
         attributes = provider.get("tokenAttributes")
         for key in provider:
             if key not in providerconfig.ENTRY_KEYS:
@@ -166,8 +167,8 @@ def _rewrite(text: str, source: Source, target: dict[str, Any], name: str) -> st
 
 def _too_odd(name: str, why: str) -> ConfigError:
     return ConfigError(
-        f"{name} is laid out in a way that cannot be edited without risk: {why}",
-        "add what `manifests config` prints by hand",
+        f"the layout of {name} cannot be edited safely: {why}",
+        "add the output of `manifests config` by hand",
     )
 
 

@@ -119,7 +119,7 @@ def config(entry: dict[str, Any], node: Node, derived: Derived | None) -> dict[A
     """
     since = ".".join(map(str, CACHE_TYPE_SINCE))
     head = (
-        f"For Kubernetes 1.33, whose kubelet refuses cacheType and needs the feature gate {FEATURE_GATE}=true."
+        f"For Kubernetes 1.33, whose kubelet rejects cacheType and needs the feature gate {FEATURE_GATE}=true."
         if node.needs_gate
         else f"For Kubernetes {since} and newer."
     )
@@ -143,25 +143,25 @@ def config(entry: dict[str, Any], node: Node, derived: Derived | None) -> dict[A
 def _comments(key: str, derived: Derived | None) -> Iterator[Comment]:
     if key == "matchImages":
         yield Comment(
-            "The registries that pods name, not the mirrors: a host, perhaps with a port and the beginning of a path; "
-            "so no /*."
+            "The registries that pods name, not the mirrors: HOST[:PORT][/PATH], where PATH is a prefix; no /*."
         )
         for pattern, reason in zip(derived.patterns, derived.reasons, strict=True) if derived else ():
             yield Comment(f"{pattern}: {reason}")
         for limit in derived.limits if derived else ():
             yield Comment(limit)
         for prefix, reason in derived.left_out if derived else ():
-            yield Comment(f"Left out: {prefix}: {reason}")
+            yield Comment(f"Skipped: {prefix}: {reason}")
     elif key == "defaultCacheDuration":
-        yield Comment("Required, and without effect: every answer says that it is not to be cached.")
+        yield Comment("Required, but without effect: every answer says that it must not be cached.")
 
 
 # -- the kubelet ------------------------------------------------------------------------------------------------------
 
 
 WARNING = (
-    "A kubelet does not start with a provider whose program is not there: first the program on every node, then its "
-    "configuration. A node that joins later needs the program in its image, since no DaemonSet runs before its kubelet."
+    "A kubelet does not start with a provider whose program is missing: first install the program on every node, then "
+    "its configuration. A node that joins later needs the program in its image, since no DaemonSet runs before its "
+    "kubelet."
 )
 """RegisterCredentialProviderPlugins looks each program up, and the kubelet exits where it cannot."""
 
@@ -206,9 +206,9 @@ def kubelet(node: Node) -> list[NodeFile]:
 
 
 _KUBEADM = """\
-# Beside kubeadm's 10-kubeadm.conf, whose command line this repeats with one variable more. Not KUBELET_EXTRA_ARGS: that
-# may be set already, in /etc/default/kubelet (deb) or /etc/sysconfig/kubelet (rpm), which win against Environment=.
-# `systemctl cat kubelet` shows whether this node's own line is another one: then change the last line here.
+# Next to kubeadm's 10-kubeadm.conf, whose command line this repeats with one more variable. Not KUBELET_EXTRA_ARGS:
+# that may be set already, in /etc/default/kubelet (deb) or /etc/sysconfig/kubelet (rpm), and then takes precedence.
+# `systemctl cat kubelet` shows this node's own line: if it differs, change the last line here.
 [Service]
 Environment="CREDENTIAL_PROVIDER_ARGS={flags}"
 ExecStart=
@@ -218,7 +218,7 @@ $CREDENTIAL_PROVIDER_ARGS
 
 _OPENSHIFT = """\
 # For platforms where the kubelet.service of the Machine Config Operator has this variable: bare metal, OpenStack,
-# vSphere, Nutanix, oVirt, of releases that know CRIOCredentialProviderConfig. Elsewhere it has no effect: see whether
+# vSphere, Nutanix, oVirt, of releases with CRIOCredentialProviderConfig. Elsewhere it has no effect: check whether
 # `systemctl cat kubelet` has $KUBELET_CRIO_IMAGE_CREDENTIAL_PROVIDER_FLAGS.
 [Service]
 Environment="KUBELET_CRIO_IMAGE_CREDENTIAL_PROVIDER_FLAGS={flags}"
@@ -229,10 +229,9 @@ def _k3s(node: Node) -> dict[Any, Any]:
     default = DISTRIBUTIONS[node.distribution]
     made: dict[Any, Any] = {
         Comment(
-            f"{node.distribution} passes both to its kubelet if both are there when it starts; the defaults, written "
-            "out."
+            f"{node.distribution} passes both to its kubelet if both exist when it starts; these are the defaults."
             if (node.config_path, node.bin_dir) == (default.config_path, default.bin_dir)
-            else f"{node.distribution} passes both to its kubelet if both are there when it starts."
+            else f"{node.distribution} passes both to its kubelet if both exist when it starts."
         ): None,
         "image-credential-provider-config": node.config_path,
         "image-credential-provider-bin-dir": node.bin_dir,
@@ -259,9 +258,7 @@ def crio(node: Node) -> list[NodeFile]:
     """CRI-O's side of ``--auth-dir``; empty for the directory where it looks anyway."""
     if node.auth_dir == AUTH_DIR:
         return []
-    text = (
-        f'# Where the plugin\'s --auth-dir is {node.auth_dir}.\n[crio.image]\nnamespaced_auth_dir = "{node.auth_dir}"\n'
-    )
+    text = f'# For the plugin\'s --auth-dir {node.auth_dir}.\n[crio.image]\nnamespaced_auth_dir = "{node.auth_dir}"\n'
     return [NodeFile("/etc/crio/crio.conf.d/20-namespaced-auth.conf", text, "systemctl restart crio")]
 
 
@@ -321,18 +318,18 @@ _TMPFILES = """\
 # systemd-tmpfiles(8) for crio-credential-provider: a file of /usr/lib/tmpfiles.d or /etc/tmpfiles.d.
 # For another namespaced_auth_dir of CRI-O: crio-credential-provider manifests tmpfiles --auth-dir DIR
 
-# The plugin sweeps at the end of its runs. A node where it runs no more keeps what the last runs left: this removes it,
+# The plugin removes stale files after each run. On a node where it no longer runs this removes the last ones,
 # as `crio-credential-provider gc` does by hand.
-# Unlike the plugin this knows no pull intents, hence six hours: longer than any pull waits in a kubelet's queue.
+# This does not know pull intents, unlike the plugin: six hours are longer than any pull waits in a kubelet's queue.
 d  {padded}    0700 root root 6h
-# CRI-O's own, for pulls that are under way; it removes each file after its pull.
+# CRI-O's own, for running pulls; it removes each file after its pull.
 x  {auth}/in-use
-# No pull outlives a reboot, and neither does a file that a crash of CRI-O has left.
+# At boot no pull is running: remove all files, also those left by a crash of CRI-O.
 r! {auth}/*-*.json
 r! {auth}/.*.tmp
 r! {auth}/in-use/*-*.json
 
-# Parsed configuration and the file that runs queue at. No age: a lock file removed under waiting runs would split them.
+# Parsed configuration and the lock file of waiting runs. No age: runs that wait need the same lock file.
 d  {cache}    0700 root root -
 """
 

@@ -32,8 +32,8 @@ def node_rbac(audience: str) -> list[Object]:
     return [
         {
             Comment(
-                "Lets every kubelet get a token of that audience for the pods on its node, and read their service "
-                "accounts."
+                "Lets every kubelet get a token for that audience for the pods on its node, and read "
+                "their service accounts."
             ): None,
             "apiVersion": RBAC,
             "kind": "ClusterRole",
@@ -41,7 +41,7 @@ def node_rbac(audience: str) -> list[Object]:
             "rules": [
                 {
                     "apiGroups": Flow([""]),
-                    Comment("The audience of the CredentialProviderConfig, letter for letter."): None,
+                    Comment("Exactly the audience in the CredentialProviderConfig."): None,
                     "resources": Flow([audience]),
                     "verbs": Flow(["request-serviceaccounts-token-audience"]),
                 },
@@ -76,16 +76,17 @@ def pull_secret_access(
         UsageError: something is missing, or of no use in this mode.
     """
     if not namespaces:
-        raise UsageError("pull-secrets: which namespace?", "name it with -n, as often as there are tenants")
+        raise UsageError("pull-secrets: no namespace given", "give -n once for each tenant's namespace")
     if mode == NAMESPACE and secrets:
         raise UsageError(
-            "--pull-secret is of no use with --secrets-from=namespace, where RBAC cannot name secrets",
-            "leave it out, or use --secrets-from=service-account",
+            "--pull-secret cannot be used with --secrets-from=namespace, where RBAC cannot be limited to secrets by "
+            "name",
+            "remove it, or use --secrets-from=service-account",
         )
     if mode != NAMESPACE and not secrets:
         raise UsageError(
             f"--secrets-from={mode} reads secrets by their names, which service accounts must list",
-            "name them with --pull-secret",
+            "give them with --pull-secret",
         )
     made: list[Object] = []
     for namespace in namespaces:
@@ -112,7 +113,7 @@ def _list_all(namespace: str, accounts: Sequence[str]) -> list[Object]:
     rules = [{"apiGroups": Flow([""]), "resources": Flow(["secrets"]), "verbs": Flow(["list"])}]
     subjects: list[Any] = [_subject(namespace, account) for account in accounts]
     if not accounts:
-        comment = "All service accounts of the namespace; name single ones (kind: ServiceAccount) to grant less."
+        comment = "All service accounts of the namespace; list single ones (kind: ServiceAccount) to grant less."
         group = {"apiGroup": RBAC_GROUP, "kind": "Group", "name": f"system:serviceaccounts:{namespace}"}
         subjects = [Comment(comment), group]
     return _role(namespace, "pull-secrets", rules, subjects)
@@ -181,9 +182,9 @@ def daemonset(image: str, bin_dir: str, *, openshift: bool = False) -> list[Obje
         {
             Comment(
                 "Keeps the plugin of this image's version on every node, in the kubelet's "
-                "--image-credential-provider-bin-dir. The kubelet's own configuration and its two flags are the node's "
-                "affair, and come after this: a kubelet does not start with a provider whose program is not there. "
-                "Removing the DaemonSet leaves the plugin in place; `install-on-node --remove /node` takes it away."
+                "--image-credential-provider-bin-dir. The kubelet's own configuration and its two flags are set on "
+                "the node, after this: a kubelet does not start with a provider whose program is missing. Removing "
+                "the DaemonSet does not remove the plugin; `install-on-node --remove /node` does."
             ): None,
             "apiVersion": "apps/v1",
             "kind": "DaemonSet",
@@ -214,12 +215,12 @@ def _privileged_account() -> list[Object]:
 
 def _pod(image: str, bin_dir: str) -> Object:
     return {
-        Comment("It asks the cluster nothing."): None,
+        Comment("It does not use the API server."): None,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "priorityClassName": "system-node-critical",
         "nodeSelector": {"kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"},
-        Comment("Every node, tainted or not: none pulls from its mirrors without the plugin."): None,
+        Comment("Every node, tainted or not: each needs the plugin to pull from mirrors."): None,
         "tolerations": [{"operator": "Exists"}],
         "terminationGracePeriodSeconds": 5,
         "containers": [_container(image)],
@@ -233,16 +234,14 @@ def _container(image: str) -> Object:
         "image": image,
         "args": ["--stay", "/node"],
         "securityContext": {
-            Comment(
-                "Root, since what it writes is run by the kubelet as root; without any of root's other powers."
-            ): None,
+            Comment("Root, since the kubelet runs what it writes as root; without any capability of root."): None,
             "runAsUser": 0,
             "runAsGroup": 0,
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
             "seccompProfile": {"type": "RuntimeDefault"},
-            Comment("Where SELinux is enforced, a confined container may not write to the node's directories."): None,
+            Comment("With SELinux enforcing, a confined container may not write to the node's directories."): None,
             "seLinuxOptions": {"type": "spc_t"},
         },
         "resources": {"requests": {"cpu": "1m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}},

@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 
 from .. import settings
 from ..errors import ConfigError, UsageError, masked
+from ..node.kubelet import VERSION
+from ..node.providerconfig import argument_text
 from ..settings import ENVIRONMENT_PREFIX, FLAGS, FLAGS_BY_NAME
 from . import matchimages
 
@@ -46,10 +48,6 @@ TOKEN_KEYS = (
     "optionalServiceAccountAnnotationKeys",
 )
 
-VERSION = r"v?([1-9])\.(\d{1,3})(?:\.(\d{1,3}))?(?![\w.])"
-"""Of Kubernetes or CRI-O. What a build without its tag calls itself (``v0.0.0-master+$Format:%H$``) is none, and a
-pre-release counts as what it leads to, as for the kubelet's feature gates (component-base/compatibility)."""
-
 _ZERO = re.compile(r"[+-]?0+(\.0*)?(ns|us|µs|ms|s|m|h)|0")
 
 
@@ -78,8 +76,8 @@ def parse_version(text: str) -> tuple[int, int]:
     version = minor_version(text)
     if version < FIRST:
         raise UsageError(
-            f"--kubernetes: the kubelet of {text} hands no tokens to credential providers",
-            "1.33 can, with a feature gate; from 1.34 on it does by itself",
+            f"--kubernetes: the kubelet {text} passes no tokens to credential providers",
+            "use 1.34 or newer, or 1.33 with a feature gate",
         )
     return version
 
@@ -104,8 +102,8 @@ def new_entry(wanted: Wanted) -> dict[str, Any]:
     """
     if not wanted.match_images:
         raise ConfigError(
-            "there is no image to match: no table of registries.conf sends one to a mirror or another location",
-            "name registries with --match-image, or another file with --registries-conf",
+            "no image to match: no table of registries.conf sends one to a mirror or another location",
+            "give registries with --match-image, or another file with --registries-conf",
         )
     args = list(wanted.args)
     if not any(flag == "secrets-from" for flag, _ in split_args(args)):
@@ -142,7 +140,9 @@ def update_entry(
     """
     changes: list[str] = []
     made = {key: value for key, value in entry.items() if key in ENTRY_KEYS}
-    changes += [f"removed {key}: the kubelet knows no such key and would not start" for key in entry if key not in made]
+    changes += [
+        f"removed {key}: unknown key, with which the kubelet does not start" for key in entry if key not in made
+    ]
     _set(made, "apiVersion", PROTOCOL, changes)
     _set(made, "matchImages", _match_images(entry.get("matchImages"), wanted, without, changes), [])
     if not (isinstance(made.get("defaultCacheDuration"), str) and _ZERO.fullmatch(made["defaultCacheDuration"])):
@@ -156,7 +156,7 @@ def update_entry(
         _set_environment(made, changes)
     had = entry.get("tokenAttributes")
     if not isinstance(had, dict):
-        changes.append("added tokenAttributes: without them the kubelet hands over no token")
+        changes.append("added tokenAttributes: without them the kubelet passes no token")
         made["tokenAttributes"] = _token_attributes({}, wanted, [])
     else:
         made["tokenAttributes"] = _token_attributes(had, wanted, changes)
@@ -167,7 +167,7 @@ def _set(made: dict[str, Any], key: str, value: Any, changes: list[str]) -> None
     if key not in made:
         changes.append(f"added {key}: {value}")
     elif made[key] != value or type(made[key]) is not type(value):
-        changes.append(f"{key}: {_shown(made[key])} became {value}")
+        changes.append(f"{key}: changed from {_shown(made[key])} to {value}")
     made[key] = value
 
 
@@ -181,7 +181,7 @@ def _match_images(had: Any, wanted: Wanted, without: Collection[str], changes: l
     kept: list[str] = []
     for pattern in had if isinstance(had, list) else []:
         if not isinstance(pattern, str):
-            changes.append(f"matchImages: removed {_shown(pattern)}, which is no text")
+            changes.append(f"matchImages: removed {_shown(pattern)}, which is not a string")
         elif pattern in without:
             changes.append(f"matchImages: removed {pattern}")
         elif dead := matchimages.why_dead(pattern):
@@ -194,8 +194,8 @@ def _match_images(had: Any, wanted: Wanted, without: Collection[str], changes: l
             changes.append(f"matchImages: added {pattern}")
     if not kept:
         raise ConfigError(
-            "no pattern of matchImages would be left that can match an image",
-            "name registries with --match-image, or another file with --registries-conf",
+            "no pattern of matchImages is left that can match an image",
+            "give registries with --match-image, or another file with --registries-conf",
         )
     return kept
 
@@ -214,19 +214,19 @@ def _set_environment(made: dict[str, Any], changes: list[str]) -> None:
     pairs = made["env"] if isinstance(made["env"], list) else []
     texts = [{key: argument_text(value) for key, value in pair.items()} for pair in pairs if isinstance(pair, dict)]
     if len(texts) == len(pairs) > 0 and all(all(pair.values()) for pair in texts) and _is_environment(texts):
-        changes.append("env: what is no text became text")
+        changes.append("env: values that are not strings were changed to strings")
         made["env"] = texts
         return
     if ENVIRONMENT_PREFIX in str(made["env"]):
         raise UsageError("env is not a list of name and value, and has variables of the plugin", "correct it first")
-    changes.append("removed env: it is no list of name and value")
+    changes.append("removed env: it is not a list of name and value")
     del made["env"]
 
 
 def _token_attributes(had: dict[str, Any], wanted: Wanted, changes: list[str]) -> dict[str, Any]:
     made = {key: value for key, value in had.items() if key in TOKEN_KEYS}
     changes += [
-        f"removed tokenAttributes.{key}: the kubelet knows no such key and would not start"
+        f"removed tokenAttributes.{key}: unknown key, with which the kubelet does not start"
         for key in had
         if key not in made
     ]
@@ -237,7 +237,9 @@ def _token_attributes(had: dict[str, Any], wanted: Wanted, changes: list[str]) -
         _set(made, "cacheType", "Token", changes)
     elif "cacheType" in made:
         del made["cacheType"]
-        changes.append("removed tokenAttributes.cacheType: a kubelet of 1.33 knows no such key and would not start")
+        changes.append(
+            "removed tokenAttributes.cacheType: unknown key for a kubelet 1.33, which does not start with it"
+        )
     required = made.get("requireServiceAccount")
     if not isinstance(required, bool) or (not required and made.get("requiredServiceAccountAnnotationKeys")):
         _set(made, "requireServiceAccount", True, changes)
@@ -262,17 +264,6 @@ def split_args(args: Sequence[str]) -> list[tuple[str, list[str]]]:
     return found
 
 
-def argument_text(item: Any) -> str:
-    """What an entry of ``args`` that is no text in YAML was meant to be; "" where that cannot be told."""
-    if isinstance(item, bool):
-        return str(item).lower()
-    if isinstance(item, (str, int, float)):
-        return str(item)
-    (pair,) = item.items() if isinstance(item, dict) and len(item) == 1 else ((None, None),)
-    is_flag = isinstance(pair[0], str) and isinstance(pair[1], (str, int, float))
-    return f"{pair[0]}={argument_text(pair[1])}" if is_flag else ""
-
-
 def _args(had: Any, wanted: Wanted, changes: list[str]) -> list[str]:
     """What is there and does no harm, with the wanted flags in the places of the old ones, or last.
 
@@ -282,7 +273,7 @@ def _args(had: Any, wanted: Wanted, changes: list[str]) -> list[str]:
     """
     texts = [text for item in had if (text := argument_text(item))] if isinstance(had, list) else []
     if had is not None and (not isinstance(had, list) or texts != had):
-        changes.append("args: what is no text became text, or was removed")
+        changes.append("args: values that are not strings were changed to strings, or removed")
     new: dict[str, list[str]] = {}
     for flag, words in split_args(wanted.args):
         new.setdefault(flag, []).extend(words)
@@ -299,7 +290,7 @@ def _args(had: Any, wanted: Wanted, changes: list[str]) -> list[str]:
             if meant and name not in new:
                 made += meant
                 was = masked(" ".join(words))
-                changes.append(f"args: {was} became {' '.join(meant)}, since the plugin refuses it: {fault}")
+                changes.append(f"args: changed from {was} to {' '.join(meant)}, since the plugin refuses it: {fault}")
             elif name in _WHERE and name not in new:
                 raise UsageError(
                     f"args: {masked(' '.join(words))} is refused by the plugin: {fault}",
@@ -307,7 +298,7 @@ def _args(had: Any, wanted: Wanted, changes: list[str]) -> list[str]:
                 )
             elif changes and changes[-1].startswith("args: removed -") and not words[0].startswith("-"):
                 # Most likely its value: of a flag that is none, nobody knows what it says.
-                changes[-1] += "; with what follows it"
+                changes[-1] += "; and what follows it"
             else:
                 shown = masked(" ".join(words)) if flag else words[0].partition("=")[0]
                 changes.append(f"args: removed {shown}, which the plugin refuses: {fault}")
@@ -317,7 +308,7 @@ def _args(had: Any, wanted: Wanted, changes: list[str]) -> list[str]:
         made += [] if flag in placed else words
         if _values(old.get(flag, [])) != _values(words):
             changes.append(
-                f"args: {' '.join(old[flag])} became {' '.join(words)}"
+                f"args: changed from {' '.join(old[flag])} to {' '.join(words)}"
                 if flag in old
                 else f"args: added {' '.join(words)}"
             )
@@ -370,5 +361,6 @@ def check_version(api_version: Any, where: str) -> None:
     group, _, version = str(api_version).partition("/")
     if group != API_VERSION.partition("/")[0] or version not in ("v1", "v1beta1", "v1alpha1"):
         raise ConfigError(
-            f"{where}: apiVersion is {_shown(api_version)}, not {API_VERSION}", f"is this the kubelet's {KIND}?"
+            f"{where}: apiVersion is {_shown(api_version)}, not {API_VERSION}",
+            f"check that this is the kubelet's {KIND}",
         )

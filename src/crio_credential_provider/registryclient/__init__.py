@@ -37,7 +37,7 @@ from .verdict import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from ..dockerconfig import Credential
+    from ..images.dockerconfig import Credential
 
 __all__ = (
     "CONNECT",

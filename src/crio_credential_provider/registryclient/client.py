@@ -26,22 +26,12 @@ from .verdict import (
     UNAUTHORIZED,
     Fault,
 )
-from .wire import (
-    Answer,
-    Challenge,
-    Silent,
-    TooMuch,
-    Url,
-    challenges_of,
-    is_for_go_alone,
-    offered_schemes,
-    parse_url,
-)
+from .wire import Answer, Challenge, Silent, TooMuch, Url, challenges_of, is_for_go_alone, offered_schemes, parse_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ..dockerconfig import Credential
+    from ..images.dockerconfig import Credential
 
 MANIFEST_TYPES = (
     "application/vnd.oci.image.manifest.v1+json",
@@ -105,9 +95,9 @@ class Client:
         if _is_web_page(answer):
             raise _no_registry(f"{self._shown(answer.url)} answers {answer.status} with a web page")
         if answer.status == 200:
-            return "a registry answers, and wants no credential for GET /v2/", ""
+            return "a registry answers, and requires no credential for GET /v2/", ""
         schemes = ", ".join(challenge.scheme for challenge in challenges_of(answer))
-        return f"a registry answers, and wants a credential ({self._told(schemes) or 'it does not say which'})", ""
+        return f"a registry answers, and requires a credential ({self._told(schemes) or 'it does not say which'})", ""
 
     def ask_manifest(self, path: str, reference: str) -> tuple[str, str]:
         """The manifest's headers, with the credential; where they are refused, the whole, as CRI-O does."""
@@ -130,7 +120,7 @@ class Client:
         document = answer.json()
         if answer.media_type not in MANIFEST_TYPES and not (isinstance(document, dict) and "schemaVersion" in document):
             page = ", a web page" if _is_web_page(answer) else ""
-            raise _no_registry(f"{self._shown(answer.url)} answers 200 with something else than a manifest{page}")
+            raise _no_registry(f"{self._shown(answer.url)} answers 200 with something other than a manifest{page}")
         separator = "@" if ":" in reference else ":"
         return f"has {path}{separator}{reference}", self._told(answer.headers.get("Docker-Content-Digest"))
 
@@ -167,7 +157,7 @@ class Client:
     def _url(self, scheme: str, target: str) -> Url:
         url = parse_url(f"{scheme}://{self._server}{target}")
         if url is None:
-            raise Fault(DNS, f"{self._server!r} is no host", "mend the location in registries.conf")
+            raise Fault(DNS, f"{self._server!r} is not a host name", "correct the location in registries.conf")
         self._ours |= {url.origin, url.shown}
         return url
 
@@ -237,11 +227,11 @@ class Client:
     def _no_token_service(self, realm: str) -> Fault:
         """The challenge has no realm, or one that nobody can be asked at."""
         if is_for_go_alone(realm):
-            evidence = "its token service's URL has a user or a host beyond ASCII: it is not asked here; CRI-O asks it"
+            evidence = "its token service's URL has a user name or a non-ASCII host: verify does not ask it; CRI-O does"
             return Fault(NOT_A_REGISTRY, evidence, _REALM, "token-service", undecided=True)
         told = self._told(realm)
-        has = f"its realm is {told or 'no URL'}" if realm else "it has no realm"
-        fault = Fault(NOT_A_REGISTRY, f"its Bearer challenge names no token service: {has}", _REALM, "no-realm")
+        has = f"its realm is {told or 'not a URL'}" if realm else "it has no realm"
+        fault = Fault(NOT_A_REGISTRY, f"its Bearer challenge has no valid token service: {has}", _REALM, "no-realm")
         fault.token_service = told
         return fault
 
@@ -257,8 +247,7 @@ class Client:
             raise Fault(
                 TLS,
                 f"its token service {self._shown(service)} is plain HTTP: the credential was not sent (CRI-O sends it)",
-                f"let the registry name a token service that speaks TLS, as everybody on the way reads the credential; "
-                f"{_REALM}",
+                f"configure a token service with TLS, as anyone on the network can read the credential; {_REALM}",
                 "token-service-without-tls",
                 undecided=True,
             )
@@ -299,7 +288,7 @@ class Client:
                 return answer._replace(kept_back=kept_back)
             following = parse_url(location, url)
             if following is None:
-                fault = _no_registry(f"{self._shown(url)} redirects to something that is no URL")
+                fault = _no_registry(f"{self._shown(url)} redirects to something that is not a URL")
                 fault.undecided = is_for_go_alone(location, url)
                 raise fault
             url = following
@@ -329,7 +318,7 @@ class Client:
             where = self._shown(url._replace(target=""))
             if where != url.origin:
                 fault.evidence = f"{where}, where it redirects, cannot be reached"
-                fault.remedy = "the registry's administrator knows where it redirects"
+                fault.remedy = "ask the registry's administrator where it redirects to"
             raise
         except OSError as error:
             away = self._unreachable(url, error)
@@ -339,7 +328,7 @@ class Client:
         except http.client.HTTPException:
             raise _no_registry(f"{self._shown(url)} does not speak HTTP") from None
         except TooMuch:
-            raise _no_registry(f"{self._shown(url)} answers without an end") from None
+            raise _no_registry(f"{self._shown(url)} sends an answer without an end") from None
 
     def _trusted(self) -> Trust:
         if self._trust is None:
@@ -393,7 +382,7 @@ class Client:
             return self._forbidden(f"{where} answers 403", words)
         if answer.status == 404:
             unknown = "repository" if "NAME_UNKNOWN" in words else "manifest" if "MANIFEST_UNKNOWN" in words else ""
-            remedy = "is the name right there? Some registries answer 404 to who may not see a repository"
+            remedy = "check the image name there; some registries answer 404 to users who may not see a repository"
             return Fault(NOT_FOUND, f"{where} answers 404{words}", remedy, unknown)
         return self._unwilling(answer, where)
 
@@ -404,12 +393,12 @@ class Client:
     def _led_away(self, answer: Answer, redirecting: str) -> Fault:
         outcome = {401: UNAUTHORIZED, 403: FORBIDDEN, 404: NOT_FOUND}.get(answer.status, SERVER_ERROR)
         evidence = (
-            f"{self._shown(answer.url)} answers {answer.status}{self._words(answer)}; {redirecting} redirects there, "
-            "where no credential was shown"
+            f"{self._shown(answer.url)} answers {answer.status}{self._words(answer)}; {redirecting} redirects "
+            "there, and no credential was sent"
         )
         if answer.kept_back:
-            evidence += "; CRI-O shows it, on every port and subdomain of a host"
-        remedy = "the registry's administrator knows why it redirects there"
+            evidence += "; CRI-O sends it, to every port and subdomain of a host"
+        remedy = "ask the registry's administrator why it redirects there"
         return Fault(outcome, evidence, remedy, "redirected", answer.kept_back)
 
     def _none_shown(self, answer: Answer, what: str, words: str, ping: Answer) -> Fault:
@@ -419,12 +408,14 @@ class Client:
         schemes = self._told(", ".join(challenge.scheme for challenge in challenges))
         schemes = repr(schemes) if schemes else "another scheme"
         if challenges:
-            evidence = f"{what}, and wants {schemes}, which CRI-O does not know{words}"
-            return Fault(outcome, evidence, "let the registry offer Basic or Bearer", "unknown-challenge")
+            evidence = f"{what}, and requires {schemes}, which CRI-O does not support{words}"
+            return Fault(
+                outcome, evidence, "configure Basic or Bearer authentication in the registry", "unknown-challenge"
+            )
         if ping.status == 401:
-            evidence = f"{what}; GET /v2/ is answered 401 as well, but without a WWW-Authenticate that says how: CRI-O"
-            return Fault(outcome, f"{evidence} shows no credential{words}", _SAY_HOW, "no-challenge")
-        evidence = f"{what}, though GET /v2/ asks for no credential, so that CRI-O shows none{words}"
+            evidence = f"{what}; GET /v2/ is answered 401 as well, but without a WWW-Authenticate header: CRI-O"
+            return Fault(outcome, f"{evidence} sends no credential{words}", _SAY_HOW, "no-challenge")
+        evidence = f"{what}, though GET /v2/ asks for no credential, so that CRI-O sends none{words}"
         return Fault(outcome, evidence, _ASK, "not-asked")
 
     def _with_other_schemes(self, fault: Fault, ping: Answer) -> Fault:
@@ -436,14 +427,14 @@ class Client:
             return fault
         other = others[0].capitalize()
         if not taken:
-            fault.evidence += f"; it offers {other} as well, but CRI-O reads the first scheme of a header alone"
-            fault.remedy = f"let the registry offer {other} in a WWW-Authenticate header of its own"
+            fault.evidence += f"; it offers {other} as well, but CRI-O only reads the first scheme of a header"
+            fault.remedy = f"configure the registry to offer {other} in a WWW-Authenticate header of its own"
             return fault
         used = taken.capitalize()
-        fault.evidence += f"; it offers {used} and {other}, and CRI-O uses the first, {used}, alone"
-        remedy = f"let the registry offer {other} first or alone"
+        fault.evidence += f"; it offers {used} and {other}, and CRI-O only uses the first, {used}"
+        remedy = f"configure the registry to offer {other} first or alone"
         if fault.cause in ("refused", "not-allowed") and fault.outcome == UNAUTHORIZED:
-            fault.cause, fault.remedy = "first-scheme", f"where this credential is right, {remedy}"
+            fault.cause, fault.remedy = "first-scheme", f"if this credential is right, {remedy}"
         else:
             fault.remedy = f"{fault.remedy}; or {remedy}"
         return fault
@@ -451,21 +442,24 @@ class Client:
     def _forbidden(self, what: str, words: str) -> Fault:
         if not self.credential_sent_to:
             return Fault(FORBIDDEN, f"{what} without a credential{words}", self._wanted(), "no-credential")
-        remedy = "the registry's administrator grants the credential's user the right to pull this repository"
+        remedy = "ask the registry's administrator to let the credential's user pull this repository"
         return Fault(FORBIDDEN, f"{what} with the credential{words}", remedy, "not-allowed")
 
     def _wanted(self) -> str:
         """What to do where none was shown."""
         if self._credential:
-            return "its entry has a user or a password alone, which CRI-O shows no token service: complete it"
-        return "a pull secret of the namespace needs a credential for this host"
+            return (
+                "its entry has only a user name or only a password, which CRI-O does not send to a token service: "
+                "complete it"
+            )
+        return "add a credential for this host to a pull secret of the namespace"
 
     def _unauthorized(self, what: str, words: str, authorization: str) -> Fault:
         if not self.credential_sent_to and (self._credential is None or authorization.startswith("Bearer")):
             return Fault(UNAUTHORIZED, f"{what} without a credential{words}", self._wanted(), "no-credential")
         if authorization.startswith("Bearer"):
             evidence = f"{what} to the token that its token service gave for the credential{words}"
-            remedy = "may the credential's user pull this repository, and is there one of that name?"
+            remedy = "check that the credential's user may pull this repository, and that the repository exists"
             return Fault(UNAUTHORIZED, evidence, remedy, "not-allowed")
         return Fault(UNAUTHORIZED, f"{what}: it refuses the credential{words}", _ROTATED, "refused")
 
@@ -485,14 +479,14 @@ class Client:
         fault = self._unwilling(answer, where)
         if answer.status == 429:
             # For a token it asks once.
-            fault.remedy, fault.undecided = "wait, or show a credential with a higher limit", False
+            fault.remedy, fault.undecided = "wait, or use a credential with a higher limit", False
         return fault
 
     def _no_ping(self, answer: Answer) -> Fault:
         """``GET /v2/`` is answered neither 200 nor 401, with which CRI-O gives up."""
         where, words = self._shown(answer.url), self._words(answer)
         if answer.status == 403:
-            evidence = f"{where} answers 403{words}, with which CRI-O gives up before it shows a credential"
+            evidence = f"{where} answers 403{words}, on which CRI-O gives up before it sends a credential"
             return Fault(FORBIDDEN, evidence, _PING, "ping")
         if answer.status in (429, *range(500, 600)):
             return self._unwilling(answer, where)
@@ -507,14 +501,14 @@ class Client:
         if answer.status == 429:
             told = [f"{name}: {self._told(answer.headers.get(name))}" for name in _LIMITS if answer.headers.get(name)]
             evidence = f"{where} answers 429{words}{''.join(f', {text}' for text in told)}"
-            remedy = "wait, or show a credential with a higher limit; CRI-O tries 5 times within 4 minutes at most"
+            remedy = "wait, or use a credential with a higher limit; CRI-O tries 5 times within at most 4 minutes"
             wait = answer.headers.get("Retry-After", "").strip()
             late = wait.isdecimal() and int(wait[:9]) > _MAX_RETRYING
             return Fault(RATE_LIMITED, evidence, remedy, undecided=not late)
         if answer.status >= 500:
-            remedy = "the registry's administrator finds the reason in its log"
+            remedy = "look for the reason in the registry's log"
             return Fault(SERVER_ERROR, f"{where} answers {answer.status}{words}", remedy)
-        remedy = "the registry's administrator knows what this status means there"
+        remedy = "ask the registry's administrator what this status means"
         return Fault(SERVER_ERROR, f"{where} answers {answer.status}{words}", remedy, "unexpected-status")
 
     def _unreachable(self, url: Url, error: OSError) -> Fault:
@@ -523,21 +517,24 @@ class Client:
         if isinstance(error, ssl.SSLError):
             return self._no_tls(url, where, error)
         if isinstance(error, Silent):
-            evidence = f"{where} takes the connection and does not answer within {self._seconds:g} s"
-            return Fault(CONNECT, evidence, "its log may tell why; CRI-O waits longer", "silent")
+            evidence = f"{where} accepts the connection and does not answer within {self._seconds:g} s"
+            return Fault(CONNECT, evidence, "look in its log; CRI-O waits longer", "silent")
         if isinstance(error, TimeoutError) or error.errno == errno.ETIMEDOUT:
             evidence = f"{where} does not answer within {self._seconds:g} s"
             return Fault(
-                CONNECT, evidence, f"is it up, and does a firewall drop packets from this node? {_PROXY}", "timeout"
+                CONNECT,
+                evidence,
+                f"check that it is running and that no firewall drops packets from this node. {_PROXY}",
+                "timeout",
             )
         if isinstance(error, ConnectionRefusedError):
-            return Fault(CONNECT, f"{where} refuses connections", "is it up, and is the port right?", "refused")
+            return Fault(CONNECT, f"{where} refuses connections", "check that it is running, and the port", "refused")
         if isinstance(error, (ConnectionResetError, BrokenPipeError)):
-            remedy = "its log may tell why: does it want a client certificate, or is something between that ends it?"
+            remedy = "look in its log; it may require a client certificate, or something in between ends the connection"
             return Fault(CONNECT, f"{where} closes the connection without an answer", remedy, "closed")
         reason = error.strerror or type(error).__name__
         return Fault(
-            CONNECT, f"{where} cannot be reached: {reason}", f"is there a route from this node? {_PROXY}", "unreachable"
+            CONNECT, f"{where} cannot be reached: {reason}", f"check the route from this node. {_PROXY}", "unreachable"
         )
 
     def _no_tls(self, url: Url, where: str, error: ssl.SSLError) -> Fault:
@@ -546,26 +543,30 @@ class Client:
         if error.reason in _NOT_TLS:
             return self._plain(url, where)
         if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
-            remedy = "its log may tell why: does it want a client certificate, or is something between that ends it?"
+            remedy = "look in its log; it may require a client certificate, or something in between ends the connection"
             return Fault(TLS, f"{where} closes the connection during TLS", remedy, "closed")
         if error.reason in _WANTS_CERTIFICATE:
             directory = self._trusted().directory
-            found = f"; {directory} holds none that it takes" if directory else ""
+            found = f"; {directory} has none that it accepts" if directory else ""
             remedy = f"put client.cert and client.key into {self._trusted().place(self.name)}/"
-            return Fault(TLS, f"{where} ends TLS: it wants a client certificate{found}", remedy, "client-certificate")
+            return Fault(
+                TLS, f"{where} ends TLS: it requires a client certificate{found}", remedy, "client-certificate"
+            )
         if error.reason in _OLD:
-            return Fault(TLS, f"{where} speaks no TLS 1.2 or newer", "CRI-O wants TLS 1.2: update it", "too-old")
-        reason = error.reason or "for no reason that is told"
-        return Fault(TLS, f"TLS with {where} failed: {reason}", "the registry's log may tell why", "other")
+            return Fault(
+                TLS, f"{where} does not support TLS 1.2 or newer", "update it: CRI-O requires TLS 1.2", "too-old"
+            )
+        reason = error.reason or "no reason given"
+        return Fault(TLS, f"TLS with {where} failed: {reason}", "look in the registry's log", "other")
 
     def _plain(self, url: Url, where: str) -> Fault:
         """Something that is not TLS answered; whether it is a registry is asked without TLS."""
-        evidence, remedy = f"{where} does not speak TLS", "is the port right?"
+        evidence, remedy = f"{where} does not speak TLS", "check the port"
         if not self._insecure and not self.scheme:
             try:
                 self._ping_by("http")
                 evidence += "; over plain HTTP a registry answers there"
-                remedy = "let it speak TLS; insecure = true for its location in registries.conf allows plain HTTP"
+                remedy = "configure TLS there; insecure = true for its location in registries.conf allows plain HTTP"
             except Fault:
                 pass
             self.scheme = ""
@@ -578,11 +579,11 @@ class Client:
                 evidence, cause = "is not valid yet", "not-yet-valid"
                 remedy = "check the clocks of this node and of the registry"
             case 10:
-                evidence, cause, remedy = "has expired", "expired", "renew it; or is this node's clock wrong?"
+                evidence, cause, remedy = "has expired", "expired", "renew it, or check this node's clock"
             case 62 | 64:
                 name = f"the name {url.host}" if self._shown(url) == url.shown else "that name"
                 evidence, cause = f"is not for {name}", "wrong-name"
-                remedy = "use one of the names in it, or have it issued for this one (as subject alternative name)"
+                remedy = "use one of its names, or issue it for this one (as subject alternative name)"
             case _:
                 evidence = f"was not issued by a CA that this node trusts ({error.verify_message})"
                 others = trust.near_misses(self.name)
@@ -593,17 +594,21 @@ class Client:
 
     def _remedy_of_trust(self, others: list[str]) -> str:
         trust = self._trusted()
-        rename = f"if {others[0]} is meant, rename it to {self.name}; else " if others and not trust.directory else ""
+        rename = (
+            f"if {others[0]} is meant for it, rename it to {self.name}; otherwise "
+            if others and not trust.directory
+            else ""
+        )
         system = "or into the system's CAs and restart CRI-O"
         return f"{rename}put its CA into {trust.place(self.name)}/ca.crt, which CRI-O reads at each pull, {system}"
 
 
 _USER_AGENT = f"crio-credential-provider/{__version__} (verify)"
 _LIMITS = ("Retry-After", "RateLimit-Limit", "RateLimit-Remaining")
-_ROTATED = "was it rotated or mistyped? Write the current one into the pull secret"
-_PING = "let the registry (or the proxy before it) answer 200 or 401 to GET /v2/"
-_ASK = "let the registry answer 401 to GET /v2/ as well"
-_SAY_HOW = "let the registry, or the proxy before it, send WWW-Authenticate with its 401 to GET /v2/"
+_ROTATED = "write the current one to the pull secret, if it was rotated or mistyped"
+_PING = "configure the registry (or the proxy in front of it) to answer GET /v2/ with 200 or 401"
+_ASK = "configure the registry to answer GET /v2/ with 401 as well"
+_SAY_HOW = "configure the registry, or the proxy in front of it, to send WWW-Authenticate with its 401 to GET /v2/"
 _REALM = (
     "the URL of the token service is set in the registry itself (Harbor external_url or hostname, Artifactory base "
     "URL, GitLab token_realm, Quay SERVER_HOSTNAME, docker-registry auth.token.realm)"
@@ -615,7 +620,7 @@ _MAX_RETRYING = 240
 """Seconds after which CRI-O gives up where it is asked to wait: 4 times 60 at most."""
 
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
-_PROXY = "If CRI-O uses a proxy, set HTTPS_PROXY here as its unit does"
+_PROXY = "If CRI-O uses a proxy, set HTTPS_PROXY here as in its unit"
 
 # How far a question came; an answer of any status is further than all.
 _STAGES = {DNS: 0, CONNECT: 1, TLS: 2}
@@ -635,7 +640,7 @@ _WANTS_CERTIFICATE = frozenset(
 
 
 def _no_registry(evidence: str, cause: str = "") -> Fault:
-    remedy = "does the location in registries.conf name the registry, with the right port?"
+    remedy = "check that the location in registries.conf is the registry, with the right port"
     return Fault(NOT_A_REGISTRY, evidence, remedy, cause)
 
 

@@ -98,13 +98,13 @@ class Trust:
             path = f"{self.directory}/{name}"
             stem, ending = os.path.splitext(name)
             if ending == ".crt" and not insecure and not self._trust(_read(path) or b""):
-                self.flaws.append(f"{path} holds no PEM certificate")
+                self.flaws.append(f"{path} has no PEM certificate")
             partner = {".cert": ".key", ".key": ".cert"}.get(ending)
             if partner and stem + partner not in names:
                 raise Fault(
                     TLS,
-                    f"CRI-O refuses {self.directory}: {name} is there without {stem}{partner}",
-                    f"add {stem}{partner} or remove {name}; CAs are called *.crt",
+                    f"CRI-O refuses {self.directory}: {name} without {stem}{partner}",
+                    f"add {stem}{partner} or remove {name}; CA files end in .crt",
                     "certs.d",
                 )
             if ending == ".cert":
@@ -124,7 +124,7 @@ class Trust:
         except (OSError, ValueError):
             raise Fault(
                 TLS,
-                f"CRI-O refuses {self.directory}: {stem}.cert and {stem}.key are no certificate with its key in PEM",
+                f"CRI-O refuses {self.directory}: {stem}.cert and {stem}.key are not a certificate with its key in PEM",
                 "put the client's certificate and its key there, the key without a passphrase",
                 "certs.d",
             ) from None
@@ -165,4 +165,4 @@ def _read(path: str) -> bytes | None:
 
 
 def _not_readable(path: str, error: OSError) -> ConfigError:
-    return ConfigError(f"cannot read {path}: {error.strerror}", "CRI-O reads it as root: run this as root")
+    return ConfigError(f"cannot read {path}: {error.strerror}", "run this as root, like CRI-O")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import shorten
-from ..record import Record
+from ..platform.record import Record
 
 OK = "ok"
 DNS = "dns"

@@ -243,7 +243,7 @@ def connect(url: Url, context: ssl.SSLContext, environment: Mapping[str, str], d
             raise Silent from None
         # What ssl says of a certificate is a ValueError as well.
         if isinstance(error, ValueError) and not isinstance(error, ssl.SSLError):
-            raise OSError(0, "it is no host name") from None
+            raise OSError(0, "it is not a host name") from None
         raise
 
 
@@ -309,7 +309,7 @@ def _connect(host: str, port: int, deadline: float) -> socket.socket:
             connection.close()
             if left == 1:
                 raise
-    raise OSError(0, "its name has no address")
+    raise OSError(0, "the name has no address")
 
 
 def _resolve(host: str, port: int, deadline: float) -> list[Any]:
@@ -330,12 +330,12 @@ def _resolve(host: str, port: int, deadline: float) -> list[Any]:
         return found[0]
     reason, cause = "the resolver does not answer in time", "timeout"
     if failed:
-        reason, cause = getattr(failed[0], "strerror", None) or "it is no host name", "unknown"
+        reason, cause = getattr(failed[0], "strerror", None) or "it is not a host name", "unknown"
     if failed and getattr(failed[0], "errno", 0) == socket.EAI_AGAIN:
         cause = "temporary"
-    remedy = "is the name right, and does this node's resolver know it? Try: getent hosts " + host
+    remedy = "check the name, and this node's resolver: getent hosts " + host
     if host.endswith((".svc", ".cluster.local")):
-        remedy = "CRI-O asks the node's resolver, which does not know the cluster's Services: name the host otherwise"
+        remedy = "use another name: CRI-O uses the node's resolver, which does not resolve the cluster's Services"
     raise Fault(DNS, f"{host} cannot be resolved: {reason}", remedy, cause)
 
 
@@ -367,7 +367,7 @@ def find_proxy(url: Url, environment: Mapping[str, str]) -> Proxy | None:
         host = ""
     if not host or parts.scheme != "http":
         remedy = f"give {name.upper()} as http://HOST:PORT"
-        evidence = f"{name.upper()} names a proxy of a kind that is not known here; CRI-O may know it"
+        evidence = f"{name.upper()} is a kind of proxy that verify does not support; CRI-O may support it"
         raise Fault(CONNECT, evidence, remedy, "proxy", undecided=True)
     headers = {}
     if parts.username is not None:
@@ -412,7 +412,7 @@ def _connect_to_proxy(proxy: Proxy, deadline: float) -> socket.socket:
     except OSError as error:
         reason = "no answer in time" if isinstance(error, TimeoutError) else error.strerror
         evidence = f"the proxy {proxy.host}:{proxy.port} cannot be reached: {reason}"
-        raise Fault(CONNECT, evidence, "is it up, and is HTTPS_PROXY right?", "proxy") from None
+        raise Fault(CONNECT, evidence, "check that it is running, and HTTPS_PROXY", "proxy") from None
 
 
 def _tunnel(plain: socket.socket, proxy: Proxy, url: Url, deadline: float) -> None:
@@ -433,6 +433,6 @@ def _tunnel(plain: socket.socket, proxy: Proxy, url: Url, deadline: float) -> No
     status = head.split(b" ", 2)[1:2]
     if status != [b"200"]:
         answer = status[0].decode() if status and status[0].isdigit() else "something that is not HTTP"
-        evidence = f"the proxy {proxy.host}:{proxy.port} answers {answer} to the wish for a connection to {target}"
-        remedy = "its administrator allows that host, or NO_PROXY names it where a proxy is not wanted"
+        evidence = f"the proxy {proxy.host}:{proxy.port} answers {answer} to CONNECT {target}"
+        remedy = "ask its administrator to allow that host, or add it to NO_PROXY"
         raise Fault(CONNECT, evidence, remedy, "proxy")

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ...node.facts import Node
 from ..finding import Results
-from ..node import Node
 from . import config, kubelet, program, registries, runtime
 
 Check = Callable[[Node], Results]

@@ -6,6 +6,11 @@ import ipaddress
 import re
 
 from ...errors import ConfigError, ProviderError
+from ...node.commandline import Origin
+from ...node.facts import Node
+from ...node.kubelet import as_mapping, runtime_endpoint
+from ...node.located import Syntax, loads_yaml
+from ...node.tree import Unreadable
 from ...settings import NAMESPACE, POD
 from ..cluster import (
     AUDIENCE_VERB,
@@ -18,13 +23,8 @@ from ..cluster import (
     client_certificate_error,
     tls_error,
 )
-from ..commandline import Origin
 from ..correction import CORRECTED
 from ..finding import Evidence, Examined, Results, Unexamined, at, find, seen
-from ..kubelet import as_mapping, runtime_endpoint
-from ..located import Syntax, loads_yaml
-from ..node import Node
-from ..tree import Unreadable
 from .kubelet import is_other_runtime
 
 _SKEW_TOLD, _SKEW_BAD = 60.0, 300.0
@@ -53,7 +53,7 @@ def check_endpoint(node: Node, located: Located) -> Results:
         error = client_certificate_error(node, located)
         if error is not None:
             evidence = at(located.origin or Origin(located.kubeconfig), _within(node, error.message))
-            remedy = error.hint or "name a kubeconfig with a client certificate: args: [--kubeconfig=FILE]"
+            remedy = error.hint or "set a kubeconfig with a client certificate: args: [--kubeconfig=FILE]"
             yield find("pod-mode-without-client-certificate", evidence._replace(line=0), remedy=remedy)
     if located.endpoint is not None:
         yield from _doubts(node, located)
@@ -73,7 +73,7 @@ def _doubts(node: Node, located: Located) -> Results:
     if place.skips_verifying and not (place.ca_file or place.ca_data) and not node.given.live:
         evidence = at(located.kubeconfig, "insecure-skip-tls-verify: true, and no certificate-authority", line)
         remedy = f"in {Origin(located.kubeconfig, line)} write certificate-authority: FILE, with the cluster's CA"
-        consequence = "The plugin verifies the API server all the same: with the system's CAs, or else it fails."
+        consequence = "The plugin still verifies the API server, with the system's CAs, and fails if that fails."
         yield find("kubeconfig-doubtful", evidence, remedy=remedy, consequence=consequence)
     if not as_mapping(document.value).get("current-context"):
         contexts = as_mapping(document.value).get("contexts") or [{}]
@@ -87,7 +87,7 @@ def _within(node: Node, text: str) -> str:
 
 
 def _offline(node: Node, located: Located) -> Results:
-    yield Unexamined("the API server and RBAC", "nobody is asked about an image")
+    yield Unexamined("the API server and RBAC", "not asked with --root")
     if (error := tls_error(node, located)) is not None:
         yield from _failure(node, located, error)
     # An image is made before its node joins a cluster: that no file names the API server yet is no fault.
@@ -120,9 +120,9 @@ def _localhost(located: Located) -> Evidence:
 def _name_the_cluster(located: Located) -> str:
     where = located.origin
     if where is not None and where.file == located.kubeconfig:
-        return f"name the cluster's own address: server in {where}, or args: [--apiserver=https://HOST:6443]"
+        return f"set the cluster's address: server in {where}, or args: [--apiserver=https://HOST:6443]"
     place = f" in {where}" if where else ""
-    return f"name the cluster's own address{place}: args: [--apiserver=https://HOST:6443], or [--kubeconfig=FILE]"
+    return f"set the cluster's address{place}: args: [--apiserver=https://HOST:6443], or [--kubeconfig=FILE]"
 
 
 def check_reachable(node: Node, answers: Answers) -> Results:
@@ -138,7 +138,7 @@ def check_reachable(node: Node, answers: Answers) -> Results:
     yield Examined(f"the API server {located.endpoint.url} ({located.endpoint.origin})")
     if answers.identity_refused:
         evidence = at(located.kubeconfig, f"its client certificate: {answers.identity_refused}")
-        remedy = "has the certificate expired? openssl x509 -noout -enddate -in its file; the kubelet needs it as well"
+        remedy = "check whether it has expired: openssl x509 -noout -enddate -in FILE; the kubelet needs it as well"
         yield find("kubeconfig-broken", evidence, remedy=remedy)
     yield from _clock(answers)
 
@@ -153,20 +153,20 @@ def _failure(node: Node, located: Located, failure: ProviderError) -> Results:
         key = "certificate-authority" if "CA certificates" in failure.message else "client-certificate"
         given = node.entry.origin_of_flag(f"--{key}") if node.entry and key == "certificate-authority" else None
         if given is not None:
-            remedy = "name a file with the cluster's CA in PEM, or remove it: the kubeconfig has the CA as well"
+            remedy = "set it to a file with the cluster's CA in PEM, or remove it: the kubeconfig has the CA as well"
             yield find("plugin-arguments-refused", at(given, evidence.text), remedy=remedy)
             return
         line, written = _line_of(node, located.kubeconfig, key)
         text = f"{written}: {evidence.text}" if written else evidence.text
-        remedy = "put the file there that the kubeconfig names, or correct the kubeconfig; the kubelet needs it as well"
+        remedy = "create the file that the kubeconfig names, or correct the kubeconfig; the kubelet needs it as well"
         remedy = remedy if written else hint or f"correct {located.kubeconfig}"
         yield find("kubeconfig-broken", at(Origin(located.kubeconfig, line), text), remedy=remedy)
-    elif re.search(r"cannot be trusted|does not speak TLS|speaks no TLS|TLS with", failure.message):
+    elif re.search(r"cannot be trusted|does not speak TLS|does not support TLS|TLS with", failure.message):
         yield find("apiserver-certificate", evidence, remedy=hint)
     elif _is_loopback(node, located):
         yield find("apiserver-localhost", _localhost(located), evidence, remedy=_name_the_cluster(located))
     else:
-        remedy = hint or f"is a Kubernetes API server there? The address comes from {located.endpoint.origin}"
+        remedy = hint or f"check that this is a Kubernetes API server; the address comes from {located.endpoint.origin}"
         yield find("apiserver-unreachable", evidence, remedy=remedy)
 
 
@@ -184,7 +184,7 @@ def _clock(answers: Answers) -> Results:
         behind = "behind" if answers.skew > 0 else "ahead of"
         evidence = seen(f"this node's clock is {abs(answers.skew):.0f} s {behind} that of the API server (Date header)")
         severity = "error" if abs(answers.skew) >= _SKEW_BAD else "warning"
-        remedy = "see to the time service: timedatectl, chronyc tracking; chronyc makestep sets the clock at once"
+        remedy = "check the time service: timedatectl, chronyc tracking; chronyc makestep sets the clock at once"
         yield find("clock-skew", evidence, remedy=remedy, severity=severity)
     else:
         yield Examined("the clock, by the API server's")
@@ -201,7 +201,7 @@ def check_audience(node: Node, answers: Answers, own: tuple[str, ...], file: str
     origin = entry.origin("tokenAttributes", "serviceAccountTokenAudience")
     evidence = at(origin, f"serviceAccountTokenAudience: {configured}")
     if own and configured not in own:
-        proof = at(file, f"a token of the API server's own: aud {', '.join(own)}")
+        proof = at(file, f"a token from the API server: aud {', '.join(own)}")
         remedy = (
             f"serviceAccountTokenAudience: {own[0]}   ({CORRECTED})\n"
             f'and in the ClusterRole of the nodes:\nresources: ["{own[0]}"]'
@@ -213,7 +213,7 @@ def check_audience(node: Node, answers: Answers, own: tuple[str, ...], file: str
     elif own or any(right.allowed is not None for right in answers.rights):
         yield Examined(f"the audience {configured}")
     else:
-        yield Unexamined("whether the API server accepts the audience", "no token of a pod is there to compare with")
+        yield Unexamined("whether the API server accepts the audience", "no pod's token to compare with")
 
 
 def check_node_rights(node: Node, answers: Answers, own: tuple[str, ...]) -> Results:

@@ -5,18 +5,15 @@ from __future__ import annotations
 import difflib
 import re
 
-from ... import endpoint, settings
+from ... import settings
 from ...errors import ConfigError, masked
+from ...kubernetes import endpoint
 from ...manifests import matchimages
 from ...manifests.providerconfig import FIRST
-from ...registries import Configuration
-from ..catalogue import NOTE, WARNING
-from ..commandline import Origin
-from ..correction import CORRECTED, CURRENT
-from ..finding import Evidence, Examined, Results, Unexamined, at, find
-from ..located import toml_value_line
-from ..node import Node, variables
-from ..providerconfig import (
+from ...node.commandline import Origin
+from ...node.facts import Node, variables
+from ...node.located import toml_value_line
+from ...node.providerconfig import (
     CACHE_TYPE_SINCE,
     NAME,
     Provider,
@@ -26,6 +23,10 @@ from ..providerconfig import (
     is_nearly_ours,
     pattern_fault,
 )
+from ...runtimes.crio.registries import Configuration
+from ..catalogue import NOTE, WARNING
+from ..correction import CORRECTED, CURRENT
+from ..finding import Evidence, Examined, Results, Unexamined, at, find
 from .kubelet import restart
 
 _GLOBS = frozenset("*?[")
@@ -39,7 +40,7 @@ _BRIEF = 5.0
 def check_config(node: Node) -> Results:
     """The file itself."""
     if not node.config_path:
-        why = "no kubelet was found" if node.kubelet is None else "the kubelet is told of none"
+        why = "no kubelet was found" if node.kubelet is None else "the kubelet has none configured"
         yield Unexamined("the CredentialProviderConfig, and matchImages in it", why)
         return
     if node.config is None:
@@ -49,7 +50,7 @@ def check_config(node: Node) -> Results:
         first, *others = (at(refusal.origin, refusal.reason) for refusal in node.config.refusals)
         remedy = f"correct {first.file}:{first.line}: {CORRECTED}; then: {restart(node.kubelet)}"
         if node.config.is_whole and not any(isinstance(d.value, dict) for d in node.config.documents):
-            remedy = "is this the CredentialProviderConfig? crio-credential-provider manifests prints one"
+            remedy = "check that this is the CredentialProviderConfig; crio-credential-provider manifests prints one"
         yield find("config-refused", first, *others[:_MOST_TOLD], remedy=remedy)
     else:
         yield Examined(f"the CredentialProviderConfig {node.config_path}")
@@ -77,8 +78,8 @@ def _unreadable(node: Node) -> Results:
         return
     flag = node.kubelet.flag("image-credential-provider-config") if node.kubelet else None
     origin = flag.origin if flag else Origin("--config")
-    evidence = at(origin, f"names {node.config_path}, which is not there")
-    remedy = f"write {node.config_path}: crio-credential-provider manifests prints one; or correct the flag"
+    evidence = at(origin, f"{node.config_path}: no such file")
+    remedy = f"create {node.config_path}: crio-credential-provider manifests prints one; or correct the flag"
     yield find("config-missing", evidence, remedy=remedy)
 
 
@@ -96,8 +97,8 @@ def check_entry(node: Node) -> Results:
 def _name(node: Node, entry: Provider) -> Results:
     """A slip in the program's name, where the bin directory that would tell is not known."""
     if is_nearly_ours(entry.name) and not node.bin_dir:
-        text = f"the kubelet runs BIN_DIR/{entry.name}: is {NAME} meant?"
-        remedy = f"name: {NAME}, unless the program lies there by the name {entry.name}"
+        text = f"the kubelet runs BIN_DIR/{entry.name}; did you mean {NAME}?"
+        remedy = f"name: {NAME}, unless the program is installed as {entry.name}"
         yield find("provider-name-doubtful", at(entry.origin("name"), text), remedy=remedy)
 
 
@@ -131,15 +132,15 @@ def _cache_type(node: Node, entry: Provider, cache_type: object) -> Results:
     origin = entry.origin("tokenAttributes", "cacheType")
     if cache_type is None:
         if node.version_unknown and minor is None:
-            text = f"no cacheType, and {node.version_unknown}: taken for {dotted(CURRENT)} or newer"
+            text = f"no cacheType, and {node.version_unknown}: assumed to be {dotted(CURRENT)} or newer"
             evidence = at(origin, text)
             remedy = f"cacheType: Token   ({CORRECTED}); for a kubelet of 1.33: --kubernetes 1.33"
             yield find("cache-type-missing", evidence, remedy=remedy, severity=WARNING)
         elif minor is not None and minor >= CACHE_TYPE_SINCE:
-            evidence = at(origin, f"no cacheType, and the kubelet is of {dotted(minor)}")
+            evidence = at(origin, f"no cacheType, and the kubelet is {dotted(minor)}")
             yield find("cache-type-missing", evidence, remedy=f"cacheType: Token   ({CORRECTED})")
     elif minor is not None and FIRST <= minor < CACHE_TYPE_SINCE:
-        evidence = at(origin, f"cacheType: {cache_type}, and the kubelet is of {dotted(minor)}")
+        evidence = at(origin, f"cacheType: {cache_type}, and the kubelet is {dotted(minor)}")
         yield find("cache-type-unknown", evidence, remedy=f"remove the line   ({CORRECTED})")
     elif cache_type == "ServiceAccount":
         evidence = at(origin, "cacheType: ServiceAccount")
@@ -156,7 +157,9 @@ def _arguments(node: Node, entry: Provider) -> Results:
     for name in settings.unknown_variables(variables(node.kubelet, entry)):
         origin = _origin_of_argument(node, entry, name)
         close = difflib.get_close_matches(name, [flag.variable for flag in settings.FLAGS], 1, 0.8)
-        evidence = at(origin, f"{name}: the plugin has no such variable" + (f"; is {close[0]} meant?" if close else ""))
+        evidence = at(
+            origin, f"{name}: unknown environment variable" + (f"; did you mean {close[0]}?" if close else "")
+        )
         remedy = f"write {close[0]} in {origin}" if close else f"remove it from {origin}; --help lists the flags"
         yield find("plugin-variable-unknown", evidence, remedy=f"{remedy}, then: {restart(node.kubelet)}")
 
@@ -168,7 +171,7 @@ def _doubtful_arguments(node: Node, entry: Provider) -> Results:
         return
     if chosen.insecure_skip_tls_verify:
         origin = _origin_of_flag(node, entry, "--insecure-skip-tls-verify")
-        remedy = f"remove it, and give the cluster's CA with --certificate-authority=FILE where it is needed: {origin}"
+        remedy = f"remove it, and give the cluster's CA with --certificate-authority=FILE if needed: {origin}"
         yield find("apiserver-not-verified", at(origin, "--insecure-skip-tls-verify"), remedy=remedy)
     try:
         if chosen.apiserver:
@@ -196,8 +199,8 @@ def _doubtful_arguments(node: Node, entry: Provider) -> Results:
         if not leads and not any(matchimages.overlap(text, place) for text, _ in entry.patterns):
             origin = next((at_ for text, at_ in entry.arguments if place in text), entry.origin("args"))
             mirrors = ", ".join(sorted({masked(place) for place in mirror_locations(node)})[:3]) or "none"
-            evidence = at(origin, f"--mirror-registry {place}: no mirror lies at or below it (mirrors: {mirrors})")
-            yield find("mirror-registry-unmatched", evidence, remedy="name the mirror, or remove the argument")
+            evidence = at(origin, f"--mirror-registry {place}: no mirror is at or below it (mirrors: {mirrors})")
+            yield find("mirror-registry-unmatched", evidence, remedy="set it to the mirror, or remove the argument")
 
 
 def _lies_along(one: str, other: str) -> bool:
@@ -238,7 +241,7 @@ def check_match_images(node: Node) -> Results:
         if not _GLOBS.isdisjoint(text.partition("/")[2]):
             mirrored = text in [pattern for pattern, _, _ in mirror_patterns(node)]
             bare = _mirrored(node, entry, text)[0] if mirrored else bare_pattern(text)
-            evidence = at(origin, f"{text!r}: in a path * is a letter like any other")
+            evidence = at(origin, f"{text!r}: in a path * has no special meaning")
             yield find("match-images-glob-path", evidence, remedy=f"- {bare}   ({CORRECTED})")
     if not entry.patterns:
         yield Unexamined("matchImages against registries.conf", "there are none")
@@ -298,7 +301,7 @@ def _against_registries(node: Node, entry: Provider) -> Results:
     for text, origin, location in mirror_patterns(node):
         prefixes = _mirrored(node, entry, text)
         named = ", ".join(prefixes[:3])
-        evidence = at(origin, f"{text!r} names the mirror {location}; pods name {named}")
+        evidence = at(origin, f"{text!r} is the mirror {location}; pods name {named}")
         yield find("match-images-mirror", evidence, remedy=f"- {prefixes[0]}   ({CORRECTED})")
         # One that is a glob in a path as well is no slip of one name for another.
         stand_ins.update(prefixes if bare_pattern(text) == text else ())
@@ -308,14 +311,14 @@ def _against_registries(node: Node, entry: Provider) -> Results:
     same = [provider for provider in node.config.providers if provider.name == entry.name] if node.config else []
     patterns = [text for provider in same for text, _ in provider.patterns]
     told = [
-        f"nothing matches {pattern} ({reason})"
+        f"{pattern} is not matched ({reason})"
         for pattern, reason in zip(derived.patterns, derived.reasons, strict=True)
         if pattern not in stand_ins and not any(_is_meant(text, pattern) for text in patterns)
     ]
     for prefix in derived.patterns:
         table = config.tables.get(prefix)
         if table and not table[4] and is_swapped(prefix, table[0]):
-            told = [text for text in told if not text.startswith(f"nothing matches {prefix} ")]
+            told = [text for text in told if not text.startswith(f"{prefix} is not matched ")]
             text = node.registries.texts.get(table[5], "")
             line = toml_value_line(text, "prefix", prefix) or toml_value_line(text, "location", prefix)
             evidence = at(table[5], f"prefix = {prefix!r}, location = {table[0]!r}: pods would name {prefix}", line)
@@ -353,12 +356,10 @@ def _perhaps_mirrors(node: Node, entry: Provider, allowed: tuple[str, ...]) -> R
     for text, origin in entry.patterns:
         place = next((place for place in allowed if matchimages.overlap(bare_pattern(text), place)), "")
         if place:
-            told = (
-                f"{text!r} names what --mirror-registry calls a mirror, and {node.registries.main} sends nothing there"
-            )
+            told = f"{text!r} is in --mirror-registry, and {node.registries.main} sends nothing there"
             remedy = (
-                "if it is a mirror, name the registries that pods name, such as docker.io; --registries-conf FILE has "
-                "doctor go by the node's own file"
+                "if it is a mirror, write the registries that pods name, such as docker.io; with --registries-conf "
+                "FILE doctor uses the node's own file"
             )
             # On a node that is what counts, and pods may name the place themselves.
             severity = WARNING if node.given.config else NOTE
@@ -407,6 +408,6 @@ def _overlaps(node: Node, entry: Provider) -> Results:
                 continue
             text = f"{mine[0]!r} and {theirs!r} of the provider {other.name!r} match the same images"
             evidence = at(mine[1], text), at(place, f"the provider {other.name!r}")
-            remedy = "narrow one of the two, unless it is meant so"
+            remedy = "narrow one of the two, unless this is intended"
             yield find("match-images-overlap", *evidence, remedy=remedy)
             break

@@ -6,11 +6,11 @@ import posixpath
 import time
 
 from ...manifests.providerconfig import FEATURE_GATE
-from ..commandline import STARTED_GRAIN, Flag, last
+from ...node.commandline import STARTED_GRAIN, Flag, last
+from ...node.facts import Node
+from ...node.kubelet import BIN_DIR, LOOKED_FOR, PROVIDER_CONFIG, Kubelet, find_gate, find_slips, runtime_endpoint
 from ..correction import CURRENT
 from ..finding import Examined, Results, Unexamined, at, find, seen
-from ..kubelet import BIN_DIR, LOOKED_FOR, PROVIDER_CONFIG, Kubelet, find_gate, find_slips, runtime_endpoint
-from ..node import Node
 
 FIRST = (1, 33)
 """The first version whose kubelet hands over tokens."""
@@ -26,10 +26,10 @@ def check_kubelet(node: Node) -> Results:
     """What the kubelet was or will be started with."""
     kubelet = node.kubelet
     if node.given.config:
-        yield Unexamined("the kubelet, CRI-O, the API server and the mirrors", "--config names a file to examine alone")
+        yield Unexamined("the kubelet, CRI-O, the API server and the mirrors", "--config only checks one file")
         return
     if kubelet is None:
-        remedy = "run doctor on the node, as root; or examine one file with --config FILE"
+        remedy = "run doctor on the node, as root; or check one file with --config FILE"
         yield find("kubelet-not-found", seen(f"looked for {LOOKED_FOR}"), remedy=remedy)
         return
     for problem in kubelet.problems:
@@ -38,7 +38,7 @@ def check_kubelet(node: Node) -> Results:
     yield Examined(f"the kubelet ({kubelet.name})")
     slips = find_slips(kubelet)
     if slips:
-        evidence = [at(slip.origin, f"{slip.written}: the kubelet has no such flag") for slip in slips]
+        evidence = [at(slip.origin, f"{slip.written}: unknown kubelet flag") for slip in slips]
         corrected = ", ".join(f"--{slip.name} in place of {slip.written} in {slip.origin}" for slip in slips)
         yield find("kubelet-flag-unknown", *evidence, remedy=f"write {corrected}, then: {restart(kubelet)}")
         return
@@ -52,7 +52,7 @@ def check_kubelet(node: Node) -> Results:
         missing = at(kubelet.start, f"the command line has no --{PROVIDER_CONFIG}")
         yield find("kubelet-without-provider-config", missing, remedy=_add_flags(kubelet))
     elif not bin_dir:
-        missing = at(config.origin, f"--{PROVIDER_CONFIG} is there, and --{BIN_DIR} is not")
+        missing = at(config.origin, f"--{PROVIDER_CONFIG} is set, and --{BIN_DIR} is not set")
         yield find("kubelet-without-bin-dir", missing, remedy=f"add --{BIN_DIR}=DIRECTORY; {restart(kubelet)}")
     else:
         yield from _stale(node, kubelet, config)
@@ -66,8 +66,8 @@ def _add_flags(kubelet: Kubelet) -> str:
     """How flags reach this kubelet."""
     if kubelet.distribution:
         return (
-            f"/var/lib/rancher/credentialprovider needs both, the directory bin and the file config.yaml; or name them "
-            f"in /etc/rancher/{kubelet.distribution}/config.yaml as image-credential-provider-bin-dir and "
+            f"/var/lib/rancher/credentialprovider needs both the directory bin and the file config.yaml; "
+            f"or set them in /etc/rancher/{kubelet.distribution}/config.yaml as image-credential-provider-bin-dir and "
             f"image-credential-provider-config. Then: {restart(kubelet)}"
         )
     return f"give the kubelet these flags (kubeadm: KUBELET_EXTRA_ARGS), then: {restart(kubelet)}\n{_FLAGS}"
@@ -77,7 +77,10 @@ def _stale(node: Node, kubelet: Kubelet, config: Flag) -> Results:
     """Whether the files changed after the kubelet had read them."""
     if not kubelet.started:
         what = "whether the kubelet runs with its present configuration"
-        yield Unexamined(what, "no running kubelet is looked at" if not node.given.live else "it does not run")
+        yield Unexamined(
+            what,
+            "no running kubelet is checked with --root or --config" if not node.given.live else "it is not running",
+        )
         return
     newer = []
     for document in node.config.documents if node.config else ():
@@ -104,8 +107,8 @@ def check_version(node: Node) -> Results:
     if node.kubelet is None and not node.given.kubernetes:
         return
     if node.version is None:
-        why = node.version_unknown or "no running kubelet and no package of dpkg tells it"
-        assumed = f"taken for {CURRENT[0]}.{CURRENT[1]} or newer; give it with --kubernetes"
+        why = node.version_unknown or "no running kubelet and no dpkg package to read it from"
+        assumed = f"assumed to be {CURRENT[0]}.{CURRENT[1]} or newer; give it with --kubernetes"
         yield Unexamined("the kubelet's version, and what depends on it (cacheType)", f"{why}; {assumed}")
     elif node.version.minor < FIRST:
         evidence = seen(f"{node.version} ({node.version.origin})")

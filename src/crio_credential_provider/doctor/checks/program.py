@@ -6,10 +6,10 @@ import posixpath
 import shlex
 import stat
 
+from ...node.facts import Node
+from ...node.providerconfig import NAME, Provider, is_name, is_nearly_ours
+from ...node.tree import Unreadable
 from ..finding import Evidence, Examined, Results, Unexamined, at, find
-from ..node import Node
-from ..providerconfig import NAME, Provider, is_name, is_nearly_ours
-from ..tree import Unreadable
 from .runtime import mount_of
 
 _OTHERS_CAN_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -23,8 +23,8 @@ _ANY_EXECUTE = stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH
 def check_program(node: Node) -> Results:
     """The file that the kubelet executes for the plugin's entry."""
     if node.entry is None or not node.bin_dir:
-        why = "there is no entry of the plugin" if node.bin_dir else "nothing says where it lies"
-        yield Unexamined("the plugin's program", "a file alone was given" if node.given.config else why)
+        why = "no entry of the plugin" if node.bin_dir else "its path is not known"
+        yield Unexamined("the plugin's program", "--config only checks one file" if node.given.config else why)
     if not node.bin_dir:
         return
     # The kubelet looks for the programs of all providers, and does not start without one of them.
@@ -42,11 +42,11 @@ def check_program(node: Node) -> Results:
             evidence = at(path, f"its mode is {stat.S_IMODE(found.st_mode):04o}")
             yield find("plugin-not-executable", evidence, remedy=f"as root:\nchmod 0755 {shlex.quote(path)}")
         elif place := _noexec(node, path):
-            evidence = at(path, f"it lies on a file system that is mounted noexec at {place}")
+            evidence = at(path, f"it is on a file system that is mounted noexec at {place}")
             remedy = f"as root:\nmount -o remount,exec {shlex.quote(place)}\nand in its unit or /etc/fstab"
             yield find("plugin-not-executable", evidence, remedy=remedy)
         elif reason := _why_it_cannot_run(node, path):
-            remedy = f"install the program for this node anew as {path}, then try: {shlex.quote(path)} --version"
+            remedy = f"install the program for this node again as {path}, then try: {shlex.quote(path)} --version"
             yield find("plugin-cannot-run", at(path, reason), remedy=remedy)
         elif provider is node.entry:
             yield Examined(f"the plugin's program {path}")
@@ -70,7 +70,7 @@ def check_cryptography(node: Node) -> Results:
         remedy = (
             f"install as {entry} what uses the node's OpenSSL: the wheel for its python3 (README, Install on a node)"
         )
-        evidence = at(path, f"a part of the self-contained bundle in {top}, which brings an OpenSSL of its own")
+        evidence = at(path, f"part of the self-contained bundle in {top}, which has its own OpenSSL")
         yield find("plugin-not-fips", evidence, at(_FIPS, "1: the node is in FIPS mode"), remedy=remedy)
 
 
@@ -82,18 +82,18 @@ def _missing(node: Node, provider: Provider, path: str) -> Results:
     wanted = at(provider.origin("name"), f"the provider's name: the kubelet runs {path}")
     if other:
         lies = posixpath.join(node.bin_dir, other)
-        evidence = at(lies, f"no provider is called {other!r}")
+        evidence = at(lies, f"there is no provider {other!r}")
         remedy = f"as root:\nln -s {shlex.quote(other)} {shlex.quote(path)}"
         if other == NAME and is_nearly_ours(provider.name):
             remedy = f"name: {NAME} in {provider.origin('name')}, then: systemctl restart kubelet"
         yield find("plugin-other-name", evidence, wanted, remedy=remedy)
         return
     dangling = _link(node, path)
-    reason = f"it is a link to {dangling}, which is not there" if dangling else listed
+    reason = f"it is a link to {dangling}, which does not exist" if dangling else listed
     if node.tree.is_directory(path):
         reason = "it is a directory"
     how = "README, Install on a node" if is_ours else f"of the provider {provider.name!r}, or remove its entry"
-    how += f", or is {NAME} meant?" if is_nearly_ours(provider.name) else ""
+    how += f"; did you mean {NAME}?" if is_nearly_ours(provider.name) else ""
     remedy = f"install the program as {path} ({how}), then: systemctl restart kubelet"
     yield find("plugin-missing", at(path, reason), wanted, remedy=remedy)
 
@@ -103,9 +103,9 @@ def _names(node: Node) -> tuple[list[str], str]:
     try:
         names = node.tree.names(node.bin_dir)
     except Unreadable as error:
-        return [], f"the directory {node.bin_dir} cannot be read: {error.reason}"
+        return [], f"cannot read the directory {node.bin_dir}: {error.reason}"
     told = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    return names, f"no such file; {node.bin_dir} holds {told or 'nothing'}"
+    return names, f"no such file; {node.bin_dir} has {told or 'nothing'}"
 
 
 def _link(node: Node, path: str) -> str:
@@ -138,9 +138,9 @@ def _why_it_cannot_run(node: Node, path: str) -> str:
     if head.startswith(b"#!"):
         interpreter = head[2:].split(b"\n")[0].split()[:1]
         name = interpreter[0].decode("utf-8", "replace") if interpreter else ""
-        return "" if node.tree.exists(name) else f"its interpreter {name} is not there"
+        return "" if node.tree.exists(name) else f"its interpreter {name}: no such file"
     if not head.startswith(b"\x7fELF"):
-        return "it is neither a program of this system nor a script"
+        return "it is neither an executable nor a script"
     # The shell of the node is of its architecture.
     if shell.startswith(b"\x7fELF") and head[_MACHINE] != shell[_MACHINE]:
         machines = (int.from_bytes(one[_MACHINE], "little") for one in (head, shell))

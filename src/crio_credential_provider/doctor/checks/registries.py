@@ -7,13 +7,14 @@ import ipaddress
 import shlex
 from typing import NamedTuple
 
-from ... import reference, registries, registriesfile, registriestext
 from ...errors import masked
+from ...images import reference
+from ...node.commandline import Origin
+from ...node.facts import Node
+from ...node.located import toml_line
 from ...registryclient import CONNECT, DNS, TLS, Verdict
-from ..commandline import Origin
+from ...runtimes.crio import registries, registriesfile, registriestext
 from ..finding import Examined, Results, Unexamined, at, find
-from ..located import toml_line
-from ..node import Node
 from .config import is_swapped
 from .runtime import is_same
 
@@ -81,13 +82,13 @@ def check_registries(node: Node) -> Results:
     own = node.entry.origin_of_flag("--registries-conf") if node.entry and _is_the_plugins_alone(node) else None
     if own is not None and (conf.unreadable or conf.refused):
         reason = conf.refused.message if conf.refused else f"{conf.main}: no such file"
-        evidence = at(own, f"--registries-conf names what CRI-O does not read: {reason}")
+        evidence = at(own, f"--registries-conf is not what CRI-O reads: {reason}")
         remedy = f"remove --registries-conf from {own}, then: systemctl restart kubelet"
         yield find("plugin-arguments-refused", evidence, remedy=remedy)
         return
     if conf.unreadable is not None:
-        evidence = at(conf.unreadable.path, "it is named, and not there")
-        remedy = f"write {conf.unreadable.path}, or do not name it"
+        evidence = at(conf.unreadable.path, "it is configured, but not found")
+        remedy = f"create {conf.unreadable.path}, or remove it from the configuration"
         yield find("registries-conf-refused", evidence, remedy=remedy)
         return
     if conf.refused is not None:
@@ -100,7 +101,7 @@ def check_registries(node: Node) -> Results:
     assert conf.config is not None
     for file, text in conf.texts.items():
         yield from _check_ignored(file, text)
-    yield Examined(f"registries.conf: {', '.join(conf.texts) or f'{conf.main}, which is not there'}")
+    yield Examined(f"registries.conf: {', '.join(conf.texts) or f'{conf.main}: no such file'}")
     for unread in conf.unread:
         severity = "" if unread.is_mistake else "note"
         remedy = f"{unread.remedy}; then: systemctl reload crio"
@@ -161,16 +162,18 @@ def check_locations(node: Node) -> Results:
         elif failing and not (failing != _ALL and mirror.primary and is_swapped(mirror.prefix, mirror.location)):
             yield from _unusable(mirror, failing)
         elif port := _impossible_port(mirror.host):
-            evidence = evidence._replace(text=f"{evidence.text}: {port} is no port, which ends at 65535")
+            evidence = evidence._replace(text=f"{evidence.text}: the port {port} is above 65535")
             remedy = f"in {mirror.origin} write the port that it listens on; then: systemctl reload crio"
-            consequence = "CRI-O cannot ask it and goes on to the next source; where there is none, the pull fails."
+            consequence = (
+                "CRI-O cannot ask it and continues with the next source; without another source the pull fails."
+            )
             yield find("mirror-unreachable", evidence, remedy=remedy, consequence=consequence)
         elif mirror.location.partition("/")[2].startswith(("v1/", "v2/")):
             asks = f"CRI-O asks https://{mirror.host}/v2/{mirror.location.partition('/')[2]}/..."
             meant = registriestext.corrected(mirror.location.replace("/v1/", "/", 1).replace("/v2/", "/", 1))
-            remedy = f'in {mirror.origin} write location = "{meant}", unless it has a project of that name'
+            remedy = f'in {mirror.origin} write location = "{meant}", unless the mirror has a project of that name'
             evidence = evidence._replace(text=f"{evidence.text}: {asks}")
-            consequence = "The mirror has no such image, most likely, and CRI-O goes on to the next source."
+            consequence = "The mirror most likely does not have the image, and CRI-O continues with the next source."
             yield find("mirror-location-unusable", evidence, remedy=remedy, severity="warning", consequence=consequence)
         elif not mirror.primary and (blocker := _blocker(node, mirror)) is not None:
             blocked.setdefault(blocker.prefix, []).append(mirror)
@@ -225,7 +228,7 @@ def _unusable(mirror: Mirror, failing: str) -> Results:
         yield find("mirror-location-unusable", evidence, remedy=f"{remedy}; then: systemctl reload crio")
         return
     consequence = "CRI-O fails pulls of images without a path there, from the other sources as well; all others work."
-    remedy = f"none where no pod has such an image, as {failing}; else remove the location from {mirror.origin}"
+    remedy = f"only needed if a pod has such an image, like {failing}: remove the location from {mirror.origin}"
     yield find("mirror-location-unusable", evidence, remedy=remedy, severity="note", consequence=consequence)
 
 
@@ -278,7 +281,7 @@ def check_mirrors(node: Node, verdicts: dict[tuple[str, bool], Verdict | str]) -
     if not mirrors or node.given.config:
         return
     if not node.given.live:
-        yield Unexamined("whether the mirrors answer", "nobody is asked about an image")
+        yield Unexamined("whether the mirrors answer", "not asked with --root")
         return
     told: set[tuple[str, bool]] = set()
     for mirror in mirrors:
@@ -286,7 +289,7 @@ def check_mirrors(node: Node, verdicts: dict[tuple[str, bool], Verdict | str]) -
         if key in told:
             continue
         told.add(key)
-        verdict = verdicts.get(key, f"more than {MOST_PROBED} hosts are named")
+        verdict = verdicts.get(key, f"more than {MOST_PROBED} hosts")
         if isinstance(verdict, str):
             yield Unexamined(f"the mirror {mirror.host}", verdict)
         else:
@@ -298,7 +301,7 @@ def _judge(mirror: Mirror, verdict: Verdict) -> Results:
     if verdict.outcome in (DNS, CONNECT):
         yield find("mirror-unreachable", evidence, remedy=verdict.remedy)
     elif verdict.outcome == TLS and verdict.cause == "not-tls":
-        consequence = "CRI-O cannot pull from it: it speaks plain HTTP, which insecure = true alone would allow."
+        consequence = "CRI-O cannot pull from it: it uses plain HTTP, which CRI-O only uses with insecure = true."
         yield find("mirror-without-tls", evidence, remedy=verdict.remedy, severity="error", consequence=consequence)
     elif verdict.outcome == TLS:
         yield find("mirror-certificate", evidence, remedy=verdict.remedy)

@@ -8,15 +8,17 @@ import shlex
 import stat
 from typing import NamedTuple
 
-from ... import dockerconfig, handoff, settings
+from ... import settings
 from ...errors import ConfigError
-from ...pullintents import PullIntents
+from ...images import dockerconfig
+from ...kubernetes.pullintents import PullIntents
+from ...node.commandline import Origin
+from ...node.crio import DEFAULT_AUTH_DIR, Crio
+from ...node.facts import Node
+from ...node.tree import Tree, Unreadable
+from ...pull import handoff
 from ...settings import Settings
-from ..commandline import Origin
-from ..crio import DEFAULT_AUTH_DIR, Crio
 from ..finding import Evidence, Examined, Results, Unexamined, at, find, seen
-from ..node import Node
-from ..tree import Tree, Unreadable
 
 FIRST_CRIO = (1, 34, 3)
 _MEMORY = ("tmpfs", "ramfs")
@@ -31,14 +33,14 @@ def check_crio(node: Node) -> Results:
         return
     crio = node.crio
     if crio is None:
-        yield Unexamined("CRI-O", "neither a process nor a unit nor a file of it was found")
+        yield Unexamined("CRI-O", "no process, unit or file of it was found")
         return
     for problem in crio.problems:
         yield Unexamined(problem.path, problem.reason)
     for origin, reason in crio.refused:
         yield find("crio-conf-refused", at(origin, reason), remedy=f"correct {origin}; then: systemctl restart crio")
     if crio.version is None:
-        yield Unexamined("CRI-O's version", "no running CRI-O, no version file and no package of dpkg tells it")
+        yield Unexamined("CRI-O's version", "no running CRI-O, no version file and no dpkg package to read it from")
     elif crio.version.numbers < FIRST_CRIO[: len(crio.version.numbers)]:
         evidence = seen(f"{crio.version} ({crio.version.origin})")
         yield find("crio-too-old", evidence, remedy="update CRI-O to 1.34.3 or newer")
@@ -53,7 +55,7 @@ def check_crio(node: Node) -> Results:
 
 
 def _why_no_settings(node: Node) -> str:
-    return "the plugin refuses its arguments" if node.refused else "there is no entry of the plugin"
+    return "the plugin refuses its arguments" if node.refused else "no entry of the plugin"
 
 
 def is_same(tree: Tree, one: str, other: str) -> bool:
@@ -76,7 +78,8 @@ def _auth_dirs(node: Node, crio: Crio, chosen: Settings) -> Results:
         yield find("auth-dir-mismatch", evidence_of, remedy=remedy_of)
         return
     slips = [
-        at(origin, f"{key}: CRI-O ignores it, and knows {meant} of [crio.image]") for origin, key, meant in crio.slips
+        at(origin, f"{key}: CRI-O ignores it; did you mean {meant} of [crio.image]?")
+        for origin, key, meant in crio.slips
     ]
     if is_same(node.tree, theirs.value, ours):
         if slips:
@@ -145,7 +148,7 @@ def _registries(node: Node, crio: Crio, chosen: Settings) -> Results:
 
 
 def _default(flag: str) -> str:
-    from ... import registries
+    from ...runtimes.crio import registries
 
     return registries.MAIN_FILE if flag == "--registries-conf" else registries.DROP_IN_DIRECTORY
 
@@ -182,7 +185,7 @@ def check_auth_dir(node: Node) -> Results:
         yield Examined(f"the auth directory {directory}")
         yield from _stale_files(node, chosen)
     else:
-        yield Examined(f"the auth directory {directory}, which is not there yet: the plugin makes it")
+        yield Examined(f"the auth directory {directory}, which does not exist yet: the plugin creates it")
     yield from _file_system(node, directory)
 
 
@@ -195,14 +198,14 @@ def _why_unwritable(node: Node, directory: str) -> tuple[Evidence, str] | None:
         if not tree.is_directory(place):
             target = tree.target(place)
             is_link = target != place
-            evidence = at(place, f"a link to {target}, which is no directory" if is_link else "not a directory")
+            evidence = at(place, f"a link to {target}, which is not a directory" if is_link else "not a directory")
             return evidence, f"as root:\nrm {shlex.quote(place)} && install -d -m 0700 {shlex.quote(directory)}"
         mount = mount_of(tree, tree.target(place)) if node.given.live else None
     except (OSError, Unreadable):
         return None
     if mount is None or "ro" not in mount.options:
         return _why_full(node, place)
-    evidence = at(place, f"it lies on {mount.kind}, mounted read-only at {mount.point}")
+    evidence = at(place, f"it is on {mount.kind}, mounted read-only at {mount.point}")
     return evidence, f"as root:\nmount -o remount,rw {shlex.quote(mount.point)}\nand in its unit or /etc/fstab"
 
 
@@ -259,7 +262,7 @@ def mounts(tree: Tree) -> list[Mount]:
 
 
 def _file_system(node: Node, directory: str) -> Results:
-    what = "whether the auth directory lies on a disk"
+    what = "whether the auth directory is on a disk"
     if not node.given.live:
         yield Unexamined(what, "an image has no mounts")
         return
@@ -269,9 +272,9 @@ def _file_system(node: Node, directory: str) -> Results:
         yield Unexamined(what, str(error))
         return
     if mount is None:
-        yield Unexamined(what, "/proc/self/mountinfo names no mount above it")
+        yield Unexamined(what, "/proc/self/mountinfo has no mount above it")
     elif mount.kind not in _MEMORY:
-        evidence = at(directory, f"it lies on {mount.kind}, mounted at {mount.point}")
+        evidence = at(directory, f"it is on {mount.kind}, mounted at {mount.point}")
         unit = posixpath.normpath(directory).strip("/").replace("-", "\\x2d").replace("/", "-")
         remedy = (
             f"as '/etc/systemd/system/{unit}.mount', then: systemctl enable --now '{unit}.mount'\n"
@@ -289,13 +292,13 @@ def _stale_files(node: Node, chosen: Settings) -> Results:
         intents = PullIntents(node.tree.real(chosen.kubelet_root_dir))
         stale = handoff.find_stale(node.tree.real(directory), chosen.stale_after, intents)
     except (OSError, Unreadable) as error:
-        yield Unexamined(f"left-over files in {directory}", str(error))
+        yield Unexamined(f"stale files in {directory}", str(error))
         return
     if stale:
         oldest = max(stale, key=lambda file: file.age)
         number = f"{len(stale)} file" + ("s" if len(stale) > 1 else "")
         names = ", ".join(sorted(file.name for file in stale)[:_MOST_TOLD])
-        evidence = at(directory, f"{number} that nobody comes for, the oldest of {oldest.age / 3600:.1f} h: {names}")
+        evidence = at(directory, f"{number}, the oldest of {oldest.age / 3600:.1f} h: {names}")
         more = "" if directory == "/etc/crio/auth" else f" --auth-dir={shlex.quote(directory)}"
         yield find("auth-dir-stale-files", evidence, remedy=f"as root:\ncrio-credential-provider gc{more}")
 
@@ -312,7 +315,7 @@ def check_global_auth_file(node: Node) -> Results:
         if error.denied:
             yield Unexamined(f"the global auth file {path}", error.reason)
         elif not error.missing:
-            yield find("global-auth-file-refused", at(path, error.reason), remedy=f"make {path} a file of JSON")
+            yield find("global-auth-file-refused", at(path, error.reason), remedy=f"make {path} a JSON file")
     except ConfigError as error:
-        remedy = f"write it anew: podman login --authfile {shlex.quote(path)} REGISTRY"
+        remedy = f"write it again: podman login --authfile {shlex.quote(path)} REGISTRY"
         yield find("global-auth-file-refused", at(path, error.message), remedy=remedy)

@@ -1,0 +1,438 @@
+"""``crio-credential-provider explain``: what a pull will do, step by step, and why.
+
+Knows the command line and how an ``Explanation`` is shown; what there is to tell is ``explanation``'s affair. JSON is
+one object: ``assumed`` (what stands in for a node, null on one), ``verdict``, ``image``, ``plugin``, ``registries``,
+``secrets``, ``sources``, ``authFile``, ``answer``, ``then``, ``warnings`` and ``notes``; members that do not apply are
+null.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from .. import explanation, settings
+from ..errors import RequestError, masked
+from ..explanation import UNKNOWN, UNWELL, WELL, Explanation, OtherKey, Source, Table, Tables, named_key, shown_key
+from ..runtimes.crio import registriesfile
+from . import output, pull
+from .output import (
+    FAULT,
+    OK,
+    Parser,
+    add_output,
+    complain,
+    make_parser,
+    printable,
+    sentence,
+    serve,
+    write,
+    write_json,
+    write_line,
+)
+from .pull import Pull, RefusedArguments
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+STATUSES = {WELL: OK, UNWELL: output.UNWELL, UNKNOWN: FAULT}
+"""Exit status of each verdict."""
+
+_DESCRIPTION = """\
+Shows what a pull will do, step by step: the registries.conf table that matches and why others do not,
+the sources that CRI-O asks in their order, the credential that each gets, from which secret and key,
+and why others are not used; the auth file, the answer to the kubelet, and what CRI-O does then.
+The decision is the plugin's own, on this node's files. Nothing is written, and no secret's content is
+shown.
+
+The API server is asked only if the image has a mirror: for a token as the kubelet gets one (with the
+kubelet's kubeconfig, for a pod that runs on this node; with an administrator's, for any), with that
+token for what the plugin would ask, and, if none of that matches, for the namespace's secrets of
+other types. With --secrets the API server is not asked.
+"""
+_EPILOG = """\
+Examples:
+  crio-credential-provider explain nginx:1.27 -n team-alpha --pod web        on the pod's node, as root
+  crio-credential-provider explain nginx:1.27 -n team-alpha --kubeconfig /etc/kubernetes/admin.conf
+  kubectl -n team-alpha get secrets -o yaml > secrets.yaml
+  crio-credential-provider explain nginx:1.27 -n team-alpha --secrets secrets.yaml
+  crio-credential-provider explain --request request.json --config /etc/kubernetes/credential-providers.yaml
+  crio-credential-provider explain nginx -n team-alpha --secrets secrets.yaml --output json | jq .verdict
+
+Exit status:
+  0  the pull gets what it needs: a source that may get a credential of the namespace (a mirror or
+     another location, or what --mirror-registry names) gets one, from a secret or from the node; or this
+     pull asks no such source
+  3  it does not: no such source gets a credential, or the plugin fails, or CRI-O fails the pull itself
+  1  unknown, reported on stderr: the cluster could not be asked as the plugin would ask it, or this
+     user may not read what CRI-O reads; what is known without it is printed
+  2  wrong usage
+"""
+
+
+def run(arguments: list[str]) -> int:
+    """Serves the command.
+
+    Args:
+        arguments: the command line after the word ``explain``.
+
+    Returns:
+        The exit status.
+    """
+    return serve("explain", lambda: _tell(parser().parse(arguments)))
+
+
+def _tell(given: argparse.Namespace) -> int:
+    place = pull.look(given)
+    explained = _explain(given, place)
+    assumed = pull.assumed(given, explained.settings, place)
+    if given.output == "json":
+        write_json({"assumed": assumed or None, **as_json(explained)})
+    else:
+        if assumed:
+            write_line(f"{sentence(printable(assumed))}\n")
+        _write_text(explained)
+    if explained.verdict.status == UNKNOWN and explained.error is not None:
+        complain("explain", str(explained.error))
+    return STATUSES[explained.verdict.status]
+
+
+def parser() -> Parser:
+    """The command line."""
+    made = make_parser("explain", _DESCRIPTION, _EPILOG)
+    pull.add_arguments(made)
+    add_output(made)
+    return made
+
+
+def _explain(given: argparse.Namespace, place: pull.Place) -> Explanation:
+    """The explanation of the pull that the command line names."""
+    chosen = settings.loads([], {})
+    try:
+        chosen = pull.find_settings(given, place)
+        asked = pull.find(given, chosen, place)
+    except (RefusedArguments, RequestError) as error:
+        notes = [f"the arguments come from {error.path}"] if isinstance(error, RefusedArguments) else []
+        return explanation.failed(error, chosen, given.image or "", notes)
+    image = asked.image if asked.typed else None
+    explained = explanation.explain(
+        asked.request, chosen, asked.connect, image, asked.typed, asked.notes, enforcing=asked.enforcing
+    )
+    verdict = explained.verdict
+    if asked.offline is not None and asked.offline.lacks[0] and verdict.status == UNWELL:
+        text, remedy = asked.offline.lacks
+        verdict = verdict._replace(text=f"{verdict.text}. {text}", remedy=remedy)
+    if verdict.remedy == registriesfile.MISSING and (where := pull.find_flag(place, "--registries-conf")):
+        flag = "remove --registries-conf"
+        verdict = verdict._replace(remedy=verdict.remedy.replace(flag, f"{flag} from {where}"))
+    return explained._replace(verdict=verdict, notes=(*explained.notes, *_notes_of_file(asked, explained)))
+
+
+def _notes_of_file(asked: Pull, explained: Explanation) -> Iterable[str]:
+    """What the file that stands for the cluster does not say, and what of it the plugin does not ask for."""
+    if asked.offline is None or explained.resolution is None or explained.resolution.account is None:
+        return
+    if explained.resolution.selection is not None and asked.settings.secrets_from != settings.POD:
+        yield "the API server was not asked: that the service account may read these secrets is assumed"
+    yield from asked.offline.notes
+    if explained.resolution.selection is not None and asked.settings.secrets_from == settings.NAMESPACE:
+        for kind, names in asked.offline.of_other_types(explained.resolution.account.namespace).items():
+            secrets = f"secret {names[0]} is" if len(names) == 1 else f"secrets {_some(names)} are"
+            yield f"{secrets} of type {kind}: the plugin lists only kubernetes.io/dockerconfigjson"
+
+
+# -- JSON -------------------------------------------------------------------------------------------------------------
+
+
+def as_json(explained: Explanation) -> dict[str, Any]:
+    """The whole explanation for programs."""
+    resolution, auth_file, verdict = explained.resolution, explained.auth_file, explained.verdict
+    return {
+        "verdict": {"status": verdict.status, "text": verdict.text, "remedy": verdict.remedy or None},
+        "image": _image_json(explained),
+        "account": _account_json(explained),
+        "plugin": _plugin_json(explained),
+        "registries": _registries_json(explained.tables),
+        "secrets": {
+            "from": explained.settings.secrets_from,
+            "looked": [secret.name for secret in resolution.secrets] if resolution and resolution.selection else None,
+            "skipped": [
+                {"secret": skipped.secret, "reason": skipped.reason}
+                for skipped in (resolution.skipped if resolution else ())
+            ],
+        },
+        "sources": [_source_json(source) for source in explained.sources],
+        "authFile": auth_file
+        and {"path": auth_file.path, "keys": list(auth_file.keys), "credHelpers": auth_file.cred_helpers},
+        "answer": explained.answer,
+        "then": list(explained.steps),
+        "warnings": list(resolution.warnings) if resolution else [],
+        "notes": list(explained.notes),
+    }
+
+
+def _image_json(explained: Explanation) -> dict[str, Any] | None:
+    image = explained.image
+    if image is None:
+        return None
+    return {
+        "typed": explained.typed or None,
+        "repository": image.name,
+        "tag": image.tag or None,
+        "digest": image.digest or None,
+        "pulledAs": [str(candidate) for candidate in explained.asked.candidates],
+    }
+
+
+def _account_json(explained: Explanation) -> dict[str, Any] | None:
+    account = explained.resolution.account if explained.resolution else None
+    if account is None:
+        return None
+    # If nobody had to be asked, the account of a pod is not known.
+    known = explained.resolution is None or explained.resolution.selection or account.audiences or not account.pod
+    name = account.name if known else None
+    return {"namespace": account.namespace, "serviceAccount": name, "pod": account.pod or None}
+
+
+def _registries_json(tables: Tables) -> dict[str, Any]:
+    match = tables.match
+    return {
+        "files": [{"path": file.path, "state": file.state, "tables": len(file.prefixes)} for file in tables.files],
+        "match": match
+        and {
+            **_table_json(match.table),
+            "location": masked(match.registry.location),
+            "mirrors": [masked(mirror.location) for mirror in match.registry.mirrors],
+            "replaces": [_table_json(table) for table in match.replaces],
+        },
+        "others": [{**_table_json(other.table), "why": other.why} for other in tables.others],
+        "othersLeft": tables.others_left,
+    }
+
+
+def _plugin_json(explained: Explanation) -> dict[str, Any]:
+    error, resolution = explained.error, explained.resolution
+    if error is None:
+        outcome = "auth-file-written" if explained.auth_file else "nothing-to-do"
+    else:
+        outcome = f"fault-{error.fault}" if explained.exit_status is not None else UNKNOWN
+    return {
+        "exitStatus": explained.exit_status,
+        "outcome": outcome,
+        "error": str(error) if error is not None else None,
+        "reason": (resolution.reason if resolution else "") or None,
+    }
+
+
+def _table_json(table: Table) -> dict[str, Any]:
+    return {"prefix": masked(table.prefix), "file": table.file, "line": table.line or None}
+
+
+def _source_json(source: Source) -> dict[str, Any]:
+    place = source.source
+    credential = {
+        "from": source.origin,
+        "secret": source.secret or None,
+        "key": shown_key(source.key) or None,
+    }
+    return {
+        "name": place.name,
+        "location": masked(place.location),
+        "primary": place.primary,
+        "insecure": place.insecure,
+        "blocked": place.blocked,
+        "kinds": list(place.kinds),
+        "shortName": place.short_name or None,
+        "asked": source.asked,
+        "whyNot": source.why_not or None,
+        "credential": credential if source.origin else None,
+        "reason": source.reason or None,
+        "others": [{"secret": other.secret, "key": shown_key(other.key), "why": other.why} for other in source.others],
+        "othersLeft": source.others_left,
+    }
+
+
+# -- text -------------------------------------------------------------------------------------------------------------
+
+_STYLES = {WELL: "bold green", UNWELL: "bold red", UNKNOWN: "bold yellow"}
+_ASKS = {
+    settings.NAMESPACE: "all pull secrets of namespace {0.namespace}, listed as service account {0.name}",
+    settings.POD: "the imagePullSecrets of pod {0.namespace}/{0.pod}, read as the node",
+    settings.SERVICE_ACCOUNT: "the imagePullSecrets of service account {0.namespace}/{0.name}, read as this account",
+}
+
+_MOST_SHOWN = 20
+"""Secrets that are named at one place: a namespace may hold a thousand."""
+
+Line = tuple[int, str]
+"""Indent in columns, and the text."""
+
+
+def _write_text(explained: Explanation) -> None:
+    """The verdict, what to do about it, then each step."""
+    from rich.console import Group
+    from rich.padding import Padding
+    from rich.table import Table as Grid
+    from rich.text import Text
+
+    def body(lines: Iterable[Line]) -> RenderableType:
+        return Group(*(Padding(Text(printable(text), overflow="fold"), (0, 0, 0, indent)) for indent, text in lines))
+
+    verdict = explained.verdict
+    text = verdict.text if verdict.text.endswith("?") else f"{verdict.text.rstrip('.')}."
+    write(Text(printable(text), style=_STYLES[verdict.status], overflow="fold"))
+    if verdict.remedy:
+        # Not broken into lines: it may hold a command to be copied.
+        write_line(f"To do: {printable(verdict.remedy)}")
+    grid = Grid.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True, style="bold")
+    grid.add_column(overflow="fold")
+    for heading, lines in _sections(explained):
+        if lines:
+            grid.add_row(heading, body(lines))
+    if grid.row_count:
+        write(Text(""), grid)
+
+
+def _sections(explained: Explanation) -> Iterable[tuple[str, list[Line]]]:
+    resolution = explained.resolution
+    yield "Image", _image(explained)
+    yield "Pod", _pod(explained)
+    yield "Files", [(0, _file(file.path, file.state, len(file.prefixes))) for file in explained.tables.files]
+    yield "Table", _table(explained)
+    yield "Sources", [line for number, source in enumerate(explained.sources, 1) for line in _source(source, number)]
+    yield "Secrets", _secrets(explained)
+    yield "Auth file", _auth_file(explained)
+    yield "Answer", _answer(explained)
+    yield "CRI-O then", [(0, sentence(step)) for step in explained.steps]
+    yield "Warnings", [(0, sentence(warning)) for warning in (resolution.warnings if resolution else ())]
+    yield "Notes", [(0, sentence(note)) for note in explained.notes]
+
+
+def _image(explained: Explanation) -> list[Line]:
+    if explained.image is None:
+        return []
+    lines = [(0, str(explained.image))]
+    if explained.typed and explained.typed != str(explained.image):
+        lines.append((0, f"normalized by the kubelet from {explained.typed}"))
+    if not explained.typed:
+        lines.append((0, "a request has no tag or digest: sources for either are shown"))
+    if explained.asked.candidates and [str(c) for c in explained.asked.candidates] != [str(explained.image)]:
+        names = ", ".join(map(str, explained.asked.candidates))
+        lines.append((0, f"a short name, which CRI-O resolves to {names}"))
+    return lines
+
+
+def _pod(explained: Explanation) -> list[Line]:
+    account = explained.resolution.account if explained.resolution else None
+    if account is None:
+        return []
+    if account.pod:
+        return [(0, f"{account.namespace}/{account.pod}")]
+    return [(0, f"any pod of service account {account.namespace}/{account.name}")]
+
+
+def _file(path: str, state: str, tables: int) -> str:
+    what = f"{tables} {'table' if tables == 1 else 'tables'}" if state == "read" else state
+    return f"{path}: {what}"
+
+
+def _place(table: Table) -> str:
+    return f"{table.file}:{table.line}" if table.line else table.file
+
+
+def _table(explained: Explanation) -> list[Line]:
+    if explained.resolution is None or explained.resolution.config is None:
+        return []
+    match = explained.tables.match
+    lines = [(0, f"{masked(match.table.prefix)}, {_place(match.table)}" if match else "none matches")]
+    if match is not None:
+        lines += [(2, f"replaces the whole table of the same prefix in {_place(table)}") for table in match.replaces]
+    lines += [
+        (2, f"not {masked(other.table.prefix)}, {_place(other.table)}: {other.why}")
+        for other in explained.tables.others
+    ]
+    if explained.tables.others_left:
+        more = "more " if explained.tables.others or match else ""
+        tables = "table does" if explained.tables.others_left == 1 else "tables do"
+        lines.append((2, f"{explained.tables.others_left} {more}{tables} not match"))
+    return lines
+
+
+def _source(source: Source, number: int) -> Iterable[Line]:
+    place = source.source
+    traits = ["the registry's own location, last" if place.primary else "mirror"]
+    traits += ["insecure"] if place.insecure else []
+    traits += ["blocked"] if place.blocked else []
+    traits += [f"by {place.kinds[0]} only"] if len(place.kinds) == 1 else []
+    traits += [f"for the short name {place.short_name}"] if place.short_name else []
+    mark = "-" if source.asked is False else f"{number}."
+    yield 0, f"{mark} {place.name} ({', '.join(traits)})"
+    if source.asked is False:
+        yield 3, f"not asked: {source.why_not}"
+    yield 3, _credential(source)
+    for other in source.others:
+        yield 5, _other(other)
+    if source.others_left:
+        entries = "entry" if source.others_left == 1 else "entries"
+        if source.others:
+            yield 5, f"not {source.others_left} more {entries} of the secrets"
+        else:
+            yield 5, f"the secrets have {source.others_left} {entries}, none for this host or a similar one"
+
+
+def _credential(source: Source) -> str:
+    if source.origin == explanation.SECRET:
+        return f"credential: secret {source.secret}, key {named_key(source.key)}"
+    if source.origin == explanation.NODE:
+        return f"credential: the node's own, key {named_key(source.key)} of the global auth file"
+    if source.origin == explanation.NODE_HELPER:
+        return "credential: from the node's credential helper"
+    if source.reason == explanation.UNDECIDED:
+        return f"credential: {source.reason}"
+    return f"no credential{f': {source.reason}' if source.reason else ''}"
+
+
+def _other(other: OtherKey) -> str:
+    return f"not secret {other.secret}, key {named_key(other.key)}: {other.why}"
+
+
+def _secrets(explained: Explanation) -> list[Line]:
+    resolution = explained.resolution
+    if resolution is None or resolution.account is None or resolution.selection is None:
+        return []
+    names = _some([secret.name for secret in resolution.secrets])
+    lines = [(0, _ASKS[explained.settings.secrets_from].format(resolution.account)), (2, f"found: {names}")]
+    lines += [(2, f"not used: {skipped.secret}: {skipped.reason}") for skipped in resolution.skipped[:_MOST_SHOWN]]
+    if len(resolution.skipped) > _MOST_SHOWN:
+        lines.append((2, f"not used: {len(resolution.skipped) - _MOST_SHOWN} more, which --output json shows"))
+    return lines
+
+
+def _some(names: list[str]) -> str:
+    """The first of many names, and how many more there are."""
+    more = len(names) - _MOST_SHOWN
+    return f"{', '.join(names[:_MOST_SHOWN])}{f' and {more} more' if more > 0 else ''}" or "none"
+
+
+def _auth_file(explained: Explanation) -> list[Line]:
+    if explained.auth_file is None:
+        reason = explained.resolution.reason if explained.resolution else ""
+        return [(0, f"none: {reason}")] if reason else []
+    lines = [(0, explained.auth_file.path)]
+    lines += [(2, f"key {key}") for key in explained.auth_file.keys]
+    lines += [(2, f"credential helper {name} for {host}") for host, name in explained.auth_file.cred_helpers.items()]
+    return lines
+
+
+def _answer(explained: Explanation) -> list[Line]:
+    if explained.answer is None:
+        return []
+    recorded = list(explained.answer.get("auth", {}))
+    what = (
+        f"pull record for {recorded[0]} (no user, no password), which limits the image to the pod's service account"
+        if recorded
+        else "no credentials"
+    )
+    return [(0, f"to the kubelet: {what}; never cached")]

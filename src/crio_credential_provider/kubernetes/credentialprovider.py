@@ -1,0 +1,110 @@
+"""The kubelet's protocol: CredentialProviderRequest in, CredentialProviderResponse out, both v1.
+
+Source: https://kubernetes.io/docs/reference/config-api/kubelet-credentialprovider.v1/ and docs/contracts.md. Reads and
+writes bytes; knows neither standard streams nor what an answer is made of.
+"""
+
+from __future__ import annotations
+
+from ..errors import RequestError
+from ..platform import native
+from ..platform.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+API_VERSION = "credentialprovider.kubelet.k8s.io/v1"
+
+_BY_HAND = "the kubelet runs this program for each pull; to try it by hand, run the command 'demo'"
+
+
+class Request(Record):
+    """A CredentialProviderRequest.
+
+    Attributes:
+        image: the repository the pod names, normalised, without tag and digest.
+        token: the pod's service account token; "" where the kubelet sends none (static pods, no ``tokenAttributes``).
+        annotations: of the service account, those that the kubelet's configuration names.
+    """
+
+    __slots__ = ("annotations", "image", "token")
+    _secret = ("token",)
+
+    def __init__(self, image: str, token: str = "", annotations: dict[str, str] | None = None) -> None:
+        self.image = image
+        self.token = token
+        self.annotations = annotations or {}
+
+
+def loads(data: bytes) -> Request:
+    """Parses a request.
+
+    Raises:
+        RequestError: not JSON, another kind or version, or no image.
+    """
+    if not data.strip():
+        raise RequestError("standard input is empty: no CredentialProviderRequest", _BY_HAND)
+    try:
+        message = native.loads(data.decode())
+    except (ValueError, RecursionError) as error:
+        reason = native.json_reason(error)
+        raise RequestError(
+            f"the CredentialProviderRequest on standard input is not valid JSON: {reason}", _BY_HAND
+        ) from None
+    if not isinstance(message, dict):
+        raise RequestError("the CredentialProviderRequest on standard input is not a JSON object", _BY_HAND)
+    kind, version = message.get("kind"), message.get("apiVersion")
+    if kind != "CredentialProviderRequest":
+        if kind is None:
+            raise RequestError("standard input has no kind, expected 'CredentialProviderRequest'", _BY_HAND)
+        raise RequestError(
+            f"standard input has the kind {_shown(kind)}, expected 'CredentialProviderRequest'", _BY_HAND
+        )
+    if version != API_VERSION:
+        spoken = "no apiVersion" if version is None else f"the apiVersion {_shown(version)}"
+        raise RequestError(
+            f"the CredentialProviderRequest has {spoken}, expected {API_VERSION!r}",
+            f"set the provider's apiVersion to {API_VERSION} in the CredentialProviderConfig",
+        )
+    image = _member(message, "image", str) or ""
+    if not image:
+        raise RequestError("the CredentialProviderRequest has no image")
+    return Request(
+        image, _member(message, "serviceAccountToken", str) or "", _member(message, "serviceAccountAnnotations", dict)
+    )
+
+
+def _shown(value: Any) -> str:
+    """A short text of the request as it is; of anything else, which might hold the token, only what it is."""
+    if not isinstance(value, str):
+        return f"of type {type(value).__name__}"
+    return repr(value) if len(value) <= 80 else f"of {len(value)} characters"
+
+
+def _member(message: dict[str, Any], name: str, kind: type) -> Any:
+    value = message.get(name)
+    if value is not None and not isinstance(value, kind):
+        raise RequestError(
+            f"the CredentialProviderRequest's {name} is not {'an object' if kind is dict else 'a string'}"
+        )
+    return value
+
+
+def dumps(record_for: str | None = None) -> bytes:
+    """Encodes the answer. It is never cached: a cached answer would leave the next pull without an auth file.
+
+    Args:
+        record_for: the request's image, if the kubelet shall note that the image was pulled with credentials of this
+            pod's service account (docs/contracts.md, pull records); None for an answer without credentials. CRI-O
+            ignores a credential whose user name is empty, so that the auth file keeps working.
+    """
+    response: dict[str, object] = {
+        "kind": "CredentialProviderResponse",
+        "apiVersion": API_VERSION,
+        "cacheKeyType": "Image",
+        "cacheDuration": "0s",
+    }
+    if record_for is not None:
+        response["auth"] = {record_for: {"username": "", "password": ""}}
+    return native.dumps(response).encode() + b"\n"

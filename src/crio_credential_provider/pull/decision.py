@@ -1,0 +1,269 @@
+"""The decision: from a request to what CRI-O and the kubelet will be told, with every choice and refusal.
+
+``resolve`` reads configuration files and asks the cluster through the one seam it is given; it writes and prints
+nothing. The plugin and the tools for people call the same function, so that what a person is shown is what a pull gets.
+"""
+
+from __future__ import annotations
+
+from ..errors import ClusterError, ConfigError, RequestError
+from ..images import reference
+from ..images.reference import Reference, ReferenceSyntaxError
+from ..kubernetes import serviceaccount
+from ..kubernetes.credentialprovider import Request
+from ..kubernetes.serviceaccount import ServiceAccount
+from ..platform import parsecache
+from ..platform.record import Record
+from ..runtimes.crio import registries
+from ..runtimes.crio.registries import PullSource
+from ..settings import Settings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from ..images.dockerconfig import DockerConfig
+    from ..kubernetes.pullsecrets import Cluster, PullSecret, Skipped
+    from .keyring import Choice, Selection
+
+_WHOSE = {
+    "namespace": "namespace {account.namespace}",
+    "pod": "pod {account.namespace}/{account.pod}",
+    "service-account": "service account {account.namespace}/{account.name}",
+}
+_MAX_GLOBAL_AUTH_FILE = 4 * 1024 * 1024
+
+
+class Resolution(Record):
+    """What a request comes to.
+
+    Attributes:
+        image: the repository asked for, normalised: it names the auth file.
+        account: who asks; None without a token.
+        config: registries.conf with its drop-ins; None before it was read.
+        sources: every place that CRI-O may ask, in its order.
+        selection: the credential of each; None where none was looked for.
+        secrets: the pull secrets that were looked through.
+        skipped: secrets and entries that were not used, and why.
+        warnings: what is not as it should be, though the run can go on.
+        auth_file: content for CRI-O; None where there is nothing to write.
+        reason: why there is nothing to write; "" where there is.
+    """
+
+    __slots__ = (
+        "account",
+        "auth_file",
+        "config",
+        "image",
+        "reason",
+        "secrets",
+        "selection",
+        "skipped",
+        "sources",
+        "warnings",
+    )
+    _secret = ("auth_file",)
+
+    def __init__(self, image: Reference, account: ServiceAccount | None) -> None:
+        self.image = image
+        self.account = account
+        self.config: registries.Configuration | None = None
+        self.sources: tuple[PullSource, ...] = ()
+        self.selection: Selection | None = None
+        self.secrets: tuple[PullSecret, ...] = ()
+        self.skipped: tuple[Skipped, ...] = ()
+        self.warnings: tuple[str, ...] = ()
+        self.auth_file: bytes | None = None
+        self.reason = ""
+
+
+def resolve(request: Request, settings: Settings, connect: Callable[[], Cluster]) -> Resolution:
+    """Decides what a pull gets.
+
+    Args:
+        request: from the kubelet.
+        settings: of this provider.
+        connect: makes the connection to the cluster; called only when a pull source makes secrets worth asking for.
+
+    Raises:
+        RequestError: the request's image or token is none.
+        ConfigError: the configuration is one that CRI-O refuses, or cannot be read.
+        ClusterError: the API server is away or says no.
+    """
+    resolution = begin(request)
+    complete(resolution, request, settings, connect)
+    return resolution
+
+
+def begin(request: Request) -> Resolution:
+    """What the request itself says. RequestError as ``resolve``."""
+    account = serviceaccount.loads(request.token) if request.token else None
+    return Resolution(_image(request), account)
+
+
+def complete(resolution: Resolution, request: Request, settings: Settings, connect: Callable[[], Cluster]) -> None:
+    """The rest of ``resolve``, step by step into a resolution, which holds what was known when an error ended it."""
+    account = resolution.account
+    resolution.config = config = _registries(settings)
+    resolution.sources, resolution.warnings = find_sources(config, resolution.image)
+    wanted = [source for source in resolution.sources if is_wanted(source, resolution.image, settings)]
+    if not wanted:
+        resolution.reason = _why_not_wanted(resolution, settings)
+    elif registries.AUTH_FILE_HELPER not in config.credential_helpers:
+        resolution.reason = (
+            f"credential-helpers in registries.conf lacks {registries.AUTH_FILE_HELPER}: CRI-O reads no auth file"
+        )
+    elif account is None:
+        resolution.reason = (
+            "the request has no service account token: the pod is a static pod, or the CredentialProviderConfig "
+            "has no tokenAttributes"
+        )
+    else:
+        _ask_cluster(resolution, request.token, account, settings, connect, wanted)
+
+
+def _image(request: Request) -> Reference:
+    try:
+        image = reference.parse(request.image)
+    except ReferenceSyntaxError as error:
+        raise RequestError(f"invalid image in the CredentialProviderRequest: {error.message}") from None
+    return Reference(image.domain, image.path)
+
+
+def _registries(settings: Settings) -> registries.Configuration:
+    search = registries.search_files(settings.registries_conf, settings.registries_conf_dir, settings.root)
+    cache = parsecache.ParseCache(settings.cache_dir, "registries") if settings.cache_dir else None
+    return registries.load(search, cache)
+
+
+def find_sources(config: registries.Configuration, image: Reference) -> tuple[tuple[PullSource, ...], tuple[str, ...]]:
+    """Every place that CRI-O may ask for a repository, each once, and what will not work as configured.
+
+    Those that it only asks for a short name come last, marked as such.
+    """
+    found = registries.repository_sources(config, image)
+    warnings = [f"pulls by {kind} will fail: {error.message}" for kind, error in found.errors.items()]
+    sources = {source.name: source for source in reversed(found.sources)}
+    ordered = [source for source in found.sources if sources[source.name] is source]
+    for short_name, candidate in registries.short_name_candidates(config, image):
+        try:
+            further = registries.repository_sources(config, candidate).sources
+        except ConfigError as error:
+            warnings.append(f"pulls by the short name {short_name} will fail: {error.message}")
+            continue
+        for source in further:
+            if source.name not in sources:
+                marked = source.through(short_name)
+                sources[source.name] = marked
+                ordered.append(marked)
+    return tuple(ordered), tuple(warnings)
+
+
+def may_use_secrets(source: PullSource, settings: Settings) -> bool:
+    """Whether a source may get a credential of the namespace, by ``--mirror-registry``."""
+    return not settings.mirror_registry or any(
+        source.name == allowed or source.name.startswith(f"{allowed}/") for allowed in settings.mirror_registry
+    )
+
+
+def is_wanted(source: PullSource, image: Reference, settings: Settings) -> bool:
+    """Whether a source is a reason to ask for secrets: a mirror or another place than the image's own name, or one
+    that the operator named."""
+    elsewhere = bool(settings.mirror_registry) or source.name != image.name
+    return elsewhere and not source.blocked and may_use_secrets(source, settings)
+
+
+def _why_not_wanted(resolution: Resolution, settings: Settings) -> str:
+    if len(resolution.sources) == 1 and resolution.sources[0].name == resolution.image.name:
+        return "no table of registries.conf sends this image to a mirror or another location"
+    if settings.mirror_registry:
+        return f"none of its pull sources is covered by --mirror-registry {' '.join(settings.mirror_registry)}"
+    return "all its mirrors and other locations are blocked in registries.conf"
+
+
+def _ask_cluster(
+    resolution: Resolution,
+    token: str,
+    account: ServiceAccount,
+    settings: Settings,
+    connect: Callable[[], Cluster],
+    wanted: Sequence[PullSource],
+) -> None:
+    """Fetches the pull secrets and selects; fills in the resolution."""
+    # Only now: most pulls have no mirror, and importing these takes 2.8 of the 31 million instructions of such a run.
+    from ..images import dockerconfig
+    from ..kubernetes import pullsecrets
+    from . import keyring
+
+    try:
+        found = pullsecrets.fetch(settings.secrets_from, account, token, connect())
+    except ClusterError as error:
+        if all(source.short_name for source in wanted):
+            # Most pods spell out docker.io: a namespace that never granted anything must not see its pulls fail here.
+            resolution.reason = (
+                "no table of registries.conf sends this image to a mirror or another location; by its short name: "
+                f"{error}"
+            )
+            return
+        raise
+    node_config, warnings = global_config(settings.global_auth_file)
+    resolution.warnings += warnings
+    resolution.secrets = found.secrets
+    selection = keyring.select(
+        resolution.sources, found.secrets, node_config, lambda source: may_use_secrets(source, settings)
+    )
+    resolution.selection = selection
+    resolution.skipped = found.skipped + selection.flawed
+    if selection.from_namespace:
+        credentials = {choice.source.name: choice.credential for choice in selection.choices}
+        resolution.auth_file = dockerconfig.dumps(credentials, selection.cred_helpers)
+        resolution.warnings += _warnings_on(selection.choices)
+    else:
+        resolution.reason = (
+            f"no pull secret of {_WHOSE[settings.secrets_from].format(account=account)} has a credential for any of "
+            f"its pull sources{_not_used(selection.flawed + found.skipped)}"
+        )
+
+
+def _warnings_on(choices: Iterable[Choice]) -> tuple[str, ...]:
+    """What no user name or password of a used secret was meant to be. Each once, though it serve several sources."""
+    from ..images import dockerconfig
+    from . import keyring
+
+    found = [
+        f"secret {choice.secret}, key {dockerconfig.shown_key(choice.key)!r}: {oddity}; it is used anyway"
+        for choice in choices
+        if choice.secret
+        for oddity in keyring.oddities(choice.credential)
+    ]
+    return tuple(dict.fromkeys(found))
+
+
+def _not_used(skipped: Sequence[Skipped]) -> str:
+    """What a person most likely meant to be used, for the end of a sentence."""
+    if not skipped:
+        return ""
+    more = len({entry.secret for entry in skipped}) - 1
+    others = f" ({more} more {'is' if more == 1 else 'are'} not used)" if more else ""
+    return f"; secret {skipped[0].secret} is not used: {skipped[0].reason}{others}"
+
+
+def global_config(path: str) -> tuple[DockerConfig, tuple[str, ...]]:
+    """The node's auth file. A broken one is told, and does not take the namespace's own credentials with it."""
+    from ..images import dockerconfig
+    from ..platform import regularfile
+
+    nothing = dockerconfig.DockerConfig({}, {})
+    try:
+        data = regularfile.read(path, _MAX_GLOBAL_AUTH_FILE + 1)
+        if len(data) > _MAX_GLOBAL_AUTH_FILE:
+            return nothing, (
+                f"the global auth file {path} is ignored: it is larger than {_MAX_GLOBAL_AUTH_FILE >> 20} MiB",
+            )
+        return dockerconfig.loads(data), ()
+    except FileNotFoundError:
+        return nothing, ()
+    except OSError as error:
+        return nothing, (f"the global auth file {path} is ignored: {error.strerror}",)
+    except ConfigError as error:
+        return nothing, (f"the global auth file {path} is ignored: {error.message}",)

@@ -1,0 +1,136 @@
+"""The line of every table and key of a TOML text, for what is told of a document that the parser has taken.
+
+Loaded by faults and by tools alone. Of a text that is not TOML it finds what comes before the fault.
+
+>>> find_lines('[[registry]]\\nmirror = [\\n  {location = "a"}]')["registry", 0, "mirror", 0, "location"]
+3
+"""
+
+from __future__ import annotations
+
+from ...platform.native import fold
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    Path = tuple[str | int, ...]
+
+
+def find_lines(text: str) -> dict[Path, int]:
+    """Lines from 1 by the path of keys, folded as CRI-O's parser folds them, and positions; the first where a path
+    comes twice."""
+    scanner = _Scanner(text)
+    try:
+        scanner.scan()
+    except (IndexError, RecursionError):
+        return scanner.lines
+
+
+class _Scanner:
+    def __init__(self, text: str) -> None:
+        # IndexError at the end, and no comment after it.
+        self._text = text.removeprefix("\ufeff").replace("\r\n", "\n") + "\n"
+        self._at = 0
+        self._line, self._counted = 1, 0
+        self._tables: dict[Path, int] = {}
+        self.lines: dict[Path, int] = {}
+
+    def scan(self) -> NoReturn:
+        """Every statement, a header or a key with its value, up to the IndexError at the end of the text."""
+        table: Path = ()
+        while True:
+            self._skip(" \t\n")
+            if self._text[self._at] == "[":
+                is_array = self._text.startswith("[[", self._at)
+                self._at += 2 if is_array else 1
+                table = self._header(self._keys(), is_array)
+                self._note(table)
+                self._at = self._text.index("\n", self._at)
+            else:
+                self._setting(table)
+
+    def _header(self, keys: list[str], is_array: bool) -> Path:
+        path: Path = ()
+        for number, key in enumerate(keys, 1):
+            path += (key,)
+            if is_array and number == len(keys):
+                self._tables[path] = self._tables.get(path, -1) + 1
+            if path in self._tables:
+                path += (self._tables[path],)
+        return path
+
+    def _note(self, path: Path) -> None:
+        self._line += self._text.count("\n", self._counted, self._at)
+        self._counted = self._at
+        self.lines.setdefault(path, self._line)
+
+    def _skip(self, blanks: str) -> None:
+        while True:
+            if self._text[self._at] in blanks:
+                self._at += 1
+            elif self._text[self._at] == "#":
+                self._at = self._text.index("\n", self._at)
+            else:
+                return
+
+    def _keys(self) -> list[str]:
+        """A dotted key."""
+        keys = []
+        while True:
+            self._skip(" \t")
+            start = self._at
+            if self._text[start] in "\"'":
+                self._string()
+                keys.append(fold(self._text[start + 1 : self._at - 1]))
+            else:
+                while self._text[self._at] not in " \t\n.=]":
+                    self._at += 1
+                keys.append(fold(self._text[start : self._at]))
+            self._skip(" \t")
+            if self._text[self._at] != ".":
+                return keys
+            self._at += 1
+
+    def _setting(self, table: Path) -> None:
+        path = (*table, *self._keys())
+        if self._text[self._at] != "=":
+            raise IndexError
+        self._note(path)
+        self._at += 1
+        self._skip(" \t")
+        self._value(path)
+
+    def _value(self, path: Path) -> None:
+        opened = self._text[self._at]
+        if opened in "\"'":
+            self._string()
+        elif opened in "[{":
+            self._at += 1
+            self._skip(" \t\n,")
+            number = 0
+            while self._text[self._at] not in "]}":
+                if opened == "{":
+                    self._setting(path)
+                else:
+                    self._note((*path, number))
+                    self._value((*path, number))
+                    number += 1
+                self._skip(" \t\n,")
+            self._at += 1
+        else:
+            while self._text[self._at] not in ",]}\n#":
+                self._at += 1
+
+    def _string(self) -> None:
+        quote = self._text[self._at]
+        end = quote * 3 if self._text.startswith(quote * 3, self._at) else quote
+        self._at += len(end)
+        while not self._text.startswith(end, self._at):
+            self._at += 2 if quote == '"' and self._text[self._at] == "\\" else 1
+            if self._at >= len(self._text):
+                raise IndexError
+        self._at += len(end)
+        # A string of three quotes may end in one or two more.
+        while len(end) == 3 and self._text[self._at] == quote:
+            self._at += 1
