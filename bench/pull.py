@@ -11,7 +11,7 @@ perf where the machine lets it, else by valgrind, for a few cases. The contender
 round after each round, so that a busy moment hits all.
 
 As root everything runs at the places where a node has it, in a mount namespace of its own, with a journald that throws
-away what it gets. Otherwise the peer, which may know no other places, is left out, and the plugin runs with --root.
+away what it gets. Otherwise the peer, which may know no other places, is ignored, and the plugin runs with --root.
 """
 
 from __future__ import annotations

@@ -128,11 +128,11 @@ def _run_flags(arguments: list[str]) -> int:
             "--help lists the flags and commands",
         )
     from .platform import journal
-    from .pull import plugin
+    from .pull import audit, plugin
 
     # Whatever else the interpreter would print of an exception may quote anything.
     sys.unraisablehook = lambda _: None
-    sys.excepthook = lambda _kind, error, _trace: journal.complain(plugin.internal_error(error))
+    sys.excepthook = lambda _kind, error, _trace: journal.complain(audit.internal_error(error))
     # Nothing is buffered: the answer goes to the descriptor, and what failed of it is told.
     os._exit(plugin.run(arguments, os.environ))
 

@@ -164,7 +164,7 @@ def test_a_signal_ends_a_command_with_its_own_status(
 def test_a_signal_that_was_ignored_from_the_start_stays_so(plugin: Path, place: Path) -> None:
     line = 'trap "" HUP; "$@" < <(sleep 0.5; echo "{}") & sleep 0.3; kill -HUP $!; wait $!'
     done = shell(plugin, place, line, "explain", "nginx", "-n", "a", "--secrets", "-", "--root", "node")
-    assert done.status == 2 and "holds no Secret" in done.err
+    assert done.status == 2 and "has no Secret" in done.err
 
 
 # -- directories and files that are named -----------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from conftest import NodeMaker
 from crio_credential_provider import settings
 from crio_credential_provider.commands import gc
 from crio_credential_provider.kubernetes.pullintents import DIRECTORY
-from crio_credential_provider.pull import authfile, handoff
+from crio_credential_provider.pull import authfile, handoff, sweep
 from crio_credential_provider.pull.handoff import Line
 from node import COMMAND, ENVIRONMENT, NGINX, Node
 
@@ -116,7 +116,7 @@ def test_it_leaves_what_somebody_may_come_for(place: Place) -> None:
     place.expect(f"{APP}:v1")
     done = place.run()
     assert (done.status, done.err) == (0, "")
-    assert done.lines == [f"Nothing to do: no file in {place.auth} that nobody comes for"]
+    assert done.lines == [f"Nothing to do: no stale file in {place.auth}"]
     assert all(path.exists() for path in kept)
 
 
@@ -132,7 +132,7 @@ def test_a_node_without_intents_gives_an_hour(place: Place) -> None:
 def test_without_a_directory_there_is_nothing_to_do(place: Place) -> None:
     place.auth.rmdir()
     done = place.run("--in-use")
-    assert (done.status, done.out, done.err) == (0, f"Nothing to do: there is no directory {place.auth}\n", "")
+    assert (done.status, done.out, done.err) == (0, f"Nothing to do: {place.auth}: no such\ndirectory\n", "")
     assert not (place.node.root / "run").exists()
 
 
@@ -178,7 +178,7 @@ def test_in_use_takes_orphans_older_than_its_bound_alone(place: Place) -> None:
     link = place.auth / "in-use" / f"{STALE[:-5]}-{uuid.uuid4()}.json"
     link.symlink_to(young)
     os.utime(link, (0, 0), follow_symlinks=False)
-    assert place.run().lines == [f"Nothing to do: no file in {place.auth} that nobody comes for"]
+    assert place.run().lines == [f"Nothing to do: no stale file in {place.auth}"]
     done = place.run("--in-use")
     assert (done.status, done.err) == (0, "")
     assert done.lines == [
@@ -190,7 +190,7 @@ def test_in_use_takes_orphans_older_than_its_bound_alone(place: Place) -> None:
     assert not old.exists() and young.exists() and link.is_symlink()
     assert all(path.exists() for path in foreign)
     assert place.run("--in-use").lines == [
-        f"Nothing to do: no file in {place.auth} that nobody comes for, nor one in in-use/ that is older than 1d"
+        f"Nothing to do: no stale file in {place.auth}, and none in in-use/ that is older than 1d"
     ]
 
 
@@ -269,7 +269,7 @@ def test_the_same_for_a_program(place: Place) -> None:
             {"path": str(orphan), "why": "CRI-O took it for a pull that cannot be running any more"},
         ],
         "removed": [str(stale), str(orphan)],
-        "left": [{"path": str(held), "why": handoff.IN_TURN}],
+        "left": [{"path": str(held), "why": sweep.IN_TURN}],
     }
 
 
@@ -352,7 +352,7 @@ def test_broken_intents_are_told(place: Place) -> None:
     place.put(STALE, 60)
     done = place.run("--dry-run")
     assert done.status == 0
-    note = r"Note: pull intent sha256-00 cannot be used: \w+; until it can, files that nobody came for are kept for"
+    note = r"Note: pull intent sha256-00 cannot be used: \w+; until this is corrected, unused files are kept for"
     assert re.fullmatch(rf"{note} an hour", done.lines[0])
     assert done.lines[1].startswith("Nothing to do")
     assert len(place.run("--dry-run", "--output=json").json["problems"]) == 1

@@ -166,7 +166,7 @@ def test_a_credential_that_is_refused_names_its_secret(place: Place) -> None:
     source = done.report["sources"][0]
     assert (source["outcome"], source["cause"]) == ("unauthorized", "refused")
     assert "answers 401: it refuses the credential" in source["evidence"]
-    remedy = f"secret mirror-creds, key {place.mirror.host}: was it rotated or mistyped? Write the current"
+    remedy = f"secret mirror-creds, key {place.mirror.host}: write the current credential there"
     assert source["remedy"].startswith(remedy)
     assert done.report["verdict"]["remedy"] == source["remedy"]
     text = " ".join(place.verify("nginx:1.27", *WEB).stdout.split())
@@ -180,10 +180,10 @@ def test_no_credential_says_which_key_was_meant(place: Place) -> None:
     assert (done.status, source["outcome"], source["cause"]) == (3, "unauthorized", "no-credential")
     assert source["credential"] is None and source["credentialSentTo"] == []
     assert (
-        "secret mirror-creds has the key docker.io, but docker.io is the registry that the pod names"
+        "secret mirror-creds has the key docker.io, but docker.io is the registry in the pod's image"
         in source["remedy"]
     )
-    assert f"give a pull secret of namespace team-alpha a key for {place.mirror.host}" in source["remedy"]
+    assert f"create a pull secret in the namespace with a key for {place.mirror.host}" in source["remedy"]
     assert {p.user for p in place.mirror.log} <= {None, ""}
 
 
@@ -200,7 +200,7 @@ def test_a_secret_of_another_type_is_named(place: Place) -> None:
     auths = {place.mirror.host: {"auth": basic("alpha", PASSWORD)}}
     place.cluster.add_secret("team-alpha", "opaque", {"auths": auths}, type="Opaque")
     assert (
-        "but the secret is of type 'Opaque', and the plugin lists"
+        "but the secret is of type 'Opaque', and the plugin only lists"
         in place.verify_json("nginx:1.27", *WEB).report["sources"][0]["remedy"]
     )
 
@@ -208,7 +208,7 @@ def test_a_secret_of_another_type_is_named(place: Place) -> None:
 def test_a_password_with_a_line_break_is_told(place: Place) -> None:
     place.add_secret("echoed", **{place.mirror.host: ("alpha", f"{PASSWORD}\n")})
     assert any(
-        "the password ends in a line break" in note for note in place.verify_json("nginx:1.27", *WEB).report["notes"]
+        "the password ends with a newline" in note for note in place.verify_json("nginx:1.27", *WEB).report["notes"]
     )
 
 
@@ -232,7 +232,7 @@ def test_a_repository_that_may_not_be_pulled(place: Place) -> None:
     place.add_secret("mirror-creds", **{place.mirror.host: ("alpha", PASSWORD)})
     source = place.verify_json("nginx:1.27", *WEB).report["sources"][0]
     assert (source["outcome"], source["cause"]) == ("forbidden", "not-allowed")
-    assert source["remedy"].startswith(f"secret mirror-creds, key {place.mirror.host}: may its user pull")
+    assert source["remedy"].startswith(f"secret mirror-creds, key {place.mirror.host}: check that its user may pull")
 
 
 def test_the_latest_is_asked_for_without_a_tag(place: Place) -> None:
@@ -266,7 +266,7 @@ def test_what_cri_o_does_not_ask_is_left_out(place: Place) -> None:
         "digests.corp/library/nginx": "left-out",
     }
     left = done.report["sources"][-1]
-    assert (left["evidence"], left["exchanges"]) == ("it serves pulls by digest alone, and this is one by tag", [])
+    assert (left["evidence"], left["exchanges"]) == ("it only serves pulls by digest, and this is a pull by tag", [])
     text = place.verify("nginx:1.27", *WEB).stdout
     assert "left out" in text and "blocked" in text and "not needed" in text
 
@@ -396,7 +396,7 @@ def test_the_pod_names_no_secret(place: Place) -> None:
     done = place.verify_json(image, *WEB)
     source = done.report["sources"][0]
     assert (done.status, source["outcome"], source["cause"]) == (3, "unauthorized", "no-credential")
-    assert "the pod's imagePullSecrets, which the kubelet hands over, have none" in source["evidence"]
+    assert "the pod's imagePullSecrets, which the kubelet passes, have none" in source["evidence"]
     assert f"give a pull secret in the pod's imagePullSecrets a key for {place.mirror.host}" == source["remedy"]
 
 
@@ -435,7 +435,7 @@ def test_a_short_name_of_another_registry_is_not_shown_the_credential_of_docker_
     done = place.verify_json("nginx:1.27", *WEB)
     source = next(source for source in done.report["sources"] if source["name"].startswith(host))
     assert (done.status, source["outcome"], source["credentialSentTo"]) == (1, "unknown", [])
-    assert "is not shown here to another registry" in source["evidence"]
+    assert "which verify does not send to another registry" in source["evidence"]
     assert [passed.user for passed in place.mirror.log if passed.user] == []
 
 
@@ -455,7 +455,7 @@ def test_nobody_knows_what_the_kubelet_hands_over(place: Place) -> None:
     place.add_secret("hidden", **{place.mirror.host: ("alpha", PASSWORD)})
     done = place.verify_json(image, "-n", "team-alpha", "--service-account", "other")
     assert (done.status, done.report["verdict"]["succeeds"], list(done.outcomes.values())) == (1, None, ["unknown"])
-    assert "whether the kubelet hands one over is not known: " in done.stderr
+    assert "whether the kubelet passes one is not known: " in done.stderr
     assert "--pod" in done.report["verdict"]["remedy"]
     place.add_secret("mirror-creds", **{place.mirror.host: ("alpha", PASSWORD)})
     tried = place.verify_json(image, *WEB, "--mirror-registry", place.mirror.host)
@@ -545,11 +545,14 @@ TOLD: dict[str, tuple[int, str, tuple[str, ...]]] = {
         "The pull would fail. {name}: its token service refuses the credential",
         ("secret mirror-creds, key {host}: was it rotated",),
     ),
-    "503 for a token": (3, "The pull would fail. {name}: its token service is in trouble", ()),
+    "503 for a token": (3, "The pull would fail. {name}: its token service has an internal error", ()),
     "Basic first, Bearer works": (
         3,
         "The pull would fail. {name}: it refuses the credential by the scheme that CRI-O uses",
-        ("it offers Basic and Bearer, and CRI-O uses the first", "let the registry offer Bearer first or alone"),
+        (
+            "it offers Basic and Bearer, and CRI-O only uses the first",
+            "configure the registry to offer Bearer first or alone",
+        ),
     ),
     "401 that does not say how": (
         3,
@@ -632,7 +635,7 @@ def test_a_short_name_that_cri_o_cannot_complete(place: Place) -> None:
     done = place.verify_json("nginx:1.27", *WEB)
     assert (done.status, done.report["verdict"]["succeeds"], place.mirror.log) == (3, False, [])
     assert "nginx is a short name" in done.report["verdict"]["text"]
-    assert "spell the image in full" in done.report["verdict"]["remedy"]
+    assert "write the image name in full" in done.report["verdict"]["remedy"]
     place.add_secret("mirror-creds", **{place.mirror.host: ("alpha", PASSWORD)})
     assert place.verify(f"{NGINX}:1.27", *WEB).status == 0
 

@@ -522,7 +522,7 @@ def test_a_broken_global_file_does_not_take_the_secrets_with_it(tmp_path: Path, 
         tmp_path, conf=MIRROR, secrets=[secret("creds", {"mirror.corp:5000": USER})], node_file=node_file
     ).pull()
     assert pull.logins == {AT_MIRROR: TEAM, NGINX: None}
-    assert "is left out" in pull.resolution.warnings[0]
+    assert "is ignored" in pull.resolution.warnings[0]
 
 
 def test_a_bad_entry_of_the_global_file_is_the_answer_for_its_source_alone(tmp_path: Path) -> None:

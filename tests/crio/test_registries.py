@@ -132,8 +132,8 @@ def test_a_bad_mirror_for_every_kind_is_an_error_with_table_and_reason() -> None
     with pytest.raises(ConfigError) as caught:
         registries.repository_sources(config, reference.parse("quay.io/app"))
     assert caught.value.message == (
-        "/etc/main.conf: [[registry]] with prefix 'quay.io': the mirror 'no-dot' makes no valid reference of "
-        "'quay.io/app:latest': 'no-dot/app:latest' would mean 'docker.io/no-dot/app:latest'"
+        "/etc/main.conf: [[registry]] with prefix 'quay.io': the mirror 'no-dot' turns 'quay.io/app:latest' "
+        "into an invalid reference: 'no-dot/app:latest' would be read as 'docker.io/no-dot/app:latest'"
     )
     assert caught.value.hint == 'in /etc/main.conf write location = "no-dot:443"'
     assert (
@@ -229,8 +229,8 @@ def test_an_alias_that_a_drop_in_takes_back_leaves_the_search_registries() -> No
         ("x = \xff".encode("latin-1").decode("latin-1") + "\x00", "not valid TOML: ", "toml-syntax"),
         (
             '[[registry]]\nprefix="a"\nlocation="x.corp"\n[[registry]]\nprefix="b"\nlocation="x.corp"\nblocked=true',
-            "[[registry]] number 1 (prefix 'a') and [[registry]] number 2 (prefix 'b') share the location 'x.corp' and "
-            "disagree on blocked",
+            "[[registry]] number 1 (prefix 'a') and [[registry]] number 2 (prefix 'b') have the same location "
+            "'x.corp' and different blocked",
             "conflicting-blocked",
         ),
     ],
@@ -342,7 +342,7 @@ def test_without_home_the_passwd_entry_tells_where_it_is(monkeypatch: pytest.Mon
     monkeypatch.setenv("HOME", "")
     assert registries._home() == pwd.getpwuid(os.geteuid()).pw_dir
     monkeypatch.setattr(os, "geteuid", lambda: 3_000_000_000)
-    with pytest.raises(ConfigError, match="no home directory"):
+    with pytest.raises(ConfigError, match="in the home directory"):
         registries.search_files("", "")
 
 

@@ -57,7 +57,7 @@ class Advised:
         numbers = [int(number) for number in re.findall(rf"{re.escape(str(self.conf))}:(\d+)", remedy)]
         assert numbers, f"no FILE:LINE in: {remedy}"
         here = numbers[0] - 1
-        bare = re.sub(rf"{re.escape(str(self.conf))}:\d+", "@", remedy).removesuffix(", the value within double quotes")
+        bare = re.sub(rf"{re.escape(str(self.conf))}:\d+", "@", remedy).removesuffix(", the value in double quotes")
         bare = bare.removesuffix(", and reload CRI-O").removeprefix("if that is not found there, ")
         if found := re.match(r"above @ write (\[\[registry\]\]) and (location = \"[^\"]+\")", bare):
             lines[here:here] = [found[1], found[2]]
@@ -347,7 +347,7 @@ def test_a_key_with_v2_and_a_slash_is_to_be_the_host(tmp_path: Path, capsys: pyt
     conf = f'{HUB}[[registry.mirror]]\nlocation = "{MIRROR}/hub"\n'
     place = Advised(tmp_path, capsys, conf, {f"{MIRROR}/v2/": {"auth": "dTpw"}})
     verdict = place.explain("docker.io/library/alpine")["verdict"]
-    assert verdict["text"].endswith(f"its v2 is taken for the path of a repository: write {MIRROR}")
+    assert verdict["text"].endswith(f"its v2 is read as the path of a repository: write {MIRROR}")
     assert verdict["remedy"].startswith(f"in secret a write the key {MIRROR} in place of {MIRROR}/v2/; or give ")
     place.auths = {MIRROR: {"auth": "dTpw"}}
     assert place.explain("docker.io/library/alpine")["verdict"]["status"] == "well"

@@ -501,7 +501,7 @@ def test_a_kubeconfig_of_the_plugin_that_is_missing_is_to_be_removed(tmp_path: P
 @pytest.mark.parametrize(
     ("content", "line", "says"),
     (
-        (ENTRY.replace("    tokenAttributes", "   tokenAttributes").encode(), 9, "indented as the lines above it?"),
+        (ENTRY.replace("    tokenAttributes", "   tokenAttributes").encode(), 9, "indented like the lines above it"),
         (ENTRY.encode("utf-16"), 1, "save it as UTF-8"),
         (ENTRY.replace("    tokenAttributes", "\ttokenAttributes").encode(), 9, "replace the tab with spaces"),
     ),

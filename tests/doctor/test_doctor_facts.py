@@ -340,8 +340,8 @@ def test_a_version_that_cannot_be_one_is_unknown(said: str, tmp_path: Path) -> N
     (
         ("exit 3", "ended with 3"),
         ("kill -SEGV $$", "was ended by signal 11"),
-        ("sleep 30 & wait", "did not end within 0.2 s"),
-        ("", "says nothing"),
+        ("sleep 30 & wait", "did not exit within 0.2 s"),
+        ("", "prints nothing"),
     ),
 )
 def test_a_program_that_does_not_say_its_version(
@@ -373,7 +373,7 @@ def test_a_good_one_is_taken(tmp_path: Path) -> None:
     (
         ("kubelet.config.k8s.io/v1\n", "kubelet.config.k8s.io/v2\n", 1, "apiVersion is"),
         ("kind: CredentialProviderConfig", "kind: Config", 2, "kind is"),
-        ("name: crio-credential-provider", "name: bin/x", 4, "is not that of"),
+        ("name: crio-credential-provider", "name: bin/x", 4, "is not a valid file name"),
         ("matchImages", "matchImage", 6, "is matchImages meant?"),
         ("    defaultCacheDuration: 0s\n", "", 4, "defaultCacheDuration is missing"),
         ("Duration: 0s", "Duration: 0", 8, "is no duration"),

@@ -156,7 +156,7 @@ FAULTS = {
         code="kubeconfig-broken",
     ),
     "a CA that is not base64 of PEM": Fault(
-        "not base64 of PEM", broken=authority_data(b"\xff\xfe"), code="kubeconfig-broken"
+        "not base64-encoded PEM", broken=authority_data(b"\xff\xfe"), code="kubeconfig-broken"
     ),
     "a CA that is no PEM": Fault("no PEM certificate", broken=authority_data(b"x"), code="kubeconfig-broken"),
     "apiserver-url.env without a host": Fault(
@@ -179,7 +179,7 @@ FAULTS = {
         code="kubeconfig-broken",
     ),
     "pod without a client certificate": Fault(
-        "holds no client certificate",
+        "has no client certificate",
         POD,
         broken=changed(KUBECONFIG, "client-", "x-"),
         code="pod-mode-without-client-certificate",
@@ -212,13 +212,13 @@ FAULTS = {
     ),
     # -- the auth directory: authfile
     "an auth directory that all may write to": Fault(
-        "others than its owner", broken=auth_dir(0o777), code="auth-dir-mode"
+        "users other than its owner", broken=auth_dir(0o777), code="auth-dir-mode"
     ),
     "an auth directory that a group may write to": Fault(
-        "others than its owner", broken=auth_dir(0o770), code="auth-dir-mode"
+        "users other than its owner", broken=auth_dir(0o770), code="auth-dir-mode"
     ),
     "an auth directory with the sticky bit": Fault(
-        "others than its owner", broken=auth_dir(0o1777), code="auth-dir-mode"
+        "users other than its owner", broken=auth_dir(0o1777), code="auth-dir-mode"
     ),
     "an auth directory of another user": Fault("belongs to user 12", broken=auth_dir(owner=12), code="auth-dir-owner"),
     "an auth directory that is a file": Fault("Not a directory", broken=text(AUTH_DIR, "x"), code="auth-dir-unusable"),

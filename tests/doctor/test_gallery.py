@@ -458,7 +458,7 @@ IMAGES = {
 """An image, and where its mirror is."""
 
 COMMANDS: dict[str, tuple[tuple[str, ...], int, str]] = {
-    "doctor": (("doctor", "--root={root}"), 0, "nothing wrong found on the image {root}"),
+    "doctor": (("doctor", "--root={root}"), 0, "no problems found on the image {root}"),
     "explain": (
         ("explain", *["{image}", "-n", "team-alpha", "--pod", "web", "--root={root}", "--secrets={objects}"]),
         0,

@@ -227,18 +227,18 @@ def test_the_text_tells_the_verdict_first_and_every_step(place: Place) -> None:
     assert (done.status, done.err) == (0, "")
     assert done.out.startswith(f"CRI-O asks {SOURCE} with the credential of secret creds.\n")
     for words in (
-        f"Image {NGINX}:1.27 is what the kubelet makes of nginx:1.27",
+        f"Image {NGINX}:1.27 normalized by the kubelet from nginx:1.27",
         "Pod team-alpha/web",
         "registries.conf: 1 table",
         "Table docker.io,",
         f"1. {SOURCE} (mirror) credential: secret creds, key {MIRROR}",
         f"2. {NGINX} (the registry's own location, last) no credential",
-        "- digests.corp/hub/library/nginx (mirror, by digest only) not asked: it serves pulls by digest alone",
+        "- digests.corp/hub/library/nginx (mirror, by digest only) not asked: it only serves pulls by digest",
         "found: creds",
         f"key {SOURCE}",
         f"pull record for {NGINX}",
         f"First it asks {SOURCE} with the credential of secret creds.",
-        "the kubelet hands that credential over",
+        "the kubelet passes that credential",
     ):
         assert words in done.flat, words
     # Hanging indents and no blanks at the ends of lines.
@@ -258,7 +258,7 @@ def test_the_tenants_usual_mistake_is_named(place: Place) -> None:
     assert done.status == 3
     text = done.report["verdict"]["text"]
     assert text.startswith(f"CRI-O asks {SOURCE} without a credential: ")
-    why = f"docker.io is the registry that the pod names; {MIRROR} needs a key of its own"
+    why = f"docker.io is the registry in the pod's image; {MIRROR} needs a key of its own"
     assert f"Secret creds has the key docker.io: {why}" in text
     assert f"create secret docker-registry NAME --docker-server={MIRROR} " in done.report["verdict"]["remedy"]
     assert done.source(NGINX)["credential"] == {"from": "secret", "secret": "creds", "key": "docker.io"}
@@ -349,7 +349,7 @@ def test_near_tables_are_told_with_their_places(place: Place) -> None:
     assert told == [
         ("docker.io", "registries.conf", 3, "it matches, but is shorter than docker.io/library"),
         ("docker.io/lib", "x.conf", 1, "it ends within a component of the name"),
-        ("index.docker.io", "x.conf", 7, "images of Docker Hub are named docker.io, not index.docker.io"),
+        ("index.docker.io", "x.conf", 7, "Docker Hub images are named docker.io, not index.docker.io"),
     ]
 
 
@@ -383,7 +383,7 @@ def test_a_mirror_that_makes_no_reference_fails_the_pull(place: Place) -> None:
     assert place.json("docker.io/nginx:1", "-n", "team-alpha", "--pod=web").status == 0
     done = place.json(f"docker.io/nginx@sha256:{'a' * 64}", "-n", "team-alpha", "--pod=web")
     assert (done.status, done.report["plugin"]["exitStatus"]) == (3, 0)
-    assert done.report["verdict"]["text"].startswith("CRI-O fails this pull, whatever the secrets hold: ")
+    assert done.report["verdict"]["text"].startswith("CRI-O fails this pull, whatever the secrets contain: ")
     assert {source["asked"] for source in done.report["sources"]} == {False}
 
 
@@ -393,8 +393,8 @@ def test_auth_files_that_crio_does_not_read(place: Place) -> None:
     done = place.alpha()
     assert (done.status, done.source(SOURCE)["credential"]) == (3, None)
     assert "CRI-O reads no auth file" in done.report["verdict"]["text"]
-    assert any("reads no auth file at all" in step for step in done.report["then"])
-    assert f"first it asks {SOURCE} with what docker-credential-other has" in done.report["then"]
+    assert any("reads no auth file" in step for step in done.report["then"])
+    assert f"first it asks {SOURCE} with the credential from docker-credential-other" in done.report["then"]
     assert 'registries.conf:1 write credential-helpers = ["containers-auth.json", "other"]' in str(
         done.report["verdict"]["remedy"]
     )
@@ -454,7 +454,7 @@ def test_what_root_alone_may_read_is_no_fault_of_the_plugin(place: Place, monkey
 def test_a_node_auth_file_that_cannot_be_used_is_told_without_a_mirror_too(place: Place) -> None:
     place.node.write("var/lib/kubelet/config.json", "{")
     notes = place.json("quay.io/a/b", "-n", "team-alpha", "--pod=web").report["notes"]
-    assert len(notes) == 1 and "var/lib/kubelet/config.json is left out" in notes[0]
+    assert len(notes) == 1 and "var/lib/kubelet/config.json is ignored" in notes[0]
 
 
 # -- short names ------------------------------------------------------------------------------------------------------
@@ -468,12 +468,12 @@ def test_an_alias_leads_elsewhere(place: Place) -> None:
     assert [source["name"] for source in done.report["sources"] if source["asked"]] == ["registry.corp/web/nginx"]
     assert done.source(SOURCE)["whyNot"] == "the pod's short name resolves to another source"
     spelled = place.json("docker.io/library/nginx:1.27", "-n", "team-alpha", "--pod=web")
-    assert spelled.source("registry.corp/web/nginx")["whyNot"] == "CRI-O comes here for the short name nginx alone"
+    assert spelled.source("registry.corp/web/nginx")["whyNot"] == "CRI-O only asks it for the short name nginx"
     assert spelled.source(SOURCE)["asked"] is True
     # The kubelet's credential goes where the alias leads.
-    handed = "has a key for docker.io, the kubelet hands that credential over: CRI-O shows it at"
-    assert f"{handed} registry.corp, ahead of any file" in done.report["then"][1]
-    assert f"{handed} docker.io, ahead of any file" in spelled.report["then"][1]
+    handed = "has a key for docker.io, the kubelet passes that credential: CRI-O uses it at"
+    assert f"{handed} registry.corp instead of any file" in done.report["then"][1]
+    assert f"{handed} docker.io instead of any file" in spelled.report["then"][1]
 
 
 def test_a_request_does_not_tell_of_a_short_name(place: Place) -> None:
@@ -484,7 +484,7 @@ def test_a_request_does_not_tell_of_a_short_name(place: Place) -> None:
         "--request", str(path), "--secrets", place.write_objects(FORMS["list"]([secret("a", entry(MIRROR))]))
     ).report["then"]
     assert [step for step in steps if "registry.corp" in step] == [
-        "only where the pod spells the short name nginx, it asks registry.corp/web/nginx without a credential"
+        "only if the pod uses the short name nginx, it asks registry.corp/web/nginx without a credential"
     ]
 
 
@@ -493,7 +493,7 @@ def test_a_short_name_that_crio_cannot_complete(place: Place) -> None:
     done = place.alpha()
     assert done.status == 3
     assert "no alias for it and no unqualified-search-registries" in done.report["verdict"]["text"]
-    assert "spell the image in full" in done.report["verdict"]["remedy"]
+    assert "write the image name in full" in done.report["verdict"]["remedy"]
     assert place.json("docker.io/nginx", "-n", "team-alpha", "--pod=web").status == 0
 
 
@@ -503,7 +503,7 @@ def test_several_search_registries_fail_the_pull_unless_crio_conf_allows_it(plac
     assert done.report["image"]["pulledAs"] == [f"{NGINX}:1.27", "quay.io/nginx:1.27"]
     assert (done.status, done.report["verdict"]["status"]) == (3, "unwell")
     assert "CRI-O's short_name_mode is enforcing" in done.report["verdict"]["text"]
-    assert done.report["verdict"]["remedy"].startswith(f"spell the image in full, as {NGINX}")
+    assert done.report["verdict"]["remedy"].startswith(f"write the image name in full, {NGINX}")
     assert [source["asked"] for source in done.report["sources"]] == [False] * len(done.report["sources"])
     assert place.json(f"{NGINX}:1.27", "-n", "team-alpha", "--pod=web").status == 0
     drop_in = place.node.write("etc/crio/crio.conf.d/10-names", '[crio.image]\nshort_name_mode = "disabled"\n')
@@ -561,15 +561,15 @@ def test_a_token_from_a_file(place: Place) -> None:
         assert "not for" in done.err
     place.node.write("token", place.cluster.mint_token("team-alpha", "default", "web", expires_in=-60))
     done = place.json("nginx", "--token-file", path)
-    assert done.status == 3 and "the token has expired since it was made" in done.report["notes"][0]
+    assert done.status == 3 and "the token in the request has expired" in done.report["notes"][0]
     place.node.write("token", "none")
-    assert "no JWT" in place.json("nginx", "--token-file", path).err
+    assert "not a JWT" in place.json("nginx", "--token-file", path).err
 
 
 @pytest.mark.parametrize(
     ("case", "words"),
     [
-        ("without a pod", "name the pod with --pod"),
+        ("without a pod", "give the pod with --pod"),
         ("unknown pod", "only for pods that run on it"),
         ("server away", "no answer from the API server"),
         ("no kubeconfig", "--kubeconfig"),
@@ -590,7 +590,7 @@ def test_what_is_known_without_the_cluster_is_told(place: Place, case: str, word
     assert words in done.err
     report = done.report
     assert (report["plugin"]["outcome"], report["plugin"]["exitStatus"]) == ("unknown", None)
-    assert report["verdict"]["text"].startswith("Not decided: ")
+    assert report["verdict"]["text"].startswith("Unknown: ")
     assert report["registries"]["match"]["prefix"] == "docker.io"
     assert {source["reason"] for source in report["sources"]} == {"not known"}
     assert (report["authFile"], report["answer"], report["then"]) == (None, None, [])
@@ -733,15 +733,15 @@ def test_a_pod_that_was_not_created_yet(place: Place) -> None:
         ("kind: [", "neither JSON nor YAML"),
         ("", "objects.yaml is empty: kubectl wrote nothing to it"),
         (" \n", "objects.yaml is empty: kubectl wrote nothing to it"),
-        ("kind: ConfigMap\nmetadata: {name: x}\n", "holds no Secret"),
+        ("kind: ConfigMap\nmetadata: {name: x}\n", "has no Secret"),
         # Too deep; whether this program or libyaml says so first depends on how far ahead that one reads.
         ("[" * 100_000, "neither JSON nor YAML: "),
         ("- " * 100_000, "nested deeper than 64 at line 1"),
         ("{a: " * 100_000, "neither JSON nor YAML: "),
-        ('{"kind":"List","items":[' * 300 + "]}" * 300, "holds no Secret"),
+        ('{"kind":"List","items":[' * 300 + "]}" * 300, "has no Secret"),
         (f"{CANARY}: [{CANARY}\n", "neither JSON nor YAML"),
         ("\0", "neither JSON nor YAML"),
-        ("a: &a [x]\nb: [*a, *a]\n", "holds no Secret"),
+        ("a: &a [x]\nb: [*a, *a]\n", "has no Secret"),
     ],
 )
 def test_a_file_that_is_none(place: Place, text: str, words: str) -> None:
@@ -804,10 +804,10 @@ def test_a_static_pods_request(place: Place) -> None:
     path = str(place.node.write("request.json", recorded_request("request-static-pod")))
     done = place.json("--request", path)
     assert done.status == 3
-    assert "carries no service account token" in done.report["verdict"]["text"]
+    assert "has no service account token" in done.report["verdict"]["text"]
     assert "a key for mirror.corp:5000" in done.report["verdict"]["remedy"]
     assert {source["asked"] for source in done.report["sources"]} == {None}
-    assert "neither tag nor digest" in place.run("--request", path).flat
+    assert "no tag or digest" in place.run("--request", path).flat
     place.node.write("var/lib/kubelet/config.json", json.dumps({"auths": entry(MIRROR)}))
     done = place.json("--request", path)
     assert (done.status, done.report["plugin"]["exitStatus"]) == (0, 0)
@@ -820,9 +820,9 @@ def test_a_static_pods_request(place: Place) -> None:
         (b"", "standard input is empty"),
         (b"{", "not valid JSON"),
         (b'{"kind":"Other"}', "has the kind 'Other'"),
-        (request("", "x"), "names no image"),
-        (request(NGINX, CANARY), "no JWT"),
-        (request("Upper/Case", jwt(bound_claims())), "image is none"),
+        (request("", "x"), "has no image"),
+        (request(NGINX, CANARY), "not a JWT"),
+        (request("Upper/Case", jwt(bound_claims())), "invalid image"),
         (request(NGINX, jwt(bound_claims(namespace="../x"))), "no valid namespace"),
     ],
 )
@@ -859,7 +859,7 @@ def test_arguments_of_the_credential_provider_config_count(place: Place) -> None
     path = str(place.node.write("config.yaml", text))
     done = place.alpha("--config", path)
     assert done.status == 0
-    assert "at or below --mirror-registry other.corp" in done.report["plugin"]["reason"]
+    assert "covered by --mirror-registry other.corp" in done.report["plugin"]["reason"]
     # A person's own flags go before them, and are not added to them.
     done = place.alpha("--config", path, f"--mirror-registry={MIRROR}")
     assert done.report["authFile"]["path"].startswith("/run/auth/team-alpha-")
@@ -891,25 +891,25 @@ def test_the_file_that_the_kubelet_names_counts(place: Place) -> None:
     path = place.node.write("etc/kubernetes/providers.yaml", provider_config(["--auth-dir=/run/auth"]))
     done = place.alpha()
     assert (done.status, done.report["authFile"]["path"].startswith("/run/auth/")) == (0, True)
-    assert done.report["notes"][0] == f"the arguments of the plugin are those of {path}, which the kubelet names"
+    assert done.report["notes"][0] == f"the plugin's arguments come from {path}, the kubelet's configuration"
     # What a person names goes before it.
     other = place.node.write("other.yaml", provider_config(["--auth-dir=/run/other"]))
     assert place.alpha("--config", str(other)).report["authFile"]["path"].startswith("/run/other/")
     place.node.write("etc/kubernetes/providers.yaml", provider_config(["--none"]))
     done = place.alpha()
     assert (done.status, done.report["plugin"]["exitStatus"]) == (3, 2)
-    assert done.report["notes"] == [f"the arguments are those of {path}"]
+    assert done.report["notes"] == [f"the arguments come from {path}"]
 
 
 @pytest.mark.parametrize(
-    ("text", "words"), [("providers: [", "is not valid YAML"), ("kind: X", "is no CredentialProviderConfig")]
+    ("text", "words"), [("providers: [", "is not valid YAML"), ("kind: X", "is not a CredentialProviderConfig")]
 )
 def test_a_file_of_the_kubelet_that_cannot_be_used_is_told(place: Place, text: str, words: str) -> None:
     place.node.write("etc/systemd/system/kubelet.service", UNIT)
     place.node.write("etc/kubernetes/providers.yaml", text)
     done = place.alpha()
     assert done.status == 0
-    assert done.report["notes"][0].startswith("the kubelet's CredentialProviderConfig does not count, the plugin's")
+    assert done.report["notes"][0].startswith("the kubelet's CredentialProviderConfig is ignored, and the plugin's")
     assert words in done.report["notes"][0]
 
 
@@ -943,7 +943,7 @@ def test_arguments_that_the_plugin_refuses(place: Place) -> None:
     done = place.alpha("--config", path)
     assert (done.status, done.report["plugin"]["exitStatus"]) == (3, 2)
     assert "--mirror-regsitry" in done.report["plugin"]["error"]
-    assert done.report["notes"] == [f"the arguments are those of {path}"]
+    assert done.report["notes"] == [f"the arguments come from {path}"]
 
 
 def test_a_registries_conf_for_the_plugin_alone_that_is_missing(place: Place) -> None:
@@ -959,7 +959,7 @@ def test_a_registries_conf_for_the_plugin_alone_that_is_missing(place: Place) ->
     ("text", "words"),
     [
         ("providers: [", "not valid YAML"),
-        ("kind: Pod\n", "no CredentialProviderConfig"),
+        ("kind: Pod\n", "not a CredentialProviderConfig"),
         (provider_config([], name="other"), "it has ecr-credential-provider, other"),
         (
             '{"kind":"CredentialProviderConfig","providers":[{"name":"crio-credential-provider","args":"x"}]}',
@@ -983,12 +983,12 @@ def test_a_credential_provider_config_that_cannot_be_used(place: Place, text: st
         (["nginx"], "-n NAMESPACE is missing"),
         (["Nginx", "-n", "x"], "did you mean 'nginx'?"),
         (["nginx:1:2", "-n", "x"], "InvalidImageName"),
-        (["nginx", "-n", "Not_A_Name"], "no name that Kubernetes allows"),
+        (["nginx", "-n", "Not_A_Name"], "not a valid Kubernetes name"),
         (["nginx", "-n", "x", "--pod", "a", "--service-account", "b"], "not allowed with"),
-        (["nginx", "-n", "x", "--secrets-from=pod"], "name it with --pod"),
+        (["nginx", "-n", "x", "--secrets-from=pod"], "requires --pod"),
         (["nginx", "-n", "x", "--secrets", "/nowhere"], "--secrets: /nowhere: no such file"),
         (["nginx", "-n", "x", "--config", "/nowhere"], "--config: /nowhere: no such file or directory"),
-        (["nginx", "--request", "/dev/null"], "leave out IMAGE"),
+        (["nginx", "--request", "/dev/null"], "remove IMAGE"),
         (["--request", "-", "--secrets", "-"], "standard input"),
         (["nginx", "-n", "x", "--deadline=never"], "--deadline: 'never' is not a duration"),
         (["nginx", "-n", "x", "--output=xml"], "--output: 'xml' is not one of text, json"),
@@ -1077,7 +1077,7 @@ def test_a_password_in_a_key_never_shows(place: Place, key: str, shown: str, mem
 
 def test_a_key_with_a_password_is_told_what_to_write_instead(place: Place) -> None:
     place.cluster.add_secret("team-beta", "creds", {"auths": {f"https://user:{CANARY}@{MIRROR}/v2/": {}}})
-    assert f"a key names no user: write {MIRROR}" in place.beta().report["verdict"]["text"]
+    assert f"a key has no user name: write {MIRROR}" in place.beta().report["verdict"]["text"]
 
 
 def test_blanks_around_a_key_are_seen(place: Place) -> None:
@@ -1103,11 +1103,11 @@ def test_why_the_others_lost(place: Place) -> None:
     source = place.beta().source(SOURCE)
     assert source["credential"] == {"from": "secret", "secret": "b", "key": f"{MIRROR}/hub"}
     assert [(other["secret"], other["key"], other["why"]) for other in source["others"]] == [
-        ("c", f"{MIRROR}/hub", "the same key, and secret b comes before it"),
+        ("c", f"{MIRROR}/hub", "same key, and secret b comes first"),
         ("b", MIRROR, f"it is less specific than {MIRROR}/hub"),
         ("c", MIRROR, f"it is less specific than {MIRROR}/hub"),
-        ("b", keys[1], "one written as a URL or by another name of the host counts after a key as it stands"),
-        ("c", keys[1], "one written as a URL or by another name of the host counts after a key as it stands"),
+        ("b", keys[1], "a key written as a URL or with another name of the host comes after an exact key"),
+        ("c", keys[1], "a key written as a URL or with another name of the host comes after an exact key"),
     ]
     assert source["othersLeft"] == 2
 
@@ -1128,7 +1128,7 @@ def test_many_secrets_are_told_of_in_few_lines(place: Place) -> None:
     assert source["others"][0] == {
         "secret": "s00",
         "key": MIRROR,
-        "why": "the same key, and secret creds comes before it",
+        "why": "same key, and secret creds comes first",
     }
 
 
@@ -1143,7 +1143,7 @@ def test_many_secrets_and_tables_fit_on_a_screen(place: Place) -> None:
     done = place.run(*arguments)
     assert len(done.out.splitlines()) < 100
     assert "s018, s019 and 280 more" in done.flat and "h018, h019 and 280 more are of type helm.sh" in done.flat
-    assert "nor 280 more, which --output json tells" in done.flat
+    assert "not used: 280 more, which --output json shows" in done.flat
     report = place.json(*arguments).report
     assert (len(report["secrets"]["looked"]), len(report["secrets"]["skipped"])) == (300, 300)
     assert [other["prefix"] for other in report["registries"]["others"]][:2] == [
@@ -1301,7 +1301,7 @@ BARE = json.dumps(AUTHS["auths"]).encode()
 GOOD = json.dumps(AUTHS).encode()
 
 SPOILT: dict[str, tuple[str, str, bytes, str]] = {
-    "an Opaque one": ("Opaque", ".dockerconfigjson", GOOD, "of type 'Opaque', and the plugin lists"),
+    "an Opaque one": ("Opaque", ".dockerconfigjson", GOOD, "of type 'Opaque', and the plugin only lists"),
     "an Opaque one with another key": ("Opaque", "config.json", GOOD, "of type 'Opaque'"),
     "an Opaque one with the key of nobody": ("Opaque", "pull-secret", GOOD, "of type 'Opaque'"),
     "OpenShift's for podman": (
@@ -1321,10 +1321,15 @@ SPOILT: dict[str, tuple[str, str, bytes, str]] = {
         "Opaque",
         ".dockerconfigjson",
         b"\xef\xbb\xbf" + GOOD,
-        "alone; its .dockerconfigjson could not be used either",
+        "; its .dockerconfigjson cannot be used either",
     ),
-    "hosts without auths": ("", ".dockerconfigjson", BARE, 'no "auths" around its hosts: it is in the old format'),
-    "a wrapper": ("", ".dockerconfigjson", json.dumps({"value": GOOD.decode()}).encode(), 'but "value" in its place'),
+    "hosts without auths": (
+        "",
+        ".dockerconfigjson",
+        BARE,
+        'no "auths" around its hosts: it is in the old .dockercfg format',
+    ),
+    "a wrapper": ("", ".dockerconfigjson", json.dumps({"value": GOOD.decode()}).encode(), 'but "value" instead'),
     "base64 twice": ("", ".dockerconfigjson", base64.b64encode(GOOD), "it is base64 of JSON: encoded twice"),
     "a byte order mark": ("", ".dockerconfigjson", b"\xef\xbb\xbf" + GOOD, "it begins with a byte order mark"),
     "PowerShell's": ("", ".dockerconfigjson", GOOD.decode().encode("utf-16"), "it is UTF-16"),
@@ -1350,7 +1355,7 @@ SPOILT: dict[str, tuple[str, str, bytes, str]] = {
         b'{"auths": {"quay.io": {"auth": "YTpi"}, "mirror.corp:5000": {"auth": "YTpi"},}}',
         "not valid JSON",
     ),
-    "an auth in plain": ("", ".dockerconfigjson", b'{"auths": {"mirror.corp:5000": {"auth": "a:b"}}}', "in plain"),
+    "an auth in plain": ("", ".dockerconfigjson", b'{"auths": {"mirror.corp:5000": {"auth": "a:b"}}}', "plain text"),
     "an auth in the URL-safe alphabet": (
         "",
         ".dockerconfigjson",
@@ -1439,13 +1444,13 @@ def test_a_secret_that_nobody_names_has_the_key(place: Place, mode: str, named: 
     ]
     whose = "the pod" if mode == "pod" else "service account web"
     assert f"Secret regcred has the key {MIRROR}: it is not in imagePullSecrets" in verdict["text"]
-    assert verdict["remedy"] == f"write regcred into the imagePullSecrets of {whose}{remedy}"
+    assert verdict["remedy"] == f"add regcred to the imagePullSecrets of {whose}{remedy}"
 
 
 def test_a_password_with_a_line_break_at_its_end_is_told(place: Place) -> None:
     spoilt = secret("echoed", {MIRROR: {"auth": basic("user", "pw\n")}})
     done = place.json("nginx", "-n", "team-alpha", "--secrets", place.write_objects(json.dumps(spoilt)))
-    assert done.status == 0 and "the password ends in a line break" in done.report["verdict"]["text"]
+    assert done.status == 0 and "the password ends with a newline" in done.report["verdict"]["text"]
     assert done.report["warnings"] == [
         f"secret echoed, key {MIRROR!r}: the password ends with a newline, which echo adds and printf does not; "
         "it is used anyway"
@@ -1490,7 +1495,7 @@ def test_a_mirror_whose_host_is_none_is_the_only_one(place: Place) -> None:
 def test_no_port_is_above_65535(place: Place) -> None:
     place.node.write_registries_conf(CONF.replace(":5000", ":500000"))
     verdict = place.alpha().report["verdict"]
-    assert verdict["text"].endswith("no port is above 65535: 'mirror.corp:500000'")
+    assert verdict["text"].endswith("the port is above 65535: 'mirror.corp:500000'")
     assert f"{place.node.root}/etc/containers/registries.conf:8" in verdict["remedy"]
 
 
@@ -1502,7 +1507,7 @@ def test_why_a_pull_by_tag_asks_no_mirror_is_in_the_headline(place: Place, limit
     verdict = place.json("docker.io/team/app:1", "-n", "team-alpha", "--pod=web").report["verdict"]
     line = "".join(tables).splitlines().index(limit) + 1
     assert verdict["text"] == (
-        f"This pull asks no mirror: {MIRROR}/team/app serves pulls by digest alone, by {limit} at "
+        f"This pull asks no mirror: {MIRROR}/team/app serves only pulls by digest, because of {limit} at "
         f"{place.node.root}/etc/containers/registries.conf:{line}"
     )
 

@@ -58,7 +58,7 @@ def test_the_places_in_their_order(root: Root) -> None:
     """Each is written before the one that goes before it."""
     found = root.find()
     assert (found.host, found.port, found.server_name) == ("localhost", 6443, "localhost")
-    assert found.origin.startswith("the default: no kubeconfig and no apiserver-url.env was found")
+    assert found.origin.startswith("the default, as no kubeconfig and no apiserver-url.env was found")
 
     root.write(ENVIRONMENT_FILE, "KUBERNETES_SERVICE_HOST=env.example\nKUBERNETES_SERVICE_PORT=1\n")
     assert root.find().url == "https://env.example:1"
@@ -327,7 +327,9 @@ def test_without_a_current_context_the_contexts_are_named(root: Root) -> None:
     contexts = "- name: a\n  context: {cluster: default-cluster}\n- name: b\n  context: {cluster: default-cluster}\n"
     text = kubeconfig("https://a.example").replace("current-context: default-context\n", "")
     root.write(KUBELET_CONF, text.replace("contexts:\n", f"contexts:\n{contexts}"))
-    with pytest.raises(ConfigError, match=r"has no current-context; write one of its contexts as .*: 'a', 'b'"):
+    with pytest.raises(
+        ConfigError, match=r"has no current-context; set current-context to one of its contexts: 'a', 'b'"
+    ):
         root.find()
 
 

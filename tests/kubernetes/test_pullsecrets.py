@@ -164,7 +164,7 @@ def test_another_pod_of_the_same_name_gets_nothing(change: str) -> None:
     other = pod("a")
     other["metadata" if change == "uid" else "spec"][change] = "another"
     cluster = Cluster({f"{ALPHA}/pods/web": other})
-    with pytest.raises(ClusterError, match="not the one of the token"):
+    with pytest.raises(ClusterError, match="not the pod of the token"):
         pullsecrets.fetch(POD, account(), TOKEN, cluster)
     assert cluster.asked == [f"{ALPHA}/pods/web"]
 
@@ -174,7 +174,7 @@ def test_a_pod_without_a_uid_is_not_the_one_of_a_token_without_one() -> None:
     whose = ServiceAccount("team-alpha", "builder", pod="web")
     other = pod("a")
     del other["metadata"]["uid"]
-    with pytest.raises(ClusterError, match="not the one of the token"):
+    with pytest.raises(ClusterError, match="not the pod of the token"):
         fetch(POD, {f"{ALPHA}/pods/web": other}, whose)
 
 
@@ -271,7 +271,7 @@ def test_an_answer_of_another_kind_is_a_fault(mode: str) -> None:
     path, holder = HOLDERS[mode]
     with pytest.raises(ClusterError, match="is no"):
         fetch(mode, {path: secret("a")})
-    with pytest.raises(ClusterError, match="is no Secret"):
+    with pytest.raises(ClusterError, match="is not a Secret"):
         fetch(mode, {path: holder("a"), f"{ALPHA}/secrets/a": listed()})
 
 
@@ -389,8 +389,8 @@ def test_both_types() -> None:
 CANARY = "kanarienvogel"
 
 UNUSABLE: dict[str, tuple[Any, str]] = {
-    "no object": (7, "no Secret object"),
-    "no metadata": ({"kind": "Secret"}, "no Secret object"),
+    "no object": (7, "not a Secret"),
+    "no metadata": ({"kind": "Secret"}, "not a Secret"),
     "no type": (secret("a", type=None), "of type None"),
     "type is a list": (secret("a", type=[]), "of type []"),
     "no data": (secret("a", data=None), "has no .dockerconfigjson"),
@@ -424,17 +424,20 @@ UNUSABLE: dict[str, tuple[Any, str]] = {
             (b"{'auths': {'kanarienvogel': {}}}", "not valid JSON: it has single quotes"),
             (b"{\n  'auths': {'kanarienvogel': {}}}", "not valid JSON: it has single quotes"),
             ('{\u201cauths\u201d: {"kanarienvogel": 1}}'.encode(), "not valid JSON: it has typographic quotes"),
-            (b'{\\"auths\\": {\\"kanarienvogel\\": {}}}', "not valid JSON: its quotes have backslashes"),
+            (b'{\\"auths\\": {\\"kanarienvogel\\": {}}}', "not valid JSON: its quotes are escaped with backslashes"),
             (b"---\nauths:\n  kanarienvogel: {}\n", "not valid JSON: it is YAML"),
             (b"apiVersion: v1\ndata: kanarienvogel\n", "not valid JSON: it is YAML"),
             (b"{{ .Values.kanarienvogel }}", "not valid JSON: it is a template"),
             (b"${kanarienvogel}", "not valid JSON: it is a template"),
             (b'"{\\"auths\\": {\\"kanarienvogel\\": {}}}"', "it is a JSON string: it was quoted twice"),
-            (b'{"value": "kanarienvogel"}', 'it has no "auths", but "value" in its place'),
-            (b'{".dockerconfigjson": "kanarienvogel"}', 'it has no "auths", but ".dockerconfigjson" in its place'),
-            (b'{"auth": {"kanarienvogel": {"auth": "dTpw"}}}', 'it has no "auths", but "auth" in its place'),
-            (b'{"username": "kanarienvogel", "password": "x"}', 'it has no "auths", but "username" in its place'),
-            (b'{"kanarienvogel": {"auth": "dTpw"}}', 'it has no "auths" around its hosts: it is in the old format'),
+            (b'{"value": "kanarienvogel"}', 'it has no "auths", but "value" instead'),
+            (b'{".dockerconfigjson": "kanarienvogel"}', 'it has no "auths", but ".dockerconfigjson" instead'),
+            (b'{"auth": {"kanarienvogel": {"auth": "dTpw"}}}', 'it has no "auths", but "auth" instead'),
+            (b'{"username": "kanarienvogel", "password": "x"}', 'it has no "auths", but "username" instead'),
+            (
+                b'{"kanarienvogel": {"auth": "dTpw"}}',
+                'it has no "auths" around its hosts: it is in the old .dockercfg format',
+            ),
             (b'{"kanarienvogel": "dTpw"}', 'it has no "auths"'),
             (
                 b'{"apiVersion": "v1", "kind": "Secret", "data": {"kanarienvogel": ""}}',
@@ -446,8 +449,8 @@ UNUSABLE: dict[str, tuple[Any, str]] = {
             (b'{"credHelpers": {"kanarienvogel": "ecr"}}', 'it has no "auths", and its credHelpers are programs'),
             (b'{"auths": null}', 'its "auths" is empty'),
             (b'{"AUTHS": {}, "x": "kanarienvogel"}', 'its "auths" is empty'),
-            (b'{"auths": {}, "credsStore": "kanarienvogel"}', 'its "auths" is empty, and its credsStore means'),
-            (b'{"credsStore": "kanarienvogel"}', 'it has no "auths", and its credsStore means'),
+            (b'{"auths": {}, "credsStore": "kanarienvogel"}', 'its "auths" is empty, and it has a credsStore'),
+            (b'{"credsStore": "kanarienvogel"}', 'it has no "auths", and it has a credsStore'),
             (b'{"auths": ["kanarienvogel"]}', "auths must be a JSON object"),
             (b'{"auths": "kanarienvogel"}', "auths must be a JSON object"),
         )

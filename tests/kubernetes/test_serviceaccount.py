@@ -91,7 +91,7 @@ def test_a_token_of_other_letters_is_none(position: int, character: str) -> None
     parts = TOKEN.split(".")
     for broken in (parts[position] + character, character + parts[position]):
         token = ".".join([*parts[:position], broken, *parts[position + 1 :]])
-        with pytest.raises(RequestError, match="is no JWT"):
+        with pytest.raises(RequestError, match="is not a JWT"):
             serviceaccount.loads(token)
 
 
@@ -131,4 +131,4 @@ def test_numbers_that_json_should_not_have(exp: str) -> None:
     try:
         assert serviceaccount.loads(token).namespace == "team-alpha"
     except RequestError as error:
-        assert "is no JWT" in str(error)
+        assert "is not a JWT" in str(error)

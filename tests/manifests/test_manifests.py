@@ -254,7 +254,7 @@ def test_where_patterns_come_from_is_told_in_the_file(run: Any, node: Path) -> N
     text = run("config", root=node).stdout
     flat = " ".join(text.replace("    #", "").split())
     assert f"docker.io: docker.io in {node}/etc/containers/registries.conf" in flat
-    assert "covers hosts of any depth, in matchImages one label" in flat
+    assert "matches hosts of any depth, in matchImages one label" in flat
     assert "Left out: quay.io/A: no image has such a name: a repository is lower case" in flat
     assert yaml.safe_load(text)["providers"][0]["matchImages"] == ["docker.io", "*.corp.example"]
 
@@ -574,9 +574,9 @@ def test_a_file_that_cannot_be_merged_into(run: Any, tmp_path: Path, content: An
         (["config", "--merge", "/dev/null", "--in-place", "--directory", "d"], "exclude each other"),
         (["config", "--in-place"], "--merge"),
         (["pull-secrets"], "which namespace"),
-        (["pull-secrets", "-n", "Team"], "no name of an object"),
-        (["pull-secrets", "-n", "a.b"], "no name of an object"),
-        (["pull-secrets", "-n", "a", "--pull-secret", "x"], "--pull-secret is of no use"),
+        (["pull-secrets", "-n", "Team"], "not a valid object name"),
+        (["pull-secrets", "-n", "a.b"], "not a valid object name"),
+        (["pull-secrets", "-n", "a", "--pull-secret", "x"], "--pull-secret cannot be used"),
         (["pull-secrets", "-n", "a", "--secrets-from", "pod"], "--pull-secret"),
         (["daemonset", "--image", "UPPER CASE"], "--image"),
         (["kubelet", "--bin-dir", "relative"], "--bin-dir"),

@@ -341,7 +341,7 @@ def test_overlaps_are_told_and_nothing_is_done_about_them() -> None:
 
 def test_a_layout_that_nobody_can_edit_is_refused() -> None:
     text = RECIPE.partition("- name")[0] + "- &b\n  name: x\n  cache: 1\n- <<: *b\n  name: crio-credential-provider\n"
-    with pytest.raises(ConfigError, match="cannot be edited without risk"):
+    with pytest.raises(ConfigError, match="cannot be edited safely"):
         merge(text, WANTED)
 
 
@@ -385,9 +385,7 @@ def test_faults_of_others_are_told_and_left() -> None:
     result = merged(text, WANTED._replace(kubernetes=(1, 33)))
     assert len(result.notes) == 3
     twice = merge(OTHERS.replace("    # deeper", "  - name: ecr-credential-provider\n    # deeper"), WANTED)
-    assert twice.notes == (
-        "the provider ecr-credential-provider stands twice, and the kubelet does not start with that",
-    )
+    assert twice.notes == ("duplicate provider ecr-credential-provider, with which the kubelet does not start",)
     assert all("does not start" in note for note in result.notes)
 
 
@@ -406,10 +404,10 @@ BOMB = "a0: &a0 [x,x]\n" + "".join(f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 9)}
         ("null\n", "it has no kind"),
         ("{}\n", "it has no kind"),
         (RECIPE.replace("config.k8s.io/v1", "config.k8s.io/v2"), "not kubelet.config.k8s.io/v1"),
-        (RECIPE + "kind: CredentialProviderConfig\n", "line 11: the key 'kind' stands here for a second time"),
+        (RECIPE + "kind: CredentialProviderConfig\n", "line 11: duplicate key 'kind'"),
         (RECIPE + RECIPE.partition("providers:\n")[2], "line 11: a second provider crio-credential-provider"),
-        (RECIPE + "- just a text\n", "line 11: provider number 2 is no mapping"),
-        (RECIPE.partition("providers:")[0] + "providers: {a: b}\n", "providers is no list"),
+        (RECIPE + "- just a text\n", "line 11: provider number 2 is not a mapping"),
+        (RECIPE.partition("providers:")[0] + "providers: {a: b}\n", "providers is not a list"),
         ('{"kind": ', "line 1, column 10: not valid YAML"),
         ("a: [1, 2\n", "not valid YAML"),
         ("a: &x [*x]\n", "an alias inside its own anchor"),
@@ -417,7 +415,7 @@ BOMB = "a0: &a0 [x,x]\n" + "".join(f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 9)}
         ("[" * 5000, "nested too deeply"),
         ("a: \x07\n", "the character #x0007 is not allowed"),
         ("x" * 2_000_000, "larger than 1 MiB"),
-        (BOMB, "aliases stand for more than"),
+        (BOMB, "aliases expand to more than"),
     ],
 )
 def test_what_cannot_be_merged_into_is_said_with_its_place(text: str, said: str) -> None:
@@ -434,7 +432,7 @@ def test_an_entry_that_the_plugin_would_refuse_is_not_made() -> None:
                 merge(text, WANTED._replace(args=args))
     with pytest.raises(ConfigError, match="no image to match"):
         merge(OTHERS, WANTED._replace(match_images=()))
-    with pytest.raises(ConfigError, match="no pattern of matchImages would be left"):
+    with pytest.raises(ConfigError, match="no pattern of matchImages is left"):
         merge(RECIPE, WANTED._replace(match_images=()))
 
 

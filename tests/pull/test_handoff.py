@@ -21,8 +21,9 @@ import pytest
 
 from conftest import NodeMaker
 from crio_credential_provider.kubernetes.pullintents import PullIntents
-from crio_credential_provider.pull import authfile, handoff
-from crio_credential_provider.pull.handoff import HandOff, Line, Stale
+from crio_credential_provider.pull import authfile, handoff, sweep
+from crio_credential_provider.pull.handoff import HandOff, Line
+from crio_credential_provider.pull.sweep import Stale
 from crio_credential_provider.testbed.cluster import ApiServer
 from node import NGINX, SOURCES, Node, Run, basic, request
 
@@ -626,11 +627,11 @@ TEMPORARY = f".{NAME}.4711.tmp"
 
 
 def find(place: Place, stale_after: float = 10) -> list[str]:
-    return sorted(file.name for file in handoff.find_stale(str(place.directory), stale_after, place.read))
+    return sorted(file.name for file in sweep.find_stale(str(place.directory), stale_after, place.read))
 
 
 def find_one(place: Place) -> Stale:
-    (file,) = handoff.find_stale(str(place.directory), 10, place.read)
+    (file,) = sweep.find_stale(str(place.directory), 10, place.read)
     return file
 
 
@@ -712,7 +713,7 @@ def test_no_directory_is_nothing_stale(place: Place) -> None:
 
 def test_a_stale_file_is_removed(place: Place, fork: Fork) -> None:
     place.put(100)
-    assert handoff.remove_stale(str(place.directory), find_one(place), place.line) == ""
+    assert sweep.remove_stale(str(place.directory), find_one(place), place.line) == ""
     assert not place.path.exists()
 
     def next_one() -> None:
@@ -726,7 +727,7 @@ def test_a_file_that_was_replaced_since_the_look_is_left(place: Place) -> None:
     place.put(100)
     found = find_one(place)
     place.put(50)
-    assert handoff.remove_stale(str(place.directory), found, place.line) == handoff.REPLACED
+    assert sweep.remove_stale(str(place.directory), found, place.line) == sweep.REPLACED
     assert place.path.exists()
 
 
@@ -734,17 +735,17 @@ def test_a_file_that_was_taken_since_the_look_is_no_fault(place: Place) -> None:
     place.put(100)
     found = find_one(place)
     place.path.unlink()
-    assert handoff.remove_stale(str(place.directory), found, place.line) == handoff.TAKEN
+    assert sweep.remove_stale(str(place.directory), found, place.line) == sweep.TAKEN
 
 
 def test_a_file_at_which_somebody_has_the_turn_is_left(place: Place, fork: Fork) -> None:
     place.put(100)
     holder = hold(fork, place.lock_dir)
     found = find_one(place)
-    assert handoff.remove_stale(str(place.directory), found, place.line) == handoff.IN_TURN
+    assert sweep.remove_stale(str(place.directory), found, place.line) == sweep.IN_TURN
     assert place.path.exists()
     holder.kill()
-    assert handoff.remove_stale(str(place.directory), found, place.line) == ""
+    assert sweep.remove_stale(str(place.directory), found, place.line) == ""
 
 
 @pytest.mark.parametrize("queued", [False, True])
@@ -756,7 +757,7 @@ def test_a_process_does_not_sweep_away_its_own_turn(place: Place, fork: Fork, qu
         holder = hold(fork, place.lock_dir)
         threading.Timer(0.1, holder.kill).start()
     assert place.line.enter(NAME, soon())
-    assert handoff.remove_stale(str(place.directory), found, place.line) == handoff.IN_TURN
+    assert sweep.remove_stale(str(place.directory), found, place.line) == sweep.IN_TURN
     assert place.path.exists()
 
     def others() -> None:
@@ -771,7 +772,7 @@ def test_what_the_system_does_not_let_go_is_told(place: Place) -> None:
     place.path.unlink()
     place.path.mkdir()
     os.utime(place.path, (0, 0))
-    assert handoff.remove_stale(str(place.directory), found, place.line) == os.strerror(errno.EISDIR)
+    assert sweep.remove_stale(str(place.directory), found, place.line) == os.strerror(errno.EISDIR)
 
 
 # -- the plugin --------------------------------------------------------------------------------------------------------
@@ -987,7 +988,7 @@ def test_a_keeper_s_fault_is_told(ready: Node, alpha: str) -> None:
 KEEPER_FAILS = [
     "authfile.write = fail",
     "handoff.HandOff.become_keeper = fail",
-    "fork = os.fork\ndef forked():\n    pid = fork()\n    if not pid: plugin.Journal.__init__ = fail\n"
+    "fork = os.fork\ndef forked():\n    pid = fork()\n    if not pid: audit.Journal.__init__ = fail\n"
     "    return pid\nos.fork = forked",
 ]
 
@@ -1000,7 +1001,7 @@ def test_a_bug_in_a_keeper_is_told_as_a_fault(ready: Node, alpha: str, planted: 
     expect(ready)
     code = (
         f"import os, sys\nsys.path.insert(0, {str(SOURCES)!r})\n"
-        "from crio_credential_provider.pull import authfile, handoff, plugin\n"
+        "from crio_credential_provider.pull import audit, authfile, handoff\n"
         "from crio_credential_provider.__main__ import main\n"
         f"def fail(*_):\n    raise {failure}\n{planted}\nmain()"
     )
@@ -1037,7 +1038,10 @@ def test_a_keeper_that_is_told_to_end_says_so(ready: Node, alpha: str) -> None:
 
 # -- a node without room for another process ---------------------------------------------------------------------------
 
-NO_ROOM = "no process could be started to wait in line: Resource temporarily unavailable; a limit on the processes"
+NO_ROOM = (
+    "cannot start a background process that waits for the previous pull: Resource temporarily unavailable; check the "
+    "limits on processes"
+)
 
 
 def refusing(node: Node, code: int, times: int = 99, latest: float = 1.0) -> None:

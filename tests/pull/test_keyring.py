@@ -135,7 +135,7 @@ def test_a_glob_label_means_what_a_regular_expression_would(pattern: list[str], 
                 "the password ends with a newline, which echo adds and printf does not",
             ],
         ),
-        ("u: pw", ["the password has blanks around it"]),
+        ("u: pw", ["the password has leading or trailing spaces"]),
         ("\ufeffu:p", ["the user name begins with a byte order mark"]),
         (
             "u\0:\0p\0w\0",

@@ -219,7 +219,7 @@ def test_a_broken_global_auth_file_is_a_warning(node: Node, cluster: ApiServer, 
     run = node.run(request(token=alpha))
     assert (run.status, run.stdout, run.stderr) == (0, ANSWER_WITH_RECORD, "")
     assert run.entry["PRIORITY"] == "4"
-    assert "/var/lib/kubelet/config.json is left out" in run.entry["MESSAGE"]
+    assert "/var/lib/kubelet/config.json is ignored" in run.entry["MESSAGE"]
 
 
 def test_mirror_registry_serves_an_image_that_lies_there(node: Node, cluster: ApiServer, alpha: str) -> None:
@@ -388,8 +388,8 @@ def make_a_dangling_link(node: Node) -> None:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (make_writable_for_others, ("others than its owner can write", "mode 0777", "chmod 0700")),
-        (make_writable_for_the_group, ("others than its owner can write", "mode 0770", "chmod 0700")),
+        (make_writable_for_others, ("users other than its owner can write", "mode 0777", "chmod 0700")),
+        (make_writable_for_the_group, ("users other than its owner can write", "mode 0770", "chmod 0700")),
         (make_a_file, ("cannot write the auth file", "--auth-dir")),
         (make_the_parent_a_file, ("cannot write the auth file", "--auth-dir")),
         (make_the_final_name_a_directory, ("cannot write the auth file", os.strerror(errno.EISDIR))),
@@ -518,7 +518,7 @@ def test_the_one_secret_that_cannot_be_used_is_in_the_journal(ready: Node, clust
     cluster.add_pod("team-gamma", "web", "node1")
     cluster.allow("team-gamma", "default")
     run = ready.run(request(token=cluster.mint_token("team-gamma", "default", "web")))
-    reason = 'it has no "auths", but "value" in its place'
+    reason = 'it has no "auths", but "value" instead'
     told = f"; secret wrapped is not used: its .dockerconfigjson cannot be used: {reason}"
     assert run.entry["REASON"].endswith(told) and run.entry["MESSAGE"].endswith(told)
     lists = [asked for asked in cluster.requests if asked.path.partition("?")[0].endswith("/secrets")]
@@ -531,7 +531,7 @@ def test_a_password_with_a_line_break_at_its_end_is_used_and_told(ready: Node, c
     run = ready.run(request(token=alpha))
     written = {"mirror.corp:5000/hub/library/nginx": {"auth": basic("alpha", "alphapw\n")}}
     assert ready.auth_files() == {ALPHA_FILE: {"auths": written}}
-    assert "secret echoed, key 'mirror.corp:5000/hub': the password ends in a line break" in run.entry["MESSAGE"]
+    assert "secret echoed, key 'mirror.corp:5000/hub': the password ends with a newline" in run.entry["MESSAGE"]
     assert run.entry["PRIORITY"] == "4" and "alphapw" not in str(run.entry)
 
 
@@ -563,13 +563,13 @@ BROKEN_REQUESTS: dict[str, tuple[bytes, tuple[str, ...]]] = {
     "a list": (b"[]", ("not a JSON object",)),
     "null": (b"null", ("not a JSON object",)),
     "another kind": (request(kind="CredentialProviderResponse"), ("kind", "CredentialProviderResponse")),
-    "no kind": (request(kind=None), ("has no kind, and",)),
+    "no kind": (request(kind=None), ("has no kind, expected",)),
     "a kind that is no text": (request(kind={"a": 1}), ("kind", "of type dict")),
     "v1beta1": (
         request(apiVersion="credentialprovider.kubelet.k8s.io/v1beta1"),
-        ("v1beta1", f"not '{V1}'", "set the provider's apiVersion", "CredentialProviderConfig"),
+        ("v1beta1", f"expected '{V1}'", "set the provider's apiVersion", "CredentialProviderConfig"),
     ),
-    "no apiVersion": (request(apiVersion=None), ("speaks without an apiVersion",)),
+    "no apiVersion": (request(apiVersion=None), ("has no apiVersion, expected",)),
     "no image": (request(image=""), ("names no image",)),
     "an image that is no text": (request(image=["a"]), ("image is not a string",)),  # type: ignore[arg-type]
     "a token that is no text": (request(serviceAccountToken=7), ("serviceAccountToken is not a string",)),
@@ -579,24 +579,24 @@ BROKEN_REQUESTS: dict[str, tuple[bytes, tuple[str, ...]]] = {
     "an image with a blank": (request("docker.io/library/ng inx", JWT), ("image",)),
     "an image with a line break": (request("docker.io/library/nginx\nAUTH_FILE=/etc/shadow", JWT), ("image",)),
     "an image of slashes": (request("///", JWT), ("image",)),
-    "a token without dots": (request(token="abcdef"), ("serviceAccountToken is no JWT", "tokenAttributes")),
-    "a token of two parts": (request(token="abc.def"), ("serviceAccountToken is no JWT",)),
-    "a token of four parts": (request(token=JWT + ".x"), ("serviceAccountToken is no JWT",)),
-    "a token of no base64": (request(token="a.!!!.c"), ("serviceAccountToken is no JWT",)),
+    "a token without dots": (request(token="abcdef"), ("serviceAccountToken is not a JWT", "tokenAttributes")),
+    "a token of two parts": (request(token="abc.def"), ("serviceAccountToken is not a JWT",)),
+    "a token of four parts": (request(token=JWT + ".x"), ("serviceAccountToken is not a JWT",)),
+    "a token of no base64": (request(token="a.!!!.c"), ("serviceAccountToken is not a JWT",)),
     "a token with a line break": (
         request(token=JWT.replace(".", ".\r\nX-Injected: 1\r\n", 1)),
-        ("serviceAccountToken is no JWT",),
+        ("serviceAccountToken is not a JWT",),
     ),
     "a header with a line break": (
         request(token=JWT.replace(".", "\r\nX-Injected: 1\r\n.", 1)),
-        ("serviceAccountToken is no JWT",),
+        ("serviceAccountToken is not a JWT",),
     ),
     "a signature with a line break": (
         request(token=JWT + "\r\nX-Injected: 1"),
-        ("serviceAccountToken is no JWT",),
+        ("serviceAccountToken is not a JWT",),
     ),
-    "claims of no JSON": (request(token="e30.bm9uc2Vuc2U.e30"), ("serviceAccountToken is no JWT",)),
-    "claims that are a list": (of([]), ("serviceAccountToken is no JWT",)),
+    "claims of no JSON": (request(token="e30.bm9uc2Vuc2U.e30"), ("serviceAccountToken is not a JWT",)),
+    "claims that are a list": (of([]), ("serviceAccountToken is not a JWT",)),
     "no Kubernetes claims": (of({"sub": "x"}), ("no claim kubernetes.io",)),
     "Kubernetes claims of text": (of({"kubernetes.io": "team-alpha"}), ("no claim kubernetes.io",)),
     "no namespace": (of({"kubernetes.io": {"serviceaccount": {"name": "default"}}}), ("no valid namespace",)),
@@ -652,7 +652,7 @@ def test_a_kubelet_that_does_not_read_is_a_fault(node: Node, cluster: ApiServer,
     started.process.stdout = None
     run = started.finish(request(token=alpha))
     assert run.status == 1
-    assert "the kubelet does not read the answer" in run.stderr
+    assert "cannot write the answer to the kubelet" in run.stderr
 
 
 def test_closed_standard_streams_leave_no_traceback(node: Node) -> None:
@@ -783,33 +783,31 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-@pytest.mark.parametrize(
-    "place", ["handoff.find_stale", "handoff.remove_stale", "plugin._has_files", "plugin._Run.sweep"]
-)
+@pytest.mark.parametrize("place", ["sweep.find_stale", "sweep.remove_stale", "plugin._has_files", "sweep.sweep"])
 def test_a_failing_sweep_costs_neither_the_answer_nor_the_entry(
     make_node: NodeMaker, cluster: ApiServer, alpha: str, place: str, failure: str
 ) -> None:
-    code = "from crio_credential_provider.pull import handoff, plugin\n"
+    code = "from crio_credential_provider.pull import plugin, sweep\n"
     node = planted(make_node, cluster, f"{code}def fail(*_):\n    {FAILURES[failure]}\n{place} = fail\n")
     run = node.run(request(token=alpha))
     assert (run.status, run.stdout, run.stderr) == (0, ANSWER_WITH_RECORD, "")
     assert run.entry["OUTCOME"] == "auth-file-written" and run.entry["PRIORITY"] == "4"
     assert run.entry["AUTH_FILE"] and run.entry["IMAGE"] == NGINX and run.entry["POD"] == "web"
-    assert "; after that, in the sweep: internal error, " in run.entry["MESSAGE"]
+    assert "; then, while removing stale files: internal error: " in run.entry["MESSAGE"]
     assert "canary" not in str(run.entries) and "Exceeds" not in str(run.entries)
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-@pytest.mark.parametrize("name", ["_Run.log", "_fields", "decisions"])
+@pytest.mark.parametrize("name", ["Audit._log", "_fields", "decisions"])
 def test_a_failing_log_costs_neither_the_answer_nor_the_entry(
     make_node: NodeMaker, cluster: ApiServer, alpha: str, name: str, failure: str
 ) -> None:
-    code = "import crio_credential_provider.pull.plugin as plugin\n"
-    node = planted(make_node, cluster, f"{code}def fail(*_):\n    {FAILURES[failure]}\nplugin.{name} = fail\n")
+    code = "import crio_credential_provider.pull.audit as audit\n"
+    node = planted(make_node, cluster, f"{code}def fail(*_):\n    {FAILURES[failure]}\naudit.{name} = fail\n")
     run = node.run(request(token=alpha), "--log-level=debug")
     assert (run.status, run.stdout, run.stderr) == (0, ANSWER_WITH_RECORD, "")
     assert run.entry["OUTCOME"] == "auth-file-written" and run.entry["AUTH_FILE"]
-    assert "; after that, in the log: internal error, " in run.entry["MESSAGE"]
+    assert "; then, while logging: internal error: " in run.entry["MESSAGE"]
     assert "canary" not in str(run.entries) and "Exceeds" not in str(run.entries)
 
 
@@ -827,7 +825,7 @@ def test_a_failing_sweep_after_a_fault_leaves_the_fault_as_it_was(
     make_node: NodeMaker, cluster: ApiServer, alpha: str
 ) -> None:
     code = "import crio_credential_provider.pull.plugin as plugin\ndef fail(*_):\n    raise KeyError('canary')\n"
-    node = planted(make_node, cluster, f"{code}plugin._Run.sweep = fail\n")
+    node = planted(make_node, cluster, f"{code}plugin._has_files = fail\n")
     run = node.run(b"{}")
     assert run.status == 1 and run.stderr.count("\n") == 1
     assert run.entry["OUTCOME"] == "fault-request" and run.entry["PRIORITY"] == "3"
@@ -840,25 +838,24 @@ def test_what_a_finalizer_or_a_thread_raises_is_not_printed(
 ) -> None:
     """The interpreter prints it by itself, with what the exception says."""
     code = (
-        "import _thread, time\nimport crio_credential_provider.pull.plugin as plugin\nsweep = plugin._Run.sweep\n"
+        "import _thread, time\nimport crio_credential_provider.pull.plugin as plugin\nsweep = plugin._sweep\n"
         "class Broken:\n    def __del__(self):\n        raise KeyError('canary')\n"
         "def fail():\n    raise KeyError('canary')\n"
-        "def both(run):\n    Broken()\n    _thread.start_new_thread(fail, ())\n    time.sleep(0.2)\n    sweep(run)\n"
-        "plugin._Run.sweep = both\n"
+        "def both(*run):\n    Broken()\n    _thread.start_new_thread(fail, ())\n    time.sleep(0.2)\n    sweep(*run)\n"
+        "plugin._sweep = both\n"
     )
     run = planted(make_node, cluster, code).run(request(token=alpha))
     assert (run.status, run.stdout, run.stderr) == (0, ANSWER_WITH_RECORD, "")
 
 
-@pytest.mark.parametrize("name", ["settings.loads", "settings.unknown_variables", "journal.Journal", "_Run.fail"])
+@pytest.mark.parametrize("name", ["settings.loads", "settings.unknown_variables", "Audit", "_fail"])
 def test_a_bug_where_nothing_is_known_yet_is_one_line(
     make_node: NodeMaker, cluster: ApiServer, alpha: str, name: str
 ) -> None:
     code = (
         "import crio_credential_provider.pull.plugin as plugin\nfrom crio_credential_provider.platform import journal\n"
     )
-    target = "plugin.Journal" if name == "journal.Journal" else f"plugin.{name}"
-    code += f"def fail(*_):\n    raise KeyError('canary')\n{target} = fail\n"
+    code += f"def fail(*_):\n    raise KeyError('canary')\nplugin.{name} = fail\n"
     run = planted(make_node, cluster, code).run(b"{}")
     assert run.status == 1
     assert run.stderr.startswith("crio-credential-provider: internal error, KeyError at ")

@@ -234,7 +234,7 @@ def test_a_kubeconfig_without_a_client_certificate(bare: Site, kubelet: Identity
     path = bare.write_user(members)
     run = bare.run("pod")
     words = "--secrets-from pod needs", "--secrets-from namespace or service-account"
-    bare.assert_fault(run, f"{path} holds no client certificate", *words)
+    bare.assert_fault(run, f"{path} has no client certificate", *words)
     assert (run.entry["OUTCOME"], bare.asked) == ("fault-config", [])
 
 
@@ -322,14 +322,14 @@ def test_a_pod_that_was_replaced_gets_nothing(site: Site) -> None:
     site.cluster.delete_pod("team-alpha", "web")
     site.cluster.add_pod("team-alpha", "web", "node1", "builder")
     run = site.run("pod", token=token)
-    site.assert_fault(run, "pod team-alpha/web is not the one of the token", "the next pull will tell")
+    site.assert_fault(run, "pod team-alpha/web is not the pod of the token", "the next pull works then")
     site.assert_asked(NODE1, POD)
 
 
 def test_a_pod_of_another_service_account_gets_nothing(site: Site) -> None:
     token = site.token()
     site.cluster.pods["team-alpha", "web"]["spec"]["serviceAccountName"] = "default"
-    site.assert_fault(site.run("pod", token=token), "not the one of the token")
+    site.assert_fault(site.run("pod", token=token), "not the pod of the token")
     site.assert_asked(NODE1, POD)
 
 
@@ -354,7 +354,7 @@ def test_a_pod_that_the_node_may_not_see(site: Site, case: str) -> None:
 
 def test_a_token_that_is_bound_to_no_pod(site: Site) -> None:
     run = site.run("pod", token=site.token(pod=None))
-    site.assert_fault(run, "bound to no pod", "--secrets-from namespace or service-account")
+    site.assert_fault(run, "not bound to a pod", "--secrets-from namespace or service-account")
     assert (run.entry["OUTCOME"], site.asked) == ("fault-request", [])
 
 

@@ -216,13 +216,13 @@ STATUSES: dict[str, tuple[Answer, str, str, tuple[str, ...]]] = {
         answering(200, ("Content-Type", "text/html"), body=b"<html>log in</html>"),
         "not-a-registry",
         "",
-        ("200 with something else than a manifest",),
+        ("200 with something other than a manifest",),
     ),
     "JSON that is no manifest": (
         answering(200, ("Content-Type", "application/json"), body=b'{"kind":"Status"}'),
         "not-a-registry",
         "",
-        ("200 with something else than a manifest",),
+        ("200 with something other than a manifest",),
     ),
     "401 behind an open /v2/": (answering(401), "unauthorized", "not-asked", ("GET /v2/ asks for no credential",)),
     "403 behind an open /v2/": (
@@ -242,7 +242,7 @@ def test_what_a_registry_may_answer(name: str) -> None:
 
 
 PINGS: dict[str, tuple[Answer, str, str, tuple[str, ...]]] = {
-    "403": (answering(403), "forbidden", "ping", ("answers 403", "before it shows a credential")),
+    "403": (answering(403), "forbidden", "ping", ("answers 403", "before it sends a credential")),
     "404": (answering(404, body=b"nothing here"), "not-a-registry", "", ("/v2/ answers 404", "right port")),
     "a web page": (answering(200, ("Content-Type", "text/html; charset=utf-8")), "not-a-registry", "", ("web page",)),
     "429": (answering(429, ("Retry-After", "5")), "rate-limited", "", ("Retry-After: 5",)),
@@ -298,7 +298,7 @@ UNKNOWN_CHALLENGE = answering(401, ("WWW-Authenticate", "Negotiate"))
 def test_a_challenge_that_cri_o_does_not_know() -> None:
     with Simulated(lambda request: UNKNOWN_CHALLENGE) as registry:
         verdict = ask(registry.host, insecure=True)
-        is_(verdict, "unauthorized", "unknown-challenge", "wants 'negotiate', which CRI-O does not know")
+        is_(verdict, "unauthorized", "unknown-challenge", "requires 'negotiate', which CRI-O does not support")
         assert verdict.credential_sent_to == ()
 
 
@@ -445,7 +445,7 @@ def test_an_identity_token_is_a_refresh_token(tokens: TokenRegistry) -> None:
 def test_half_a_credential_is_not_shown_to_a_token_service(tokens: TokenRegistry) -> None:
     """As with containers/image, which wants both for it."""
     verdict = ask(tokens.host, Credential(b"alpha", b""), insecure=True)
-    is_(verdict, "unauthorized", "no-credential", "token service", "a user or a password alone")
+    is_(verdict, "unauthorized", "no-credential", "token service", "only a user name or only a password")
     assert (tokens.asked[0]["scheme"], tokens.asked[0]["account"]) == ("", ["alpha"])
     assert verdict.credential_sent_to == ()
 
@@ -477,7 +477,7 @@ def test_a_token_service_that_gives_none(tokens: TokenRegistry, body: bytes) -> 
 def test_a_challenge_without_a_token_service(tokens: TokenRegistry, realm: str) -> None:
     tokens.realm = realm or "\\"
     verdict = ask(tokens.host, insecure=True)
-    is_(verdict, "not-a-registry", "no-realm", "names no token service", f"its realm is {realm}", "external_url")
+    is_(verdict, "not-a-registry", "no-realm", "has no valid token service", f"its realm is {realm}", "external_url")
     assert (verdict.credential_sent_to, verdict.undecided) == ((), False)
 
 
@@ -485,7 +485,7 @@ def test_a_challenge_without_a_token_service(tokens: TokenRegistry, realm: str) 
 def test_a_token_service_that_only_cri_o_asks(tokens: TokenRegistry, realm: str) -> None:
     tokens.realm = realm
     verdict = ask(tokens.host, insecure=True)
-    is_(verdict, "not-a-registry", "token-service", "not asked here; CRI-O asks it")
+    is_(verdict, "not-a-registry", "token-service", "verify does not ask it; CRI-O does")
     assert (verdict.credential_sent_to, verdict.undecided) == ((), True)
 
 
@@ -604,13 +604,13 @@ ODD: dict[str, Odd] = {
     "an unknown scheme alone": Odd(
         "unauthorized",
         "unknown-challenge",
-        ("wants 'negotiate', which CRI-O does not know",),
+        ("requires 'negotiate', which CRI-O does not support",),
         challenges=("Negotiate",),
     ),
     "an unknown scheme, and 403": Odd(
         "forbidden",
         "unknown-challenge",
-        ("wants 'negotiate', which CRI-O does not know",),
+        ("requires 'negotiate', which CRI-O does not support",),
         challenges=("Negotiate",),
         refusal=answering(403),
     ),
@@ -626,8 +626,8 @@ ODD: dict[str, Odd] = {
         "unauthorized",
         "first-scheme",
         (
-            "it offers Basic and Bearer, and CRI-O uses the first, Basic, alone",
-            "let the registry offer Bearer first or alone",
+            "it offers Basic and Bearer, and CRI-O only uses the first, Basic",
+            "configure the registry to offer Bearer first or alone",
         ),
         challenges=('Basic realm="r"', BEARER),
     ),
@@ -635,22 +635,25 @@ ODD: dict[str, Odd] = {
         "unauthorized",
         "first-scheme",
         (
-            "it offers Basic and Bearer, and CRI-O uses the first, Basic, alone",
-            "let the registry offer Bearer first or alone",
+            "it offers Basic and Bearer, and CRI-O only uses the first, Basic",
+            "configure the registry to offer Bearer first or alone",
         ),
         challenges=(f'Basic realm="r", {BEARER}',),
     ),
     "Bearer first, Basic works": Odd(
         "unauthorized",
         "first-scheme",
-        ("it offers Bearer and Basic, and CRI-O uses the first, Bearer", "let the registry offer Basic first or alone"),
+        (
+            "it offers Bearer and Basic, and CRI-O only uses the first, Bearer",
+            "configure the registry to offer Basic first or alone",
+        ),
         challenges=(BEARER, 'Basic realm="r"'),
         accepts=BASIC,
     ),
     "Bearer first, whose token service refuses": Odd(
         "unauthorized",
         "first-scheme",
-        ("{url}/token answers 401", "let the registry offer Basic first or alone"),
+        ("{url}/token answers 401", "configure the registry to offer Basic first or alone"),
         challenges=(BEARER, 'Basic realm="r"'),
         token=answering(401),
         accepts=BASIC,
@@ -733,7 +736,7 @@ ODD: dict[str, Odd] = {
     "a realm without TLS and with a user": Odd(
         "not-a-registry",
         "token-service",
-        ("not asked here; CRI-O asks it",),
+        ("verify does not ask it; CRI-O does",),
         challenges=('Bearer realm="http://somebody:else@{plain}/token"',),
         tls=True,
         pulls=True,
@@ -812,7 +815,7 @@ ODD: dict[str, Odd] = {
     "a redirect of the token service to another port": Odd(
         "unauthorized",
         "redirected",
-        ("its token service {url}/moved/plain redirects there", "no credential was shown; CRI-O shows it"),
+        ("its token service {url}/moved/plain redirects there", "no credential was sent; CRI-O sends it"),
         challenges=('Bearer realm="{url}/moved/plain"',),
         pulls=None,
         undecided=True,
@@ -821,7 +824,7 @@ ODD: dict[str, Odd] = {
     "a redirect to another host": Odd(
         "unauthorized",
         "redirected",
-        ("its token service {url}/moved/localhost redirects there", "where no credential was shown"),
+        ("its token service {url}/moved/localhost redirects there", "and no credential was sent"),
         challenges=('Bearer realm="{url}/moved/localhost"',),
         token_service="{url}/moved/localhost",
     ),
@@ -845,12 +848,12 @@ ODD: dict[str, Odd] = {
     ),
     "500": Odd("server-error", "", ("answers 500",), refusal=answering(500), accepts=""),
     "403 with the token": Odd("forbidden", "not-allowed", ("answers 403",), refusal=answering(403), accepts=""),
-    "403 for /v2/": Odd("forbidden", "ping", ("before it shows a credential",), ping=answering(403)),
+    "403 for /v2/": Odd("forbidden", "ping", ("before it sends a credential",), ping=answering(403)),
     "400 for /v2/": Odd("not-a-registry", "", ("/v2/ answers 400",), ping=answering(400), accepts=None),
     "400 for /v2/ in a registry's words": Odd(
         "server-error",
         "unexpected-status",
-        ("/v2/ answers 400 (DENIED: Your Authorization Token is invalid.)", "answer 200 or 401 to GET /v2/"),
+        ("/v2/ answers 400 (DENIED: Your Authorization Token is invalid.)", "to answer GET /v2/ with 200 or 401"),
         ping=answering(400, body=b'{"errors":[{"code":"DENIED","message":"Your Authorization Token is invalid."}]}'),
         accepts=None,
     ),
@@ -973,7 +976,7 @@ def test_a_redirect_to_a_server_that_wants_one() -> None:
 
         with Simulated(respond) as registry:
             verdict = ask(registry.host, insecure=True)
-            is_(verdict, "unauthorized", "redirected", f"{registry.host} redirects there", "no credential was shown")
+            is_(verdict, "unauthorized", "redirected", f"{registry.host} redirects there", "no credential was sent")
             assert {request.header("Authorization") for request in other.log} == {None}
 
 
@@ -1169,8 +1172,8 @@ def test_a_directory_that_was_meant_for_the_host(secure: MirrorRegistry, authori
     is_(verdict, "tls", "unknown-ca", "/etc/containers/certs.d/127.0.0.1 is for another port")
     place = tmp_path / "etc/containers/certs.d"
     assert (
-        f"if {place}/127.0.0.1 is meant, rename it to {secure.host}; else put its CA into {place}/{secure.host}/ca"
-        in (verdict.remedy)
+        f"if {place}/127.0.0.1 is meant for it, rename it to {secure.host}; otherwise put its CA into "
+        f"{place}/{secure.host}/ca" in (verdict.remedy)
     )
     (place / "127.0.0.1").rename(place / secure.host)
     is_(ask(secure.host, root=tmp_path), "ok")
@@ -1182,15 +1185,15 @@ def test_files_of_certs_d_that_do_not_count(secure: MirrorRegistry, authority: A
     is_(ask(secure.host, root=tmp_path), "tls", "unknown-ca", "ca.pem is not read: only *.crt")
     (place / "ca.pem").rename(place / "ca.crt")
     (place / "ca.crt").write_text("no certificate\n")
-    is_(ask(secure.host, root=tmp_path), "tls", "unknown-ca", "ca.crt holds no PEM certificate")
+    is_(ask(secure.host, root=tmp_path), "tls", "unknown-ca", "ca.crt has no PEM certificate")
 
 
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        (("client.cert",), ("client.cert is there without client.key", "*.crt")),
-        (("client.key",), ("client.key is there without client.cert",)),
-        (("client.cert", "client.key"), ("no certificate with its key",)),
+        (("client.cert",), ("client.cert without client.key", "*.crt")),
+        (("client.key",), ("client.key without client.cert",)),
+        (("client.cert", "client.key"), ("not a certificate with its key",)),
     ],
 )
 def test_what_cri_o_refuses_in_certs_d(
@@ -1222,7 +1225,7 @@ def test_a_client_certificate(authority: Authority, tmp_path: Path, version: ssl
             is_(verdict, "tls", "client-certificate", "client.cert and client.key")
         else:
             # In TLS 1.3 the refusal comes behind the handshake, where a reset of the connection can overtake it.
-            assert "does it want a client certificate" in verdict.remedy
+            assert "it may require a client certificate" in verdict.remedy
         client = authority.issue("node1", client=True)
         (place / "client.cert").write_text(client.certificate_pem)
         (place / "client.key").write_text(client.key_pem)
@@ -1290,7 +1293,7 @@ def test_packets_are_dropped() -> None:
 def test_a_server_that_falls_silent_in_tls(behave: Any) -> None:
     with Peer(behave) as peer:
         verdict = ask(f"127.0.0.1:{peer.port}", deadline=0.5)
-        is_(verdict, "connect", "silent", "takes the connection and does not answer")
+        is_(verdict, "connect", "silent", "accepts the connection and does not answer")
         # CRI-O gives up as well.
         assert not verdict.undecided
 
@@ -1372,7 +1375,7 @@ def test_whether_a_registry_is_there(
     basic: MirrorRegistry, secure: MirrorRegistry, authority: Authority, tmp_path: Path
 ) -> None:
     verdict = probe_registry(basic.host, insecure=True, root=str(tmp_path))
-    is_(verdict, "ok", "", "a registry answers, and wants a credential (basic)")
+    is_(verdict, "ok", "", "a registry answers, and requires a credential (basic)")
     assert (verdict.scheme, verdict.credential_sent_to) == ("http", ())
     is_(probe_registry(basic.host, root=str(tmp_path)), "tls", "not-tls")
     is_(probe_registry(secure.host, root=str(tmp_path)), "tls", "unknown-ca")
@@ -1456,7 +1459,7 @@ def test_through_a_proxy_without_tls(basic: MirrorRegistry, tmp_path: Path) -> N
 def test_a_proxy_that_refuses(tmp_path: Path) -> None:
     with Forwarder(1, b"HTTP/1.1 403 Forbidden\r\n\r\n") as proxy:
         verdict = ask("mirror.corp", root=tmp_path, environment={"HTTPS_PROXY": proxy})
-        is_(verdict, "connect", "proxy", "answers 403 to the wish for a connection to mirror.corp:443", "NO_PROXY")
+        is_(verdict, "connect", "proxy", "answers 403 to CONNECT mirror.corp:443", "NO_PROXY")
         assert "proxypw" not in repr(verdict.evidence)
     with refused_port() as port:
         verdict = ask("mirror.corp", root=tmp_path, environment={"HTTPS_PROXY": f"127.0.0.1:{port}"})

@@ -198,7 +198,7 @@ BROKEN: Mapping[str, tuple[str, int, str]] = {
         4,
         "handed a credential",
     ),
-    "an-unknown-field": ("stdout = stdout.replace(b'{', b'{\"more\":1,', 1)", 3, "has a field that is none of"),
+    "an-unknown-field": ("stdout = stdout.replace(b'{', b'{\"more\":1,', 1)", 3, "has an unknown field, expected"),
     "no-answer": ("stdout = b''", 3, "standard output is not JSON"),
     "talks-on-stderr": ("stderr = b'all is well\\n'", 3, "it wrote on stderr: all is well"),
     "tells-the-token": ("stderr = token.encode()", 3, "wrote a password or a token"),

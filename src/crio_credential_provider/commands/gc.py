@@ -1,8 +1,8 @@
 """``crio-credential-provider gc``: removes auth files that nobody comes for, told before it is done.
 
-The plugin sweeps after each run by the same rules (``handoff``); this is for a node where it runs no more, and for what
-it never touches: files in use by a CRI-O that is gone. Knows the command line and what a person is told; never opens
-an auth file.
+The plugin sweeps after each run by the same rules (``pull.sweep``); this is for a node where it runs no more, and for
+what it never touches: files in use by a CRI-O that is gone. Knows the command line and what a person is told; never
+opens an auth file.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 from .. import settings
 from ..errors import AuthFileError, UsageError
 from ..kubernetes.pullintents import PullIntents
-from ..pull import authfile, handoff
-from ..pull.handoff import Line, Stale
+from ..pull import authfile, handoff, sweep
+from ..pull.handoff import Line
+from ..pull.sweep import Stale
 from ..settings import FLAGS_BY_NAME, Settings
 from .output import OK, Parser, Unwritable, add_output, as_json, make_parser, printable, serve, there, write_line
 
@@ -34,7 +35,7 @@ _IN_USE_AFTER = "24h"
 _IN_USE_AFTER_BOUNDS = 60, 240 * 3600
 """Seconds: no pull is given less than a minute."""
 
-_LEFT = (handoff.TAKEN, handoff.REPLACED, handoff.IN_TURN)
+_LEFT = (sweep.TAKEN, sweep.REPLACED, sweep.IN_TURN)
 
 _NO_INTENTS = "this kubelet has no pull intents"
 
@@ -154,7 +155,7 @@ def _find(chosen: Settings, intents: PullIntents, in_use_after: float | None, *,
     directory = chosen.auth_dir
     if not _is_readable(directory):
         return
-    stale = handoff.find_stale(directory, chosen.stale_after, intents)
+    stale = sweep.find_stale(directory, chosen.stale_after, intents)
     cache_dir = chosen.cache_dir if stale and not dry else ""
     line = Line(cache_dir)
     if cache_dir and not line.works:
@@ -164,7 +165,7 @@ def _find(chosen: Settings, intents: PullIntents, in_use_after: float | None, *,
             "run this as root, or name another directory with --cache-dir",
         )
     for file in sorted(stale, key=lambda file: (-file.age, file.name)):
-        remove = functools.partial(handoff.remove_stale, directory, file, line)
+        remove = functools.partial(sweep.remove_stale, directory, file, line)
         yield Doomed(os.path.join(directory, file.name), file.age, _why_stale(file, intents), remove)
     if in_use_after is not None:
         yield from _find_orphans(os.path.join(directory, IN_USE), in_use_after)
@@ -212,12 +213,12 @@ def _find_orphans(directory: str, after: float) -> Iterator[Doomed]:
 
 
 def _unlink(path: str) -> str:
-    """Why the file was left, "" where it was removed, as ``handoff.remove_stale``."""
+    """Why the file was left, "" where it was removed, as ``sweep.remove_stale``."""
     try:
         os.unlink(path)
         return ""
     except FileNotFoundError:
-        return handoff.TAKEN
+        return sweep.TAKEN
     except OSError as error:
         return error.strerror or type(error).__name__
 

@@ -265,7 +265,7 @@ class ApiServer:
         if error.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "PACKET_LENGTH_TOO_LONG"):
             return ClusterError(
                 f"the API server {url} does not speak TLS; the token was not sent",
-                f"check the port; the address comes from {self._endpoint.origin}",
+                f"check that it is not a plain HTTP port; the address comes from {self._endpoint.origin}",
             )
         if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
             raise _Passing(

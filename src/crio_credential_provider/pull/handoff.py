@@ -1,4 +1,4 @@
-"""One auth file for each pull: runs take turns at a file name, and sweep up what nobody comes for.
+"""One auth file for each pull: runs take turns at a file name.
 
 CRI-O takes a file away with the pull it serves. A run that finds its predecessor's file still in place waits until it
 is taken, or until nobody is coming for it: the file is older than a grace, and the kubelet has no pull intent for the
@@ -12,24 +12,16 @@ from __future__ import annotations
 import binascii
 import fcntl
 import os
+import sys
 import time
 
 from ..kubernetes.pullintents import PullIntents
-from ..platform.record import Record
-from . import authfile
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 LOCK_FILE = "hand-off.lock"
 
 BLIND_GRACE = 1.0
 """Seconds for which a file counts as expected where it cannot be told which pulls are to come: the kubelet keeps no
 intents, or not all of them can be used."""
-
-BLIND_STALE_AFTER = 3600.0
-"""Seconds after which a file counts as left behind where that cannot be told: a pull may queue for long."""
 
 KEEPER_LIMIT = 600.0
 """Seconds that a keeper stays in line at most."""
@@ -43,28 +35,29 @@ _LEAST_WAIT = 0.001
 _POLL = 0.005
 """Seconds between two looks at the predecessor's file; only the first in line looks."""
 
-_STALE_TEMPORARY = 60.0
-"""Seconds after which a temporary file was left by a run that was killed; the kubelet kills runs at 60."""
-
 
 class Line:
     """Turns at file names: locks on one byte each of a file that stays small and need not be cleaned up.
 
-    POSIX record locks: waiters are served first come, first served (Linux 5.0 and later wake only the first), and
-    the locks of a process end with it. The byte itself says how many files in a row nobody came for.
+    Locks of the open file description: waiters are served first come, first served (Linux 5.0 and later wake only the
+    first), and the locks end with the last process that has the file open. The byte itself says how many files in a row
+    no pull took.
 
     Args:
         directory: made (0700) if it is missing; where that fails, every lock is granted at once.
     """
 
     def __init__(self, directory: str) -> None:
+        self._path = os.path.join(directory, LOCK_FILE)
         try:
             os.makedirs(directory, mode=0o700, exist_ok=True)
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            self._descriptor = os.open(os.path.join(directory, LOCK_FILE), flags, 0o600)
+            self._descriptor = self._open()
         except OSError:
             self._descriptor = -1
         self._held: set[int] = set()
+
+    def _open(self) -> int:
+        return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
     @property
     def works(self) -> bool:
@@ -99,7 +92,7 @@ class Line:
             # Repeated, since an alarm is lost that comes just before the call into the kernel, or where Python cannot
             # raise, as in a finalizer.
             signal.setitimer(signal.ITIMER_REAL, max(seconds, _LEAST_WAIT), 1.0)
-            fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1, _place(name))
+            self._lock(fcntl.F_OFD_SETLKW, fcntl.F_WRLCK, name)
         except TimeoutError:
             # It may have come between the grant and here: what this process has, the kernel grants once more.
             pass
@@ -118,7 +111,7 @@ class Line:
         if _place(name) in self._held:
             return False
         try:
-            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _place(name))
+            self._lock(fcntl.F_OFD_SETLK, fcntl.F_WRLCK, name)
             self._held.add(_place(name))
             return True
         except OSError:
@@ -126,12 +119,26 @@ class Line:
 
     def leave(self, name: str) -> None:
         if self._descriptor >= 0:
-            fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, _place(name))
+            self._lock(fcntl.F_OFD_SETLK, fcntl.F_UNLCK, name)
             self._held.discard(_place(name))
 
     def forget(self) -> None:
-        """For a forked process, which has none of its parent's turns."""
+        """For a forked process, which shares its parent's turns until it lets go of the file."""
         self._held.clear()
+        if self._descriptor < 0:
+            return
+        os.close(self._descriptor)
+        try:
+            self._descriptor = self._open()
+        except OSError:
+            self._descriptor = -1
+
+    def _lock(self, command: int, kind: int, name: str) -> None:
+        """fcntl(2) with a ``struct flock``: of 64-bit Linux, where two numbers of 8 bytes follow two of 2 and a gap."""
+        numbers = ((kind, 2), (os.SEEK_SET, 2), (0, 4), (_place(name), 8), (1, 8), (0, 8))
+        fcntl.fcntl(
+            self._descriptor, command, b"".join(number.to_bytes(size, sys.byteorder) for number, size in numbers)
+        )
 
     def unclaimed(self, name: str) -> int:
         """How many files in a row nobody came for; asked and told by who has the turn."""
@@ -270,99 +277,3 @@ class HandOff:
         nothing = os.open(os.devnull, os.O_RDWR)
         for descriptor in (0, 1, 2):
             os.dup2(nothing, descriptor)
-
-
-class Queue(Record):
-    """What the runs of one node share: the line they wait in, and the kubelet's intents."""
-
-    __slots__ = ("intents", "line")
-
-    def __init__(self, directory: str, kubelet_root: str) -> None:
-        self.line = Line(directory)
-        self.intents = PullIntents(kubelet_root)
-
-    def turn(self, directory: str, name: str, repository: str, grace: float) -> HandOff:
-        """The hand-off of one auth file; arguments as those of ``HandOff``."""
-        return HandOff(directory, name, repository, self.line, self.intents, grace)
-
-
-# -- sweeping ---------------------------------------------------------------------------------------------------------
-
-
-TAKEN, REPLACED, IN_TURN = (
-    "taken by a pull in the meantime",
-    "replaced in the meantime",
-    "in use by a run of the plugin",
-)
-"""Why a file that seemed stale was left; none of them is a fault."""
-
-
-class Stale(Record):
-    """A file that nobody is coming for. ``age`` is in seconds."""
-
-    __slots__ = ("age", "name")
-
-    def __init__(self, name: str, age: float) -> None:
-        self.name = name
-        self.age = age
-
-
-def find_stale(directory: str, stale_after: float, intents: PullIntents) -> list[Stale]:
-    """Auth files that no pull will take, and temporary files of killed runs.
-
-    Args:
-        directory: the auth directory; ``in-use`` below it is CRI-O's and not looked into.
-        stale_after: seconds of age from which a file that no intent names is stale.
-    """
-    old = [file for file in _auth_files(directory) if file.age >= stale_after]
-    if not old:
-        return []
-    awaited = {authfile.digest(repository) for repository in intents.repositories()}
-    if not intents.available():
-        stale_after = max(stale_after, BLIND_STALE_AFTER)
-    return [
-        file
-        for file in old
-        if (
-            file.age >= _STALE_TEMPORARY
-            if authfile.is_temporary(file.name)
-            else file.age >= stale_after and authfile.repository_digest(file.name) not in awaited
-        )
-    ]
-
-
-def _auth_files(directory: str) -> Iterator[Stale]:
-    now = time.time()
-    try:
-        entries = sorted(os.scandir(directory), key=lambda entry: entry.name)
-    except OSError:
-        return
-    for entry in entries:
-        if authfile.is_temporary(entry.name) or authfile.repository_digest(entry.name):
-            try:
-                yield Stale(entry.name, now - entry.stat(follow_symlinks=False).st_mtime)
-            except OSError:
-                continue
-
-
-def remove_stale(directory: str, file: Stale, line: Line) -> str:
-    """Removes a stale file, unless it was taken or replaced in the meantime, or somebody has the turn at its name.
-
-    Returns:
-        Why it was left, one of the constants above or what the system says; "" where it was removed.
-    """
-    path = os.path.join(directory, file.name)
-    if not line.try_enter(file.name):
-        return IN_TURN
-    try:
-        # With the turn held nobody replaces it: what is there now is what will be removed.
-        if time.time() - os.lstat(path).st_mtime < file.age:
-            return REPLACED
-        os.unlink(path)
-        return ""
-    except FileNotFoundError:
-        return TAKEN
-    except OSError as error:
-        return error.strerror or type(error).__name__
-    finally:
-        line.leave(file.name)

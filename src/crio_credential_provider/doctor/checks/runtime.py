@@ -16,7 +16,7 @@ from ...node.commandline import Origin
 from ...node.crio import DEFAULT_AUTH_DIR, Crio
 from ...node.facts import Node
 from ...node.tree import Tree, Unreadable
-from ...pull import handoff
+from ...pull import sweep
 from ...settings import Settings
 from ..finding import Evidence, Examined, Results, Unexamined, at, find, seen
 
@@ -290,7 +290,7 @@ def _stale_files(node: Node, chosen: Settings) -> Results:
     try:
         node.tree.names(directory)
         intents = PullIntents(node.tree.real(chosen.kubelet_root_dir))
-        stale = handoff.find_stale(node.tree.real(directory), chosen.stale_after, intents)
+        stale = sweep.find_stale(node.tree.real(directory), chosen.stale_after, intents)
     except (OSError, Unreadable) as error:
         yield Unexamined(f"stale files in {directory}", str(error))
         return

@@ -1,0 +1,130 @@
+"""Delivery of an auth file: put in place in its turn, or left with a keeper that waits in line for it.
+
+The run answers the kubelet afterwards, whichever it was. Why it is done so: docs/decisions/0004-hand-off.md.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from .. import settings
+from ..errors import ProviderError
+from ..kubernetes.pullintents import PullIntents
+from ..platform import journal
+from . import audit, authfile, handoff
+from .handoff import HandOff, Line
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from ..settings import Settings
+    from .audit import Audit
+    from .decision import Resolution
+
+
+class Delivery:
+    """The delivery of one auth file.
+
+    Args:
+        resolution: of a pod's request.
+        content: of the file.
+    """
+
+    def __init__(self, resolution: Resolution, content: bytes, given: Settings, told: Audit) -> None:
+        assert resolution.account is not None
+        self._name = authfile.file_name(resolution.account.namespace, resolution.image.name)
+        self._repository = resolution.image.name
+        self._who = audit.who(resolution)
+        self._used = audit.used(resolution)
+        self._content = content
+        self._given = given
+        self._told = told
+
+    def run(self) -> None:
+        """Puts the file in place in its turn, or leaves a keeper in line for it.
+
+        Raises:
+            AuthFileError: it cannot be written.
+        """
+        given, told = self._given, self._told
+        if given.hand_off_timeout > 0:
+            line, intents = Line(given.cache_dir), PullIntents(given.kubelet_root_dir)
+            if not line.works:
+                told.warnings.append(
+                    "runs do not wait for each other, so that pulls of one image at the same time may fail: "
+                    f"--cache-dir {given.cache_dir!r} cannot be used"
+                )
+            turn = HandOff(given.auth_dir, self._name, self._repository, line, intents, given.hand_off_grace)
+            try:
+                if not self._wait(turn):
+                    return
+            finally:
+                told.details += intents.problems
+        self._write()
+
+    def _wait(self, turn: HandOff) -> bool:
+        """Whether the file may be written now; False where a keeper waits in line for it, or nothing can."""
+        latest = self._told.started + settings.LATEST_ANSWER
+        refusal = ""
+        # The second limit is for a node without room for a keeper: until then the turn may come, or there is room.
+        for limit in (min(time.monotonic() + self._given.hand_off_timeout, latest), latest):
+            if turn.wait(limit) or not turn.may_be_queued():
+                if refusal:
+                    self._told.warnings.append(refusal)
+                return True
+            refusal = self._leave_keeper(turn)
+            if not refusal:
+                self._told.tell(
+                    "in-line",
+                    f"Queued the auth file for {self._who}: a background process writes it once the previous pull has "
+                    "taken its own",
+                )
+                return False
+        # To write now would be to overwrite the file of another pull.
+        self._told.tell("no-keeper", f"Wrote no auth file for {self._who}: {refusal}", journal.ERROR)
+        return False
+
+    def _write(self) -> None:
+        self._told.auth_file = path = authfile.write(self._given.auth_dir, self._name, self._content)
+        self._told.tell("auth-file-written", f"Wrote auth file to {path} for {self._who}: {self._used}")
+
+    def _leave_keeper(self, turn: HandOff) -> str:
+        """Why none could be left; "" where one is in line."""
+        try:
+            is_keeper = turn.leave_keeper()
+        except OSError as error:
+            return (
+                f"cannot start a background process that waits for the previous pull: {error.strerror}; check the "
+                "limits on processes and memory of the kubelet and of the node: systemctl show kubelet -p "
+                "TasksCurrent,TasksMax,MemoryCurrent,MemoryMax, and sysctl kernel.pid_max kernel.threads-max"
+            )
+        if is_keeper:
+            self._keep(turn)
+        return ""
+
+    def _keep(self, turn: HandOff) -> NoReturn:
+        """The keeper's life: waits for the turn, writes if the pull is still to come, logs, and is gone."""
+        told = self._told
+        try:
+            turn.become_keeper()
+            told.continue_in_this_process()
+            if turn.wait(time.monotonic() + handoff.KEEPER_LIMIT) and turn.is_awaited() is not False:
+                self._write()
+            else:
+                told.tell("nothing-to-do", f"Dropped the queued auth file for {self._who}: no pull is waiting for it")
+        except ProviderError as error:
+            told.tell_fault(error.fault, str(error))
+        except handoff.Ended:
+            if not told.auth_file:
+                message = f"Dropped the queued auth file for {self._who}: the background process was ended by SIGTERM"
+                told.tell("interrupted", message, journal.WARNING)
+        except BaseException as error:
+            told.tell_fault("bug", audit.internal_error(error))
+        finally:
+            try:
+                turn.ignore_end()
+                told.log()
+            finally:
+                os._exit(0)
