@@ -22,6 +22,8 @@ from typing import Any, NamedTuple
 from .. import settings
 from ..errors import ConfigError, ProviderError, UsageError, masked
 from ..images import reference
+from ..kubernetes import imagepatterns
+from ..kubernetes.credentialproviderconfig import NAME
 from ..manifests import configfile, layout, matchimages, merge, nodefiles, objects, providerconfig
 from ..manifests.matchimages import Derived
 from ..manifests.nodefiles import DISTRIBUTIONS, Node, NodeFile
@@ -215,7 +217,7 @@ def _check(given: argparse.Namespace) -> None:
     if given.audience is not None and not re.fullmatch(r"[!-~]+", given.audience):
         raise UsageError(f"--audience: {given.audience!r} is empty or has spaces")
     for text in given.match_image or ():
-        if dead := matchimages.why_dead(text):
+        if dead := imagepatterns.why_dead(text):
             raise UsageError(f"--match-image: {masked(text)!r} matches no image: {dead}")
     _check_combinations(given)
 
@@ -375,7 +377,7 @@ def _node_files(request: _Request) -> list[NodeFile]:
 def _machine_config(request: _Request) -> list[Output]:
     _must_be_openshift(request)
     made = nodefiles.machine_config(_node_files(request), request.given.role)
-    return [_of_objects(f"99-{request.given.role}-{providerconfig.NAME}.yaml", [made])]
+    return [_of_objects(f"99-{request.given.role}-{NAME}.yaml", [made])]
 
 
 def _must_be_openshift(request: _Request) -> None:
@@ -388,7 +390,7 @@ def _must_be_openshift(request: _Request) -> None:
 def _butane(request: _Request) -> list[Output]:
     openshift = request.node.distribution.startswith("openshift")
     made = nodefiles.butane(_node_files(request), request.given.role, openshift=openshift)
-    return [Output(f"{providerconfig.NAME}.bu", layout.dumps(made))]
+    return [Output(f"{NAME}.bu", layout.dumps(made))]
 
 
 _BUILDERS: dict[str, Callable[[_Request], list[Output]]] = {
@@ -542,7 +544,7 @@ def _read(path: str) -> str:
         raise ConfigError(
             f"{path} is a directory, whose files the kubelet joins (from 1.34 on)",
             f"merge into the file with this plugin's provider, or write the output of `manifests config` next to "
-            f"the others, to {os.path.join(path, providerconfig.NAME)}.yaml",
+            f"the others, to {os.path.join(path, NAME)}.yaml",
         )
     try:
         with open(path, encoding="utf-8", newline="") as file:
@@ -559,7 +561,7 @@ def _tell(path: str, merged: merge.Merged) -> None:
         note(f"Nothing to change in {path}")
     for overlap in merged.overlaps:
         note(
-            f"Overlap: {overlap.provider} ({overlap.pattern}) and {providerconfig.NAME} ({overlap.ours}): for an image "
+            f"Overlap: {overlap.provider} ({overlap.pattern}) and {NAME} ({overlap.ours}): for an image "
             "that both match the kubelet runs both, and tries their answers one after the other"
         )
     for text in merged.notes:

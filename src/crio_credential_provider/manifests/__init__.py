@@ -1,6 +1,6 @@
 """What a cluster needs for this plugin, as files: derived, printed, merged into what is there.
 
-``matchimages``     registries.conf -> the matchImages of a CredentialProviderConfig; how the kubelet matches them
+``matchimages``     the matchImages that a registries.conf calls for
 ``providerconfig``  our entry of a CredentialProviderConfig, for a version of Kubernetes; an old one brought up to date
 ``merge``           that entry put into an CredentialProviderConfig, of which all else stays but for white space
 ``configfile``      such a file: read, or refused with the line at fault

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from ..errors import ConfigError
+from ..kubernetes.credentialproviderconfig import KIND, NAME
 from . import providerconfig
-from .providerconfig import NAME
 
 MAX_SIZE = 1024 * 1024
 """Characters: hundreds of providers."""
@@ -48,10 +48,10 @@ class Source(NamedTuple):
     def check(self, name: str) -> None:
         """Whether the value is a CredentialProviderConfig in which our entry has a place."""
         data = self.data
-        if not isinstance(data, dict) or data.get("kind") != providerconfig.KIND:
+        if not isinstance(data, dict) or data.get("kind") != KIND:
             kind = data.get("kind") if isinstance(data, dict) else None
             what = f"kind is {str(kind)[:80]!r}" if kind is not None else "it has no kind"
-            raise ConfigError(f"{name} is not a {providerconfig.KIND}: {what}", "the kubelet cannot read it either")
+            raise ConfigError(f"{name} is not a {KIND}: {what}", "the kubelet cannot read it either")
         providerconfig.check_version(data.get("apiVersion"), name)
         providers = data.get("providers")
         if providers is not None and not isinstance(providers, list):
@@ -96,9 +96,7 @@ class Source(NamedTuple):
 
 def read(text: str, name: str) -> Source:
     if len(text) > MAX_SIZE:
-        raise ConfigError(
-            f"{name} is larger than {MAX_SIZE >> 20} MiB", f"check that this is the kubelet's {providerconfig.KIND}"
-        )
+        raise ConfigError(f"{name} is larger than {MAX_SIZE >> 20} MiB", f"check that this is the kubelet's {KIND}")
     text = text.removeprefix("\ufeff").replace("\r\n", "\n")
     is_json = _is_json(text)
     try:

@@ -16,9 +16,11 @@ from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
 from ..errors import ConfigError
-from . import configfile, layout, matchimages, providerconfig
+from ..kubernetes import imagepatterns
+from ..kubernetes.credentialproviderconfig import API_VERSION, CACHE_TYPE_SINCE, ENTRY_KEYS, KIND, NAME, ROOT_KEYS
+from . import configfile, layout, providerconfig
 from .configfile import Source
-from .providerconfig import NAME, Wanted
+from .providerconfig import Wanted
 
 
 class Overlap(NamedTuple):
@@ -78,11 +80,10 @@ def _target(data: dict[str, Any], wanted: Wanted, without: Collection[str]) -> t
     """The file's content as it is to be, and what that changes."""
     target = dict(data)
     changes: tuple[str, ...] = ()
-    if data["apiVersion"] != providerconfig.API_VERSION:
-        target["apiVersion"] = providerconfig.API_VERSION
+    if data["apiVersion"] != API_VERSION:
+        target["apiVersion"] = API_VERSION
         changes += (
-            f"apiVersion: changed from {data['apiVersion']} to {providerconfig.API_VERSION}, the only one with "
-            "tokenAttributes",
+            f"apiVersion: changed from {data['apiVersion']} to {API_VERSION}, the only one with tokenAttributes",
         )
     providers = list(data.get("providers") or ())
     place = next((i for i, provider in enumerate(providers) if provider.get("name") == NAME), None)
@@ -106,14 +107,14 @@ def _overlaps(providers: list[dict[str, Any]], ours: dict[str, Any]) -> Iterator
             continue
         for pattern in patterns:
             for mine in ours["matchImages"]:
-                if isinstance(pattern, str) and matchimages.overlap(pattern, mine):
+                if isinstance(pattern, str) and imagepatterns.overlap(pattern, mine):
                     yield Overlap(str(provider.get("name")), pattern, mine)
 
 
 def _notes(data: dict[str, Any], wanted: Wanted) -> Iterator[str]:
     """Faults of other parts for which this kubelet would not start."""
     for key in data:
-        if key not in providerconfig.ROOT_KEYS:
+        if key not in ROOT_KEYS:
             yield f"unknown key {key} at the top, with which the kubelet does not start"
     names = [provider.get("name") for provider in data.get("providers") or ()]
     for number, provider in enumerate(data.get("providers") or (), 1):
@@ -124,11 +125,9 @@ def _notes(data: dict[str, Any], wanted: Wanted) -> Iterator[str]:
             yield f"duplicate provider {label}, with which the kubelet does not start"
         attributes = provider.get("tokenAttributes")
         for key in provider:
-            if key not in providerconfig.ENTRY_KEYS:
+            if key not in ENTRY_KEYS:
                 yield f"the provider {label} has the key {key}, with which the kubelet does not start"
-        if isinstance(attributes, dict) and ("cacheType" in attributes) != (
-            wanted.kubernetes >= providerconfig.CACHE_TYPE_SINCE
-        ):
+        if isinstance(attributes, dict) and ("cacheType" in attributes) != (wanted.kubernetes >= CACHE_TYPE_SINCE):
             verb = "has a" if "cacheType" in attributes else "lacks the"
             yield f"the provider {label} {verb} cacheType, with which this kubelet does not start"
 
@@ -139,8 +138,8 @@ def _notes(data: dict[str, Any], wanted: Wanted) -> Iterator[str]:
 def _with_our_entry_only(text: str, wanted: Wanted, name: str) -> str:
     """A document after comments, or as the first thing of the file."""
     value = {
-        "apiVersion": providerconfig.API_VERSION,
-        "kind": providerconfig.KIND,
+        "apiVersion": API_VERSION,
+        "kind": KIND,
         "providers": [providerconfig.new_entry(wanted)],
     }
     newline = _newline(text)
