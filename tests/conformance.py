@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 from crio_credential_provider.errors import ConfigError
 from crio_credential_provider.images import reference
 from crio_credential_provider.images.reference import ReferenceSyntaxError
-from crio_credential_provider.runtimes.crio import registries
+from crio_credential_provider.runtimes.crio import pullsources, registries
 from crio_credential_provider.testbed import crio
 
 Disagreement = tuple[str, Any, Any]
@@ -61,7 +61,7 @@ EXPECTED_SOURCES = {
 
 
 def our_registry(config: registries.Configuration, name: str) -> dict[str, Any] | None:
-    found = registries.find_registry(config, name)
+    found = pullsources.find_registry(config, name)
     if found is None:
         return None
     mirrors = [
@@ -92,14 +92,14 @@ def our_answer(case: dict[str, Any], search: Callable[[], registries.SearchPath]
     except ReferenceSyntaxError:
         pass
     try:
-        config = registries.load(search(), cache=None)
+        config = registries.load(search())
     except ConfigError as error:
         answer["error_class"] = error.rule
         return answer
     answer["registry"] = our_registry(config, parsed.name if parsed else image)
     if parsed is not None:
         try:
-            sources = registries.sources_of(config, parsed)
+            sources = pullsources.sources_of(config, parsed)
             answer["pull_sources"] = [{name: getattr(s, name) for name in SOURCE_FIELDS} for s in sources]
         except ConfigError:
             answer["pull_sources_error"] = True

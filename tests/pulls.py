@@ -146,7 +146,7 @@ class Site:
         request = credentialprovider.Request(image, token)
         resolution = decision.resolve(request, given, lambda: cluster)
         search = registries.search_files(given.registries_conf, given.registries_conf_dir, given.root)
-        helpers = registries.load(search, None).credential_helpers
+        helpers = registries.load(search).credential_helpers
         pull = Pull(resolution, self.node_file, helpers, len(cluster.asked))
         if resolution.auth_file is not None:
             # Whatever the case is about: the file serves this pull's sources, each under its full name, nothing else.

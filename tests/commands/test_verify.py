@@ -16,7 +16,8 @@ import pytest
 from test_registryclient import ODD, OddRegistry
 
 from crio_credential_provider import registryclient
-from crio_credential_provider.commands import handedover, verify
+from crio_credential_provider.commands import verify
+from crio_credential_provider.commands.request import handedover
 from crio_credential_provider.images import dockerconfig, reference
 from crio_credential_provider.images.dockerconfig import Credential
 from crio_credential_provider.kubernetes.pullsecrets import PullSecret

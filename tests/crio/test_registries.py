@@ -14,7 +14,7 @@ from crio_credential_provider.images import reference
 from crio_credential_provider.platform import parsecache
 from crio_credential_provider.platform.parsecache import ParseCache
 from crio_credential_provider.pull import decision
-from crio_credential_provider.runtimes.crio import registries
+from crio_credential_provider.runtimes.crio import pullsources, registries
 from crio_credential_provider.runtimes.crio.registries import Configuration, SearchPath
 from growth import lines_run
 
@@ -38,13 +38,13 @@ def test_what_is_not_a_regular_file_is_no_empty_configuration(tmp_path: Path, na
     os.mkfifo(tmp_path / name)
     main, drop_ins = str(tmp_path / "main.conf"), tuple(map(str, (tmp_path / "d").iterdir()))
     with pytest.raises(ConfigError) as caught:
-        registries.load(SearchPath(main, False, drop_ins), None)
+        registries.load(SearchPath(main, False, drop_ins))
     assert caught.value.message == f"cannot read {tmp_path / name}: not a regular file"
 
 
 def test_the_null_device_is_an_empty_configuration(tmp_path: Path) -> None:
     (tmp_path / "main.conf").symlink_to("/dev/null")
-    assert not registries.load(SearchPath(str(tmp_path / "main.conf"), True, ()), None).tables
+    assert not registries.load(SearchPath(str(tmp_path / "main.conf"), True, ())).prefixes()
 
 
 # -- kinds of references ----------------------------------------------------------------------------------------------
@@ -67,7 +67,7 @@ pull-from-mirror = "all"
 
 
 def sources(config: Configuration, name: str = "quay.io/app") -> list[tuple[str, tuple[str, ...]]]:
-    found = registries.repository_sources(config, reference.parse(name)).sources
+    found = pullsources.repository_sources(config, reference.parse(name)).sources
     return [(source.name, source.kinds) for source in found]
 
 
@@ -85,7 +85,7 @@ def test_a_repository_has_the_sources_of_both_kinds_in_the_order_of_the_file() -
 def test_the_kinds_are_those_that_a_pull_uses(reference_text: str) -> None:
     config = loads(KINDS)
     kind = "digest" if "@" in reference_text else "tag"
-    pulled = [source.name for source in registries.pull_sources(config, reference.parse(reference_text))]
+    pulled = [source.name for source in pullsources.pull_sources(config, reference.parse(reference_text))]
     assert pulled == [name for name, kinds in sources(config) if kind in kinds]
 
 
@@ -94,8 +94,10 @@ def test_a_mirror_whose_host_is_none_by_the_grammar_is_a_source_like_any_other()
     config = loads(f'[[registry]]\nlocation="docker.io"\n{mirrors}')
     image = reference.parse("docker.io/library/alpine:3.19")
     names = ["hub_cache.corp/library/alpine", "m.corp/hub/library/alpine", "docker.io/library/alpine"]
-    assert [source.reference for source in registries.pull_sources(config, image)] == [f"{name}:3.19" for name in names]
-    found = registries.repository_sources(config, image)
+    assert [source.reference for source in pullsources.pull_sources(config, image)] == [
+        f"{name}:3.19" for name in names
+    ]
+    found = pullsources.repository_sources(config, image)
     assert ([source.name for source in found.sources], found.errors) == (names, {})
 
 
@@ -117,7 +119,7 @@ def test_mirror_by_digest_only_holds_for_all_mirrors_of_the_table() -> None:
 
 def test_a_bad_mirror_takes_away_its_own_kind_alone() -> None:
     config = loads(KINDS.replace("t.corp", "no-dot"))
-    found = registries.repository_sources(config, reference.parse("quay.io/app"))
+    found = pullsources.repository_sources(config, reference.parse("quay.io/app"))
     assert list(found.errors) == ["tag"]
     assert [(source.name, source.kinds) for source in found.sources] == [
         ("d.corp/app", ("digest",)),
@@ -130,7 +132,7 @@ def test_a_bad_mirror_takes_away_its_own_kind_alone() -> None:
 def test_a_bad_mirror_for_every_kind_is_an_error_with_table_and_reason() -> None:
     config = loads(KINDS.replace("a.corp", "no-dot"))
     with pytest.raises(ConfigError) as caught:
-        registries.repository_sources(config, reference.parse("quay.io/app"))
+        pullsources.repository_sources(config, reference.parse("quay.io/app"))
     assert caught.value.message == (
         "/etc/main.conf: [[registry]] with prefix 'quay.io': the mirror 'no-dot' turns 'quay.io/app:latest' "
         "into an invalid reference: 'no-dot/app:latest' would be read as 'docker.io/no-dot/app:latest'"
@@ -145,14 +147,14 @@ def test_a_bad_mirror_for_every_kind_is_an_error_with_table_and_reason() -> None
 def test_an_error_names_the_drop_in_that_the_table_came_from() -> None:
     config = loads("", **{"20.conf": '[[registry]]\nprefix="quay.io"\nlocation="no-dot"'})
     with pytest.raises(ConfigError, match=r"^/d/20\.conf: .*the location 'no-dot'"):
-        registries.repository_sources(config, reference.parse("quay.io/app"))
+        pullsources.repository_sources(config, reference.parse("quay.io/app"))
 
 
 # -- short names ------------------------------------------------------------------------------------------------------
 
 
 def candidates(config: Configuration, image: str) -> list[tuple[str, str]]:
-    return [(short, found.name) for short, found in registries.short_name_candidates(config, reference.parse(image))]
+    return [(short, found.name) for short, found in pullsources.short_name_candidates(config, reference.parse(image))]
 
 
 SHORT = """
@@ -265,7 +267,7 @@ def test_a_refusal_quotes_no_more_than_a_line(text: str) -> None:
 def test_a_location_without_end_makes_an_error_of_one_line() -> None:
     config = loads(f'[[registry]]\nprefix="quay.io"\nlocation="{"x/" * 50_000}a"')
     with pytest.raises(ConfigError) as caught:
-        registries.repository_sources(config, reference.parse("quay.io/app"))
+        pullsources.repository_sources(config, reference.parse("quay.io/app"))
     assert len(str(caught.value)) < 1000
 
 
@@ -274,9 +276,9 @@ def test_a_location_without_end_makes_an_error_of_one_line() -> None:
 
 def test_a_missing_main_file_counts_only_where_it_was_named(tmp_path: Path) -> None:
     main = str(tmp_path / "none")
-    assert registries.load(SearchPath(main, False, ()), None).tables == {}
+    assert registries.load(SearchPath(main, False, ())).rows == {}
     with pytest.raises(ConfigError, match=r"cannot read .*none: No such file") as caught:
-        registries.load(SearchPath(main, True, ()), None)
+        registries.load(SearchPath(main, True, ()))
     assert caught.value.rule == "io"
 
 
@@ -317,7 +319,7 @@ def test_what_cannot_be_read_is_told(tmp_path: Path, make: Callable[[Path], None
     make(path)
     for search in (SearchPath(str(path), True, ()), SearchPath(str(tmp_path / "none"), False, (str(path),))):
         with pytest.raises(ConfigError) as caught:
-            registries.load(search, None)
+            registries.load(search, ParseCache("", "registries"))
         assert caught.value.rule == "io"
         assert str(path) in caught.value.message
 
@@ -361,7 +363,7 @@ def conf_of(tables: int) -> str:
 def lines_for(tables: int) -> int:
     """Lines of Python that are run from the files' bytes to the pull sources of one image."""
     conf, image = conf_of(tables), reference.parse(f"r{tables - 1:04}.example/team/app")
-    found: list[registries.PullSource] = []
+    found: list[pullsources.PullSource] = []
     count = lines_run(lambda: found.extend(decision.find_sources(loads(conf), image)[0]))
     assert len(found) == 6
     return count
@@ -379,5 +381,5 @@ def test_a_look_up_does_not_grow_with_the_number_of_tables() -> None:
     counts = []
     for tables in (10, 1000):
         config = loads("".join(f'[[registry]]\nprefix = "x{n}.example"\nlocation = "a.corp"\n' for n in range(tables)))
-        counts.append(lines_run(functools.partial(registries.repository_sources, config, image)))
+        counts.append(lines_run(functools.partial(pullsources.repository_sources, config, image)))
     assert counts[0] == counts[1]

@@ -1003,7 +1003,7 @@ def test_wrong_usage(place: Place, arguments: list[str], words: str) -> None:
 @pytest.mark.skipif(bool(PROGRAM), reason="calls are counted in this process")
 def test_the_kubelet_and_its_configuration_are_looked_up_once(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that what is told of the plugin's arguments is what they were."""
-    from crio_credential_provider.commands import pull
+    from crio_credential_provider.commands.request import place as request_place
     from crio_credential_provider.node import crio, kubelet
 
     path = place.node.write("provider.yaml", provider_config(["--secrets-from=pod"]))
@@ -1020,7 +1020,7 @@ def test_the_kubelet_and_its_configuration_are_looked_up_once(place: Place, monk
 
         monkeypatch.setattr(module, name, counted)
 
-    for module, name in ((kubelet, "find_kubelet"), (crio, "find_crio"), (pull, "_load_entry")):
+    for module, name in ((kubelet, "find_kubelet"), (crio, "find_crio"), (request_place, "_load_entry")):
         count(module, name)
     done = place.alpha()
     assert done.report["secrets"]["from"] == "pod" and str(path) in " ".join(done.report["notes"])

@@ -11,7 +11,7 @@ from crio_credential_provider.images import dockerconfig, reference
 from crio_credential_provider.images.dockerconfig import AuthEntry, DockerConfig
 from crio_credential_provider.kubernetes.pullsecrets import PullSecret
 from crio_credential_provider.pull import keyring
-from crio_credential_provider.runtimes.crio import registries
+from crio_credential_provider.runtimes.crio import pullsources, registries
 from node import NGINX, TESTS
 
 VECTORS = TESTS / "vectors"
@@ -39,7 +39,7 @@ TABLES = [
 
 @pytest.mark.parametrize(("prefix", "name", "why"), TABLES)
 def test_why_a_table_does_not_match(prefix: str, name: str, why: str) -> None:
-    assert prefix not in registries.possible_prefixes(name)
+    assert prefix not in pullsources.possible_prefixes(name)
     found = near.why_table(prefix, name)
     assert (found[1] if found else "").startswith(why) and bool(found) == bool(why)
 
@@ -124,12 +124,12 @@ def test_every_table_of_the_vectors() -> None:
             config = registries.loads([("main", (given["conf"] or "").encode())], "main")
         except (ConfigError, reference.ReferenceSyntaxError):
             continue
-        matching = set(registries.possible_prefixes(name))
-        for prefix in config.tables:
+        matching = set(pullsources.possible_prefixes(name))
+        for prefix in config.prefixes():
             if prefix not in matching and near.why_table(prefix, name):
                 told += 1
             if prefix in matching:
-                assert registries.find_registry(config, name) is not None
+                assert pullsources.find_registry(config, name) is not None
     assert told > 50
 
 

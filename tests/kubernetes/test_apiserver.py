@@ -159,7 +159,10 @@ BAD_ANSWERS: dict[str, tuple[bytes, str]] = {
     "a length of no digits": (b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n{}", "invalid Content-Length"),
     "a length below zero": (b"HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\n{}", "invalid Content-Length"),
     "an empty length": (b"HTTP/1.1 200 OK\r\nContent-Length:\r\n\r\n{}", "invalid Content-Length"),
-    "a length of 17 digits": (b"HTTP/1.1 200 OK\r\nContent-Length: 10000000000000000\r\n\r\n", "invalid Content-Length"),
+    "a length of 17 digits": (
+        b"HTTP/1.1 200 OK\r\nContent-Length: 10000000000000000\r\n\r\n",
+        "invalid Content-Length",
+    ),
     "a length beyond the limit": (b"HTTP/1.1 200 OK\r\nContent-Length: 1048577\r\n\r\n", "larger than 1 MiB"),
     "a body beyond the limit": (b"HTTP/1.0 200 OK\r\n\r\n" + b" " * 1_500_000, "larger than 1 MiB"),
     "a chunk beyond the limit": (CHUNKED + b"100001\r\n", "larger than 1 MiB"),

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from crio_credential_provider.errors import RequestError
 from crio_credential_provider.kubernetes import serviceaccount
-from crio_credential_provider.kubernetes.serviceaccount import ServiceAccount, is_label, is_subdomain
+from crio_credential_provider.kubernetes.names import is_label, is_subdomain
+from crio_credential_provider.kubernetes.serviceaccount import ServiceAccount
 from node import bound_claims, jwt, recorded_request
 
 

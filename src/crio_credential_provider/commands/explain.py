@@ -16,7 +16,7 @@ from .. import explanation, settings
 from ..errors import RequestError, masked
 from ..explanation import UNKNOWN, UNWELL, WELL, Explanation, OtherKey, Source, Table, Tables, named_key, shown_key
 from ..runtimes.crio import registriesfile
-from . import output, pull
+from . import output
 from .output import (
     FAULT,
     OK,
@@ -31,7 +31,9 @@ from .output import (
     write_json,
     write_line,
 )
-from .pull import Pull, RefusedArguments
+from .request.arguments import add_arguments
+from .request.find import Pull, find
+from .request.place import Place, RefusedArguments, find_flag, find_settings, look, stand_ins
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -84,9 +86,9 @@ def run(arguments: list[str]) -> int:
 
 
 def _tell(given: argparse.Namespace) -> int:
-    place = pull.look(given)
+    place = look(given)
     explained = _explain(given, place)
-    assumed = pull.assumed(given, explained.settings, place)
+    assumed = stand_ins(given, explained.settings, place)
     if given.output == "json":
         write_json({"assumed": assumed or None, **as_json(explained)})
     else:
@@ -101,17 +103,17 @@ def _tell(given: argparse.Namespace) -> int:
 def parser() -> Parser:
     """The command line."""
     made = make_parser("explain", _DESCRIPTION, _EPILOG)
-    pull.add_arguments(made)
+    add_arguments(made)
     add_output(made)
     return made
 
 
-def _explain(given: argparse.Namespace, place: pull.Place) -> Explanation:
+def _explain(given: argparse.Namespace, place: Place) -> Explanation:
     """The explanation of the pull that the command line names."""
     chosen = settings.loads([], {})
     try:
-        chosen = pull.find_settings(given, place)
-        asked = pull.find(given, chosen, place)
+        chosen = find_settings(given, place)
+        asked = find(given, chosen, place)
     except (RefusedArguments, RequestError) as error:
         notes = [f"the arguments come from {error.path}"] if isinstance(error, RefusedArguments) else []
         return explanation.failed(error, chosen, given.image or "", notes)
@@ -123,7 +125,7 @@ def _explain(given: argparse.Namespace, place: pull.Place) -> Explanation:
     if asked.offline is not None and asked.offline.lacks[0] and verdict.status == UNWELL:
         text, remedy = asked.offline.lacks
         verdict = verdict._replace(text=f"{verdict.text}. {text}", remedy=remedy)
-    if verdict.remedy == registriesfile.MISSING and (where := pull.find_flag(place, "--registries-conf")):
+    if verdict.remedy == registriesfile.MISSING and (where := find_flag(place, "--registries-conf")):
         flag = "remove --registries-conf"
         verdict = verdict._replace(remedy=verdict.remedy.replace(flag, f"{flag} from {where}"))
     return explained._replace(verdict=verdict, notes=(*explained.notes, *_notes_of_file(asked, explained)))

@@ -269,7 +269,7 @@ class _Request:
             search = registries.search_files(
                 self.given.registries_conf, self.given.registries_conf_dir, self.given.root.rstrip("/")
             )
-            config = registries.load(search, None)
+            config = registries.load(search)
             self._derived = matchimages.match_images(config, self.settings.mirror_registry)
         return self._derived
 

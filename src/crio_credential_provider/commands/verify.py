@@ -25,8 +25,6 @@ from ..explanation import NODE, NODE_HELPER, SECRET, Explanation, NotAsked, Sour
 from ..pull import decision, keyring
 from ..registryclient import Verdict
 from ..runtimes.crio import registries
-from . import handedover, pull
-from .handedover import HandedOver
 from .output import (
     FAULT,
     OK,
@@ -42,6 +40,11 @@ from .output import (
     write,
     write_json,
 )
+from .request import handedover
+from .request.arguments import add_arguments
+from .request.find import find
+from .request.handedover import HandedOver
+from .request.place import find_settings, look, stand_ins
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -152,7 +155,7 @@ def _tell(given: argparse.Namespace) -> int:
 def parser() -> Parser:
     """The command line."""
     made = make_parser("verify", _DESCRIPTION, _EPILOG)
-    pull.add_arguments(made)
+    add_arguments(made)
     add_output(made)
     return made
 
@@ -166,9 +169,9 @@ def _verify(given: argparse.Namespace) -> Report:
     Raises:
         ProviderError: it cannot be known what the pull would ask for, or with what.
     """
-    place = pull.look(given)
-    chosen = pull.find_settings(given, place)
-    asked = pull.find(given, chosen, place)
+    place = look(given)
+    chosen = find_settings(given, place)
+    asked = find(given, chosen, place)
     explained = explanation.explain(
         asked.request, chosen, asked.connect, asked.image, asked.typed, asked.notes, enforcing=asked.enforcing
     )
@@ -209,7 +212,7 @@ def _verify(given: argparse.Namespace) -> Report:
             notes.append(f"assumed: a pod of service account {account.name} without imagePullSecrets of its own")
     if not asked.typed and not asked.image.tag:
         notes.append("a recorded request has no tag or digest: latest was asked for")
-    assumed = pull.assumed(given, chosen, place)
+    assumed = stand_ins(given, chosen, place)
     return Report(
         explained, reference, namespace, tuple(checked), serving, succeeds, text, remedy, tuple(notes), assumed
     )

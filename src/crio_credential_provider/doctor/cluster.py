@@ -19,6 +19,7 @@ from ..images import reference
 from ..kubernetes import endpoint, serviceaccount
 from ..kubernetes.apiserver import ApiServer
 from ..kubernetes.endpoint import ClientCertificate, Endpoint
+from ..kubernetes.names import is_subdomain
 from ..node.commandline import Origin
 from ..node.facts import Node
 from ..node.kubelet import Version, as_mapping, parse_version
@@ -359,10 +360,10 @@ def _name(node: Node, api: ApiServer) -> str:
         if error.status == 401:
             raise
         flag = node.kubelet.flag("hostname-override") if node.kubelet else None
-        return flag.value if flag and serviceaccount.is_subdomain(flag.value) else _host_name(node)
+        return flag.value if flag and is_subdomain(flag.value) else _host_name(node)
     user = as_mapping(as_mapping(answer.get("status")).get("userInfo")).get("username")
     name = user.removeprefix(_USER) if isinstance(user, str) and user.startswith(_USER) else ""
-    return name if serviceaccount.is_subdomain(name) else ""
+    return name if is_subdomain(name) else ""
 
 
 def _host_name(node: Node) -> str:
@@ -370,7 +371,7 @@ def _host_name(node: Node) -> str:
         name = node.tree.text("/etc/hostname").strip().lower()
     except Unreadable:
         return ""
-    return name if serviceaccount.is_subdomain(name) else ""
+    return name if is_subdomain(name) else ""
 
 
 def _node_object(api: ApiServer, answers: Answers) -> Answers:
@@ -454,7 +455,7 @@ def find_accounts(node: Node, pods: dict[str, Any], *, with_mirror: bool = True)
     for pod in map(as_mapping, items):
         metadata, spec = as_mapping(pod.get("metadata")), as_mapping(pod.get("spec"))
         names = [metadata.get("namespace"), spec.get("serviceAccountName"), metadata.get("name"), metadata.get("uid")]
-        if not all(isinstance(name, str) and serviceaccount.is_subdomain(name) for name in names):
+        if not all(isinstance(name, str) and is_subdomain(name) for name in names):
             continue
         namespace, account, name, uid = (str(part) for part in names)
         # A static pod has no service account of its own, and its tokens would be refused.
@@ -528,7 +529,7 @@ def _rights(mode: str, api: ApiServer, as_account: ApiServer, account: Account, 
     held = api.get(f"/api/v1/namespaces/{account.namespace}/serviceaccounts/{account.name}").get("imagePullSecrets")
     names = [as_mapping(item).get("name") for item in held] if isinstance(held, list) else []
     for name in names:
-        if isinstance(name, str) and serviceaccount.is_subdomain(name):
+        if isinstance(name, str) and is_subdomain(name):
             one = {**base, "verb": "get", "resource": "secrets", "name": name}
             rights.append(Right(account, f"get secrets/{name}", _may(as_account, one, token), ""))
     return rights

@@ -1,6 +1,6 @@
 """Near misses: tables that almost match an image, keys that almost serve a source, and what keeps them from it.
 
-Says why the core passed something over; whether it did is the core's word alone (``registries.possible_prefixes``,
+Says why the core passed something over; whether it did is the core's word alone (``pullsources.possible_prefixes``,
 ``keyring.Keyring``). Pure.
 
 >>> why_table("docker.io/lib", "docker.io/library/nginx")

@@ -13,8 +13,9 @@ from ..images.reference import Reference
 from ..pull import decision, keyring
 from ..pull.decision import Resolution
 from ..pull.keyring import Candidate, Choice, Selection
-from ..runtimes.crio import registries
-from ..runtimes.crio.registries import DIGEST, TAG, Configuration, PullSource
+from ..runtimes.crio import pullsources, registries
+from ..runtimes.crio.pullsources import DIGEST, TAG, PullSource
+from ..runtimes.crio.registries import Configuration
 from ..runtimes.crio.registriestext import Ignored
 from ..settings import Settings
 from . import near
@@ -48,7 +49,7 @@ def find_asked(
     candidates: tuple[Reference, ...] = (image,)
     if typed and is_short_name(typed):
         spelling = reference.parse_literal(typed).name
-        resolved = registries.resolve_short_name(config, spelling)
+        resolved = pullsources.resolve_short_name(config, spelling)
         candidates = tuple(Reference(found.domain, found.path, image.tag, image.digest) for found in resolved)
         if not candidates:
             missing = "no alias for it and no unqualified-search-registries"
@@ -63,7 +64,7 @@ def find_asked(
     errors: list[ConfigError] = []
     for candidate in candidates:
         try:
-            for source in registries.pull_sources(config, candidate):
+            for source in pullsources.pull_sources(config, candidate):
                 found.setdefault(source.name, source)
         except ConfigError as error:
             errors.append(error)

@@ -9,7 +9,7 @@ from itertools import takewhile
 
 from ..errors import ConfigError
 from ..pull.decision import Resolution
-from ..runtimes.crio import registries, registriesfile
+from ..runtimes.crio import pullsources, registries, registriesfile
 from ..runtimes.crio.registriestext import Ignored, Written
 from ..settings import Settings
 from . import near
@@ -42,7 +42,7 @@ def _files(settings: Settings) -> tuple[File, ...]:
 def _file(search: registries.SearchPath) -> File:
     path = search.main or search.drop_ins[0]
     try:
-        prefixes = frozenset(registries.load(search, None).tables)
+        prefixes = frozenset(registries.load(search).prefixes())
     except ConfigError as error:
         complaint = error.message.removeprefix(path).removeprefix(f":{error.line}").removeprefix(": ")
         return File(path, f"line {error.line}: {complaint}" if error.line else complaint, frozenset())
@@ -68,7 +68,7 @@ def find_unread(config: registries.Configuration, settings: Settings) -> Iterato
                 data = registriesfile.read(path, required=False) or b""
             except ConfigError:
                 continue
-            found = registriesfile.unread_drop_in(path, data, config.tables)
+            found = registriesfile.unread_drop_in(path, data, config.prefixes())
             yield from [found] if found else []
 
 
@@ -108,7 +108,7 @@ def notes_on_home(files: Iterable[File]) -> Iterator[str]:
 
 
 def _match(config: registries.Configuration, name: str, files: Iterable[File]) -> Match | None:
-    found = registries.find_registry(config, name)
+    found = pullsources.find_registry(config, name)
     if found is None:
         return None
     replaced = [
@@ -129,9 +129,9 @@ def _other_tables(
     config: registries.Configuration, name: str, match: Match | None
 ) -> tuple[tuple[OtherTable, ...], int]:
     """Tables that nearly apply, nearest first, and how many tables are not told of."""
-    matching = set(registries.possible_prefixes(name))
+    matching = set(pullsources.possible_prefixes(name))
     found: list[tuple[int, int, str, str]] = []
-    for prefix in config.tables:
+    for prefix in config.prefixes():
         if match is not None and prefix == match.table.prefix:
             continue
         if prefix in matching:
@@ -143,7 +143,7 @@ def _other_tables(
             found.append((why_not[0], -_in_common(prefix, name), prefix, why_not[1]))
     found.sort()
     told = [OtherTable(_table(config, prefix), why) for _, _, prefix, why in found[:MOST_TOLD]]
-    return tuple(told), len(config.tables) - len(told) - (match is not None)
+    return tuple(told), len(config.prefixes()) - len(told) - (match is not None)
 
 
 def _in_common(one: str, other: str) -> int:
@@ -170,5 +170,5 @@ _HELPERS = ("credential-helpers",)
 
 
 def _table(config: registries.Configuration, prefix: str) -> Table:
-    file = config.tables[prefix][-1]
+    file = config.table(prefix).file
     return Table(prefix, file, _line(file, prefix))

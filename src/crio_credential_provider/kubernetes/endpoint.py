@@ -377,17 +377,15 @@ def _load_kubeconfig(path: str, settings: Settings) -> dict[str, str]:
 
     The client's certificate and key are their paths; ``certificate-authority-data`` is base64, as in the kubeconfig.
     """
-    cache = ParseCache(settings.cache_dir, "kubeconfig") if settings.cache_dir else None
-    kept: dict[str, str] | None = cache.load([path]) if cache else None
-    if kept is not None:
-        return kept
-    snapshot = cache.snapshot([path]) if cache else []
-    cluster, user = _current(_parse(path), path)
-    kept = {name: _text(cluster, name) for name in _CLUSTER_MEMBERS}
-    kept.update((name, _text(user, name)) for name in _USER_MEMBERS)
-    _pem(kept, path)
-    if cache:
-        cache.store(snapshot, kept)
+
+    def make() -> dict[str, str]:
+        cluster, user = _current(_parse(path), path)
+        found = {name: _text(cluster, name) for name in _CLUSTER_MEMBERS}
+        found.update((name, _text(user, name)) for name in _USER_MEMBERS)
+        _pem(found, path)
+        return found
+
+    kept: dict[str, str] = ParseCache(settings.cache_dir, "kubeconfig").form([path], make)
     return kept
 
 

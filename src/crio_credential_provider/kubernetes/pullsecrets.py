@@ -14,7 +14,8 @@ from ..images import dockerconfig
 from ..images.dockerconfig import DockerConfig
 from ..platform.record import Record
 from ..settings import POD, SERVICE_ACCOUNT
-from .serviceaccount import ServiceAccount, is_subdomain
+from .names import is_subdomain
+from .serviceaccount import ServiceAccount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,12 +12,12 @@ import binascii
 from ..errors import RequestError
 from ..platform import native
 from ..platform.record import Record
+from .names import is_label, is_subdomain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_LABEL = "abcdefghijklmnopqrstuvwxyz0123456789-"
 _BASE64URL = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 _HINT = "the kubelet sends a bound service account token if the CredentialProviderConfig has tokenAttributes"
 
@@ -107,17 +107,3 @@ def _checked(value: Any, what: str, is_valid: Any) -> str:
     if not isinstance(value, str) or not is_valid(value):
         raise RequestError(f"the service account token has no valid {what}", _HINT)
     return value
-
-
-def is_label(text: str) -> bool:
-    """A DNS label as Kubernetes has it (RFC 1123), at most 63 characters."""
-    return len(text) <= 63 and _is_label_text(text)
-
-
-def is_subdomain(text: str) -> bool:
-    """A DNS subdomain as Kubernetes has it (RFC 1123): most names of objects; at most 253 characters."""
-    return len(text) <= 253 and all(_is_label_text(label) for label in text.split("."))
-
-
-def _is_label_text(text: str) -> bool:
-    return bool(text) and not text.strip(_LABEL) and text[0] != "-" and text[-1] != "-"

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ..errors import masked
 from ..kubernetes.imagepatterns import DOCKER_HUB, covers, split, why_dead
-from ..runtimes.crio import registries, registriestext
+from ..runtimes.crio import pullsources, registriestext
 from ..runtimes.crio.registries import Configuration, Registry
 
 
@@ -41,7 +41,7 @@ def match_images(config: Configuration, mirror_registries: Sequence[str] = ()) -
     wanted: dict[str, list[str]] = {}
     limits: list[str] = []
     left_out: list[tuple[str, str]] = []
-    tables = [_table(config, prefix) for prefix in sorted(config.tables)]
+    tables = [config.table(prefix) for prefix in sorted(config.prefixes())]
     for table in tables:
         if not _leads_elsewhere(table):
             continue
@@ -79,12 +79,6 @@ def _uncovered(patterns: Iterable[str]) -> list[str]:
     return [pattern for pattern in cut if not is_covered(pattern)]
 
 
-def _table(config: Configuration, prefix: str) -> Registry:
-    location, insecure, blocked, digest_only, mirrors, file = config.tables[prefix]
-    made = tuple(registries.Mirror(*mirror) for mirror in mirrors)
-    return Registry(prefix, location, insecure, blocked, digest_only, made, file)
-
-
 def _leads_elsewhere(table: Registry) -> bool:
     return bool(table.mirrors) or table.location not in ("", table.prefix)
 
@@ -93,7 +87,7 @@ def _why_left_out(config: Configuration, table: Registry, mirror_registries: Seq
     dead = why_dead(table.prefix) or registriestext.why_no_image(table.prefix)[0]
     if dead:
         return f"no image has such a name: {dead}"
-    used = registries.find_registry(config, table.prefix)
+    used = pullsources.find_registry(config, table.prefix)
     if used is not None and used.prefix != table.prefix and not table.prefix.startswith("*."):
         return f"CRI-O uses the table {masked(used.prefix)} for all such images"
     places = [place for place in _places(table) if not _is_blocked(config, place)]
@@ -106,13 +100,13 @@ def _why_left_out(config: Configuration, table: Registry, mirror_registries: Seq
 
 def _places(table: Registry) -> list[str]:
     """Mirrors, and the location where it is not the image's own name."""
-    mirrors = [mirror.location for mirror in table.mirrors if mirror.serves(registries.DIGEST) or mirror.serves("tag")]
+    mirrors = [mirror.location for mirror in table.mirrors if mirror.serves(pullsources.DIGEST) or mirror.serves("tag")]
     return mirrors + ([table.location] if table.location not in ("", table.prefix) else [])
 
 
 def _is_blocked(config: Configuration, location: str) -> bool:
     """By each source's own name: a blocked registry is still pulled from its mirrors (docs/registries.md, 7)."""
-    found = registries.find_registry(config, location)
+    found = pullsources.find_registry(config, location)
     return found is not None and found.blocked
 
 
@@ -147,5 +141,5 @@ def _short_names(config: Configuration, wanted: Iterable[str]) -> list[str]:
 
 def _reaches(config: Configuration, name: str, prefixes: set[str]) -> bool:
     """Whether a name, or for a host something on it, is served by one of these tables."""
-    found = registries.find_registry(config, name)
+    found = pullsources.find_registry(config, name)
     return (found is not None and found.prefix in prefixes) or any(p.startswith(f"{name}/") for p in prefixes)

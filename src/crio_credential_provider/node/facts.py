@@ -250,7 +250,7 @@ def _unread(tree: Tree, directory: str, config: Configuration) -> Iterator[Ignor
         for name in tree.names(directory):
             path = posixpath.join(directory, name)
             if not name.endswith(".conf") and not tree.is_directory(path):
-                found = registriesfile.unread_drop_in(path, tree.read(path), config.tables)
+                found = registriesfile.unread_drop_in(path, tree.read(path), config.prefixes())
                 yield from [found] if found else []
     except Unreadable:
         return

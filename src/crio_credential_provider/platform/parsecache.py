@@ -20,7 +20,7 @@ from . import native
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     Snapshot = list[list[Any]]
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _SETTLED_NS = 2_000_000_000
 """Age in nanoseconds from which a file's times tell its next change; FAT has the coarsest, 2 s."""
 
-_VERSION = f"{__version__}/3"
+_VERSION = f"{__version__}/4"
 """Of this program, and of what its kept forms look like: the number goes up with every change between two releases."""
 
 _MAX_SIZE = 64 * 1024 * 1024
@@ -39,13 +39,24 @@ class ParseCache:
     """Kept forms in one directory that belongs to the user of the process and nobody else can write to.
 
     Args:
-        directory: made (0700) when the first form is kept.
+        directory: made (0700) when the first form is kept; "" keeps nothing.
         kind: what is parsed, part of the file's name; forms of different kinds never meet.
     """
 
     def __init__(self, directory: str, kind: str) -> None:
         self._directory = directory
         self._kind = kind
+
+    def form(self, paths: Sequence[str], make: Callable[[], Any]) -> Any:
+        """The form of the files: the kept one, else what ``make`` makes of them, which is then kept."""
+        if not self._directory:
+            return make()
+        kept = self.load(paths)
+        if kept is None:
+            snapshot = self.snapshot(paths)
+            kept = make()
+            self.store(snapshot, kept)
+        return kept
 
     def snapshot(self, paths: Sequence[str]) -> Snapshot:
         """What identifies the files as they are now; taken before they are read."""

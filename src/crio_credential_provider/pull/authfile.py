@@ -11,7 +11,7 @@ import os
 import stat
 
 from ..errors import AuthFileError
-from ..kubernetes.serviceaccount import is_label
+from ..kubernetes.names import is_label
 from ..platform import native
 
 _HEX = "0123456789abcdef"

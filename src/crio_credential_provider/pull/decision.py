@@ -12,10 +12,10 @@ from ..images.reference import Reference, ReferenceSyntaxError
 from ..kubernetes import serviceaccount
 from ..kubernetes.credentialprovider import Request
 from ..kubernetes.serviceaccount import ServiceAccount
-from ..platform import parsecache
+from ..platform.parsecache import ParseCache
 from ..platform.record import Record
-from ..runtimes.crio import registries
-from ..runtimes.crio.registries import PullSource
+from ..runtimes.crio import pullsources, registries
+from ..runtimes.crio.pullsources import PullSource
 from ..settings import Settings
 
 TYPE_CHECKING = False
@@ -132,8 +132,7 @@ def _image(request: Request) -> Reference:
 
 def _registries(settings: Settings) -> registries.Configuration:
     search = registries.search_files(settings.registries_conf, settings.registries_conf_dir, settings.root)
-    cache = parsecache.ParseCache(settings.cache_dir, "registries") if settings.cache_dir else None
-    return registries.load(search, cache)
+    return registries.load(search, ParseCache(settings.cache_dir, "registries"))
 
 
 def find_sources(config: registries.Configuration, image: Reference) -> tuple[tuple[PullSource, ...], tuple[str, ...]]:
@@ -141,13 +140,13 @@ def find_sources(config: registries.Configuration, image: Reference) -> tuple[tu
 
     Those that it only asks for a short name come last, marked as such.
     """
-    found = registries.repository_sources(config, image)
+    found = pullsources.repository_sources(config, image)
     warnings = [f"pulls by {kind} will fail: {error.message}" for kind, error in found.errors.items()]
     sources = {source.name: source for source in reversed(found.sources)}
     ordered = [source for source in found.sources if sources[source.name] is source]
-    for short_name, candidate in registries.short_name_candidates(config, image):
+    for short_name, candidate in pullsources.short_name_candidates(config, image):
         try:
-            further = registries.repository_sources(config, candidate).sources
+            further = pullsources.repository_sources(config, candidate).sources
         except ConfigError as error:
             warnings.append(f"pulls by the short name {short_name} will fail: {error.message}")
             continue

@@ -13,7 +13,7 @@ from ..images import dockerconfig
 from ..images.dockerconfig import AuthEntry, Credential, DockerConfig
 from ..kubernetes.pullsecrets import PullSecret, Skipped
 from ..platform.record import Record
-from ..runtimes.crio.registries import PullSource
+from ..runtimes.crio.pullsources import PullSource
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -28,8 +28,8 @@ from ..errors import ConfigError, ProviderError
 from ..images import dockerconfig, reference
 from ..images.dockerconfig import Credential, Found
 from ..images.reference import Reference
-from ..runtimes.crio import registries
-from ..runtimes.crio.registries import PullSource
+from ..runtimes.crio import pullsources, registries
+from ..runtimes.crio.pullsources import PullSource
 
 AUTH_DIR = "/etc/crio/auth"
 IN_USE = "in-use"
@@ -107,11 +107,11 @@ class ContainerRuntime:
 
     def reload(self) -> None:
         """Read registries.conf and its drop-ins again, as on SIGHUP. ConfigError as for the constructor."""
-        self._registries = registries.load(registries.search_files("", "", self._root), None)
+        self._registries = registries.load(registries.search_files("", "", self._root))
 
     def pull_sources(self, image: str) -> list[PullSource]:
         """What a pull would ask, in order. ProviderError where the image, or one of its sources, is no reference."""
-        return registries.pull_sources(self._registries, reference.parse(image))
+        return pullsources.pull_sources(self._registries, reference.parse(image))
 
     def auth_file(self, image: str, namespace: str) -> str:
         """The path where a pull looks for its auth file. ReferenceSyntaxError for an image that is none."""
@@ -152,7 +152,7 @@ class ContainerRuntime:
         name = os.path.basename(path)
         try:
             data = _read(path or self._global_auth_file)
-            sources = registries.pull_sources(self._registries, wanted)
+            sources = pullsources.pull_sources(self._registries, wanted)
         except (ProviderError, OSError) as error:
             return Pull(image, name, (), "", str(error))
         for source in sources:

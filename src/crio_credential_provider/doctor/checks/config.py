@@ -282,8 +282,8 @@ def _meets(pattern: str, need: str) -> bool:
 
 def mirror_locations(node: Node) -> list[str]:
     """The mirrors of all tables that are not blocked."""
-    tables = node.registries.config.tables if node.registries.config else {}
-    return [mirror[0] for table in tables.values() if not table[2] for mirror in table[4]]
+    tables = node.registries.config.tables() if node.registries.config else ()
+    return [mirror.location for table in tables if not table.blocked for mirror in table.mirrors]
 
 
 def _against_registries(node: Node, entry: Provider) -> Results:
@@ -308,13 +308,15 @@ def _against_registries(node: Node, entry: Provider) -> Results:
         if pattern not in stand_ins and not any(_is_meant(text, pattern) for text in patterns)
     ]
     for prefix in derived.patterns:
-        table = config.tables.get(prefix)
-        if table and not table[4] and is_swapped(prefix, table[0]):
+        table = config.table(prefix) if prefix in config.prefixes() else None
+        if table and not table.mirrors and is_swapped(prefix, table.location):
             told = [text for text in told if not text.startswith(f"{prefix} is not matched ")]
-            text = node.registries.texts.get(table[5], "")
+            text = node.registries.texts.get(table.file, "")
             line = toml_value_line(text, "prefix", prefix) or toml_value_line(text, "location", prefix)
-            evidence = at(table[5], f"prefix = {prefix!r}, location = {table[0]!r}: pods would name {prefix}", line)
-            remedy = f'if {prefix} is a mirror, swap the two: prefix = "{table[0]}", location = "{prefix}"'
+            evidence = at(
+                table.file, f"prefix = {prefix!r}, location = {table.location!r}: pods would name {prefix}", line
+            )
+            remedy = f'if {prefix} is a mirror, swap the two: prefix = "{table.location}", location = "{prefix}"'
             yield find("registries-table-swapped", evidence, remedy=f"{remedy}; then: systemctl reload crio")
     if told:
         first = at(entry.origin("matchImages"), told[0])
@@ -369,7 +371,7 @@ def _mirrored(node: Node, entry: Provider, pattern: str) -> list[str]:
 def _mirrored_by(config: Configuration, pattern: str) -> list[str]:
     """The prefixes of the tables that have a mirror which a pattern names."""
     bare = bare_pattern(effective_pattern(pattern))
-    return sorted(p for p, t in config.tables.items() if any(imagepatterns.overlap(bare, m[0]) for m in t[4]))
+    return sorted(t.prefix for t in config.tables() if any(imagepatterns.overlap(bare, m.location) for m in t.mirrors))
 
 
 def _dead_patterns(entry: Provider) -> list[tuple[str, Origin, str]]:

@@ -13,7 +13,7 @@ from ...node.commandline import Origin
 from ...node.facts import Node
 from ...node.located import toml_line
 from ...registryclient import CONNECT, DNS, TLS, Verdict
-from ...runtimes.crio import registries, registriesfile, registriestext
+from ...runtimes.crio import pullsources, registries, registriesfile, registriestext
 from ..finding import Examined, Results, Unexamined, at, find
 from .config import is_swapped
 from .runtime import is_same
@@ -59,16 +59,16 @@ def find_mirrors(node: Node) -> list[Mirror]:
     """Mirrors and other locations of all tables that are not blocked, each place once for what fails of it."""
     config = node.registries.config
     found: dict[tuple[str, bool, str], Mirror] = {}
-    for prefix, (location, insecure, blocked, _, mirrors, file) in config.tables.items() if config else ():
-        if blocked:
+    for table in config.tables() if config else ():
+        if table.blocked:
             continue
-        places = [(place, bare, "registry.mirror") for place, bare, _ in mirrors]
-        if location and location != prefix:
-            places.append((location, insecure, "registry"))
-        for place, bare, table in places:
-            text = _written(file, node.registries.texts.get(file, ""))
-            line = text.line(text.location(prefix, place))
-            mirror = Mirror(place, bare, prefix, table == "registry", Origin(file, line))
+        places = [(mirror.location, mirror.insecure, False) for mirror in table.mirrors]
+        if table.location and table.location != table.prefix:
+            places.append((table.location, table.insecure, True))
+        for place, bare, is_registry in places:
+            text = _written(table.file, node.registries.texts.get(table.file, ""))
+            line = text.line(text.location(table.prefix, place))
+            mirror = Mirror(place, bare, table.prefix, is_registry, Origin(table.file, line))
             found.setdefault((place, bare, _failing(mirror)), mirror)
     return list(found.values())
 
@@ -240,7 +240,7 @@ def _impossible_port(host: str) -> str:
 
 def _blocker(node: Node, mirror: Mirror) -> registries.Registry | None:
     config = node.registries.config
-    found = registries.find_registry(config, f"{mirror.location}/image") if config else None
+    found = pullsources.find_registry(config, f"{mirror.location}/image") if config else None
     return found if found is not None and found.blocked else None
 
 

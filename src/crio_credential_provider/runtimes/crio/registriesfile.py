@@ -4,7 +4,7 @@ Reads and refuses what CRI-O's library reads and refuses (docs/registries.md). K
 is asked, and for what, is ``registries``. Loaded by runs that find a file changed, and by tools.
 
     form = loads([("/etc/containers/registries.conf", data)], "/etc/containers/registries.conf")
-    form["tables"]["docker.io"]
+    form["rows"]["docker.io"]
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def loads(contents: Iterable[tuple[str, bytes]], main: str) -> dict[str, Any]:
         ConfigError: CRI-O would refuse one of the files.
     """
     form: dict[str, Any] = {
-        "tables": {},
+        "rows": {},
         "unqualified_search_registries": [],
         "credential_helpers": [],
         "short_name_mode": "",
@@ -144,7 +144,7 @@ def unread_drop_in(path: str, data: bytes, counted: Collection[str]) -> Ignored 
     from .registriestext import Ignored
 
     try:
-        missing = [prefix for prefix in loads([(path, data)], "")["tables"] if prefix not in counted]
+        missing = [prefix for prefix in loads([(path, data)], "")["rows"] if prefix not in counted]
     except ConfigError:
         return None
     if not missing:
@@ -163,7 +163,7 @@ def cut(message: str) -> str:
 
 def _merge(form: dict[str, Any], later: _File) -> None:
     """A table of a later file replaces the one with the same prefix whole; lists are replaced, aliases joined."""
-    form["tables"].update(later.tables)
+    form["rows"].update(later.rows)
     if later.unqualified_search_registries is not None:
         form["unqualified_search_registries"] = later.unqualified_search_registries
     if later.credential_helpers is not None:
@@ -175,10 +175,10 @@ def _merge(form: dict[str, Any], later: _File) -> None:
 class _File:
     """What one file says; None for a list that it does not mention."""
 
-    __slots__ = ("aliases", "credential_helpers", "short_name_mode", "tables", "unqualified_search_registries")
+    __slots__ = ("aliases", "credential_helpers", "rows", "short_name_mode", "unqualified_search_registries")
 
     def __init__(self) -> None:
-        self.tables: dict[str, list[Any]] = {}
+        self.rows: dict[str, list[Any]] = {}
         self.unqualified_search_registries: list[str] | None = None
         self.credential_helpers: list[str] | None = None
         self.short_name_mode = ""
@@ -444,7 +444,7 @@ def _check(document: dict[str, Any], path: str, drop_in: bool) -> _File:
         file.unqualified_search_registries = [_check_search_registry(host) for host in search]
     for table in tables:
         # Of several tables with the same prefix the first one stays.
-        file.tables.setdefault(table.prefix, _row(table, path))
+        file.rows.setdefault(table.prefix, _row(table, path))
     if file.short_name_mode not in ("", *_SHORT_NAME_MODES):
         raise _Refused(
             f"short-name-mode is {masked(file.short_name_mode)!r}, not enforcing, permissive or disabled",
@@ -452,7 +452,7 @@ def _check(document: dict[str, Any], path: str, drop_in: bool) -> _File:
             ("short-name-mode",),
             f'write short-name-mode = "{_nearest(file.short_name_mode, _SHORT_NAME_MODES)}"',
         )
-    for prefix in sorted(file.tables):
+    for prefix in sorted(file.rows):
         if prefix.startswith("*.") and not _WILDCARD_FORBIDDEN.isdisjoint(prefix):
             at = next(table.path for table in tables if table.prefix == prefix)
             host = prefix.rpartition("@")[2].partition("/")[0].partition(":")[0]

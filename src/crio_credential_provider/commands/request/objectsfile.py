@@ -14,10 +14,10 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from ..errors import ClusterError, UsageError
-from ..kubernetes.pullsecrets import DOCKER_CFG, DOCKER_CONFIG_JSON
-from ..kubernetes.serviceaccount import ServiceAccount
-from .help import did_you_mean
+from ...errors import ClusterError, UsageError
+from ...kubernetes.pullsecrets import DOCKER_CFG, DOCKER_CONFIG_JSON
+from ...kubernetes.serviceaccount import ServiceAccount
+from ..help import did_you_mean
 
 MAX_SIZE = 64 * 1024 * 1024
 """Bytes of a file."""

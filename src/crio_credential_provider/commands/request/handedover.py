@@ -10,20 +10,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from .. import settings
-from ..errors import ProviderError
-from ..images.dockerconfig import Credential, DockerConfig
-from ..kubernetes import pullsecrets
-from ..kubernetes.pullsecrets import PullSecret
-from ..kubernetes.serviceaccount import ServiceAccount
-from ..pull import keyring
-from . import objectsfile, pull
+from ... import settings
+from ...errors import ProviderError
+from ...images.dockerconfig import Credential, DockerConfig
+from ...kubernetes import pullsecrets
+from ...kubernetes.pullsecrets import PullSecret
+from ...kubernetes.serviceaccount import ServiceAccount
+from ...pull import keyring
+from . import identity, objectsfile
 
 if TYPE_CHECKING:
-    from ..explanation import Explanation
-    from ..images.reference import Reference
-    from ..kubernetes.pullsecrets import Cluster, PullSecrets
-    from .pull import Pull
+    from ...explanation import Explanation
+    from ...images.reference import Reference
+    from ...kubernetes.pullsecrets import Cluster, PullSecrets
+    from .find import Pull
 
 _DOCKER_HUB, _DOCKER_HUB_KEY = "docker.io", "index.docker.io"
 
@@ -60,7 +60,7 @@ def _fetch(asked: Pull, account: ServiceAccount) -> PullSecrets | str:
         if file.find(kind, namespace, name) is None:
             return f"{file.origin} has no {kind} {namespace}/{name}, so that its imagePullSecrets are not known"
     try:
-        cluster: Cluster = file if file is not None else pull.connect_as_user(asked.settings)
+        cluster: Cluster = file if file is not None else identity.connect_as_user(asked.settings)
         if not account.pod:
             # Which a pod without imagePullSecrets of its own gets when it is created.
             return pullsecrets.fetch(settings.SERVICE_ACCOUNT, account, "", cluster)

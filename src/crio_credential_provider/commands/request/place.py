@@ -1,0 +1,204 @@
+"""What this machine, or a directory that holds a node, says of pulls: the plugin's settings and their origin."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Any, NamedTuple
+
+from ... import settings
+from ...errors import ProviderError, UsageError
+from ...node import crio, kubelet, providerconfig, tree
+from ...node.tree import Tree
+from ...runtimes.crio import registries
+from ...settings import FLAGS_BY_NAME, Settings
+from . import files, objectsfile
+from .arguments import FLAGS
+
+PROVIDER_NAME = "crio-credential-provider"
+"""How the CredentialProviderConfig names the plugin: like its executable."""
+
+_CONFIG_SUFFIXES = (".json", ".yaml", ".yml")
+
+
+class RefusedArguments(ProviderError):
+    """Arguments of the CredentialProviderConfig at ``path`` that the plugin itself refuses, with exit status 2."""
+
+    fault = "usage"
+
+    def __init__(self, message: str, hint: str, path: str) -> None:
+        super().__init__(message, hint)
+        self.path = path
+
+
+class Place(NamedTuple):
+    """What this machine, or the directory of ``--root``, says of pulls: looked up once, so that all of it belongs
+    together.
+
+    Attributes:
+        config: the CredentialProviderConfig that counts, "" where there is none.
+        arguments, variables: of the plugin's entry there.
+        audience: of the tokens that the kubelet hands the plugin, "" where it is not known; None where the entry has no
+            tokenAttributes, so that there is none.
+        note: what a person should know of that file, "" for nothing.
+        kubeconfig: the one that the kubelet names, "" where it names none.
+        enforcing: whether CRI-O refuses a short name that may mean several images.
+        missing: what makes a node, and is not there.
+    """
+
+    config: str
+    arguments: list[str]
+    variables: dict[str, str]
+    audience: str | None
+    note: str
+    kubeconfig: str
+    enforcing: bool
+    missing: tuple[str, ...]
+
+
+def look(given: argparse.Namespace) -> Place:
+    """Looks for the kubelet and CRI-O, and reads what the kubelet is told of the plugin.
+
+    Raises:
+        UsageError: a ``--config`` that cannot be used.
+    """
+
+    root = given.root or os.environ.get(FLAGS_BY_NAME["root"].variable, "")
+    tree, ticks = Tree(root), os.sysconf("SC_CLK_TCK")
+    kubelets = kubelet.find_kubelet(tree, ticks, live=not root)
+    runtime = crio.find_crio(tree, ticks, live=not root)
+    flags = [kubelets.flag(name) if kubelets else None for name in (kubelet.PROVIDER_CONFIG, "kubeconfig")]
+    config, kubeconfig = (tree.real(f.value) if f is not None and tree.exists(f.value) else "" for f in flags)
+    entry: tuple[list[str], dict[str, str], str | None] = ([], {}, "")
+    note = ""
+    if given.config:
+        config, entry = given.config, _load_entry(given.config)
+    elif config:
+        note = f"the plugin's arguments come from {config}, the kubelet's configuration"
+        try:
+            entry = _load_entry(config)
+        except UsageError as error:
+            why = error.message.removeprefix("--config: ")
+            # In full it is told by doctor.
+            note = f"the kubelet's CredentialProviderConfig is ignored, and the plugin's defaults are used: {why}"
+    return Place(
+        config,
+        *entry,
+        note,
+        # Below --root the plugin knows no kubelet, and takes the usual kubeconfigs alone.
+        "" if root else kubeconfig,
+        # CRI-O's short_name_mode, or its default where there is no CRI-O.
+        runtime is None or runtime.short_name_mode.value != crio.DISABLED,
+        tuple(name for name, found in (("kubelet", kubelets), ("CRI-O", runtime)) if found is None),
+    )
+
+
+def find_settings(given: argparse.Namespace, place: Place) -> Settings:
+    """The settings that the plugin would have: those of ``--config``, else of the file that the node's kubelet names.
+
+    Raises:
+        UsageError: a flag that cannot be.
+        RefusedArguments: the plugin would refuse what the CredentialProviderConfig says.
+    """
+    environment = {**os.environ, **place.variables}
+    try:
+        settings.loads(place.arguments, place.variables)
+    except UsageError as error:
+        raise RefusedArguments(error.message, error.hint, place.config) from None
+    own = [f"--{name}={text}" for name in FLAGS for text in _typed(given, name)]
+    found = settings.loads([*place.arguments, *own], environment)
+    settings.check_root(found)
+    if given.mirror_registry:
+        # Flags of a person go before those of the file; this one would be added to them.
+        found.mirror_registry = settings.loads(own, {}).mirror_registry
+    # The plugin asks its parent process, which this command is no child of.
+    found.kubeconfig = found.kubeconfig or place.kubeconfig
+    # Nothing is kept by a command that only looks.
+    found.cache_dir = ""
+    return found
+
+
+def stand_ins(given: argparse.Namespace, chosen: Settings, place: Place) -> str:
+    """What stands in for the parts of a node that are not here, "" on a node: a verdict is of another machine then."""
+    if not place.missing:
+        return ""
+    where = f"below {chosen.root}" if chosen.root else "on this machine"
+    taken = []
+    if "CRI-O" in place.missing:
+        taken.append(_registries_conf(chosen))
+    if place.config:
+        taken.append(f"the plugin's flags of {place.config}")
+    elif "kubelet" in place.missing:
+        own = any(_typed(given, n) or FLAGS_BY_NAME[n].variable in os.environ for n in FLAGS if n != "root")
+        taken.append("the flags given here and the plugin's defaults" if own else "the plugin's defaults")
+    no_node = "this does not look like a node: " if len(place.missing) > 1 else ""
+    return f"{no_node}no {' and no '.join(place.missing)} was found {where}; used instead: {', and '.join(taken)}"
+
+
+def _registries_conf(chosen: Settings) -> str:
+    """The files that are read where no CRI-O says which, in a few words."""
+    try:
+        search = registries.search_files(chosen.registries_conf, chosen.registries_conf_dir, chosen.root)
+    except ProviderError:
+        return registries.MAIN_FILE
+    absent = "" if os.path.exists(search.main) else " (not found)"
+    return f"{search.main}{absent}{' and its drop-ins' if search.drop_ins else ''}"
+
+
+def _typed(given: argparse.Namespace, name: str) -> list[str]:
+    """The values of a flag. The plugin takes absolute paths alone, a person starts where he is."""
+    flag = FLAGS_BY_NAME[name]
+    value = getattr(given, flag.attribute)
+    values = value if isinstance(value, list) else [] if value is None else [value]
+    return [os.path.abspath(text) if text and flag.metavar in ("FILE", "DIR") else text for text in values]
+
+
+def _load_entry(path: str) -> tuple[list[str], dict[str, str], str | None]:
+    """``args``, ``env`` and the audience (see ``Place``) of the plugin's entry in a CredentialProviderConfig, or in a
+    directory of them."""
+    files = [path]
+    try:
+        if os.path.isdir(path):
+            names = [entry.name for entry in os.scandir(path) if not entry.is_dir(follow_symlinks=False)]
+            files = [os.path.join(path, name) for name in sorted(names) if name.endswith(_CONFIG_SUFFIXES)]
+    except OSError as error:
+        raise UsageError(f"--config: cannot read {path}: {error.strerror}") from None
+    providers = [entry for file in files for entry in _load_providers(file)]
+    named = [entry for entry in providers if PROVIDER_NAME in str(entry.get("name"))]
+    ours = sorted(named, key=lambda entry: entry["name"] != PROVIDER_NAME)
+    if not ours:
+        others = ", ".join(str(entry.get("name")) for entry in providers) or "none"
+        raise UsageError(f"--config: {path} has no provider {PROVIDER_NAME!r}", f"it has {others}")
+    arguments, variables = ours[0].get("args") or [], ours[0].get("env") or []
+    if not isinstance(arguments, list) or not isinstance(variables, list):
+        raise UsageError(f"--config: {path}: args and env of {PROVIDER_NAME} must be lists")
+    pairs = [(entry.get("name"), entry.get("value")) for entry in variables if isinstance(entry, dict)]
+    audience = objectsfile.text(ours[0], "tokenAttributes", "serviceAccountTokenAudience")
+    return (
+        [str(argument) for argument in arguments],
+        {str(name): str(value or "") for name, value in pairs},
+        audience if ours[0].get("tokenAttributes") else None,
+    )
+
+
+def find_flag(place: Place, flag: str) -> str:
+    """Where the CredentialProviderConfig gives the plugin a flag; "" where it does not."""
+
+    try:
+        providers = providerconfig.load(tree.Tree(), place.config, None).providers if place.config else ()
+    except tree.Unreadable:
+        return ""
+    found = (provider.origin_of_flag(flag) for provider in providers if PROVIDER_NAME in provider.name)
+    return next((str(origin) for origin in found if origin), "")
+
+
+def _load_providers(path: str) -> list[dict[str, Any]]:
+    try:
+        documents = objectsfile.load_yaml(files.read(path, "--config"))
+    except ValueError as error:
+        raise UsageError(f"--config: {path} is not valid YAML: {error}") from None
+    document = documents[0] if documents and isinstance(documents[0], dict) else {}
+    providers = document.get("providers")
+    if not isinstance(providers, list) or document.get("kind") != "CredentialProviderConfig":
+        raise UsageError(f"--config: {path} is not a CredentialProviderConfig with providers")
+    return [entry for entry in providers if isinstance(entry, dict)]
