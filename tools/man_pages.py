@@ -30,7 +30,7 @@ _EXIT = re.compile(r"^Exit status:(?P<text>.*)\Z", re.MULTILINE | re.DOTALL)
 
 def page(command: str) -> str:
     """One command's page."""
-    parser: argparse.ArgumentParser = import_module(f"{NAME.replace('-', '_')}.cli.{command}").parser()
+    parser: argparse.ArgumentParser = import_module(f"{NAME.replace('-', '_')}.commands.{command}").parser()
     epilog = parser.epilog or ""
     examples, statuses = _EXAMPLES.search(epilog), _EXIT.search(epilog)
     if examples is None or statuses is None:

@@ -268,7 +268,7 @@ FLAGS = (
         "/run/crio-credential-provider",
         _path,
         "DIR",
-        "cache of parsed configuration and lock of waiting runs; empty: none",
+        "cache of parsed configuration and the runs' lock; empty: none",
         is_path=True,
     ),
     Flag(

@@ -132,7 +132,7 @@ def test_a_node_without_intents_gives_an_hour(place: Place) -> None:
 def test_without_a_directory_there_is_nothing_to_do(place: Place) -> None:
     place.auth.rmdir()
     done = place.run("--in-use")
-    assert (done.status, done.out, done.err) == (0, f"Nothing to do: {place.auth}: no such\ndirectory\n", "")
+    assert (done.status, done.out, done.err) == (0, f"Nothing to do: {place.auth}: no such directory\n", "")
     assert not (place.node.root / "run").exists()
 
 
@@ -374,7 +374,7 @@ def test_broken_intents_are_told(place: Place) -> None:
         (["--in-use", "--in-use-after", "1d"], ["--in-use-after", "'1d'", "a duration"]),
         (["--in-use", "--in-use-after", "59s"], ["--in-use-after", "between 60s and 864000s"]),
         (["--in-use", "--in-use-after", "h"], ["--in-use-after"]),
-        (["--in-use-after", "2h"], ["--in-use-after", "--in-use alone"]),
+        (["--in-use-after", "2h"], ["--in-use-after", "requires --in-use"]),
         (["--in-use", "--in-use-after", "5mh"], ["--in-use-after"]),
         (["--in-use", "--in-use-after", "-1h"], ["--in-use-after"]),
         (["--outptu", "json"], ["--outptu"]),
@@ -451,7 +451,7 @@ def test_the_help_has_examples_and_says_what_in_use_risks(place: Place) -> None:
     text = re.sub(r"\s+", " ", done.out)
     examples = re.findall(r"crio-credential-provider gc (--[^\n]*?)  ", done.out)
     assert len(examples) == 3
-    assert "CRI-O may be running" in text and "would lose its credentials" in text
+    assert "CRI-O may be running" in text and "loses its credentials" in text
     assert "Exit status: 0 " in text
     for example in examples:
         assert place.run(*example.split()).status == 0
@@ -459,7 +459,7 @@ def test_the_help_has_examples_and_says_what_in_use_risks(place: Place) -> None:
 
 def test_the_program_lists_it() -> None:
     done = subprocess.run([*COMMAND, "--help"], env=ENVIRONMENT, capture_output=True, text=True, check=True)
-    assert re.search(r"^    gc +remove auth files", done.stdout, re.MULTILINE)
+    assert re.search(r"^    gc +remove stale auth files", done.stdout, re.MULTILINE)
 
 
 def test_the_built_program_has_it(place: Place, plugin: Path) -> None:

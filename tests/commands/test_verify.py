@@ -111,7 +111,7 @@ def test_a_pull_that_would_succeed(place: Place) -> None:
     done = place.verify("nginx:1.27", *WEB)
     assert (done.status, done.stderr) == (0, "")
     first = done.stdout.splitlines()[0]
-    assert first == f"The pull would succeed: {place.mirror.host}/hub/library/nginx:1.27 is there."
+    assert first == f"The pull would succeed: {place.mirror.host}/hub/library/nginx:1.27 exists."
     assert "secret mirror-creds" in done.stdout and f"key {place.mirror.host}" in done.stdout
     assert ("HEAD", "alpha", 200) in [(p.method, p.user, p.status) for p in place.mirror.log]
 
@@ -184,7 +184,7 @@ def test_no_credential_says_which_key_was_meant(place: Place) -> None:
         "secret mirror-creds has the key docker.io, but docker.io is the registry in the pod's image"
         in source["remedy"]
     )
-    assert f"create a pull secret in the namespace with a key for {place.mirror.host}" in source["remedy"]
+    assert f"add a key for {place.mirror.host} to a pull secret of namespace team-alpha" in source["remedy"]
     assert {p.user for p in place.mirror.log} <= {None, ""}
 
 
@@ -249,7 +249,7 @@ def test_by_digest(place: Place) -> None:
     # With both the tag counts for nothing.
     done = place.verify_json(f"nginx:9@{digest}", *WEB)
     assert (done.status, done.report["reference"]) == (0, digest)
-    assert f"{digest} is there" in done.report["verdict"]["text"]
+    assert f"{digest} exists" in done.report["verdict"]["text"]
 
 
 def test_what_cri_o_does_not_ask_is_left_out(place: Place) -> None:
@@ -357,7 +357,7 @@ def test_the_node_s_own_credential_where_no_mirror_is(place: Place) -> None:
     done = place.verify_json(f"{host}/hub/library/nginx:1.27", *WEB)
     source = done.report["sources"][0]
     assert (done.status, source["cause"]) == (3, "refused")
-    assert source["remedy"].startswith(f"the node's auth file, key {host}: was it rotated")
+    assert source["remedy"].startswith(f"the node's auth file, key {host}: write the current credential there")
 
 
 # -- what the kubelet hands over --------------------------------------------------------------------------------------
@@ -386,7 +386,8 @@ def test_the_pods_own_secret_is_refused(place: Place) -> None:
     done = place.verify_json(image, *WEB)
     source = done.report["sources"][0]
     assert (done.status, source["outcome"], source["cause"]) == (3, "unauthorized", "refused")
-    assert source["remedy"].startswith(f"secret mirror-creds, key {place.mirror.host}: was it rotated")
+    remedy = f"secret mirror-creds, key {place.mirror.host}: write the current credential there, if it was rotated"
+    assert source["remedy"].startswith(remedy)
 
 
 def test_the_pod_names_no_secret(place: Place) -> None:
@@ -544,7 +545,7 @@ TOLD: dict[str, tuple[int, str, tuple[str, ...]]] = {
     "401 for a token": (
         3,
         "The pull would fail. {name}: its token service refuses the credential",
-        ("secret mirror-creds, key {host}: was it rotated",),
+        ("secret mirror-creds, key {host}: write the current credential there",),
     ),
     "503 for a token": (3, "The pull would fail. {name}: its token service has an internal error", ()),
     "Basic first, Bearer works": (
@@ -561,7 +562,7 @@ TOLD: dict[str, tuple[int, str, tuple[str, ...]]] = {
         ("without a WWW-Authenticate",),
     ),
     "429": (1, "Whether the pull would succeed is not known: {name}: http://{host}", ("CRI-O tries 5 times",)),
-    "an open /v2/ that is a web page": (0, "The pull would succeed: {name}:1.27 is there", ()),
+    "an open /v2/ that is a web page": (0, "The pull would succeed: {name}:1.27 exists", ()),
 }
 
 
@@ -651,7 +652,7 @@ def test_the_cluster_is_away(place: Place) -> None:
 def test_a_source_that_cannot_be_written(place: Place) -> None:
     place.write_conf(table("docker.io", "Mirror.corp/UPPER", location="hub.nowhere.invalid"))
     done = place.verify("nginx:1.27", *WEB)
-    assert done.status in (1, 3) and "no valid reference" in done.stdout + done.stderr
+    assert done.status in (1, 3) and "an invalid reference" in done.stdout + done.stderr
     assert place.mirror.log == []
 
 

@@ -254,8 +254,8 @@ TOLD: dict[str, tuple[str, int, str]] = {
         1,
         "below the [[registry]] that it mirrors",
     ),
-    "no quotes": ("[[registry]]\nlocation = docker.io\n", 2, "within double quotes"),
-    "curly quotes": ("[[registry]]\nlocation = \u201cdocker.io\u201d\n", 2, "within double quotes"),
+    "no quotes": ("[[registry]]\nlocation = docker.io\n", 2, "in double quotes"),
+    "curly quotes": ("[[registry]]\nlocation = \u201cdocker.io\u201d\n", 2, "in double quotes"),
     "a line of signs": (f"{HUB}==>\n", 3, "correct "),
     "a comment of C": ("// hub\n" + HUB, 1, "write # in place of //"),
     "a password without quotes": (

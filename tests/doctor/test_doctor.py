@@ -250,7 +250,7 @@ def test_why_the_api_server_cannot_be_asked(message: str, code: str, tmp_path: P
     """The words are those of apiserver, which a test of the gallery sees from real servers."""
     assert (
         message.partition("https://x ")[2].split(":")[0].split(";")[0]
-        in (SOURCES / "crio_credential_provider" / "apiserver.py").read_text()
+        in (SOURCES / "crio_credential_provider/kubernetes/apiserver.py").read_text()
         or "did not answer" in message
         or "no answer" in message
     )
@@ -337,7 +337,7 @@ TABLES: dict[str, tuple[str, list[str], str]] = {
     "a port of six digits": (
         f'{HUB}[[registry.mirror]]\nlocation = "mirror.corp.example:500000/hub"\n',
         ["mirror-unreachable error 4"],
-        "500000 is no port",
+        "the port 500000 is above 65535",
     ),
     "the API's own path in a location": (
         f'{HUB}[[registry.mirror]]\nlocation = "mirror.corp.example:5000/v2/hub"\n',
@@ -420,7 +420,7 @@ ARGUMENTS: dict[str, tuple[str, str, str]] = {
     "a capital letter": ("[--secrets-from=Pod]", "--secrets-from=pod", ""),
     "an underscore": ("[--secrets-from=service_account]", "--secrets-from=service-account", ""),
     "two mirrors in one": ("['--mirror-registry=a.example,b.example']", "--mirror-registry=b.example", ""),
-    "a mapping": ("[--secrets-from: pod]", "--secrets-from=pod", "a mapping, not text"),
+    "a mapping": ("[--secrets-from: pod]", "--secrets-from=pod", "a mapping, expected a string"),
     "a number without quotes": ("[--deadline, 20]", "20", 'write "20"'),
     "a glob as the mirror": ("['--mirror-registry=*.corp.example']", "", "without wildcards"),
     "an unknown word as the mode": ("[--secrets-from=everything]", "", "namespace, pod, service-account"),

@@ -100,11 +100,11 @@ def test_everything_in_yaml_has_its_line() -> None:
 @pytest.mark.parametrize(
     ("text", "reason", "line"),
     (
-        (b"a: 1\na: 2\n", "there twice", 2),
+        (b"a: 1\na: 2\n", "duplicate key", 2),
         (b"a:\n\t- b\n", "token", 2),
         (b"a: \xff\n", "UTF-8", 1),
         (b"[" * 5000, "deeply", 0),
-        (b"? [a]\n: b\n", "not a text", 1),
+        (b"? [a]\n: b\n", "not a string", 1),
         (b"a: &a [*a]\n", "deeply", 0),
     ),
 )
@@ -339,7 +339,7 @@ def test_a_version_that_cannot_be_one_is_unknown(said: str, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("does", "why"),
     (
-        ("exit 3", "ended with 3"),
+        ("exit 3", "exited with status 3"),
         ("kill -SEGV $$", "was ended by signal 11"),
         ("sleep 30 & wait", "did not exit within 0.2 s"),
         ("", "prints nothing"),
@@ -375,13 +375,13 @@ def test_a_good_one_is_taken(tmp_path: Path) -> None:
         ("kubelet.config.k8s.io/v1\n", "kubelet.config.k8s.io/v2\n", 1, "apiVersion is"),
         ("kind: CredentialProviderConfig", "kind: Config", 2, "kind is"),
         ("name: crio-credential-provider", "name: bin/x", 4, "is not a valid file name"),
-        ("matchImages", "matchImage", 6, "is matchImages meant?"),
+        ("matchImages", "matchImage", 6, "did you mean matchImages?"),
         ("    defaultCacheDuration: 0s\n", "", 4, "defaultCacheDuration is missing"),
-        ("Duration: 0s", "Duration: 0", 8, "is no duration"),
-        ("Duration: 0s", "Duration: 1d", 8, "is no duration"),
-        ("Duration: 0s", "Duration: -1s", 8, "is no duration"),
+        ("Duration: 0s", "Duration: 0", 8, "is not a duration"),
+        ("Duration: 0s", "Duration: 1d", 8, "is not a duration"),
+        ("Duration: 0s", "Duration: -1s", 8, "is not a duration"),
         ("    apiVersion: credentialprovider.kubelet.k8s.io/v1\n", "", 4, "apiVersion is missing"),
-        ("      - docker.io", "      - 5", 7, "not text"),
+        ("      - docker.io", "      - 5", 7, "expected a string"),
         ("      - docker.io", "      - docker.io:x", 7, "port"),
         ("cacheType: Token", "cacheType: token", 11, "cacheType is"),
         ("requireServiceAccount: true", "requireServiceAccount: 'yes'", 12, "requireServiceAccount"),
@@ -393,19 +393,24 @@ def test_a_good_one_is_taken(tmp_path: Path) -> None:
             "Audience",
         ),
         ("      cacheType: Token", "      extra: 1\n      cacheType: Token", 11, "unknown key 'extra'"),
-        ("    tokenAttributes:", "    env:\n    - name: a\n      value: 1\n    tokenAttributes:", 11, "not text"),
-        ("    tokenAttributes:", "    args: x\n    tokenAttributes:", 9, "no list"),
+        (
+            "    tokenAttributes:",
+            "    env:\n    - name: a\n      value: 1\n    tokenAttributes:",
+            11,
+            "expected a string",
+        ),
+        ("    tokenAttributes:", "    args: x\n    tokenAttributes:", 9, "not a list"),
         (
             "    tokenAttributes:",
             "    args: [true]\n    tokenAttributes:",
             9,
-            'args has a boolean, not text: write "true"',
+            'args has a boolean, expected a string: write "true"',
         ),
         (
             "      cacheType: Token",
             "      requiredServiceAccountAnnotationKeys: [a b]\n      cacheType: Token",
             11,
-            "no name",
+            "not a valid annotation name",
         ),
     ),
 )
@@ -430,7 +435,8 @@ def test_a_directory_is_read_in_byte_order_and_merged(tmp_path: Path) -> None:
     assert [refusal.origin.file for refusal in providerconfig.load(tree, "/d", (1, 33)).refusals] == ["/d"]
     write(tmp_path, "/d/z.yml", ENTRY)
     (twice,) = providerconfig.load(tree, "/d", None).refusals
-    assert str(twice.origin) == "/d/z.yml:4" and "two providers" in twice.reason and "/d/b.yaml:4" in twice.reason
+    assert str(twice.origin) == "/d/z.yml:4"
+    assert "duplicate provider name" in twice.reason and "/d/b.yaml:4" in twice.reason
 
 
 @pytest.mark.parametrize(

@@ -255,7 +255,7 @@ def test_where_patterns_come_from_is_told_in_the_file(run: Any, node: Path) -> N
     flat = " ".join(text.replace("    #", "").split())
     assert f"docker.io: docker.io in {node}/etc/containers/registries.conf" in flat
     assert "matches hosts of any depth, in matchImages one label" in flat
-    assert "Left out: quay.io/A: no image has such a name: a repository is lower case" in flat
+    assert "Skipped: quay.io/A: no image has such a name: a repository is lower case" in flat
     assert yaml.safe_load(text)["providers"][0]["matchImages"] == ["docker.io", "*.corp.example"]
 
 
@@ -496,7 +496,10 @@ def test_merging_prints_the_file_and_tells_the_rest_on_stderr(run: Any, tmp_path
     answer = run("config", "--merge", str(path), "--match-image", "docker.io")
     assert answer.status == 0 and answer.stdout.startswith(path.read_text())
     assert "Changed: added the provider crio-credential-provider" in answer.stderr
-    assert r"Overlap: \x1b[31m (docker.*) and ours (docker.io)" in answer.stderr and "\x1b" not in answer.stderr
+    assert (
+        r"Overlap: \x1b[31m (docker.*) and crio-credential-provider (docker.io)" in answer.stderr
+        and "\x1b" not in answer.stderr
+    )
     assert run("--merge", str(path), "--match-image", "docker.io").stdout == answer.stdout
     told = json.loads(run("config", "--merge", str(path), "--match-image", "docker.io", "--output", "json").stdout)
     assert told["text"] == answer.stdout and told["overlaps"][0]["pattern"] == "docker.*"
@@ -558,7 +561,7 @@ def test_a_file_that_cannot_be_merged_into(run: Any, tmp_path: Path, content: An
     [
         (["bogus"], "KIND: 'bogus' is not one of config, rbac,"),
         (["config", "--match-image", "mirror.corp/*"], "literally"),
-        (["config", "--match-image", "docker.io", "--kubernetes", "1.32"], "hands no tokens"),
+        (["config", "--match-image", "docker.io", "--kubernetes", "1.32"], "passes no tokens"),
         (["config", "--match-image", "docker.io", "--kubernetes", "latest"], "not a version"),
         (["config", "--match-image", "docker.io", "--audience", "a b"], "--audience"),
         (["config", "--match-image", "docker.io", "--secrets-from", "all"], "is not one of"),
@@ -571,9 +574,9 @@ def test_a_file_that_cannot_be_merged_into(run: Any, tmp_path: Path, content: An
         (["kustomize"], "--directory"),
         (["rbac", "--merge", "/dev/null"], "--merge"),
         (["rbac", "--force"], "--directory"),
-        (["config", "--merge", "/dev/null", "--in-place", "--directory", "d"], "exclude each other"),
+        (["config", "--merge", "/dev/null", "--in-place", "--directory", "d"], "cannot be used with"),
         (["config", "--in-place"], "--merge"),
-        (["pull-secrets"], "which namespace"),
+        (["pull-secrets"], "no namespace given"),
         (["pull-secrets", "-n", "Team"], "not a valid object name"),
         (["pull-secrets", "-n", "a.b"], "not a valid object name"),
         (["pull-secrets", "-n", "a", "--pull-secret", "x"], "--pull-secret cannot be used"),

@@ -87,8 +87,8 @@ def test_overlaps(one: str, two: str, expected: bool) -> None:
         ("reg.corp:*", "a port"),
         ("reg..corp", "empty label"),
         ("reg_1.corp", "not valid in a host name"),
-        ("", "blank"),
-        ("docker.io ", "blank"),
+        ("", "has no space"),
+        ("docker.io ", "has no space"),
     ],
 )
 def test_patterns_that_match_nothing(pattern: str, part: str) -> None:

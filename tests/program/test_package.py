@@ -195,7 +195,7 @@ def test_a_pull_comes_out_of_one_file(make_node: NodeMaker, moved: Path, cluster
     node.write_mirrors("docker.io", "mirror.corp:5000/hub")
     node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
     # Of the package, only reading a file that changed is missing.
-    assert "internal error, ImportError at" in node.run(request(token=alpha)).stderr
+    assert "internal error: ImportError at" in node.run(request(token=alpha)).stderr
     away.rename(package)
     assert_serves(make_node(str(moved)), cluster, alpha)
 

@@ -912,7 +912,7 @@ def test_a_keeper_writes_nothing_when_no_pull_is_to_come(ready: Node, alpha: str
     path.unlink()
     until(lambda: not processes_of(ready))
     assert ready.auth_file_names() == []
-    assert "Nobody came" in last_entry(ready)["MESSAGE"]
+    assert "Dropped the queued auth file" in last_entry(ready)["MESSAGE"]
 
 
 def test_a_killed_keeper_holds_nobody_up(ready: Node, alpha: str) -> None:
@@ -1015,7 +1015,7 @@ def test_a_bug_in_a_keeper_is_told_as_a_fault(ready: Node, alpha: str, planted: 
     # Whichever comes first: the keeper may fail before the run has logged.
     (entry,) = [entry for entry in ready.journal.entries if entry.get("OUTCOME") == "fault-bug"]
     assert entry["PRIORITY"] == "3"
-    assert f"internal error, {failure.partition('(')[0]} at " in entry["MESSAGE"]
+    assert f"internal error: {failure.partition('(')[0]} at " in entry["MESSAGE"]
     assert "canary" not in str(ready.journal.entries)
     assert entry["IMAGE"] == NGINX and entry["POD"] == "web"
 

@@ -570,7 +570,7 @@ BROKEN_REQUESTS: dict[str, tuple[bytes, tuple[str, ...]]] = {
         ("v1beta1", f"expected '{V1}'", "set the provider's apiVersion", "CredentialProviderConfig"),
     ),
     "no apiVersion": (request(apiVersion=None), ("has no apiVersion, expected",)),
-    "no image": (request(image=""), ("names no image",)),
+    "no image": (request(image=""), ("has no image",)),
     "an image that is no text": (request(image=["a"]), ("image is not a string",)),  # type: ignore[arg-type]
     "a token that is no text": (request(serviceAccountToken=7), ("serviceAccountToken is not a string",)),
     "annotations that are no object": (request(serviceAccountAnnotations=[]), ("serviceAccountAnnotations",)),
@@ -748,7 +748,7 @@ def test_a_bug_is_told_by_its_place_alone(module_node: Node, monkeypatch: pytest
     done = subprocess.run(command, input=request(token=JWT), env=env, capture_output=True, check=False)
     assert done.returncode == 1
     line = done.stderr.decode()
-    assert line.count("\n") == 1 and "internal error, KeyError at " in line and "sitecustomize.py:3" in line
+    assert line.count("\n") == 1 and "internal error: KeyError at " in line and "sitecustomize.py:3" in line
     assert node.journal
     node.journal.flush()
     assert "canary" not in line + str(node.journal.entries)
@@ -829,7 +829,7 @@ def test_a_failing_sweep_after_a_fault_leaves_the_fault_as_it_was(
     run = node.run(b"{}")
     assert run.status == 1 and run.stderr.count("\n") == 1
     assert run.entry["OUTCOME"] == "fault-request" and run.entry["PRIORITY"] == "3"
-    assert "in the sweep: internal error, KeyError at " in run.entry["MESSAGE"]
+    assert "while removing stale files: internal error: KeyError at " in run.entry["MESSAGE"]
     assert "internal error" not in run.stderr
 
 
@@ -858,5 +858,5 @@ def test_a_bug_where_nothing_is_known_yet_is_one_line(
     code += f"def fail(*_):\n    raise KeyError('canary')\nplugin.{name} = fail\n"
     run = planted(make_node, cluster, code).run(b"{}")
     assert run.status == 1
-    assert run.stderr.startswith("crio-credential-provider: internal error, KeyError at ")
+    assert run.stderr.startswith("crio-credential-provider: internal error: KeyError at ")
     assert run.stderr.count("\n") == 1 and "canary" not in run.stderr

@@ -247,7 +247,7 @@ PINGS: dict[str, tuple[Answer, str, str, tuple[str, ...]]] = {
     "a web page": (answering(200, ("Content-Type", "text/html; charset=utf-8")), "not-a-registry", "", ("web page",)),
     "429": (answering(429, ("Retry-After", "5")), "rate-limited", "", ("Retry-After: 5",)),
     "503": (answering(503), "server-error", "", ("answers 503",)),
-    "301 to nowhere": (answering(301, ("Location", "ftp://elsewhere/")), "not-a-registry", "", ("no URL",)),
+    "301 to nowhere": (answering(301, ("Location", "ftp://elsewhere/")), "not-a-registry", "", ("not a URL",)),
     "301 without a place": (answering(301), "not-a-registry", "", ("answers 301",)),
     "301 in a circle": (answering(301, ("Location", "/v2/")), "not-a-registry", "", ("more than 10 times",)),
 }
@@ -1384,7 +1384,7 @@ def test_whether_a_registry_is_there(
     is_(verdict, "ok")
     assert verdict.scheme == "https"
     with MirrorRegistry() as open_one:
-        is_(probe_registry(open_one.host, insecure=True, root=str(tmp_path)), "ok", "", "wants no credential")
+        is_(probe_registry(open_one.host, insecure=True, root=str(tmp_path)), "ok", "", "requires no credential")
 
 
 # -- proxies ----------------------------------------------------------------------------------------------------------
@@ -1500,7 +1500,7 @@ def test_no_proxy(host: str, no_proxy: str, exempt: bool) -> None:
 
 def test_a_name_that_only_a_proxy_could_know() -> None:
     with Forwarder(1, b"HTTP/1.1 200 OK\r\n\r\n") as proxy:
-        is_(ask("x" * 70 + ".corp", environment={"HTTPS_PROXY": proxy}), "connect", "unreachable", "no host name")
+        is_(ask("x" * 70 + ".corp", environment={"HTTPS_PROXY": proxy}), "connect", "unreachable", "not a host name")
 
 
 # -- whatever comes ---------------------------------------------------------------------------------------------------

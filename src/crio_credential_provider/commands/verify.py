@@ -365,7 +365,7 @@ def _is_left_to_the_kubelet(found: Checked, explained: Explanation) -> bool:
 
 def _left_to_the_kubelet(found: Checked, handed: Sequence[HandedOver] | str) -> Checked:
     host = found.source.source.name.partition("/")[0]
-    remedy = f"give a pull secret in the pod's imagePullSecrets a key for {host}"
+    remedy = f"add a key for {host} to a pull secret in the pod's imagePullSecrets"
     if not isinstance(handed, str):
         evidence = f"{found.evidence}; the pod's imagePullSecrets, which the kubelet passes, have none for {host}"
         return found._replace(evidence=evidence, remedy=remedy)
@@ -393,7 +393,7 @@ def _remedy(source: Source, verdict: Verdict, namespace: str, why_none: str) -> 
         return f"{holder}: check that its user may pull this repository, and that the repository exists"
     if verdict.cause == "no-credential":
         where = f" of namespace {namespace}" if namespace else ""
-        return f"{_why_none(source, why_none)}; give a pull secret{where} a key for {host}"
+        return f"{_why_none(source, why_none)}; add a key for {host} to a pull secret{where}"
     return verdict.remedy
 
 
@@ -429,7 +429,7 @@ def _conclusion(
         separator = "@" if ":" in reference else ":"
         failed = [found for found in checked if found.needed and found is not serving]
         late = f", after {_count(len(failed))} failed" if failed else ""
-        return f"The pull would succeed: {name}{separator}{reference} has the image{late}", ""
+        return f"The pull would succeed: {name}{separator}{reference} exists{late}", ""
     asked = [found for found in checked if found.verdict is not None]
     if not asked:
         return "The pull fails: CRI-O asks no source for this image", ""

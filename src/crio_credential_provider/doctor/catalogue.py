@@ -316,7 +316,7 @@ _CONFIG = {
     ),
     "match-images-glob-path": Entry(
         ERROR,
-        "matchImages has a glob in a path, where it has no special meaning",
+        "matchImages has a glob in a path, where it is taken literally",
         "The pattern matches nothing. " + _SILENT,
         "Globs only work in the host, one * for one label. The path is a literal prefix of the image's "
         "path: docker.io/* only matches a repository that begins with a star. Without a path the pattern matches the "

@@ -131,7 +131,7 @@ def why_dead(pattern: str) -> str:
         return "an image name has no space"
     host, slash, path = pattern.partition("/")
     if any(c in path for c in "*?[\\"):
-        return "a path has no wildcards: * has no special meaning"
+        return "a path has no wildcards: * is taken literally"
     if "@" in path or ":" in path:
         return "the kubelet matches names without tag and digest"
     if host == "index.docker.io":

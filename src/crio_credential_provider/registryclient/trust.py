@@ -104,7 +104,7 @@ class Trust:
                 raise Fault(
                     TLS,
                     f"CRI-O refuses {self.directory}: {name} without {stem}{partner}",
-                    f"add {stem}{partner} or remove {name}; CA files end in .crt",
+                    f"add {stem}{partner} or remove {name}; CA files are named *.crt",
                     "certs.d",
                 )
             if ending == ".cert":

@@ -233,7 +233,7 @@ def check_match_images(node: Node) -> Results:
         if not _GLOBS.isdisjoint(text.partition("/")[2]):
             mirrored = text in [pattern for pattern, _, _ in mirror_patterns(node)]
             bare = _mirrored(node, entry, text)[0] if mirrored else bare_pattern(text)
-            evidence = at(origin, f"{text!r}: in a path * has no special meaning")
+            evidence = at(origin, f"{text!r}: in a path * is taken literally")
             yield find("match-images-glob-path", evidence, remedy=f"- {bare}   ({CORRECTED})")
     if not entry.patterns:
         yield Unexamined("matchImages against registries.conf", "there are none")

@@ -1,10 +1,7 @@
-"""registries.conf as it is written: TOML, the types of its keys, and the rules for one file; all files merged.
+"""registries.conf: the rules for one file, and all files merged.
 
 Reads and refuses what CRI-O's library reads and refuses (docs/registries.md). Knows nothing about images: which table
-is asked, and for what, is ``registries``. Loaded by runs that find a file changed, and by tools.
-
-    form = loads([("/etc/containers/registries.conf", data)], "/etc/containers/registries.conf")
-    form["rows"]["docker.io"]
+is asked, and for what, is ``pullsources``. Loaded by runs that find a file changed, and by tools.
 """
 
 from __future__ import annotations
@@ -15,6 +12,20 @@ from ...errors import ConfigError, masked
 from ...images import reference
 from ...images.reference import ReferenceSyntaxError
 from ...platform import native, regularfile
+from .registriestoml import (
+    LOCATION,
+    Refused,
+    decode,
+    fold_keys,
+    get_boolean,
+    get_string,
+    get_strings,
+    get_table,
+    get_tables,
+    quoted,
+    without_user,
+    wrong_type,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,27 +45,6 @@ _REFUSED = "CRI-O refuses this configuration as well, and every pull on this nod
 
 MISSING = "remove --registries-conf, or name the file that CRI-O's own --registries-conf names"
 """What to do about a main file that is named and not there."""
-
-_LOCATION = "HOST[:PORT][/PATH]"
-
-
-class _Refused(ConfigError):
-    """What CRI-O's library refuses in one file.
-
-    Args:
-        path: of keys and positions, where in the document it is.
-        remedy: what to do there; ``{where}`` stands for the place, which else goes before it.
-        other: the path of what it contradicts.
-        line: where no document is there that a path could lead into.
-    """
-
-    def __init__(
-        self, message: str, rule: str, path: Path = (), remedy: str = "", other: Path = (), line: int = 0
-    ) -> None:
-        super().__init__(message, remedy, rule=rule, line=line)
-        self.path = path
-        self.other = other
-
 
 # -- files -------------------------------------------------------------------------------------------------------------
 
@@ -101,13 +91,13 @@ def loads(contents: Iterable[tuple[str, bytes]], main: str) -> dict[str, Any]:
     }
     for path, data in contents:
         try:
-            _merge(form, _check(_decode(data), path, drop_in=path != main))
-        except _Refused as error:
+            _merge(form, _check(decode(data), path, drop_in=path != main))
+        except Refused as error:
             raise _located(error, path, data) from None
     return form
 
 
-def _located(error: _Refused, file: str, data: bytes) -> ConfigError:
+def _located(error: Refused, file: str, data: bytes) -> ConfigError:
     """The error for people: with its line, and what to do there."""
     line, other, where = error.line, "", file
     if error.path:
@@ -130,8 +120,8 @@ def written(file: str, data: bytes) -> Written:
     from .registriestext import Written
 
     try:
-        return Written(file, _decode(data), data.decode("utf-8", "replace"))
-    except _Refused:
+        return Written(file, decode(data), data.decode("utf-8", "replace"))
+    except Refused:
         return Written(file, {}, "")
 
 
@@ -185,178 +175,6 @@ class _File:
         self.aliases: dict[str, str] = {}
 
 
-# -- TOML and its types -----------------------------------------------------------------------------------------------
-
-_BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
-_INT64 = range(-(2**63), 2**63)
-
-
-def _decode(data: bytes) -> dict[str, Any]:
-    """TOML 1.1 as Go's BurntSushi/toml takes it: one byte order mark of any kind is dropped, the rest is UTF-8."""
-    for mark in _BYTE_ORDER_MARKS:
-        if data.startswith(mark):
-            data = data[len(mark) :]
-            break
-    if not data.strip(b" \t\n"):
-        return {}
-    # tomli takes 13 ms of CPU to import; this is only reached when a file changed.
-    import tomli
-
-    try:
-        document = tomli.loads(data.decode(), parse_float=_parse_float)
-        _check_integers(document)
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        reason = f"not valid TOML: byte {error.start} is not UTF-8"
-        raise _Refused(reason, "toml-syntax", remedy="save it as UTF-8", line=line) from None
-    except (ValueError, RecursionError) as error:
-        raise _not_toml("nested too deeply" if isinstance(error, RecursionError) else str(error), data) from None
-    return document
-
-
-def _not_toml(reason: str, data: bytes) -> ConfigError:
-    """The error of the parser, with what people most often did."""
-    from .registriestext import mended
-
-    digits = reason.partition("at line ")[2].partition(",")[0]
-    lines = data.decode("utf-8", "replace").split("\n")
-    line = int(digits) if digits.isdigit() else len(data.splitlines()) if "at end of document" in reason else 0
-    meant = mended(lines[line - 1]) if line else ""
-    remedy = f"write {meant}" if meant else ""
-    if reason.startswith("Exceeds the limit"):  # Python's own words, for a number of thousands of digits
-        reason = "an integer is out of the 64-bit range"
-    elif ("Cannot overwrite" in reason or "Cannot declare" in reason) and not (
-        meant.startswith("[[") and meant != lines[line - 1].strip()
-    ):
-        from .tomllines import find_lines
-
-        at = find_lines("\n".join(lines))
-        early = next((here for path, here in at.items() if path[:2] == ("registry", "mirror")), 0)
-        if early:
-            line, reason = early, f"[[registry.mirror]] is above every [[registry]] ({reason})"
-            remedy = "move [[registry.mirror]] from {where} below the [[registry]] that it mirrors"
-        else:
-            reason, remedy = f"{reason}: duplicate key or table", "remove one of the two"
-    elif b"\0" in data[:4]:
-        reason, remedy = f"{reason}: it is UTF-16", "save it as UTF-8"
-    elif data.lstrip().startswith((b"{", b"<")):
-        kind = "JSON" if data.lstrip().startswith(b"{") else "HTML"
-        reason, remedy = f"{reason}: it looks like {kind}", "write [[registry]] tables"
-    elif b"=" not in data and b":" in data:
-        reason, remedy = f"{reason}: it looks like YAML", "write [[registry]] tables"
-    elif "Invalid value" in reason and (not meant or '"' in meant):
-        quotes = "the value in double quotes"
-        remedy = f"{remedy}, {quotes}" if meant else f'write {quotes}, as in location = "docker.io"'
-    elif "Expected newline" in reason and not meant:
-        remedy = "write each setting on a line of its own"
-    return _Refused(f"not valid TOML: {masked(reason)}", "toml-syntax", remedy=remedy, line=line)
-
-
-def _parse_float(text: str) -> float:
-    value = float(text)
-    if value in (float("inf"), float("-inf")) and "inf" not in text:
-        raise ValueError(f"the number {text[:40]} is out of range")
-    return value
-
-
-def _check_integers(document: dict[str, Any]) -> None:
-    """Go's integers end at 64 bits, also under keys that nobody knows."""
-    pending: list[Any] = [document]
-    while pending:
-        value = pending.pop()
-        if isinstance(value, dict):
-            pending.extend(value.values())
-        elif isinstance(value, list):
-            pending.extend(value)
-        elif isinstance(value, int) and value not in _INT64:
-            raise ValueError("an integer is out of the 64-bit range")
-
-
-def _fold(table: dict[str, Any]) -> dict[str, Any]:
-    """A table with its keys folded; an exact spelling wins."""
-    folded = {native.fold(key): value for key, value in table.items()}
-    folded.update({key: value for key, value in table.items() if key in folded})
-    return folded
-
-
-def _wrong_type(where: str, expected: str, path: Path, remedy: str = "") -> ConfigError:
-    return _Refused(f"{where} must be {expected}", "toml-type", path, remedy)
-
-
-def _quoted(values: Iterable[str]) -> str:
-    return ", ".join(f'"{_without_user(value)}"' for value in values)
-
-
-def _without_user(value: str) -> str:
-    """A place as it is to be written again: one with a user or a query as it was most likely meant."""
-    if masked(value) == value:
-        return value
-    from .registriestext import corrected
-
-    return corrected(value) or _LOCATION
-
-
-def _get_string(table: dict[str, Any], key: str, where: str, at: Path = ()) -> str:
-    value = table.get(key, "")
-    if not isinstance(value, str):
-        is_one = isinstance(value, list) and len(value) == 1 and isinstance(value[0], str)
-        text = _without_user(value[0]) if is_one else _LOCATION if key in ("location", "prefix") else "..."
-        raise _wrong_type(f"{where}{key}", "a string", (*at, key), f'write {key} = "{text}"')
-    return value
-
-
-def _get_boolean(table: dict[str, Any], key: str, where: str, at: Path) -> bool:
-    value = table.get(key, False)
-    if not isinstance(value, bool):
-        is_true = str(value).strip().lower() in ("true", "yes", "on", "1")
-        remedy = f"write {key} = {'true' if is_true else 'false'}"
-        raise _wrong_type(f"{where}{key}", "true or false, without quotes", (*at, key), remedy)
-    return value
-
-
-def _get_strings(table: dict[str, Any], key: str, where: str, at: Path = ()) -> list[str] | None:
-    value = table.get(key)
-    if value is None:
-        return None
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        texts = ["..."]
-        if isinstance(value, str):
-            texts = value.replace(",", " ").split() if masked(value) == value else [value]
-        raise _wrong_type(f"{where}{key}", "an array of strings", (*at, key), f"write {key} = [{_quoted(texts)}]")
-    return value
-
-
-def _get_tables(table: dict[str, Any], key: str, where: str, at: Path = ()) -> list[dict[str, Any]]:
-    value = table.get(key, [])
-    if isinstance(value, list) and all(isinstance(item, dict) for item in value):
-        return [_fold(item) for item in value]
-    header = "[[registry.mirror]]" if at else f"[[{key}]]"
-    expected, path, remedy = f"an array of tables, {header}", (*at, key), f"write {header}"
-    if not at and isinstance(value, dict) and set(value) == {"mirror"}:
-        from .registriestext import nearest_key
-
-        expected += ": [[registry.mirror]] has no [[registry]] above it"
-        path += ("mirror", 0)
-        remedy = 'above {where} write [[registry]] and location = "docker.io", or the registry that is mirrored'
-        meant = [other for other in table if other != key and nearest_key(other, (key,))]
-        if meant:
-            path, remedy = (meant[0],), f"write [[registry]] in place of [[{meant[0]}]]"
-    elif isinstance(value, list) and all(isinstance(item, str) for item in value):
-        tables = ", ".join(f'{{location = "{_without_user(item)}"}}' for item in value)
-        remedy = f"write {key} = [{tables}]"
-    elif isinstance(value, str):
-        remedy = f'write {key} = [{{location = "{_without_user(value)}"}}]'
-    raise _wrong_type(f"{where}{key}", expected, path, remedy)
-
-
-def _get_table(table: dict[str, Any], key: str, where: str, at: Path = ()) -> dict[str, Any]:
-    value = table.get(key, {})
-    if not isinstance(value, dict):
-        remedy = "write [[registry]]" if key == "registries" and isinstance(value, list) else f"write [{where}{key}]"
-        raise _wrong_type(f"{where}{key}", f"a table, [{key}]", (*at, key), remedy)
-    return _fold(value)
-
-
 # -- checks on one file -----------------------------------------------------------------------------------------------
 
 
@@ -393,42 +211,42 @@ class _Table:
         self.path = at
         self.where = where
         dotted = f"{where}: "
-        self.prefix = _get_string(table, "prefix", dotted, at)
-        self.location = _get_string(table, "location", dotted, at)
-        self.insecure = _get_boolean(table, "insecure", dotted, at)
-        self.blocked = _get_boolean(table, "blocked", dotted, at)
-        self.mirror_by_digest_only = _get_boolean(table, "mirror-by-digest-only", dotted, at)
-        self.pull_from_mirror = _get_string(table, "pull-from-mirror", dotted, at)
+        self.prefix = get_string(table, "prefix", dotted, at)
+        self.location = get_string(table, "location", dotted, at)
+        self.insecure = get_boolean(table, "insecure", dotted, at)
+        self.blocked = get_boolean(table, "blocked", dotted, at)
+        self.mirror_by_digest_only = get_boolean(table, "mirror-by-digest-only", dotted, at)
+        self.pull_from_mirror = get_string(table, "pull-from-mirror", dotted, at)
         self.mirrors = [
             _Mirror(
-                _get_string(mirror, "location", dotted, (*at, "mirror", number)),
-                _get_boolean(mirror, "insecure", dotted, (*at, "mirror", number)),
-                _get_string(mirror, "pull-from-mirror", dotted, (*at, "mirror", number)),
+                get_string(mirror, "location", dotted, (*at, "mirror", number)),
+                get_boolean(mirror, "insecure", dotted, (*at, "mirror", number)),
+                get_string(mirror, "pull-from-mirror", dotted, (*at, "mirror", number)),
                 mirror,
             )
-            for number, mirror in enumerate(_get_tables(table, "mirror", dotted, at))
+            for number, mirror in enumerate(get_tables(table, "mirror", dotted, at))
         ]
 
 
 def _check(document: dict[str, Any], path: str, drop_in: bool) -> _File:
     """The rules for one file, in the order in which CRI-O's library applies them: the first error wins."""
-    top = _fold(document)
+    top = fold_keys(document)
     file = _File()
     tables = [
         _Table(table, f"[[registry]] number {number}", ("registry", number - 1))
-        for number, table in enumerate(_get_tables(top, "registry", ""), 1)
+        for number, table in enumerate(get_tables(top, "registry", ""), 1)
     ]
-    search = _get_strings(top, "unqualified-search-registries", "")
-    file.credential_helpers = _get_strings(top, "credential-helpers", "")
-    file.short_name_mode = _get_string(top, "short-name-mode", "")
-    layer_store_helper = _get_string(top, "additional-layer-store-auth-helper", "")
+    search = get_strings(top, "unqualified-search-registries", "")
+    file.credential_helpers = get_strings(top, "credential-helpers", "")
+    file.short_name_mode = get_string(top, "short-name-mode", "")
+    layer_store_helper = get_string(top, "additional-layer-store-auth-helper", "")
     aliases = _get_aliases(top)
     v1 = _get_v1(top)
 
     if any(names is not None for names in v1.values()):
         v2 = any((tables, "registry" in top, search is not None, file.credential_helpers is not None))
         if drop_in or v2 or file.short_name_mode or layer_store_helper or aliases is not None:
-            raise _Refused(
+            raise Refused(
                 "the version 1 format ([registries.search], .insecure, .block) cannot be used in a drop-in or beside "
                 "version 2 settings; rewrite it as [[registry]] tables",
                 "v1-format",
@@ -446,7 +264,7 @@ def _check(document: dict[str, Any], path: str, drop_in: bool) -> _File:
         # Of several tables with the same prefix the first one stays.
         file.rows.setdefault(table.prefix, _row(table, path))
     if file.short_name_mode not in ("", *_SHORT_NAME_MODES):
-        raise _Refused(
+        raise Refused(
             f"short-name-mode is {masked(file.short_name_mode)!r}, not enforcing, permissive or disabled",
             "short-name-mode",
             ("short-name-mode",),
@@ -456,7 +274,7 @@ def _check(document: dict[str, Any], path: str, drop_in: bool) -> _File:
         if prefix.startswith("*.") and not _WILDCARD_FORBIDDEN.isdisjoint(prefix):
             at = next(table.path for table in tables if table.prefix == prefix)
             host = prefix.rpartition("@")[2].partition("/")[0].partition(":")[0]
-            raise _Refused(
+            raise Refused(
                 f"the wildcard prefix {masked(prefix)!r} must be a host without /, @ or :",
                 "wildcard-prefix",
                 (*at, "prefix"),
@@ -491,16 +309,16 @@ def _get_aliases(top: dict[str, Any]) -> dict[str, str] | None:
         return None
     for name, target in aliases.items():
         if not isinstance(target, str):
-            raise _wrong_type(f"aliases.{masked(name)}", "a string", ("aliases", native.fold(name)))
+            raise wrong_type(f"aliases.{masked(name)}", "a string", ("aliases", native.fold(name)))
     return aliases
 
 
 def _get_v1(top: dict[str, Any]) -> dict[str, list[str] | None]:
-    v1 = _get_table(top, "registries", "")
+    v1 = get_table(top, "registries", "")
     parts = ("search", "insecure", "block")
     return {
-        part: _get_strings(
-            _get_table(v1, part, "registries.", ("registries",)),
+        part: get_strings(
+            get_table(v1, part, "registries.", ("registries",)),
             "registries",
             f"registries.{part}.",
             ("registries", part),
@@ -511,9 +329,9 @@ def _get_v1(top: dict[str, Any]) -> dict[str, list[str] | None]:
 
 def _rewritten_v1(v1: dict[str, list[str] | None]) -> str:
     """What says the same in version 2."""
-    found = [f"unqualified-search-registries = [{_quoted(v1['search'])}] above every table"] if v1["search"] else []
+    found = [f"unqualified-search-registries = [{quoted(v1['search'])}] above every table"] if v1["search"] else []
     for part, key in (("insecure", "insecure"), ("block", "blocked")):
-        found += [f'[[registry]] with location = "{_without_user(name)}" and {key} = true' for name in v1[part] or ()]
+        found += [f'[[registry]] with location = "{without_user(name)}" and {key} = true' for name in v1[part] or ()]
     return f"write {', '.join(found)} in place of it" if found else "remove it"
 
 
@@ -545,10 +363,10 @@ def _trim(text: str, where: str, path: Path, plain_http: str = "") -> str:
     if trimmed.startswith(("http://", "https://")):
         from .registriestext import corrected
 
-        meant = f'"{corrected(trimmed) or _LOCATION}"'
+        meant = f'"{corrected(trimmed) or LOCATION}"'
         # A list is told by the entry.
         remedy = f"write {path[-1]} = {meant}" if path[-1] in ("location", "prefix") else f"write {meant}"
-        raise _Refused(
+        raise Refused(
             f"{where}: {masked(text)!r} must be HOST[:PORT][/PATH], without a scheme",
             "scheme-in-location",
             path,
@@ -567,12 +385,12 @@ def _missing_location(message: str, rule: str, path: Path, given: dict[str, Any]
 
     key, value = meant_location(given)
     if key:
-        remedy = f'write location = "{corrected(value) or _LOCATION}" in place of {key}'
-        return _Refused(f"{message}; {key} is not a valid key", rule, (*path, key), remedy)
-    written_one = f'write location = "{corrected(given.get("prefix") or "") or _LOCATION}"'
+        remedy = f'write location = "{corrected(value) or LOCATION}" in place of {key}'
+        return Refused(f"{message}; {key} is not a valid key", rule, (*path, key), remedy)
+    written_one = f'write location = "{corrected(given.get("prefix") or "") or LOCATION}"'
     if "location" in given:
-        return _Refused(message, rule, (*path, "location"), written_one)
-    return _Refused(message, rule, path, f"{written_one} below {{where}}")
+        return Refused(message, rule, (*path, "location"), written_one)
+    return Refused(message, rule, path, f"{written_one} below {{where}}")
 
 
 def _check_table(table: _Table) -> None:
@@ -592,7 +410,7 @@ def _check_table(table: _Table) -> None:
         raise _missing_location(message, "location-unset", at, table.given)
     table.where = where
     if table.pull_from_mirror:
-        raise _Refused(
+        raise Refused(
             f"{where}: pull-from-mirror is only valid in a mirror",
             "pull-from-mirror-on-primary",
             (*at, "pull-from-mirror"),
@@ -607,14 +425,14 @@ def _check_table(table: _Table) -> None:
         if not location:
             raise _missing_location(f"{place} has no location", "mirror-location-unset", path, mirror.given)
         if table.mirror_by_digest_only and mirror.pull_from_mirror:
-            raise _Refused(
+            raise Refused(
                 f"{place}: pull-from-mirror cannot be set where the registry has mirror-by-digest-only",
                 "digest-only-exclusion",
                 (*path, "pull-from-mirror"),
                 "remove pull-from-mirror, or from its [[registry]] mirror-by-digest-only",
             )
         if mirror.pull_from_mirror not in _PULL_FROM_MIRROR:
-            raise _Refused(
+            raise Refused(
                 f"{place}: pull-from-mirror is {masked(mirror.pull_from_mirror)!r}, not all, digest-only or tag-only",
                 "pull-from-mirror-value",
                 (*path, "pull-from-mirror"),
@@ -635,7 +453,7 @@ def _check_conflicts(tables: list[_Table]) -> None:
         for other in others:
             for key in ("insecure", "blocked"):
                 if getattr(first, key) != getattr(other, key):
-                    raise _Refused(
+                    raise Refused(
                         f"{first.where} and {other.where} have the same location {masked(location)!r} "
                         f"and different {key}",
                         f"conflicting-{key}",
@@ -651,7 +469,7 @@ def _check_search_registry(host: str) -> str:
     if not reference.is_domain(trimmed):
         from .registriestext import corrected
 
-        raise _Refused(
+        raise Refused(
             f"unqualified-search-registries: {masked(host)!r} is not a registry HOST[:PORT]",
             "unqualified-search",
             path,
@@ -667,14 +485,14 @@ def _check_alias(name: str, target: str) -> str:
         left = reference.parse_literal(name)
         if left.tag or left.digest or reference.is_registry_host(left.domain):
             remedy = "remove it: an alias is for a name without registry, tag and digest"
-            raise _Refused(f"aliases: {masked(name)!r} is not a short name", "alias", path, remedy)
+            raise Refused(f"aliases: {masked(name)!r} is not a short name", "alias", path, remedy)
         if not target:
             return ""
         right = reference.parse_literal(target)
         if right.tag or right.digest or not reference.is_registry_host(right.domain):
             remedy = "write its target as HOST[:PORT]/PATH, without tag and digest"
-            raise _Refused(f"aliases: {masked(target)!r} is not a repository with its registry", "alias", path, remedy)
+            raise Refused(f"aliases: {masked(target)!r} is not a repository with its registry", "alias", path, remedy)
         return reference.parse(target).name
     except ReferenceSyntaxError as error:
         remedy = "write its target as HOST[:PORT]/PATH, without tag and digest"
-        raise _Refused(f"aliases: {error.message}", "alias", path, remedy) from None
+        raise Refused(f"aliases: {error.message}", "alias", path, remedy) from None
