@@ -10,7 +10,8 @@ import urllib.parse
 from typing import TYPE_CHECKING
 
 from .. import __version__
-from . import challenge, unreachable, wire
+from . import unreachable, wire
+from .schemes import missing_scope, none_shown, with_other_schemes
 from .telling import Telling, userpass
 from .trust import Trust
 from .unreachable import Attempt
@@ -103,7 +104,7 @@ class Client:
         try:
             authorization = self._authorize(ping, scopes)
             answer = self._ask("HEAD", url, authorization)
-            wider = _missing_scope(answer)
+            wider = missing_scope(answer)
             if wider:
                 authorization = self._authorize(ping, [*scopes, wider])
                 answer = self._ask("HEAD", url, authorization)
@@ -112,7 +113,7 @@ class Client:
             if answer.status != 200:
                 raise self._refused(answer, ping, authorization)
         except Fault as fault:
-            raise challenge.with_other_schemes(fault, ping) from None
+            raise with_other_schemes(fault, ping) from None
         document = answer.json()
         if answer.media_type not in MANIFEST_TYPES and not (isinstance(document, dict) and "schemaVersion" in document):
             page = ", a web page" if _is_web_page(answer) else ""
@@ -161,12 +162,12 @@ class Client:
 
     def _authorize(self, ping: Answer, scopes: list[str]) -> str:
         """The Authorization header for the first challenge that CRI-O understands; "" without one."""
-        for offered in challenges_of(ping):
-            if offered.scheme == "basic":
+        for challenge in challenges_of(ping):
+            if challenge.scheme == "basic":
                 # Without a credential CRI-O shows an empty one.
                 return _basic(self._credential)
-            if offered.scheme == "bearer":
-                return f"Bearer {self._token(offered, scopes)}"
+            if challenge.scheme == "bearer":
+                return f"Bearer {self._token(challenge, scopes)}"
         return ""
 
     def _token(self, challenge: Challenge, scopes: list[str]) -> str:
@@ -361,7 +362,7 @@ class Client:
         if answer.status in (401, 403) and self._no_token_given:
             return self._no_token_given
         if answer.status in (401, 403) and not authorization and (answer.status == 401 or self._credential):
-            return challenge.none_shown(answer, f"{where} answers {answer.status}", words, ping, self._telling)
+            return none_shown(answer, f"{where} answers {answer.status}", words, ping, self._telling)
         if answer.status == 401:
             return self._unauthorized(f"{where} answers 401", words, authorization)
         if answer.status == 403:
@@ -490,19 +491,6 @@ def _no_registry(evidence: str, cause: str = "") -> Fault:
 
 def _is_web_page(answer: Answer) -> bool:
     return answer.media_type == "text/html" and not challenges_of(answer)
-
-
-def _missing_scope(answer: Answer) -> str:
-    """The scope that the registry finds missing in a token, "" where it does not say so."""
-    for challenge in challenges_of(answer) if answer.status == 401 else ():
-        scope = challenge.parameters.get("scope", "")
-        if (
-            challenge.scheme == "bearer"
-            and challenge.parameters.get("error") == "insufficient_scope"
-            and scope.count(":") == 2
-        ):
-            return scope
-    return ""
 
 
 def _basic(credential: Credential | None) -> str:

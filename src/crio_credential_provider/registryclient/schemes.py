@@ -47,3 +47,16 @@ def with_other_schemes(fault: Fault, ping: Answer) -> Fault:
     else:
         fault.remedy = f"{fault.remedy}; or {remedy}"
     return fault
+
+
+def missing_scope(answer: Answer) -> str:
+    """The scope that the registry finds missing in a token, "" where it does not say so."""
+    for challenge in challenges_of(answer) if answer.status == 401 else ():
+        scope = challenge.parameters.get("scope", "")
+        if (
+            challenge.scheme == "bearer"
+            and challenge.parameters.get("error") == "insufficient_scope"
+            and scope.count(":") == 2
+        ):
+            return scope
+    return ""
