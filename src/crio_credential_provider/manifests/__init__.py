@@ -2,9 +2,10 @@
 
 ``matchimages``     the matchImages that a registries.conf calls for
 ``providerconfig``  our entry of a CredentialProviderConfig, for a version of Kubernetes; an old one brought up to date
-``merge``           that entry put into an CredentialProviderConfig, of which all else stays but for white space
+``merge``           that entry put into a CredentialProviderConfig, of which all else stays but for white space
 ``configfile``      such a file: read, or refused with the line at fault
 ``commentedyaml``   a YAML text written anew with another value and its comments
+``kinds``           what can be asked for, and the outputs that each kind is made of
 ``layout``          objects with comments as YAML in the project's style
 ``objects``         what goes to the API server
 ``nodefiles``       what lies on a node, and the same as a MachineConfig of OpenShift or as Butane
