@@ -189,7 +189,7 @@ def test_the_core_needs_third_parties_for_parsing_alone_and_late() -> None:
             if not i.inside and i.module not in standard and i.module != "__future__":
                 foreign.setdefault(name, set()).add(i.module)
                 assert i.lazy and not i.typing_only, f"{name} imports {i.module} when it is loaded"
-    assert foreign == {"kubernetes.endpoint": {"yaml"}, "runtimes.crio.registriesfile": {"tomli"}}
+    assert foreign == {"kubernetes.kubeconfig": {"yaml"}, "runtimes.crio.registriestoml": {"tomli"}}
 
 
 # Each costs 3 to 25 ms of CPU at every pull (test_startup.py sees what a run really loads).

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import re
+import io
 import shutil
 import struct
 import subprocess
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Any
 
-_DT_NEEDED, _DT_STRTAB, _DT_RPATH, _DT_DEBUG, _DT_RUNPATH, _DT_VERNEED = 1, 5, 15, 21, 29, 0x6FFFFFFE
-_PT_LOAD, _PT_DYNAMIC = 1, 2
+from elftools.elf.elffile import ELFFile
+
+_DT_DEBUG = 21
+"""A tag that nothing reads in a library."""
+
 _VER_FLG_WEAK = 2
 
 
@@ -22,33 +26,45 @@ def output(*command: str | Path) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True, env={"PATH": "/usr/bin:/bin"}).stdout
 
 
+def _read(path: Path) -> ELFFile:
+    return ELFFile(io.BytesIO(path.read_bytes()))
+
+
+def _segment(elf: ELFFile, kind: str) -> Any:
+    """The first of a kind, with the methods of that kind."""
+    return next(elf.iter_segments(kind))
+
+
+def _section(elf: ELFFile, name: str) -> Any:
+    return elf.get_section_by_name(name)
+
+
 def interpreter_of(path: Path) -> Path:
     """The loader that a dynamic program names."""
-    found = re.search(r"Requesting program interpreter: (\S+)\]", output("readelf", "-lW", path))
-    if not found:
-        raise ValueError(f"{path} names no loader")
-    return Path(found[1])
+    return Path(_segment(_read(path), "PT_INTERP").get_interp_name())
 
 
 def needed_by(path: Path) -> list[str]:
     """Names of the libraries that a file needs itself, the loader included."""
-    return re.findall(r"\(NEEDED\) +Shared library: \[(.+)\]", output("readelf", "-dW", path))
+    return [tag.needed for _, tag in _entries(_read(path)) if tag["d_tag"] == "DT_NEEDED"]
 
 
 def undefined_in(path: Path) -> list[str]:
     """Names of the symbols that a file cannot do without and takes from others, without their versions."""
-    return [name for name, kind in _symbols("--undefined-only", path) if kind == "U"]
+    return [name for name, place, binding in _symbols(path) if place == "SHN_UNDEF" and binding != "STB_WEAK"]
 
 
 def defined_in(path: Path) -> list[str]:
     """Names of the symbols that a file has for others, without their versions."""
-    return [name for name, _ in _symbols("--defined-only", path)]
+    return [name for name, place, _ in _symbols(path) if place != "SHN_UNDEF"]
 
 
-def _symbols(which: str, path: Path) -> list[tuple[str, str]]:
-    """Name and kind of the symbols that the loader sees."""
-    lines = [line.split() for line in output("nm", "-D", "-P", which, path).splitlines()]
-    return [(name.partition("@")[0], kind) for name, kind, *_ in lines]
+def _symbols(path: Path) -> Iterator[tuple[str, str | int, str]]:
+    """Name, section and binding of the symbols that the loader sees."""
+    section = _section(_read(path), ".dynsym")
+    for symbol in section.iter_symbols() if section else ():
+        if symbol.name:
+            yield symbol.name, symbol["st_shndx"], symbol["st_info"]["bind"]
 
 
 def libraries_of(*paths: Path) -> dict[str, Path]:
@@ -71,8 +87,9 @@ def libraries_of(*paths: Path) -> dict[str, Path]:
 
 def kernel_floor(path: Path) -> str:
     """The oldest Linux that a libc was built for, from its ABI note."""
-    found = re.search(r"OS: Linux, ABI: ([\d.]+)", output("readelf", "-nW", path))
-    return found[1] if found else ""
+    (note,) = _section(_read(path), ".note.ABI-tag").iter_notes()
+    oldest = note["n_desc"]
+    return f"{oldest['abi_major']}.{oldest['abi_minor']}.{oldest['abi_tiny']}"
 
 
 def copy(source: Path, target: Path) -> None:
@@ -80,14 +97,12 @@ def copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
     target.chmod(0o755)
     subprocess.run(["strip", "--strip-unneeded", "--remove-section=.comment", target], check=True)
-    data = bytearray(target.read_bytes())
-    entries = _dynamic_entries(data)
-    texts = next((value for tag, value in entries.values() if tag == _DT_STRTAB), 0)
-    for place, (tag, value) in entries.items():
-        if tag in (_DT_RPATH, _DT_RUNPATH):
-            # A tag that nothing reads in a library.
-            struct.pack_into("<q", data, place, _DT_DEBUG)
-            _blank(data, _offset(data, texts) + value)
+    elf, data = _read(target), bytearray(target.read_bytes())
+    (texts,) = _segment(elf, "PT_DYNAMIC").iter_tags("DT_STRTAB")
+    for place, tag in _entries(elf):
+        if tag["d_tag"] in ("DT_RPATH", "DT_RUNPATH"):
+            _drop(data, place)
+            _blank(data, _offset(elf, texts["d_val"] + tag["d_val"]))
     target.write_bytes(data)
 
 
@@ -97,68 +112,46 @@ def release(path: Path, libraries: Collection[str]) -> None:
     The program's symbols have no version, which serves for any (glibc's elf/dl-lookup.c). The versions that the library
     wants are looked for when it is loaded nevertheless: now in another library, where a weak one may be missing.
     """
-    data = bytearray(path.read_bytes())
-    entries = _dynamic_entries(data)
-    texts = _offset(data, next(value for tag, value in entries.values() if tag == _DT_STRTAB))
-    needed = {place: value for place, (tag, value) in entries.items() if tag == _DT_NEEDED}
-    released = {
-        place: value
-        for place, value in needed.items()
-        if data[texts + value : data.index(0, texts + value)].decode() in libraries
-    }
+    elf, data = _read(path), bytearray(path.read_bytes())
+    needed = [(place, tag) for place, tag in _entries(elf) if tag["d_tag"] == "DT_NEEDED"]
+    released = {tag["d_val"]: place for place, tag in needed if tag.needed in libraries}
     if not released:
         return
-    other = next(value for place, value in needed.items() if place not in released)
-    for place in released:
-        struct.pack_into("<q", data, place, _DT_DEBUG)
-    place = next(_offset(data, value) for tag, value in entries.values() if tag == _DT_VERNEED)
-    step = 1
-    while step:
-        _, count, library, first, step = struct.unpack_from("<HHIII", data, place)
-        if library in released.values():
-            struct.pack_into("<I", data, place + 4, other)
-            _weaken(data, place + first, count)
-        place += step
+    other = next(tag["d_val"] for _, tag in needed if tag.needed not in libraries)
+    for place in released.values():
+        _drop(data, place)
+    wanted = _section(elf, ".gnu.version_r")
+    place = wanted["sh_offset"]
+    for library, versions in wanted.iter_versions():
+        if library["vn_file"] in released:
+            struct.pack_into("<I", data, place + 4, other)  # vn_file
+            version_place = place + library["vn_aux"]
+            for version in versions:
+                struct.pack_into("<H", data, version_place + 4, _VER_FLG_WEAK)  # vna_flags
+                version_place += version["vna_next"]
+        place += library["vn_next"]
     path.write_bytes(data)
 
 
-def _weaken(data: bytearray, place: int, count: int) -> None:
-    """Makes wanted versions weak."""
-    for _ in range(count):
-        struct.pack_into("<H", data, place + 4, _VER_FLG_WEAK)
-        (step,) = struct.unpack_from("<I", data, place + 12)
-        place += step
+def _entries(elf: ELFFile) -> Iterator[tuple[int, Any]]:
+    """The entries of the dynamic section, each with its offset; none of a static program."""
+    segments: Iterator[Any] = elf.iter_segments("PT_DYNAMIC")
+    for segment in segments:
+        for number, tag in enumerate(segment.iter_tags()):
+            yield segment["p_offset"] + number * 16, tag
+
+
+def _drop(data: bytearray, place: int) -> None:
+    """Takes the meaning from an entry of the dynamic section."""
+    struct.pack_into("<q", data, place, _DT_DEBUG)
+
+
+def _offset(elf: ELFFile, address: int) -> int:
+    """Where in the file an address is."""
+    return int(next(elf.address_offsets(address)))
 
 
 def _blank(data: bytearray, place: int) -> None:
     """Overwrites a path in the table of strings up to its last slash: the rest may be the end of a symbol's name."""
     end = data.rfind(b"/", place, data.index(0, place)) + 1
     data[place:end] = b"x" * (end - place)
-
-
-def _program_headers(data: bytearray) -> list[tuple[int, int, int, int]]:
-    """Type, offset, address, size in the file (ELF of 64 bits, little-endian, as on x86_64 and aarch64)."""
-    if data[4:6] != b"\x02\x01":
-        raise ValueError("not an ELF file of 64 bits, little-endian")
-    (start,) = struct.unpack_from("<Q", data, 32)
-    size, count = struct.unpack_from("<HH", data, 54)
-    headers = [struct.unpack_from("<IIQQQQ", data, start + size * index) for index in range(count)]
-    return [(kind, offset, address, length) for kind, _, offset, address, _, length in headers]
-
-
-def _offset(data: bytearray, address: int) -> int:
-    """Where in the file an address is."""
-    for kind, offset, start, length in _program_headers(data):
-        if kind == _PT_LOAD and start <= address < start + length:
-            return offset + address - start
-    raise ValueError(f"nothing is loaded at {address:#x}")
-
-
-def _dynamic_entries(data: bytearray) -> dict[int, tuple[int, int]]:
-    """Offset -> tag and value of the entries of the dynamic section."""
-    entries: dict[int, tuple[int, int]] = {}
-    for kind, offset, _, length in _program_headers(data):
-        if kind == _PT_DYNAMIC:
-            for place in range(offset, offset + length, 16):
-                entries[place] = struct.unpack_from("<qq", data, place)
-    return entries

@@ -84,9 +84,7 @@ def say(text: str) -> None:
 
 def find_toolchain() -> Toolchain:
     """Raises BuildError where something is missing."""
-    missing = [
-        program for program in ("gcc", "readelf", "ldd", "strip", "objcopy", "nm") if shutil.which(program) is None
-    ]
+    missing = [program for program in ("gcc", "ldd", "strip", "objcopy") if shutil.which(program) is None]
     if missing:
         raise BuildError(f"not installed here: {', '.join(missing)}\nhint: Debian: apt-get install gcc libc6-dev")
     variables = sysconfig.get_config_vars()
@@ -148,9 +146,7 @@ def hot_modules(needed: Needed, search: Search) -> list[Module]:
             return rest.partition(".")[0] not in COLD
         return name in HOT or name in of_parser or package in of_parser
 
-    hot = [module for module in needed.modules.values() if is_hot(module.name)]
-    # Searched from the top, name by name, four times for each module that is imported.
-    return sorted(hot, key=lambda module: not module.name.startswith(PACKAGE))
+    return [module for module in needed.modules.values() if is_hot(module.name)]
 
 
 def bootstrap() -> list[Module]:
@@ -232,12 +228,10 @@ def write_exports(extensions: Iterable[Path], libraries: Iterable[Path], scratch
 def slim(library: Path, scratch: Path) -> Path:
     """A copy of a static library without what only costs here.
 
-    .eh_frame: 0.8 MB for debuggers and C++ exceptions, of which there are none. .init: libcrypto's asks for the CPU's
-    features in every run, which takes 0.15 ms in a virtual machine; OPENSSL_init_crypto does the same when it is time.
+    .eh_frame: 1.0 MB for debuggers and C++ exceptions, of which there are none.
     """
     copy = scratch / library.name
-    unwanted = ("--strip-debug", "--remove-section=.eh_frame", "--remove-section=.init")
-    subprocess.run(["objcopy", *unwanted, library, copy], check=True)
+    subprocess.run(["objcopy", "--strip-debug", "--remove-section=.eh_frame", library, copy], check=True)
     return copy
 
 
@@ -293,11 +287,8 @@ def find_needed(libraries: Path, functions: dict[str, str]) -> Needed:
     roots = [f"{PACKAGE}.__main__", f"{PACKAGE}.testbed.selftest", *named_at_run_time(libraries)]
     files = {
         "encodings.idna": SOURCES / "idna.py",
-        "importlib.metadata": SOURCES / "metadata.py",
         "install_on_node": INSTALLER,
     }
-    if sys.version_info < (3, 12):
-        files["datetime"] = SOURCES / "datetime.py"
     return Search(libraries, frozenset(functions)).run(roots, files)
 
 

@@ -102,8 +102,9 @@ def main(group: str) -> None:
     with (ROOT / "pyproject.toml").open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # two makes in one checkout take turns
         settings = tomllib.load(file)
-        requires, project = settings["build-system"]["requires"], settings["project"]
-        develop = settings["dependency-groups"]["dev"]
+        groups, project = settings["dependency-groups"], settings["project"]
+        requires = settings["build-system"]["requires"] + groups["build"]
+        develop = groups["dev"]
         made_from = json.dumps(
             [INTERPRETER, sys.version, requires, project["dependencies"], project["scripts"], develop], indent=1
         )
@@ -124,7 +125,7 @@ def main(group: str) -> None:
             made.write_text(made_from)
 
         if group == "fuzz":
-            pip("install", "--only-binary", ":all:", *settings["dependency-groups"]["fuzz"])
+            pip("install", "--only-binary", ":all:", *groups["fuzz"])
 
 
 if __name__ == "__main__":

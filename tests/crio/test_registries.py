@@ -106,7 +106,7 @@ def test_the_library_keeps_tag_and_digest_and_crio_drops_the_tag() -> None:
     config = loads('[[registry]]\nlocation="quay.io"\n[[registry.mirror]]\nlocation="m.corp"')
     tails = {"sources_of": f":1@sha256:{'0' * 64}", "pull_sources": f"@sha256:{'0' * 64}"}
     for function, tail in tails.items():
-        found = getattr(registries, function)(config, image)
+        found = getattr(pullsources, function)(config, image)
         assert [source.reference for source in found] == [f"m.corp/app{tail}", f"quay.io/app{tail}"]
 
 

@@ -348,7 +348,7 @@ def test_a_key_with_v2_and_a_slash_is_to_be_the_host(tmp_path: Path, capsys: pyt
     place = Advised(tmp_path, capsys, conf, {f"{MIRROR}/v2/": {"auth": "dTpw"}})
     verdict = place.explain("docker.io/library/alpine")["verdict"]
     assert verdict["text"].endswith(f"its v2 is read as the path of a repository: write {MIRROR}")
-    assert verdict["remedy"].startswith(f"in secret a write the key {MIRROR} in place of {MIRROR}/v2/; or give ")
+    assert verdict["remedy"].startswith(f"in secret a write the key {MIRROR} in place of {MIRROR}/v2/; or create ")
     place.auths = {MIRROR: {"auth": "dTpw"}}
     assert place.explain("docker.io/library/alpine")["verdict"]["status"] == "well"
 

@@ -95,7 +95,7 @@ def test_a_recipe_is_corrected_without_its_registries_conf(recipe: tuple[str, ..
     }
     (corrected,) = report["correctedFiles"]
     assert "  - mirror.internal.company.com\n" in corrected["content"]
-    assert any("pods name mirror.internal.company.com" in text for text in corrected["assumed"])
+    assert any("pods use mirror.internal.company.com directly" in text for text in corrected["assumed"])
 
 
 def test_the_text_has_the_verdict_first_and_the_file_to_paste(recipe: tuple[str, ...]) -> None:
@@ -496,7 +496,7 @@ def test_what_is_said_of_a_kubeconfig(old: str, new: str, found: str, says: str,
 def test_a_kubeconfig_of_the_plugin_that_is_missing_is_to_be_removed(tmp_path: Path) -> None:
     given = node_with(tmp_path, ENTRY.replace("    defaultCache", "    args: [--kubeconfig=/nope]\n    defaultCache"))
     (told,) = (finding for finding in examine(given).findings if finding.code == "kubeconfig-broken")
-    assert told.remedy.startswith("remove it from /c.yaml:8: ")
+    assert told.remedy.startswith("remove it from /c.yaml:8, ")
 
 
 @pytest.mark.parametrize(

@@ -333,7 +333,7 @@ def test_a_version_that_cannot_be_one_is_unknown(said: str, tmp_path: Path) -> N
     write(tmp_path, "/bin/kubelet", f"#!/bin/sh\ncat <<'.'\n{said}\n.\n")
     (tmp_path / "bin/kubelet").chmod(0o755)
     version, why = ask_version(Tree(str(tmp_path)), "/bin/kubelet")
-    assert version is None and why.startswith("/bin/kubelet --version says ")
+    assert version is None and why.startswith("/bin/kubelet --version prints ")
 
 
 @pytest.mark.parametrize(

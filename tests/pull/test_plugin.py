@@ -788,7 +788,7 @@ def test_a_failing_sweep_costs_neither_the_answer_nor_the_entry(
     make_node: NodeMaker, cluster: ApiServer, alpha: str, place: str, failure: str
 ) -> None:
     code = "from crio_credential_provider.pull import plugin, sweep\n"
-    node = planted(make_node, cluster, f"{code}def fail(*_):\n    {FAILURES[failure]}\n{place} = fail\n")
+    node = planted(make_node, cluster, f"{code}def fail(*_, **__):\n    {FAILURES[failure]}\n{place} = fail\n")
     run = node.run(request(token=alpha))
     assert (run.status, run.stdout, run.stderr) == (0, ANSWER_WITH_RECORD, "")
     assert run.entry["OUTCOME"] == "auth-file-written" and run.entry["PRIORITY"] == "4"
@@ -803,7 +803,7 @@ def test_a_failing_log_costs_neither_the_answer_nor_the_entry(
     make_node: NodeMaker, cluster: ApiServer, alpha: str, name: str, failure: str
 ) -> None:
     code = "import crio_credential_provider.pull.audit as audit\n"
-    node = planted(make_node, cluster, f"{code}def fail(*_):\n    {FAILURES[failure]}\naudit.{name} = fail\n")
+    node = planted(make_node, cluster, f"{code}def fail(*_, **__):\n    {FAILURES[failure]}\naudit.{name} = fail\n")
     run = node.run(request(token=alpha), "--log-level=debug")
     assert (run.status, run.stdout, run.stderr) == (0, ANSWER_WITH_RECORD, "")
     assert run.entry["OUTCOME"] == "auth-file-written" and run.entry["AUTH_FILE"]
@@ -814,9 +814,8 @@ def test_a_failing_log_costs_neither_the_answer_nor_the_entry(
 def test_where_nothing_can_be_logged_the_answer_is_all_that_is_seen(
     make_node: NodeMaker, cluster: ApiServer, alpha: str
 ) -> None:
-    code = (
-        "from crio_credential_provider.platform.journal import Journal\ndef fail(*_):\n    raise KeyError('canary')\n"
-    )
+    code = "from crio_credential_provider.platform.journal import Journal\n"
+    code += "def fail(*_, **__):\n    raise KeyError('canary')\n"
     run = planted(make_node, cluster, f"{code}Journal.send = fail\n").run(request(token=alpha))
     assert (run.status, run.stdout, run.stderr) == (0, ANSWER_WITH_RECORD, "")
 
@@ -824,7 +823,7 @@ def test_where_nothing_can_be_logged_the_answer_is_all_that_is_seen(
 def test_a_failing_sweep_after_a_fault_leaves_the_fault_as_it_was(
     make_node: NodeMaker, cluster: ApiServer, alpha: str
 ) -> None:
-    code = "import crio_credential_provider.pull.plugin as plugin\ndef fail(*_):\n    raise KeyError('canary')\n"
+    code = "import crio_credential_provider.pull.plugin as plugin\ndef fail(*_, **__):\n    raise KeyError('canary')\n"
     node = planted(make_node, cluster, f"{code}plugin._has_files = fail\n")
     run = node.run(b"{}")
     assert run.status == 1 and run.stderr.count("\n") == 1
@@ -855,7 +854,7 @@ def test_a_bug_where_nothing_is_known_yet_is_one_line(
     code = (
         "import crio_credential_provider.pull.plugin as plugin\nfrom crio_credential_provider.platform import journal\n"
     )
-    code += f"def fail(*_):\n    raise KeyError('canary')\nplugin.{name} = fail\n"
+    code += f"def fail(*_, **__):\n    raise KeyError('canary')\nplugin.{name} = fail\n"
     run = planted(make_node, cluster, code).run(b"{}")
     assert run.status == 1
     assert run.stderr.startswith("crio-credential-provider: internal error: KeyError at ")

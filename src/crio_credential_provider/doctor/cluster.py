@@ -18,6 +18,7 @@ from ..errors import ClusterError, ConfigError, ProviderError, RequestError
 from ..kubernetes import endpoint, serviceaccount
 from ..kubernetes.apiserver import ApiServer
 from ..kubernetes.endpoint import ClientCertificate, Endpoint
+from ..kubernetes.kubeconfig import KUBECONFIGS
 from ..kubernetes.names import is_subdomain
 from ..node.commandline import Origin
 from ..node.facts import Node
@@ -98,7 +99,7 @@ def locate(node: Node) -> Located:
     """Finds the API server as the plugin does when this node's kubelet runs it."""
     chosen = node.settings or settings.loads([], {})
     flag = node.kubelet.flag("kubeconfig") if node.kubelet else None
-    usual = next((path for path in endpoint.KUBECONFIGS if node.tree.exists(path)), "")
+    usual = next((path for path in KUBECONFIGS if node.tree.exists(path)), "")
     kubeconfig = chosen.kubeconfig or (flag.value if flag else "") or usual
     # What names the server; where there is neither, the plugin takes its default.
     file = "" if chosen.apiserver else kubeconfig or chosen.apiserver_env_file

@@ -37,7 +37,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     given = settings.loads(arguments, environment)
     settings.check_root(given)
     told = Audit(given)
-    told.warnings += [f"unknown variable {name}" for name in settings.unknown_variables(environment)]
+    told.warnings += [f"unknown environment variable {name}" for name in settings.unknown_variables(environment)]
     status = FAULT
     try:
         _serve(given, told)

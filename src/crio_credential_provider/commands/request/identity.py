@@ -33,9 +33,9 @@ def find_identity(chosen: Settings) -> Identity:
     Raises:
         ConfigError: there is no kubeconfig, it cannot be used, or its user needs a program to be run.
     """
-    from ...kubernetes import endpoint
+    from ...kubernetes import endpoint, kubeconfig
 
-    path, user = endpoint.load_user(chosen)
+    path, user = kubeconfig.load_user(chosen)
     if not path:
         raise ConfigError(
             "no kubeconfig found to get the pod's token with",
