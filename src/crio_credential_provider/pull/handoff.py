@@ -134,8 +134,8 @@ class Line:
             self._descriptor = -1
 
     def _lock(self, command: int, kind: int, name: str) -> None:
-        """fcntl(2) with a ``struct flock``: of 64-bit Linux, where two numbers of 8 bytes follow two of 2 and a gap."""
-        numbers = ((kind, 2), (os.SEEK_SET, 2), (0, 4), (_place(name), 8), (1, 8), (0, 8))
+        """fcntl(2) with a ``struct flock``: of 64-bit Linux, type, whence 0, a gap, start and length, process."""
+        numbers = ((kind, 2), (0, 2), (0, 4), (_place(name), 8), (1, 8), (0, 8))
         fcntl.fcntl(
             self._descriptor, command, b"".join(number.to_bytes(size, sys.byteorder) for number, size in numbers)
         )
