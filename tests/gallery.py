@@ -27,6 +27,7 @@ Nothing here knows how doctor works, but for ``look``.
 from __future__ import annotations
 
 import _socket
+import base64
 import contextlib
 import datetime
 import email.utils

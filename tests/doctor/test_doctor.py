@@ -172,9 +172,9 @@ def test_every_code_is_found_by_some_check() -> None:
 
 def test_the_page_has_the_findings_of_today(tmp_path: Path) -> None:
     page = tmp_path / "doctor.md"
-    page.write_text((ROOT / "docs/doctor.md").read_text())
+    page.write_text((ROOT / "docs/reference/findings.md").read_text())
     subprocess.run([sys.executable, ROOT / "tools/findings.py", page], check=True)
-    assert page.read_text() == (ROOT / "docs/doctor.md").read_text(), "run tools/findings.py docs/doctor.md"
+    assert page.read_text() == (ROOT / "docs/reference/findings.md").read_text(), "run tools/findings.py"
 
 
 # -- what the gallery cannot show -------------------------------------------------------------------------------------

@@ -17,8 +17,8 @@ from .. import settings
 from ..errors import ClusterError, ConfigError, ProviderError, RequestError
 from ..kubernetes import endpoint, serviceaccount
 from ..kubernetes.apiserver import ApiServer
-from ..kubernetes.endpoint import ClientCertificate, Endpoint
-from ..kubernetes.kubeconfig import KUBECONFIGS
+from ..kubernetes.clientcertificate import ClientCertificate, find_client_certificate
+from ..kubernetes.endpoint import KUBECONFIGS, Endpoint
 from ..kubernetes.names import is_subdomain
 from ..node.commandline import Origin
 from ..node.facts import Node
@@ -204,7 +204,7 @@ def ask(node: Node, located: Located) -> Answers:
 
 
 def _client(node: Node, kubeconfig: str) -> ClientCertificate:
-    found = endpoint.find_client_certificate(local_settings(node, kubeconfig))
+    found = find_client_certificate(local_settings(node, kubeconfig))
     if found.embedded:
         return found
     files = _real(node, found.certificate), _real(node, found.key)

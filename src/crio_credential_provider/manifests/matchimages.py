@@ -105,7 +105,7 @@ def _places(table: Registry) -> list[str]:
 
 
 def _is_blocked(config: Configuration, location: str) -> bool:
-    """By each source's own name: a blocked registry is still pulled from its mirrors (docs/registries.md, 7)."""
+    """By each source's own name: a blocked registry's mirrors are still asked (docs/reference/registries.md, 7)."""
     found = pullsources.find_registry(config, location)
     return found is not None and found.blocked
 

@@ -322,7 +322,7 @@ def _against_registries(node: Node, entry: Provider) -> Results:
         first = at(entry.origin("matchImages"), told[0])
         others = [Evidence("", 0, text) for text in told[1:_MOST_TOLD]]
         others += [at(origin, f"{text!r} matches nothing: {why}") for text, origin, why in _dead_patterns(entry)]
-        lines = "\n".join(f"- {text.split()[2]}" for text in told)
+        lines = "\n".join(f"- {text.split()[0]}" for text in told)
         yield find("match-images-incomplete", first, *others, remedy=f"add to matchImages ({CORRECTED}):\n{lines}")
     elif not derived.patterns and not allowed and not mirror_locations(node):
         text = f"no table of {node.registries.main} and its drop-ins has a mirror or another location"
