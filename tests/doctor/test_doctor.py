@@ -16,11 +16,12 @@ from test_doctor_facts import ENTRY, write
 
 from crio_credential_provider.commands import doctor
 from crio_credential_provider.doctor import Given, examine
+from crio_credential_provider.doctor.accounts import find_accounts
 from crio_credential_provider.doctor.catalogue import AREAS, CATALOGUE, SEVERITIES
 from crio_credential_provider.doctor.checks.cluster import check_audience, check_node_rights, check_reachable
 from crio_credential_provider.doctor.checks.config import bare_pattern
 from crio_credential_provider.doctor.checks.runtime import _why_unwritable
-from crio_credential_provider.doctor.cluster import Answers, Located, find_accounts
+from crio_credential_provider.doctor.cluster import Answers, Located
 from crio_credential_provider.doctor.finding import Finding
 from crio_credential_provider.errors import ClusterError
 from crio_credential_provider.kubernetes.endpoint import Endpoint

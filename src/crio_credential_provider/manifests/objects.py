@@ -11,9 +11,9 @@ from typing import Any
 
 from .. import __version__
 from ..errors import UsageError
+from ..kubernetes.credentialproviderconfig import NAME
 from ..settings import NAMESPACE, POD, SERVICE_ACCOUNT
 from .layout import Comment, Flow
-from .providerconfig import NAME
 
 RBAC_GROUP = "rbac.authorization.k8s.io"
 RBAC = f"{RBAC_GROUP}/v1"
