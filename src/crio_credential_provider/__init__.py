@@ -9,8 +9,8 @@ What a run does, in the order of the data (``pull.plugin`` calls it):
 5. ``pull.delivery`` leaves them, in their turn, in one file that CRI-O uses for exactly this pull, and removes.
 6. ``kubernetes.credentialprovider`` answers the kubelet; ``pull.audit`` tells the journal who got what from where.
 
-``pull.decision`` is steps 2 to 4, without any effect: what ``explain`` shows is the same call. Each package says what it
-knows, and what it must not; which may import which: tests/test_layers.py.
+``pull.decision`` is steps 2 to 4, without any effect: what ``explain`` shows is the same call. Each package says what
+it knows, and what it must not; which may import which: tests/test_layers.py.
 """
 
 __version__ = "0.1.0"
