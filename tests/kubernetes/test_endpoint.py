@@ -374,6 +374,14 @@ BROKEN_KUBECONFIGS: dict[str, tuple[str | bytes, str]] = {
     "no port after the colon of an IPv6": (kubeconfig('"https://[::1]x:1"'), "not https://HOST[:PORT]"),
     "a bare IPv6": (kubeconfig('"https://::1:6443"'), "not https://HOST[:PORT]"),
     "CA data of no base64": (
+        kubeconfig("https://a.example", **{"certificate-authority-data": "===="}),
+        "certificate-authority-data is not base64-encoded PEM",
+    ),
+    "a CA that is a mapping": (
+        kubeconfig("https://a.example", **{"certificate-authority-data": "{a: b}"}),
+        "certificate-authority-data is not a string",
+    ),
+    "a CA of one letter": (
         kubeconfig("https://a.example", **{"certificate-authority-data": "a"}),
         "certificate-authority-data is not base64-encoded PEM",
     ),

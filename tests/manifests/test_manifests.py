@@ -506,6 +506,13 @@ def test_merging_prints_the_file_and_tells_the_rest_on_stderr(run: Any, tmp_path
     assert path.read_text().startswith(PLATFORM)
 
 
+def test_in_place_only_a_regular_file_is_replaced(run: Any, tmp_path: Path) -> None:
+    os.mkfifo(path := tmp_path / "c.yaml")
+    answer = run("config", "--merge", str(path), "--in-place", "--match-image", "docker.io")
+    assert answer.status == 1 and f"{path} is not a regular file" in answer.stderr
+    assert stat.S_ISFIFO(path.stat().st_mode)
+
+
 def test_in_place_the_file_keeps_its_mode_and_its_links(run: Any, tmp_path: Path) -> None:
     path, link = tmp_path / "c.yaml", tmp_path / "link.yaml"
     path.write_text(PLATFORM)
@@ -606,7 +613,7 @@ def test_without_mirrors_there_is_nothing_to_match(run: Any, node: Path) -> None
 
 def test_without_a_kind_the_kinds_are_listed(run: Any) -> None:
     told = json.loads(run("--output", "json").stdout)
-    assert [one["kind"] for one in told] == list(kinds.KINDS)
+    assert [one["kind"] for one in told["kinds"]] == list(kinds.KINDS)
     text = run().stdout
     assert all(kind in text for kind in kinds.KINDS)
     assert set(kinds.KINDS) - {"all"} == set(kinds.BUILDERS)

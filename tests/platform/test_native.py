@@ -45,6 +45,12 @@ def test_in_an_interpreter_of_tomorrow_the_public_modules_are_used(tmp_path: Pat
     assert self_test(parent) == "public modules and public modules: 0 differences\n"
 
 
+def test_a_python_that_is_built_without_its_own_sha256() -> None:
+    """Red Hat's: --with-builtin-hashlib-hashes=blake2."""
+    lacks = "sys.modules.update(_sha256=None, _sha2=None)"
+    assert self_test(PACKAGE.parent, lacks) == "C halves and public modules: 0 differences\n"
+
+
 @pytest.mark.parametrize(
     ("laxity", "told"),
     [

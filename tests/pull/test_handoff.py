@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import errno
 import fcntl
@@ -69,6 +70,7 @@ def until(condition: Callable[[], object], seconds: float = 10) -> None:
 
 def until_queued(lock_dir: str, count: int) -> None:
     """Returns when so many wait for a lock, by the kernel's own account (arrows in /proc/locks)."""
+    until(lambda: os.path.exists(os.path.join(lock_dir, handoff.LOCK_FILE)))
     file = f":{os.stat(os.path.join(lock_dir, handoff.LOCK_FILE)).st_ino} "
     until(lambda: sum("->" in line and file in line for line in Path("/proc/locks").read_text().splitlines()) == count)
 
@@ -276,17 +278,19 @@ def test_an_alarm_just_after_the_grant_loses_no_turn(
 ) -> None:
     line = Line(lock_dir)
     holder = hold(fork, lock_dir)
-    lock = fcntl.lockf
+    lock = fcntl.fcntl
+    late_ones = []
 
-    def late(descriptor: int, kind: int, *place: int) -> None:
-        lock(descriptor, kind, *place)
-        if kind == fcntl.LOCK_EX:
+    def late(descriptor: int, command: int, *argument: bytes) -> None:
+        lock(descriptor, command, *argument)
+        if command == fcntl.F_OFD_SETLKW:
+            late_ones.append(command)
             os.kill(os.getpid(), signal.SIGALRM)
 
-    monkeypatch.setattr(fcntl, "lockf", late)
+    monkeypatch.setattr(fcntl, "fcntl", late)
     threading.Timer(0.1, os.kill, (holder.pid, signal.SIGKILL)).start()
     assert line.enter(NAME, soon())
-    assert not line.try_enter(NAME)
+    assert late_ones and not line.try_enter(NAME)
 
 
 def test_names_have_turns_of_their_own(fork: Fork, lock_dir: str) -> None:
@@ -324,7 +328,8 @@ def test_a_file_system_without_locks_grants_every_turn(lock_dir: str, monkeypatc
     def refuse(*args: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(fcntl, "lockf", refuse)
+    monkeypatch.setattr(fcntl, "fcntl", refuse)
+    assert not line.try_enter(NAME)
     assert line.enter(NAME, soon())
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
@@ -953,6 +958,46 @@ def test_a_run_whose_intents_are_unknown_leaves_a_keeper(ready: Node, alpha: str
     path.unlink()
     until(lambda: written(ready))
     until(lambda: not processes_of(ready))
+
+
+@pytest.mark.parametrize("spoil", ["removed", "replaced", "a link"])
+def test_keepers_stay_in_one_line_whatever_becomes_of_its_file(ready: Node, alpha: str, spoil: str) -> None:
+    """Each pull takes the file of one: were two keepers let in at once, one would overwrite the other's."""
+    path = put(ready)
+    expect(ready)
+    lock = ready.cache_dir / handoff.LOCK_FILE
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        ended = [pool.submit(ready.start("--hand-off-timeout=3s").finish, request(token=alpha)) for _ in range(3)]
+        until_queued(str(ready.cache_dir), 2)
+        lock.unlink()
+        if spoil == "replaced":
+            lock.touch(0o600)
+        elif spoil == "a link":
+            lock.symlink_to("/nowhere")
+        assert all(run.result().status == 0 for run in ended)
+    assert len(processes_of(ready)) == 3
+    for _ in range(3):
+        path.unlink()
+        until(lambda: written(ready))
+        time.sleep(0.3)
+        assert written(ready)
+    path.unlink()
+    until(lambda: not processes_of(ready))
+
+
+def test_a_keeper_tells_why_it_does_not_know_what_is_to_come(ready: Node, alpha: str) -> None:
+    path = put(ready)
+    noted = expect(ready)
+    flags = ("--hand-off-timeout=300ms", "--log-level=debug")
+    assert ready.run(request(token=alpha), *flags).entry["OUTCOME"] == "in-line"
+    noted.write_text("{")
+    os.utime(intents_of(ready))
+    path.unlink()
+    until(lambda: written(ready))
+    until(lambda: not processes_of(ready))
+    assert ready.journal
+    ready.journal.flush()
+    assert any(f"pull intent {noted.name} cannot be used" in entry["MESSAGE"] for entry in ready.journal.entries)
 
 
 @pytest.mark.parametrize("_", range(5))
