@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+import handingoff
+import odd_registries
 from crio_credential_provider.testbed.certificates import Authority, Identity
 from crio_credential_provider.testbed.cluster import DNS_NAMES, ApiServer
+from crio_credential_provider.testbed.registry import MirrorRegistry
 from node import COMMAND, PROGRAM, TESTS, Node
+from real_programs import cannot
 
 ROOT = TESTS.parent
 
@@ -24,6 +29,30 @@ def plugin() -> Path:
     if done.returncode != 0:
         pytest.fail(f"make build: {done.stdout}{done.stderr}")
     return ROOT / "build/bin/crio-credential-provider"
+
+
+@pytest.fixture(scope="session")
+def wheel() -> Path:
+    done = subprocess.run(["make", "--silent", "wheel"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (found,) = (ROOT / "dist").glob("*.whl")
+    return found
+
+
+@pytest.fixture(scope="session")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The console script of the wheel in an environment that holds nothing else; no network is asked."""
+    wheels = sorted((ROOT / ".venv/wheels").glob("*.whl"))
+    if not wheels:
+        cannot("there is no .venv/wheels with the dependencies: make build leaves it")
+    if subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True, check=False).returncode != 0:
+        cannot("this Python has no pip")
+    home = tmp_path_factory.mktemp("venv")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", home], check=True)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "--python", str(home / "bin/python")]
+    # The wheel alone is named: what it requires must be found by its own metadata.
+    subprocess.run([*pip, "install", "--no-index", "--find-links", ROOT / ".venv/wheels", wheel], check=True)
+    return home / "bin" / "crio-credential-provider"
 
 
 NodeMaker = Callable[..., Node]
@@ -83,3 +112,60 @@ def alpha(cluster: ApiServer) -> str:
     cluster.add_pod("team-alpha", "web", "node1")
     cluster.allow("team-alpha", "default")
     return cluster.mint_token("team-alpha", "default", "web")
+
+
+# -- registries --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither this machine's proxies nor its certs.d count."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    monkeypatch.setenv("HOME", "/root")
+
+
+@pytest.fixture
+def plain_registry() -> Iterator[MirrorRegistry]:
+    """A registry with users, without TLS."""
+    with MirrorRegistry({"alpha": (odd_registries.PASSWORD, ["hub"])}) as registry:
+        registry.add_image(odd_registries.NGINX)
+        registry.add_image("private/app")
+        yield registry
+
+
+@pytest.fixture
+def tls_registry(authority: Authority) -> Iterator[MirrorRegistry]:
+    """A registry with users and TLS."""
+    identity = authority.issue("r", ip_addresses=["127.0.0.1"])
+    with MirrorRegistry({"alpha": (odd_registries.PASSWORD, ["hub"])}, identity=identity) as registry:
+        registry.add_image(odd_registries.NGINX)
+        yield registry
+
+
+@pytest.fixture
+def token_registry() -> Iterator[odd_registries.TokenRegistry]:
+    with odd_registries.TokenRegistry() as registry:
+        yield registry
+
+
+# -- the hand-off ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fork() -> Iterator[handingoff.Fork]:
+    children: list[handingoff.Child] = []
+
+    def make(work: Callable[[], None]) -> handingoff.Child:
+        children.append(handingoff.Child(work))
+        return children[-1]
+
+    yield make
+    for child in children:
+        child.kill()
+
+
+@pytest.fixture
+def lock_dir(tmp_path: Path) -> str:
+    return str(tmp_path / "run")

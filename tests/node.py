@@ -58,6 +58,14 @@ def recorded_answer(name: str) -> tuple[bytes, bytes]:
     return head + separator, body
 
 
+def write(root: Path, path: str | Path, content: str | bytes) -> Path:
+    """A file below a root, with its directories."""
+    file = root / str(path).removeprefix(str(root)).lstrip("/")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content.encode() if isinstance(content, str) else content)
+    return file
+
+
 def request(image: str = NGINX, token: str | None = None, **members: Any) -> bytes:
     """A CredentialProviderRequest as the kubelet spells it; `members` are added or replace what is there."""
     message = {
@@ -262,10 +270,7 @@ class Node:
 
     def write(self, path: str | Path, content: str | bytes) -> Path:
         """A file below the root, with its directories."""
-        file = self.root / str(path).removeprefix(str(self.root)).lstrip("/")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content.encode() if isinstance(content, str) else content)
-        return file
+        return write(self.root, path, content)
 
     def write_registries_conf(self, text: str) -> None:
         self.write(self.registries_conf, text)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from test_registryclient import ODD, OddRegistry
 
 from crio_credential_provider import registryclient
 from crio_credential_provider.commands import verify
@@ -25,6 +24,7 @@ from crio_credential_provider.testbed.certificates import Authority, server_cont
 from crio_credential_provider.testbed.cluster import ApiServer
 from crio_credential_provider.testbed.registry import MirrorRegistry
 from node import COMMAND, ENVIRONMENT, Node, basic, request
+from odd_registries import ODD, OddRegistry
 from servers import refused_port
 
 pytestmark = pytest.mark.process

@@ -12,8 +12,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from test_doctor_facts import ENTRY, write
 
+from credentialproviderconfig import ENTRY
 from crio_credential_provider.commands import doctor
 from crio_credential_provider.doctor import Given, examine
 from crio_credential_provider.doctor.catalogue import AREAS, CATALOGUE, SEVERITIES
@@ -25,7 +25,7 @@ from crio_credential_provider.doctor.finding import Finding
 from crio_credential_provider.errors import ClusterError
 from crio_credential_provider.kubernetes.endpoint import Endpoint
 from crio_credential_provider.node.facts import gather
-from node import COMMAND, ENVIRONMENT, SOURCES, TESTS
+from node import COMMAND, ENVIRONMENT, SOURCES, TESTS, write
 
 pytestmark = pytest.mark.process
 

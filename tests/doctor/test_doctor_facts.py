@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from credentialproviderconfig import ENTRY
 from crio_credential_provider.errors import ConfigError
 from crio_credential_provider.node import providerconfig
 from crio_credential_provider.node.commandline import find_flags, find_unit, last
@@ -19,29 +20,9 @@ from crio_credential_provider.node.located import Syntax, loads_yaml, toml_line,
 from crio_credential_provider.node.providerconfig import duration, pattern_fault
 from crio_credential_provider.node.tree import Tree, Unreadable
 from crio_credential_provider.runtimes.crio import registries
-from node import TESTS
+from node import TESTS, write
 
 CONFIG = "/etc/kubernetes/providers.yaml"
-ENTRY = """\
-apiVersion: kubelet.config.k8s.io/v1
-kind: CredentialProviderConfig
-providers:
-  - name: crio-credential-provider
-    apiVersion: credentialprovider.kubelet.k8s.io/v1
-    matchImages:
-      - docker.io
-    defaultCacheDuration: 0s
-    tokenAttributes:
-      serviceAccountTokenAudience: https://kubernetes.default.svc
-      cacheType: Token
-      requireServiceAccount: true
-"""
-
-
-def write(root: Path, path: str, text: str | bytes) -> None:
-    file = root / path.lstrip("/")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(text.encode() if isinstance(text, str) else text)
 
 
 # -- the tree ---------------------------------------------------------------------------------------------------------

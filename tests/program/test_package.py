@@ -16,11 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT, NodeMaker
+from conftest import NodeMaker
 from crio_credential_provider import __version__
 from crio_credential_provider.testbed.cluster import ApiServer
 from node import Node, request
-from real_programs import cannot
 
 NAME = "crio-credential-provider"
 
@@ -36,30 +35,6 @@ def assert_serves(node: Node, cluster: ApiServer, token: str) -> None:
 
 
 # -- the wheel --------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def wheel() -> Path:
-    done = subprocess.run(["make", "--silent", "wheel"], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    (found,) = (ROOT / "dist").glob("*.whl")
-    return found
-
-
-@pytest.fixture(scope="module")
-def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The console script of the wheel in an environment that holds nothing else; no network is asked."""
-    wheels = sorted((ROOT / ".venv/wheels").glob("*.whl"))
-    if not wheels:
-        cannot("there is no .venv/wheels with the dependencies: make build leaves it")
-    if subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True, check=False).returncode != 0:
-        cannot("this Python has no pip")
-    home = tmp_path_factory.mktemp("venv")
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", home], check=True)
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "--python", str(home / "bin/python")]
-    # The wheel alone is named: what it requires must be found by its own metadata.
-    subprocess.run([*pip, "install", "--no-index", "--find-links", ROOT / ".venv/wheels", wheel], check=True)
-    return home / "bin" / NAME
 
 
 def test_the_wheel_holds_the_package_and_its_license_alone(wheel: Path) -> None:

@@ -13,12 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from test_handoff import expect, intents_of, last_entry, processes_of, put, until, written
-from test_package import installed, wheel  # noqa: F401 (fixtures)
 
 import bundles
 from conftest import NodeMaker
 from crio_credential_provider.testbed.cluster import ApiServer
+from handingoff import expect, intents_of, last_entry, processes_of, put, until, written
 from node import Node, request
 
 NAME = "crio-credential-provider"

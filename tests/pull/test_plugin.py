@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -25,6 +24,7 @@ from conftest import NodeMaker
 from crio_credential_provider.testbed.certificates import Authority, Identity
 from crio_credential_provider.testbed.cluster import ApiServer, Exchange
 from crio_credential_provider.testbed.loopback import CHUNK, Request, chunk
+from faults import BROKEN_REQUESTS, BROKEN_TOML, JWT
 from node import (
     NGINX,
     NGINX_HASH,
@@ -33,8 +33,6 @@ from node import (
     Node,
     Run,
     basic,
-    bound_claims,
-    jwt,
     recorded_answer,
     recorded_request,
     request,
@@ -544,78 +542,6 @@ def test_a_mirror_whose_host_is_none_takes_no_credential_from_the_others(ready: 
 
 # -- requests that are none -------------------------------------------------------------------------------------------
 
-V1 = "credentialprovider.kubelet.k8s.io/v1"
-JWT = jwt(bound_claims())
-
-
-def of(claims: Any) -> bytes:
-    return request(token=jwt(claims))
-
-
-BROKEN_REQUESTS: dict[str, tuple[bytes, tuple[str, ...]]] = {
-    "empty": (b"", ("standard input is empty", "the kubelet runs this program")),
-    "an empty line": (b"\n", ("standard input is empty", "the kubelet runs this program")),
-    "no JSON": (b"nonsense", ("not valid JSON", "Expecting value", "the kubelet runs this program")),
-    "truncated": (recorded_request()[:700], ("not valid JSON", "Unterminated string")),
-    "not UTF-8": (b'{"kind":"\xff"}', ("not valid JSON",)),
-    "nested deeply": (b"[" * 100_000, ("not valid JSON",)),
-    "two objects": (request() + request(), ("not valid JSON", "Extra data")),
-    "a list": (b"[]", ("not a JSON object",)),
-    "null": (b"null", ("not a JSON object",)),
-    "another kind": (request(kind="CredentialProviderResponse"), ("kind", "CredentialProviderResponse")),
-    "no kind": (request(kind=None), ("has no kind, expected",)),
-    "a kind that is no text": (request(kind={"a": 1}), ("kind", "of type dict")),
-    "v1beta1": (
-        request(apiVersion="credentialprovider.kubelet.k8s.io/v1beta1"),
-        ("v1beta1", f"expected '{V1}'", "set the provider's apiVersion", "CredentialProviderConfig"),
-    ),
-    "no apiVersion": (request(apiVersion=None), ("has no apiVersion, expected",)),
-    "no image": (request(image=""), ("has no image",)),
-    "an image that is no text": (request(image=["a"]), ("image is not a string",)),  # type: ignore[arg-type]
-    "a token that is no text": (request(serviceAccountToken=7), ("serviceAccountToken is not a string",)),
-    "annotations that are no object": (request(serviceAccountAnnotations=[]), ("serviceAccountAnnotations",)),
-    "an image with capitals": (request("docker.io/Library/nginx", JWT), ("image",)),
-    "an image with a parent directory": (request("docker.io/../../etc/passwd", JWT), ("image",)),
-    "an image with a blank": (request("docker.io/library/ng inx", JWT), ("image",)),
-    "an image with a line break": (request("docker.io/library/nginx\nAUTH_FILE=/etc/shadow", JWT), ("image",)),
-    "an image of slashes": (request("///", JWT), ("image",)),
-    "a token without dots": (request(token="abcdef"), ("serviceAccountToken is not a JWT", "tokenAttributes")),
-    "a token of two parts": (request(token="abc.def"), ("serviceAccountToken is not a JWT",)),
-    "a token of four parts": (request(token=JWT + ".x"), ("serviceAccountToken is not a JWT",)),
-    "a token of no base64": (request(token="a.!!!.c"), ("serviceAccountToken is not a JWT",)),
-    "a token with a line break": (
-        request(token=JWT.replace(".", ".\r\nX-Injected: 1\r\n", 1)),
-        ("serviceAccountToken is not a JWT",),
-    ),
-    "a header with a line break": (
-        request(token=JWT.replace(".", "\r\nX-Injected: 1\r\n.", 1)),
-        ("serviceAccountToken is not a JWT",),
-    ),
-    "a signature with a line break": (
-        request(token=JWT + "\r\nX-Injected: 1"),
-        ("serviceAccountToken is not a JWT",),
-    ),
-    "claims of no JSON": (request(token="e30.bm9uc2Vuc2U.e30"), ("serviceAccountToken is not a JWT",)),
-    "claims that are a list": (of([]), ("serviceAccountToken is not a JWT",)),
-    "no Kubernetes claims": (of({"sub": "x"}), ("no claim kubernetes.io",)),
-    "Kubernetes claims of text": (of({"kubernetes.io": "team-alpha"}), ("no claim kubernetes.io",)),
-    "no namespace": (of({"kubernetes.io": {"serviceaccount": {"name": "default"}}}), ("no valid namespace",)),
-    "a namespace of parent directories": (of(bound_claims("../../etc")), ("no valid namespace",)),
-    "a namespace of capitals": (of(bound_claims("A")), ("no valid namespace",)),
-    "a namespace of 64 characters": (of(bound_claims("a" * 64)), ("no valid namespace",)),
-    "an empty namespace": (of(bound_claims("")), ("no valid namespace",)),
-    "a namespace with a dot": (of(bound_claims("a.b")), ("no valid namespace",)),
-    "a namespace with a dash at its end": (of(bound_claims("a-")), ("no valid namespace",)),
-    "a namespace with a slash": (of(bound_claims("a/b")), ("no valid namespace",)),
-    "a namespace with a line break": (of(bound_claims("a\n")), ("no valid namespace",)),
-    "a namespace with a NUL": (of(bound_claims("a\0b")), ("no valid namespace",)),
-    "a namespace of other letters": (of(bound_claims("té")), ("no valid namespace",)),
-    "a namespace that is a number": (of(bound_claims(7)), ("no valid namespace",)),
-    "a pod with a slash": (of(bound_claims(pod="../web")), ("no valid pod",)),
-    "a pod that is a list": (of(bound_claims(pod=[])), ("no valid pod",)),
-    "a service account with a slash": (of(bound_claims(account="a/b")), ("no valid service account",)),
-}
-
 
 @pytest.mark.parametrize("name", BROKEN_REQUESTS)
 def test_a_request_that_is_none_is_a_fault(module_node: Node, name: str) -> None:
@@ -696,17 +622,6 @@ def test_a_stream_that_cannot_be_used_is_a_line_and_no_traceback(node: Node, red
 # -- configuration that is broken -------------------------------------------------------------------------------------
 
 SENTENCE = "CRI-O refuses this configuration as well, and every pull on this node fails"
-
-BROKEN_TOML: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
-    "no TOML": ("[[registry\n", ("registries.conf", "line 1")),
-    "not UTF-8": (b'x = "\xff\xfe\xfa"\n', ("registries.conf",)),
-    "a wrong type": ("[[registry]]\nlocation = 7\n", ("registries.conf", "location")),
-    "a table without a place": ("[[registry]]\nblocked = true\n", ("registries.conf",)),
-    "mixed formats": (
-        '[[registry]]\nlocation = "a.example"\n[registries.search]\nregistries = ["b.example"]\n',
-        ("registries.conf",),
-    ),
-}
 
 
 @pytest.mark.parametrize("name", BROKEN_TOML)
