@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 import handingoff
@@ -18,6 +19,45 @@ from node import COMMAND, PROGRAM, TESTS, Node
 from real_programs import cannot
 
 ROOT = TESTS.parent
+
+# Few examples, for `make check`.
+hypothesis.settings.register_profile("check", max_examples=10)
+
+
+# -- what `make check` runs --------------------------------------------------------------------------------------------
+
+# Tests that request these run a program.
+PROGRAMS = {"plugin", "make_node", "wheel", "installed"}
+STARTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"}
+# The test that is running, where it is one of `make check`.
+_unit = ""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("process") or PROGRAMS & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    global _unit
+    _unit = "" if item.get_closest_marker("slow") else item.nodeid
+    try:
+        return (yield)
+    finally:
+        _unit = ""
+
+
+def _refuse_processes(event: str, arguments: object) -> None:
+    if _unit and event in STARTS:
+        raise RuntimeError(f"{_unit} starts a process: mark it slow, or process if it runs the program")
+
+
+sys.addaudithook(_refuse_processes)
+
+
+# -- nodes and clusters ------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="session")

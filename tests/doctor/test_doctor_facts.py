@@ -300,6 +300,7 @@ def test_versions(tmp_path: Path) -> None:
     assert packaged_version(Tree(str(tmp_path)), "cri-o") is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "said",
     (
@@ -316,6 +317,7 @@ def test_a_version_that_cannot_be_one_is_unknown(said: str, tmp_path: Path) -> N
     assert version is None and why.startswith("/bin/kubelet --version prints ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("does", "why"),
     (

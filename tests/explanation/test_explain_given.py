@@ -272,7 +272,11 @@ _JSON = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=settings.default.max_examples,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(document=_JSON, mode=st.sampled_from(["namespace", "pod", "service-account"]))
 def test_any_file_gives_an_explanation_or_is_refused(place: Place, document: Any, mode: str) -> None:
     path = place.write_objects(json.dumps({"kind": "List", "items": [document, {"kind": "Pod", "metadata": document}]}))

@@ -15,7 +15,7 @@ from odd_registries import BASIC, NGINX, ODD, OddRegistry, Simulated, answering
 from real_programs import need
 from verdicts import GOOD, ask, assert_tells_no_secret, is_, trust
 
-pytestmark = pytest.mark.usefixtures("no_surroundings")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_surroundings")]
 
 
 @pytest.mark.parametrize("name", ODD)

@@ -18,7 +18,7 @@ from odd_registries import NGINX, PASSWORD, TokenRegistry
 from real_programs import need
 from verdicts import GOOD, WRONG, ask, is_
 
-pytestmark = pytest.mark.usefixtures("no_surroundings")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_surroundings")]
 
 
 class Real(NamedTuple):
