@@ -9,10 +9,11 @@ BUILD_VENV := .venv/.build-$(FOR)
 DEV_VENV := .venv/.dev-$(FOR)
 FUZZ_VENV := .venv/.fuzz-$(FOR)
 BENCH_VENV := .venv/.bench-$(FOR)
+DOCS_VENV := .venv/.docs-$(FOR)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build wheel bundle unpacked packages demo lint format test test-program conformance fuzz bench bench-resolve budget clean distclean
+.PHONY: help build wheel bundle unpacked packages demo docs lint format test test-program conformance fuzz bench bench-resolve budget clean distclean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -34,6 +35,9 @@ packages: $(BUILD_VENV) ## dist/*.deb and dist/*.rpm of the bundle; needs dpkg-d
 
 demo: build ## the main job, told step by step, on an embedded cluster and registry
 	@build/bin/crio-credential-provider demo
+
+docs: $(DOCS_VENV) ## build/site: the documentation as a site; fails for a dead link or anchor
+	@NO_MKDOCS_2_WARNING=1 $(VENV) -m mkdocs --quiet build
 
 lint: $(DEV_VENV) ## ruff and mypy
 	$(VENV) -m ruff check
@@ -65,8 +69,8 @@ fuzz: $(FUZZ_VENV) ## coverage-guided fuzzing, FUZZ_SECONDS (30) for each target
 	@for target in registries auth_file secret request; do \
 	$(VENV) fuzz/fuzz.py $$target -max_total_time=$(FUZZ_SECONDS) || exit 1; done
 
-# PEER=/path/to/another/plugin measures that one as well; BENCH takes flags (--help), --document to write docs/performance.md.
-bench: build $(BENCH_VENV) ## whole runs against a local API server: time, CPU, memory; PEER=PLUGIN puts one beside
+# PEER=/path/to/another/plugin measures that one as well; BENCH takes flags (--help), --document to write docs/explanation/performance.md.
+bench: build $(DEV_VENV) $(BENCH_VENV) ## whole runs against a local API server: time, CPU, memory; PEER=PLUGIN puts one beside
 	@$(VENV) bench/pull.py $(BENCH)
 
 # BUDGET=--write sets the figures.
@@ -95,7 +99,8 @@ $(FUZZ_VENV): $(DEV_VENV)
 	@$(PYTHON) tools/make_venv.py fuzz
 	@touch $@
 
-$(BENCH_VENV): $(DEV_VENV)
-	@$(VENV) -m pip --disable-pip-version-check --quiet install $$($(VENV) -c 'import tomllib; \
-	print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["bench"])')
+$(BENCH_VENV) $(DOCS_VENV): .venv/.%-$(FOR): $(BUILD_VENV)
+	@$(VENV) -c 'import subprocess, sys, tomllib; \
+	group = tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["$*"]; \
+	sys.exit(subprocess.call([sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "install", *group]))'
 	@touch $@

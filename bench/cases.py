@@ -11,12 +11,12 @@ import base64
 import json
 import os
 import shutil
-import subprocess
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import trustme
 from canned_apiserver import Answer, credential, pod, secret_list, single_secret
 
 from crio_credential_provider.images import dockerconfig
@@ -152,11 +152,11 @@ class Certificates(NamedTuple):
 
 
 def make_certificates(kind: str, directory: Path) -> Certificates:
-    """A cluster's certificates of one kind; RSA needs the command openssl."""
+    """A cluster's certificates of one kind."""
     directory.mkdir()
     made = Certificates(*(directory / f"{name}.pem" for name in Certificates._fields))
     if kind == RSA:
-        _make_rsa(directory, made)
+        _make_rsa(made)
         return made
     authority = Authority.make("kubernetes")
     made.authority.write_text(authority.certificate_pem)
@@ -168,42 +168,14 @@ def make_certificates(kind: str, directory: Path) -> Certificates:
     return made
 
 
-_EXTENSIONS = """\
-[ca]
-basicConstraints = critical, CA:TRUE
-keyUsage = critical, digitalSignature, keyEncipherment, keyCertSign
-subjectKeyIdentifier = hash
-subjectAltName = DNS:kubernetes
-[server]
-basicConstraints = critical, CA:FALSE
-keyUsage = critical, digitalSignature, keyEncipherment
-extendedKeyUsage = serverAuth
-authorityKeyIdentifier = keyid
-subjectAltName = DNS:kubernetes, DNS:kubernetes.default, DNS:kubernetes.default.svc, DNS:localhost, IP:127.0.0.1
-[client]
-basicConstraints = critical, CA:FALSE
-keyUsage = critical, digitalSignature, keyEncipherment
-extendedKeyUsage = clientAuth
-authorityKeyIdentifier = keyid
-"""
-
-
-def _make_rsa(directory: Path, made: Certificates) -> None:
-    """With the extensions that kubeadm gives its certificates."""
-    (directory / "extensions").write_text(_EXTENSIONS)
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=directory, check=True, capture_output=True)
-
-    for name, subject in ("ca", "/CN=kubernetes"), ("server", "/CN=kube-apiserver"), ("client", f"/O=nodes/CN={NODE}"):
-        files = ("-keyout", f"{name}.key", "-out", f"{name}.csr")
-        openssl("req", "-new", "-newkey", "rsa:2048", "-nodes", *files, "-subj", subject)
-        signer = ("-signkey", "ca.key") if name == "ca" else ("-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial")
-        extensions = ("-extfile", "extensions", "-extensions", name)
-        openssl("x509", "-req", "-in", f"{name}.csr", "-days", "30", *signer, *extensions, "-out", f"{name}.crt")
-    for name, path in ("ca", made.authority), ("server", made.server), ("client", made.client):
-        key = "" if name == "ca" else (directory / f"{name}.key").read_text()
-        path.write_text((directory / f"{name}.crt").read_text() + key)
+def _make_rsa(made: Certificates) -> None:
+    authority = trustme.CA(key_type=trustme.KeyType.RSA)
+    names = ("kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost", "127.0.0.1")
+    server = authority.issue_cert(*names, common_name="kube-apiserver", key_type=trustme.KeyType.RSA)
+    client = authority.issue_cert(common_name=NODE, organization_name="system:nodes", key_type=trustme.KeyType.RSA)
+    authority.cert_pem.write_to_path(made.authority)
+    server.private_key_and_cert_chain_pem.write_to_path(made.server)
+    client.private_key_and_cert_chain_pem.write_to_path(made.client)
 
 
 # -- the node ---------------------------------------------------------------------------------------------------------

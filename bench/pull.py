@@ -331,7 +331,7 @@ def main() -> None:
     parser.add_argument("--no-instructions", action="store_true", help="count none, which takes most of the time")
     parser.add_argument("--results", type=Path, default=ROOT / "build/bench/pull.json", help="where to write figures")
     parser.add_argument("--show", action="store_true", help="measure nothing, show the figures in --results")
-    parser.add_argument("--document", action="store_true", help="bring docs/performance.md and its plot up to date")
+    parser.add_argument("--document", action="store_true", help="bring docs/explanation/performance.md up to date")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.show:
@@ -355,8 +355,9 @@ def main() -> None:
         given.results.write_text(json.dumps(results, indent=1) + "\n")
     print(table(results))
     if given.document:
-        write_document(results, ROOT / "docs/performance.md")
-    write_plot(results, ROOT / "docs/performance.png" if given.document else given.results.with_suffix(".png"))
+        write_document(results, ROOT / "docs/explanation/performance.md")
+    plot = ROOT / "docs/explanation/performance.png" if given.document else given.results.with_suffix(".png")
+    write_plot(results, plot)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What was measured, as a table for people, as a section of docs/performance.md, and as a plot."""
+"""What was measured, as a table for people, as a section of docs/explanation/performance.md, and as a plot."""
 
 from __future__ import annotations
 

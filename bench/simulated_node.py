@@ -1,9 +1,9 @@
 """A node for measuring the hand-off: pods, a kubelet that runs the real plugin as a process, and CRI-O's side of it.
 
-What is simulated follows docs/contracts.md, 1 and 2: the kubelet runs the plugin for each pod, notes a pull intent on
-disk just after the answer (one file an image reference, rewritten each time, removed with the last pull), and pulls one
-at a time or all at once; CRI-O renames the auth file into ``in-use`` and uses it for that one pull. What a registry
-request takes is slept. The plugin, its API server stand-in and the disk are real.
+What is simulated follows docs/reference/contracts.md, 1 and 2: the kubelet runs the plugin for each pod, notes a pull
+intent on disk just after the answer (one file an image reference, rewritten each time, removed with the last pull), and
+pulls one at a time or all at once; CRI-O renames the auth file into ``in-use`` and uses it for that one pull. What
+a registry request takes is slept. The plugin, its API server stand-in and the disk are real.
 """
 
 from __future__ import annotations

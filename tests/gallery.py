@@ -26,6 +26,7 @@ Nothing here knows how doctor works, but for ``look``.
 
 from __future__ import annotations
 
+import _socket
 import base64
 import contextlib
 import datetime
@@ -330,7 +331,7 @@ class World:
                 stack.enter_context(machine.lead(known, root))
             else:
                 closed = stack.enter_context(refused_port())
-                stack.enter_context(mock.patch.object(socket, "getaddrinfo", _resolver(ports, closed)))
+                stack.enter_context(mock.patch.object(_socket, "getaddrinfo", _resolver(ports, closed)))
             stack.enter_context(mock.patch.dict(os.environ, {"HOME": "/root"}))
             yield Laid(root, fault, secrets, server.asked)
 
@@ -406,7 +407,8 @@ def _with_port(address: str) -> str:
 
 def _resolver(ports: Mapping[tuple[str, int], int | None], closed: int) -> Callable[..., Any]:
     """A getaddrinfo for which the node's network is all there is; on the node itself all other ports are ``closed``."""
-    real = socket.getaddrinfo
+    # By which the public module asks as well.
+    real = _socket.getaddrinfo
     local = {port for port in ports.values() if port is not None}
 
     def getaddrinfo(host: Any, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0) -> Any:

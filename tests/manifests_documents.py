@@ -1,4 +1,4 @@
-"""The files of the repository that `manifests` prints, and the screens of docs/manifests.md.
+"""The files of the repository that `manifests` prints, and the screens of docs/reference/manifests.md.
 
 `python tests/manifests_documents.py` makes them anew: it runs what each is told to be printed by.
 """
@@ -40,7 +40,7 @@ def printed(command: str) -> str:
     return subprocess.run(words, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
-PAGE = ROOT / "docs/manifests.md"
+PAGE = ROOT / "docs/reference/manifests.md"
 _SCREEN = re.compile(r"(?<=^```console\n)(.*?)(?=^```$)", re.MULTILINE | re.DOTALL)
 
 EXAMPLE = {
@@ -65,13 +65,12 @@ providers:
     defaultCacheDuration: 12h
     apiVersion: credentialprovider.kubelet.k8s.io/v1   # not ours
 """,
-    "recipe.yaml": (ROOT / "tests/gallery/recipe/root/etc/kubernetes/credential-provider-config.yaml").read_text(),
 }
 """The directory in which the screens are made."""
 
 
 def page() -> str:
-    """docs/manifests.md with its screens made by running their commands, one after another."""
+    """docs/reference/manifests.md with its screens made by running their commands, one after another."""
     directory = Path(tempfile.mkdtemp())
     try:
         for name, text in EXAMPLE.items():
@@ -99,7 +98,17 @@ def _screen(text: str, directory: Path) -> str:
     return made
 
 
+_MANIFEST = re.compile(r"(\(\.\./manifests/([\w.-]+)\):\n\n```yaml\n).*?(?=^```$)", re.MULTILINE | re.DOTALL)
+
+
+def with_manifests(text: str) -> str:
+    """A document with each manifest that stands below the link to its file."""
+    return _MANIFEST.sub(lambda found: found[1] + (ROOT / "docs/manifests" / found[2]).read_text(), text)
+
+
 if __name__ == "__main__":
     for name, command in COMMANDS.items():
         (ROOT / name).write_text(printed(command))
+    for document in (ROOT / "docs/reference").glob("*.md"):
+        document.write_text(with_manifests(document.read_text()))
     PAGE.write_text(page())

@@ -37,7 +37,7 @@ if not PROGRAM:
     ENVIRONMENT["PYTHONPATH"] = str(SOURCES)
 
 NGINX = "docker.io/library/nginx"
-# sha256 of NGINX, as CRI-O names the file (docs/contracts.md, 2).
+# sha256 of NGINX, as CRI-O names the file (docs/reference/contracts.md, 2).
 NGINX_HASH = "7e59ad64326bc321517fb6fc6586de5ee149178394d9edfa2a877176cdf6fad5"
 
 # Seconds for a run that hangs: longer than any deadline that a test sets, shorter than the kubelet's patience.

@@ -1,4 +1,4 @@
-"""Prints doctor's findings with their stories, or brings docs/doctor.md up to date, from the catalogue.
+"""Prints doctor's findings with their stories, or brings docs/reference/findings.md up to date, from the catalogue.
 
 python3 tools/findings.py              prints them
 python3 tools/findings.py FILE...      replaces what stands between the two markers of each file
@@ -19,29 +19,32 @@ _WIDTH = 120
 
 
 def findings() -> str:
-    """A section for each area and each code."""
+    """A section for each area and each code. Signs that several findings share are told once, and linked to."""
     parts = []
+    first: dict[str, str] = {}
     for area, entries in AREAS.items():
-        parts.append(f"### {area}\n\n")
-        parts += [_section(code, entry) for code, entry in entries.items()]
+        parts.append(f"## {area}\n\n")
+        for code, entry in entries.items():
+            told = first.setdefault(entry.signs, code)
+            link = f"As for [`{told}`](#{told})."
+            parts.append(_section(code, entry, entry.signs if told == code or len(entry.signs) < len(link) else link))
     return "".join(parts)
 
 
-def _section(code: str, entry: Entry) -> str:
-    paragraphs = (
-        f"*{entry.severity}*: {sentence(entry.title)} {entry.consequence}",
-        entry.story,
-        f"**How it looks.** {entry.signs}",
-        f"**Remedy.** {entry.remedy}",
-    )
-    return f"#### {code}\n\n" + "".join(f"{_wrapped(paragraph)}\n\n" for paragraph in paragraphs)
+def _section(code: str, entry: Entry, signs: str) -> str:
+    items = [f"*{entry.severity}*: {sentence(entry.title)} {entry.consequence}", entry.story]
+    if signs != "None.":
+        items.append(f"**How to recognize it.** {signs}")
+    items.append(f"**Remedy.** {entry.remedy}")
+    return f"### {code}\n\n" + "".join(f"{_item(item)}\n" for item in items) + "\n"
 
 
-def _wrapped(text: str) -> str:
-    """Lines of a paragraph, in which < and a star are what they are."""
+def _item(text: str) -> str:
+    """Lines of an item of a list, in which < and a star are what they are."""
     head, mark, rest = text.rpartition("** ") if text.startswith("**") else text.rpartition("*: ")
     rest = rest.replace("<", "&lt;").replace("*", "\\*")
-    return textwrap.fill(f"{head}{mark}{rest}", _WIDTH, break_long_words=False, break_on_hyphens=False)
+    whole = f"* {head}{mark}{rest}"
+    return textwrap.fill(whole, _WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def replaced(text: str) -> str:

@@ -1,6 +1,6 @@
-"""Prints the README's table of flags, or brings it and the manual page's up to date, from the table that parses them.
+"""Prints the table of flags, or brings docs/reference/flags.md and the manual page up to date, from what parses them.
 
-    python3 tools/flags_table.py              prints the README's table
+    python3 tools/flags_table.py              prints the table
     python3 tools/flags_table.py FILE...      replaces what stands between the two markers of each file
 
 A file whose name ends in a digit is a manual page.
@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
 from crio_credential_provider.settings import FLAGS, Flag
 
-_HEAD = "| flag | environment variable | default | what it is |\n|---|---|---|---|\n"
+_HEAD = "| flag | default | what it is |\n|---|---|---|\n"
 _REPEATABLE = "repeatable, in the variable separated by commas"
 
 
@@ -25,12 +25,12 @@ def table() -> str:
 
 
 def _row(flag: Flag) -> str:
-    # A | inside a cell ends it, even between backticks.
-    metavar = flag.metavar.replace("|", "\\|")
-    name = f"--{flag.name} {metavar}".rstrip()
+    # A | inside a cell ends it, even between backticks: choices stand below one another.
+    first, *choices = flag.metavar.split("|")
+    name = "".join((f"`--{flag.name} {first}".rstrip() + "`", *(f"<br>`{choice}`" for choice in choices)))
     default = f"`{flag.default}`" if flag.default else ""
     note = f"; {_REPEATABLE}" if flag.repeatable else ""
-    return f"| `{name}` | `{flag.variable}` | {default} | {flag.help}{note} |\n"
+    return f"| {name} | {default} | {flag.help}{note} |\n"
 
 
 def manual() -> str:

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Puts the screens of commands into the docs, by running the commands against simulated nodes.
 
-    python3 tools/screens.py docs/*.md             rewrites each screen
-    python3 tools/screens.py --check docs/*.md     says which are stale; exit status 1 if any is
+    python3 tools/screens.py README.md docs/*/*.md             rewrites each screen
+    python3 tools/screens.py --check README.md docs/*/*.md     says which are stale; exit status 1 if any is
 
 A screen stands in a document between ``<!-- screen NAME -->`` and ``<!-- end of screen -->``; NAME is one of SCREENS.
 The node's root directory and the API server's port are shown as they would be on a node. Lines break as they do where
@@ -38,12 +38,14 @@ class Screen(NamedTuple):
     """A command and the node that it runs on; with the exit status that it must have.
 
     ``{root}`` in an argument is the node's root directory; with ``adds_root`` ``--root`` comes last and is not shown.
+    From the line on that begins with ``until`` nothing is shown but that it goes on.
     """
 
     node: Callable[[], contextlib.AbstractContextManager[Node]]
     arguments: tuple[str, ...]
     status: int
     adds_root: bool = True
+    until: str = ""
 
 
 class Node(NamedTuple):
@@ -179,7 +181,7 @@ def recipe() -> Iterator[Node]:
 
 @contextlib.contextmanager
 def image() -> Iterator[Node]:
-    """An unpacked image of a worker made by kubeadm, with CRI-O too old and a program that is called otherwise."""
+    """An unpacked image of a worker made by kubeadm, whose directory of auth files was moved for CRI-O alone."""
     with tempfile.TemporaryDirectory(prefix="node", dir="/tmp") as root:
         for name, text in _IMAGE.items():
             path = Path(root, name)
@@ -187,7 +189,7 @@ def image() -> Iterator[Node]:
             path.write_text(text)
         plugins = Path(root, "usr/libexec/kubelet-image-credential-provider-plugins")
         plugins.mkdir(parents=True)
-        Path(plugins, "crio-credential-provider-linux-amd64").touch(0o755)
+        Path(plugins, _PROGRAM).touch(0o755)
         yield Node(Path(root), {root: "/mnt/image"})
 
 
@@ -225,7 +227,8 @@ current-context: c
 users: [{name: u, user: {}}]
 """,
     "var/lib/kubelet/config.yaml": "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n",
-    "var/lib/crio/version": '"1.34.2"',
+    "var/lib/crio/version": '"1.37.0"',
+    "etc/crio/crio.conf.d/20-auth.conf": '[crio.image]\nnamespaced_auth_dir = "/run/crio/auth"\n',
     "etc/containers/registries.conf": _REGISTRIES_CONF,
 }
 
@@ -245,24 +248,23 @@ def _explain(image: str, namespace: str, *more: str) -> tuple[str, ...]:
     return ("explain", image, "-n", namespace, "--pod", "web", *more)
 
 
-def _doctor(node: Callable[[], contextlib.AbstractContextManager[Node]], *arguments: str, status: int = 3) -> Screen:
-    return Screen(node, ("doctor", *arguments), status, adds_root=False)
+def _doctor(
+    node: Callable[[], contextlib.AbstractContextManager[Node]], *arguments: str, status: int = 3, until: str = ""
+) -> Screen:
+    return Screen(node, ("doctor", *arguments), status, adds_root=False, until=until)
 
 
 SCREENS = {
     "explain-well": Screen(kubelet_node, _explain("nginx:1.27", "team-alpha"), 0),
-    "explain-another-key": Screen(kubelet_node, _explain("nginx:1.27", "team-beta"), 3),
-    "explain-refused": Screen(kubelet_node, _explain("nginx:1.27", "team-gamma"), 3),
-    "explain-no-mirror": Screen(kubelet_node, _explain("quay.io/team/app:v1", "team-alpha"), 0),
+    "explain-another-key": Screen(kubelet_node, _explain("nginx:1.27", "team-beta"), 3, until="Secrets "),
+    "explain-refused": Screen(kubelet_node, _explain("nginx:1.27", "team-gamma"), 3, until="Image "),
+    "explain-no-mirror": Screen(kubelet_node, _explain("quay.io/team/app:v1", "team-alpha"), 0, until="Answer "),
     "doctor-recipe": _doctor(recipe, "--config", "{root}/provider.yaml", "--registries-conf", "{root}/registries.conf"),
-    "doctor-image": _doctor(image, "--root", "{root}", "--kubernetes", "1.34"),
-    "doctor-explain": _doctor(recipe, "--explain", "match-images-mirror", status=0),
-    "explain-not-decided": Screen(kubelet_node, ("explain", "nginx:1.27", "-n", "team-alpha"), 1),
+    "doctor-image": _doctor(image, "--root", "{root}", "--kubernetes", "1.36", until="Not checked"),
+    "explain-not-decided": Screen(kubelet_node, ("explain", "nginx:1.27", "-n", "team-alpha"), 1, until="Image "),
     "verify-well": Screen(mirror_node, _verify("nginx:1.27", "team-alpha"), 0),
-    "verify-refused": Screen(mirror_node, _verify("nginx:1.27", "team-beta"), 3),
-    "verify-another-key": Screen(mirror_node, _verify("nginx:1.27", "team-gamma"), 3),
-    "verify-no-image": Screen(mirror_node, _verify("nginx:1.72", "team-alpha"), 3),
-    "verify-tls": Screen(mirror_node, _verify("quay.io/team/app:v1", "team-alpha"), 3),
+    "verify-refused": Screen(mirror_node, _verify("nginx:1.27", "team-beta"), 3, until="The token "),
+    "verify-tls": Screen(mirror_node, _verify("quay.io/team/app:v1", "team-alpha"), 3, until="The token "),
 }
 
 
@@ -290,7 +292,8 @@ def run(screen: Screen) -> str:
             text = text.replace(found, shown)
     if done.returncode != screen.status:
         raise RuntimeError(f"exit status {done.returncode}, not {screen.status}:\n{text}")
-    return text
+    shown, cut, _ = text.partition(f"\n{screen.until}" if screen.until else "\0")
+    return f"{shown.rstrip()}\n[...]\n" if cut else shown
 
 
 def rewrite(text: str) -> str:

@@ -19,7 +19,10 @@
 #include <malloc.h>
 #include <netdb.h>
 #include <nss.h>
+#include <openssl/core.h>
+#include <openssl/core_dispatch.h>
 #include <openssl/crypto.h>
+#include <openssl/provider.h>
 #include <openssl/ssl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -76,6 +79,86 @@ static int find_tree(void)
     return 1;
 }
 
+/* OpenSSL's default provider without the ciphers that TLS has no use for, and without decoders of keys that sign nothing:
+ * no certificate has one. To ask for one makes an object of every one that there is, 124 and 40: a tenth of a pull. What
+ * is not named here is kept. */
+static const char *const unwanted_ciphers[] = {
+    "ARIA-", "CAMELLIA-", "DES", "SM4-", "-192-", "-OFB", "-CFB", "-XTS", "-OCB", "-SIV", "-WRAP", "-CTS", NULL,
+};
+static const char *const unwanted_keys[] = {"DH", "DHX", "X25519", "X448", NULL};
+static const char *const unwanted_formats[] = {"input=msblob", "input=pvk", NULL};
+
+static int has_any(const char *text, const char *const *words)
+{
+    while (text && *words && !strstr(text, *words))
+        words++;
+    return text && *words;
+}
+
+/* Of names with colons between them the first is the algorithm's own. */
+static int is_any(const char *names, const char *const *words)
+{
+    size_t length = strcspn(names, ":");
+    while (*words && (strlen(*words) != length || memcmp(names, *words, length) != 0))
+        words++;
+    return *words != NULL;
+}
+
+static int is_wanted_cipher(const OSSL_ALGORITHM *cipher)
+{
+    return !has_any(cipher->algorithm_names, unwanted_ciphers);
+}
+
+static int is_wanted_decoder(const OSSL_ALGORITHM *decoder)
+{
+    return !is_any(decoder->algorithm_names, unwanted_keys) && !has_any(decoder->property_definition, unwanted_formats);
+}
+
+enum { ALGORITHMS = 128 };
+static OSSL_ALGORITHM kept_ciphers[ALGORITHMS], kept_decoders[ALGORITHMS];
+static OSSL_FUNC_provider_query_operation_fn *query_default;
+
+/* Lists what is wanted of an operation; fails where there is nothing, or more than there is room for. */
+static int choose(void *context, int operation, int (*is_wanted)(const OSSL_ALGORITHM *), OSSL_ALGORITHM *kept)
+{
+    int no_cache;
+    const OSSL_ALGORITHM *algorithm = query_default(context, operation, &no_cache);
+    size_t count = 0;
+    for (; algorithm && algorithm->algorithm_names && count < ALGORITHMS - 1; algorithm++)
+        if (is_wanted(algorithm))
+            kept[count++] = *algorithm;
+    return algorithm && !algorithm->algorithm_names;
+}
+
+static const OSSL_ALGORITHM *query_operation(void *context, int operation, int *no_cache)
+{
+    const OSSL_ALGORITHM *all = query_default(context, operation, no_cache);
+    return operation == OSSL_OP_CIPHER ? kept_ciphers : operation == OSSL_OP_DECODER ? kept_decoders : all;
+}
+
+extern OSSL_provider_init_fn ossl_default_provider_init;
+
+static int start_provider(const OSSL_CORE_HANDLE *handle, const OSSL_DISPATCH *core, const OSSL_DISPATCH **functions,
+                          void **context)
+{
+    enum { FUNCTIONS = 32 };
+    static OSSL_DISPATCH own[FUNCTIONS];
+    if (!ossl_default_provider_init(handle, core, functions, context))
+        return 0;
+    for (size_t i = 0; i < FUNCTIONS - 1 && (*functions)[i].function_id; i++) {
+        own[i] = (*functions)[i];
+        if (own[i].function_id == OSSL_FUNC_PROVIDER_QUERY_OPERATION) {
+            query_default = OSSL_FUNC_provider_query_operation(&own[i]);
+            own[i].function = (void (*)(void))query_operation;
+        }
+    }
+    /* Where one of these fails, the default provider's own functions stay, with all that it has. */
+    if (query_default && choose(*context, OSSL_OP_CIPHER, is_wanted_cipher, kept_ciphers)
+        && choose(*context, OSSL_OP_DECODER, is_wanted_decoder, kept_decoders))
+        *functions = own;
+    return 1;
+}
+
 /* Before OpenSSL is used. The node's openssl.cnf may name modules of another OpenSSL. The table of ciphers by their old
  * names, 2.3 M instructions, serves encrypted private keys and S/MIME alone; TLS takes its ciphers from the provider. The
  * texts of OpenSSL's errors, 1 M, are for nobody: Python knows their names. */
@@ -88,6 +171,9 @@ static void configure_openssl(const char *module)
     OPENSSL_init_ssl(OPENSSL_INIT_NO_LOAD_CONFIG | OPENSSL_INIT_NO_ADD_ALL_CIPHERS | OPENSSL_INIT_NO_LOAD_CRYPTO_STRINGS
                          | OPENSSL_INIT_NO_LOAD_SSL_STRINGS,
                      NULL);
+    /* OpenSSL takes the default provider itself where no other was loaded. */
+    if (OSSL_PROVIDER_add_builtin(NULL, "tls", start_provider))
+        OSSL_PROVIDER_load(NULL, "tls");
 }
 
 /* The module of lib/python/<name>.so; called by its entry in the table of built-in modules. */

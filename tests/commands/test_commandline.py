@@ -352,7 +352,7 @@ def test_what_stands_in_for_a_node_is_told_first(
     ],
 )
 def test_what_is_mistyped_is_one_line(plugin: Path, place: Path, line: str, said: str) -> None:
-    from crio_credential_provider.commands.manifests import KINDS
+    from crio_credential_provider.manifests.kinds import KINDS
 
     done = shell(plugin, place, 'exec "$@" </dev/null', *line.split())
     separator = " " if said.partition(":")[0] in COMMANDS else ": "

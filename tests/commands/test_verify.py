@@ -17,6 +17,7 @@ import pytest
 from crio_credential_provider import registryclient
 from crio_credential_provider.commands import verify
 from crio_credential_provider.commands.request import handedover
+from crio_credential_provider.commands.verification import asking
 from crio_credential_provider.images import dockerconfig, reference
 from crio_credential_provider.images.dockerconfig import Credential
 from crio_credential_provider.kubernetes.pullsecrets import PullSecret
@@ -712,11 +713,11 @@ def test_the_proxies_are_cri_o_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "12").mkdir()
     (tmp_path / "12/comm").write_text("bash\n")
     (tmp_path / "self").mkdir()
-    assert verify._crio_environment(str(tmp_path)) is os.environ
+    assert asking.crio_environment(str(tmp_path)) is os.environ
     (tmp_path / "34").mkdir()
     (tmp_path / "34/comm").write_text("crio\n")
     (tmp_path / "34/environ").write_bytes(b"HTTPS_PROXY=http://proxy.corp:3128\0no_proxy=.corp\0SECRET=x\0nonsense\0")
-    assert verify._crio_environment(str(tmp_path)) == {
+    assert asking.crio_environment(str(tmp_path)) == {
         "HTTPS_PROXY": "http://proxy.corp:3128",
         "no_proxy": ".corp",
     }
@@ -727,7 +728,7 @@ def test_a_process_of_that_name_is_found(tmp_path: Path) -> None:
     with subprocess.Popen([program, "30"], env={"HTTP_PROXY": "http://found.corp:1"}) as process:
         try:
             deadline = time.monotonic() + 5
-            while verify._crio_environment() != {"HTTP_PROXY": "http://found.corp:1"}:
+            while asking.crio_environment() != {"HTTP_PROXY": "http://found.corp:1"}:
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
         finally:

@@ -1,7 +1,7 @@
 """From a namespace's secrets to CRI-O's look-up: each pull source gets exactly the credential that it should.
 
-The first part has a test for each point in which the reference provider falls short (docs/registries.md, 11), numbered
-as there; the second goes through what else decides who gets what.
+The first part has a test for each point in which the reference provider falls short (docs/reference/registries.md, 11),
+numbered as there; the second goes through what else decides who gets what.
 """
 
 from __future__ import annotations

@@ -16,11 +16,12 @@ import pytest
 from credentialproviderconfig import ENTRY
 from crio_credential_provider.commands import doctor
 from crio_credential_provider.doctor import Given, examine
+from crio_credential_provider.doctor.accounts import find_accounts
 from crio_credential_provider.doctor.catalogue import AREAS, CATALOGUE, SEVERITIES
 from crio_credential_provider.doctor.checks.cluster import check_audience, check_node_rights, check_reachable
 from crio_credential_provider.doctor.checks.config import bare_pattern
 from crio_credential_provider.doctor.checks.runtime import _why_unwritable
-from crio_credential_provider.doctor.cluster import Answers, Located, find_accounts
+from crio_credential_provider.doctor.cluster import Answers, Located
 from crio_credential_provider.doctor.finding import Finding
 from crio_credential_provider.errors import ClusterError
 from crio_credential_provider.kubernetes.endpoint import Endpoint
@@ -171,9 +172,9 @@ def test_every_code_is_found_by_some_check() -> None:
 
 def test_the_page_has_the_findings_of_today(tmp_path: Path) -> None:
     page = tmp_path / "doctor.md"
-    page.write_text((ROOT / "docs/doctor.md").read_text())
+    page.write_text((ROOT / "docs/reference/findings.md").read_text())
     subprocess.run([sys.executable, ROOT / "tools/findings.py", page], check=True)
-    assert page.read_text() == (ROOT / "docs/doctor.md").read_text(), "run tools/findings.py docs/doctor.md"
+    assert page.read_text() == (ROOT / "docs/reference/findings.md").read_text(), "run tools/findings.py"
 
 
 # -- what the gallery cannot show -------------------------------------------------------------------------------------

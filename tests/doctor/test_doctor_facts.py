@@ -11,13 +11,14 @@ import pytest
 
 from credentialproviderconfig import ENTRY
 from crio_credential_provider.errors import ConfigError
+from crio_credential_provider.kubernetes.credentialproviderconfig import duration
+from crio_credential_provider.kubernetes.imagepatterns import pattern_fault
 from crio_credential_provider.node import providerconfig
 from crio_credential_provider.node.commandline import find_flags, find_unit, last
 from crio_credential_provider.node.crio import find_crio
 from crio_credential_provider.node.facts import search_files
 from crio_credential_provider.node.kubelet import ask_version, find_gate, find_kubelet, packaged_version, parse_version
 from crio_credential_provider.node.located import Syntax, loads_yaml, toml_line, toml_value_line
-from crio_credential_provider.node.providerconfig import duration, pattern_fault
 from crio_credential_provider.node.tree import Tree, Unreadable
 from crio_credential_provider.runtimes.crio import registries
 from node import TESTS, write

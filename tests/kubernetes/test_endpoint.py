@@ -113,7 +113,7 @@ def test_the_kubeconfig_of_the_kubelet_that_runs(tmp_path: Path, spelling: str) 
     assert shell
     command = (
         f"{os.environ.get('PYTHON', 'python3')} -c "
-        '"from crio_credential_provider.kubernetes import kubeconfig; print(kubeconfig._of_parent())"; true'
+        '"from crio_credential_provider.kubernetes import endpoint; print(endpoint._kubeconfig_of_parent())"; true'
     )
     arguments = ["kubelet", "-c", command, "kubelet", *spelling.format(named).split()]
     done = subprocess.run(
@@ -127,7 +127,7 @@ def test_the_kubeconfig_of_the_kubelet_that_runs(tmp_path: Path, spelling: str) 
 def test_only_a_kubelet_is_believed(tmp_path: Path, name: str) -> None:
     shell = shutil.which("sh")
     assert shell
-    code = "from crio_credential_provider.kubernetes import kubeconfig; print(kubeconfig._of_parent())"
+    code = "from crio_credential_provider.kubernetes import endpoint; print(endpoint._kubeconfig_of_parent())"
     command = f'python3 -c "{code}"; true'
     done = subprocess.run(
         [name, "-c", command, name, "--kubeconfig=/x"],

@@ -43,7 +43,7 @@ def settle(directory: Path, seconds: float = 10) -> None:
 
 
 def test_the_kubelet_s_bytes(tmp_path: Path, directory: Path) -> None:
-    """As docs/contracts.md quotes a real one."""
+    """As docs/reference/contracts.md quotes a real one."""
     note(
         directory,
         "docker.io/redis",

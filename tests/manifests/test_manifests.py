@@ -25,7 +25,7 @@ from ruamel.yaml import YAML
 
 from credentialproviderconfig import faults
 from crio_credential_provider.commands import manifests
-from crio_credential_provider.manifests import layout, nodefiles
+from crio_credential_provider.manifests import kinds, layout, nodefiles
 from crio_credential_provider.manifests.nodefiles import DISTRIBUTIONS
 from crio_credential_provider.settings import SECRETS_FROM
 from crio_credential_provider.settings import loads as settings_of
@@ -606,10 +606,10 @@ def test_without_mirrors_there_is_nothing_to_match(run: Any, node: Path) -> None
 
 def test_without_a_kind_the_kinds_are_listed(run: Any) -> None:
     told = json.loads(run("--output", "json").stdout)
-    assert [one["kind"] for one in told] == list(manifests.KINDS)
+    assert [one["kind"] for one in told] == list(kinds.KINDS)
     text = run().stdout
-    assert all(kind in text for kind in manifests.KINDS)
-    assert set(manifests.KINDS) - {"all"} == set(manifests._BUILDERS)
+    assert all(kind in text for kind in kinds.KINDS)
+    assert set(kinds.KINDS) - {"all"} == set(kinds.BUILDERS)
 
 
 def test_json_of_several_files_has_their_paths(run: Any) -> None:

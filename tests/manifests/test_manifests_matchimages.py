@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from crio_credential_provider.images import reference
-from crio_credential_provider.manifests.matchimages import Derived, covers, match_images, matches, overlap, why_dead
+from crio_credential_provider.kubernetes.imagepatterns import covers, matches, overlap, why_dead
+from crio_credential_provider.manifests.matchimages import Derived, match_images
 from crio_credential_provider.pull import decision
 from crio_credential_provider.runtimes.crio import registries
 from crio_credential_provider.settings import loads as settings_of

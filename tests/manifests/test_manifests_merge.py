@@ -1,4 +1,4 @@
-"""Our entry put into a CredentialProviderConfig: others stay letter for letter, and a second time changes nothing."""
+"""Our entry put into a CredentialProviderConfig: others stay but for white space, and a second time changes nothing."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from credentialproviderconfig import faults
 from crio_credential_provider.errors import ConfigError, UsageError
+from crio_credential_provider.kubernetes.credentialproviderconfig import NAME
 from crio_credential_provider.manifests.merge import Merged, merge
-from crio_credential_provider.manifests.providerconfig import NAME, Wanted, parse_version, update_entry
+from crio_credential_provider.manifests.providerconfig import Wanted, parse_version, update_entry
 from node import TESTS
 
 WANTED = Wanted((1, 34), ("docker.io", "*.corp.example"))
@@ -45,6 +46,10 @@ providers:
 def parsed(text: str) -> Any:
     # Go's parser takes tabs where PyYAML does not.
     return yaml.safe_load(text.replace("\t", " "))
+
+
+def without_space(text: str) -> str:
+    return "".join(text.split())
 
 
 def others(config: Any) -> list[Any]:
@@ -103,11 +108,11 @@ providers:
         assert part in told
 
 
-def test_what_is_not_ours_stays_letter_for_letter() -> None:
+def test_what_is_not_ours_stays_but_for_white_space() -> None:
     result = merged(OTHERS)
-    place = OTHERS.index("  # as deep as the dash")
-    assert result.text.startswith(OTHERS[:place])
-    assert result.text.endswith(OTHERS[place:])
+    before, after = OTHERS.split("  # as deep as the dash")
+    assert without_space(result.text).startswith(without_space(before))
+    assert result.text.endswith(f"  # as deep as the dash{after}")
     assert result.changes == (f"added the provider {NAME}",)
 
 
@@ -267,8 +272,8 @@ ODD_LAYOUTS = {
     "a dash alone": RECIPE.replace("- name", "-\n  name"),
     "a comment behind the dash": RECIPE.replace("- name", "- # ours\n  name"),
     "an indented document": "  " + RECIPE.replace("\n", "\n  ").rstrip(" "),
-    "flow over lines": "{\n  kind: CredentialProviderConfig, # which\n  apiVersion: kubelet.config.k8s.io/v1,\n"
-    "  providers: [\n    {name: x, matchImages: [a.b], # why\n     defaultCacheDuration: 1s},\n  ]\n}\n",
+    "flow over lines": "{\n  kind: CredentialProviderConfig,\n  apiVersion: kubelet.config.k8s.io/v1,\n"
+    "  providers: [\n    {name: x, matchImages: [a.b],\n     defaultCacheDuration: 1s},\n  ]\n}\n",
     "ours in flow over lines": "apiVersion: kubelet.config.k8s.io/v1\nkind: CredentialProviderConfig\nproviders:\n"
     "  - {\n      name: 'crio-credential-provider', # the name\n      matchImages: [\n        quay.io, # one\n"
     "        nginx, # dead\n      ], # two\n    }\n",
@@ -343,6 +348,41 @@ def test_overlaps_are_told_and_nothing_is_done_about_them() -> None:
 def test_a_layout_that_nobody_can_edit_is_refused() -> None:
     text = RECIPE.partition("- name")[0] + "- &b\n  name: x\n  cache: 1\n- <<: *b\n  name: crio-credential-provider\n"
     with pytest.raises(ConfigError, match="cannot be edited safely"):
+        merge(text, WANTED)
+
+
+def test_comments_behind_what_goes_stay_where_they_are_and_others_stand_above_our_entry() -> None:
+    head, entry, rest = (
+        f"{OTHERS.partition('providers:')[0]}providers:\n",
+        f"- name: {NAME}\n  matchImages: [a.b]\n",
+        ("# the cloud's\n- name: ecr\n  matchImages: [c.d]\n# at the end\n"),
+    )
+    text = f"{head}{entry}  unknown:\n    a: 1 # inside\n{rest}"
+    made = merged(text).text
+    assert made.startswith(f"{head}# inside\n- name: {NAME}\n")
+    assert made.endswith(f"\n{rest}")
+    assert merged(f"{head}{rest}").text.endswith("requireServiceAccount: true\n# at the end\n")
+
+
+@pytest.mark.parametrize("indent", [2, 4])
+def test_indentation_is_that_of_the_file(indent: int) -> None:
+    text = (
+        f"kind: CredentialProviderConfig\napiVersion: kubelet.config.k8s.io/v1\nproviders:\n{' ' * indent}- name: x\n"
+        f"{' ' * indent}  tokenAttributes:\n{' ' * (2 * indent + 2)}cacheType: Token\n"
+    )
+    made = merged(text).text
+    assert made.startswith(text)
+    assert f"\n{' ' * indent}  tokenAttributes:\n{' ' * (2 * indent + 2)}service" in made
+
+
+def test_tabs_in_values_stay() -> None:
+    text = OTHERS.replace('value: "1"', 'value: "a\tb"').replace("name:   ", "name:\t")
+    assert yaml.safe_load(merge(text, WANTED).text)["providers"][0]["env"] == [{"name": "A", "value": "a\tb"}]
+
+
+def test_what_would_lose_a_comment_of_others_is_refused() -> None:
+    text = ODD_LAYOUTS["flow over lines"].replace("v1,", "v1, # which")
+    with pytest.raises(ConfigError, match="the comment '# which' would be lost"):
         merge(text, WANTED)
 
 
@@ -502,9 +542,10 @@ def test_twice_is_once_and_others_stay(text: str, minor: int, given_args: tuple[
     except UsageError:
         # What is left of the arguments cannot be used together.
         return
-    except ConfigError:
-        # Ours and another's entry share a list by an anchor: left to a person.
-        assert "&" in text
+    except ConfigError as error:
+        # Left to a person: a list that ours and another's entry share by an anchor, a comment beside {} and [].
+        assert "cannot be edited safely" in str(error)
+        assert "&" in text or ("#" in text and re.search(r"[\[{][^\]}]", text))
         return
     before, after = parsed(text), parsed(result.text)
     assert others(after) == others(before)
@@ -518,9 +559,10 @@ def test_twice_is_once_and_others_stay(text: str, minor: int, given_args: tuple[
     if not result.changes:
         assert result.text == text
     if "&" not in text and before["providers"] and len(others(before)) == len(before["providers"]):
-        # What is not ours is not touched: one piece was put in.
-        head = next((i for i, (a, b) in enumerate(zip(text, result.text, strict=False)) if a != b), len(text))
-        assert text[head:] == result.text[len(result.text) - len(text) + head :]
+        # What is not ours is not touched, but for white space: one piece was put in.
+        text, made = without_space(text), without_space(result.text)
+        head = next((i for i, (a, b) in enumerate(zip(text, made, strict=False)) if a != b), len(text))
+        assert text[head:] == made[len(made) - len(text) + head :]
     if "&" not in text:
         kept = set(result.text.split())
         assert {word for word in text.split() if word.count(".") == 1 and word[0].isdigit()} <= kept

@@ -266,5 +266,5 @@ def test_the_document_s_section_is_replaced(document: Path) -> None:
 
 
 def test_the_committed_document_has_the_section() -> None:
-    text = (SOURCES.parent / "docs/performance.md").read_text()
+    text = (SOURCES.parent / "docs/explanation/performance.md").read_text()
     assert 0 <= text.index(report.BEGIN) < text.index(report.END)

@@ -1,4 +1,4 @@
-"""The bundle's OpenSSL, linked in and started by hand: it shakes hands with whatever the machine's own does."""
+"""The bundle's OpenSSL, which has not every algorithm: it shakes hands with whatever the public modules do."""
 
 from __future__ import annotations
 
@@ -30,13 +30,23 @@ KEYS = {
     "Ed448": ["-newkey", "ed448"],
 }
 TAKEN = [
-    *((key, "-tls1_3") for key in KEYS),
-    ("P-256", "-tls1_2"),
+    *((key, version) for key in KEYS for version in ("-tls1_2", "-tls1_3")),
+    ("RSA 2048", "-tls1_2 -cipher ECDHE-RSA-AES128-GCM-SHA256"),
+    ("RSA 2048", "-tls1_2 -cipher ECDHE-RSA-AES256-GCM-SHA384"),
+    ("RSA 2048", "-tls1_2 -cipher ECDHE-RSA-CHACHA20-POLY1305"),
+    ("RSA 2048", "-tls1_2 -cipher ECDHE-RSA-AES256-SHA384"),
     ("RSA 2048", "-tls1_2 -cipher DHE-RSA-AES256-GCM-SHA384"),
-    ("P-256", "-tls1_3 -ciphersuites TLS_CHACHA20_POLY1305_SHA256 -groups ffdhe2048"),
+    ("P-256", "-tls1_3 -ciphersuites TLS_AES_128_GCM_SHA256"),
+    ("P-256", "-tls1_3 -ciphersuites TLS_AES_256_GCM_SHA384"),
+    ("P-256", "-tls1_3 -ciphersuites TLS_CHACHA20_POLY1305_SHA256"),
+    *(("P-256", f"-tls1_3 -groups {group}") for group in ("X25519", "X448", "P-256", "P-384", "P-521", "ffdhe2048")),
 ]
 REFUSED = [
+    ("RSA 2048", "-tls1_2 -cipher AES128-GCM-SHA256"),
     ("RSA 2048", "-tls1_2 -cipher ECDHE-RSA-AES128-SHA"),
+    ("RSA 2048", "-tls1_2 -cipher ECDHE-RSA-CAMELLIA256-SHA384"),
+    ("RSA 2048", "-tls1_2 -cipher ECDHE-ARIA256-GCM-SHA384"),
+    ("P-256", "-tls1_3 -ciphersuites TLS_AES_128_CCM_SHA256"),
     ("RSA 2048", "-tls1_1 -cipher ALL:@SECLEVEL=0"),
 ]
 # Debian's Python has OpenSSL's default suites, others have a shorter list of their own.
@@ -114,7 +124,29 @@ def test_the_same_handshakes(
     assert (SHAKEN_HANDS in bundled) is ((key, flags) in TAKEN or flags.rpartition(" ")[2] in SUITES), bundled
 
 
-CLIENT_KEYS = [("RSA 2048", ""), ("Ed25519", ""), ("RSA 2048", "-traditional"), ("P-256", "-traditional")]
+def test_a_chain_below_any_key(make_node: NodeMaker, plugin: Path, entry: str, alpha: str, tmp_path: Path) -> None:
+    """DSA signs, so that a decoder for it has to be there: whether it is good enough is OpenSSL's to say."""
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=tmp_path)
+
+    openssl("dsaparam", "-genkey", "-out", "authority-key.pem", "2048")
+    openssl(
+        "req", "-x509", "-key", "authority-key.pem", "-subj", "/CN=authority", "-days", "1", "-out", "authority.pem"
+    )
+    openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", "key.pem", "-subj", "/CN=api", "-out", "request.pem")
+    (tmp_path / "names").write_text("subjectAltName=IP:127.0.0.1\n")
+    signed_by = ("-CA", "authority.pem", "-CAkey", "authority-key.pem", "-CAcreateserial", "-extfile", "names")
+    openssl("x509", "-req", "-in", "request.pem", *signed_by, "-days", "1", "-out", "certificate.pem")
+    with serving(tmp_path, "-tls1_3") as url:
+        public, bundled = (
+            complaint(make_node(program), url, tmp_path / "authority.pem", alpha) for program in (str(plugin), entry)
+        )
+    assert bundled == public
+    assert SHAKEN_HANDS in bundled
+
+
+CLIENT_KEYS = [*((key, "") for key in KEYS), *((key, "-traditional") for key in ("RSA 2048", "P-256", "P-521"))]
 
 
 @pytest.mark.parametrize(("key", "form"), CLIENT_KEYS)

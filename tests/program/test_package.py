@@ -135,7 +135,7 @@ def test_another_current_directory(node: Node, cluster: ApiServer, alpha: str, t
 
 
 def test_the_first_line_names_an_interpreter_that_stays(plugin: Path) -> None:
-    """By an absolute path, so that the process is called crio-credential (docs/contracts.md, 2); isolated."""
+    """By an absolute path, so that the process is called crio-credential (docs/reference/contracts.md, 2); isolated."""
     first = plugin.read_bytes().splitlines()[0].decode()
     interpreter, options = first.removeprefix("#!").split()
     assert Path(interpreter).is_absolute() and Path(interpreter).exists()

@@ -34,7 +34,7 @@ def mode(path: Path) -> int:
 
 
 def test_the_name_is_cri_o_s() -> None:
-    """As docs/contracts.md quotes it."""
+    """As docs/reference/contracts.md quotes it."""
     assert authfile.file_name("team-alpha", NGINX) == NAME
     assert authfile.digest(NGINX) == NGINX_HASH
 

@@ -130,7 +130,7 @@ def test_the_journal_entry_is_an_audit_record(node: Node, recorded: str, authori
     path = str(node.auth_dir / f"team-alpha-{NGINX_HASH}.json")
     assert len(run.entries) == 1
     entry = run.entries[0]
-    # The line that OpenShift's end-to-end test looks for (docs/contracts.md, 2).
+    # The line that OpenShift's end-to-end test looks for (docs/reference/contracts.md, 2).
     assert entry["MESSAGE"].startswith(f"Wrote auth file to {path}")
     assert int(entry.pop("DURATION_US")) in range(1, int(run.seconds * 1_000_000) + 1)
     del entry["MESSAGE"], entry["PROVIDER_VERSION"]
@@ -762,7 +762,7 @@ def test_what_a_finalizer_or_a_thread_raises_is_not_printed(
     assert (run.status, run.stdout, run.stderr) == (0, ANSWER_WITH_RECORD, "")
 
 
-@pytest.mark.parametrize("name", ["settings.loads", "settings.unknown_variables", "Audit", "_fail"])
+@pytest.mark.parametrize("name", ["settings.loads", "settings.unknown_variables", "Audit", "Audit.fail"])
 def test_a_bug_where_nothing_is_known_yet_is_one_line(
     make_node: NodeMaker, cluster: ApiServer, alpha: str, name: str
 ) -> None:

@@ -27,7 +27,7 @@ BUILDER = f"{ALPHA}/serviceaccounts/builder"
 NODE1 = "system:node:node1"
 AS_POD = "system:serviceaccount:team-alpha:builder"
 
-# Where kubeadm's kubeconfig says that both certificate and key are (docs/contracts.md, 3).
+# Where kubeadm's kubeconfig says that both certificate and key are (docs/reference/contracts.md, 3).
 CURRENT = "/var/lib/kubelet/pki/kubelet-client-current.pem"
 
 

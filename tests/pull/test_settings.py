@@ -133,7 +133,7 @@ def test_durations(text: str, seconds: float) -> None:
 @pytest.mark.parametrize("flag", ["deadline", "hand-off-timeout", "hand-off-grace"])
 @pytest.mark.parametrize("text", ["60s", "1m", "9" * 400, f"{'9' * 30}h"])
 def test_no_wait_outlives_the_kubelet_s_patience(flag: str, text: str) -> None:
-    """It kills the plugin after 60 s (docs/contracts.md, 1)."""
+    """It kills the plugin after 60 s (docs/reference/contracts.md, 1)."""
     with pytest.raises(UsageError, match="is not between"):
         settings.loads([f"--{flag}", text], {})
 

@@ -91,7 +91,7 @@ def _complete(made: argparse.ArgumentParser) -> None:
 
 
 def _kinds() -> list[str]:
-    from .manifests import KINDS
+    from ..manifests.kinds import KINDS
 
     return list(KINDS)
 

@@ -12,22 +12,23 @@ that object; else ``{"objects": [...], "files": [{"path", "mode", "content", "th
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import re
-import tempfile
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from .. import settings
 from ..errors import ConfigError, ProviderError, UsageError, masked
 from ..images import reference
-from ..manifests import layout, matchimages, merge, nodefiles, objects, providerconfig
+from ..kubernetes import imagepatterns
+from ..kubernetes.credentialproviderconfig import NAME
+from ..manifests import configfile, kinds, layout, matchimages, merge, nodefiles, objects, providerconfig
+from ..manifests.kinds import KINDS, Output
 from ..manifests.matchimages import Derived
-from ..manifests.nodefiles import DISTRIBUTIONS, Node, NodeFile
+from ..manifests.nodefiles import DISTRIBUTIONS, Node
 from ..manifests.providerconfig import Wanted
 from ..runtimes.crio import registries
 from ..settings import FLAGS_BY_NAME
+from . import wholefile
 from .output import OK, Parser, add_output, make_parser, note, printable, serve, there, write, write_json, write_line
 
 DEFAULT_VERSION = "1.34"
@@ -60,45 +61,6 @@ Exit status: 0 printed or written; 1 an error, reported on stderr; 2 wrong usage
 """
 
 
-class Kind(NamedTuple):
-    """Something that can be asked for: what it is, and who takes it."""
-
-    what: str
-    taker: str
-
-
-KINDS = {
-    "config": Kind("the kubelet's CredentialProviderConfig", "node"),
-    "rbac": Kind("permissions of the nodes, and with -n of service accounts", "kubectl"),
-    "pull-secrets": Kind("permissions of service accounts, for --secrets-from, in each -n", "kubectl"),
-    "kubelet": Kind("a drop-in with the kubelet's flags", "node"),
-    "crio": Kind("CRI-O's drop-in, if --auth-dir is not its default", "node"),
-    "mount": Kind("the tmpfs for auth files, a systemd unit", "node"),
-    "tmpfiles": Kind("systemd-tmpfiles: creates and cleans the directories", "node"),
-    "daemonset": Kind("installs the program from a container image on every node", "kubectl"),
-    "machineconfig": Kind("the files of a node, for OpenShift", "kubectl"),
-    "butane": Kind("the same as Butane, for OpenShift or Fedora CoreOS", "butane"),
-    "kustomize": Kind("rbac, pull-secrets and daemonset with kustomization.yaml; needs --directory", "kubectl"),
-    "all": Kind("each of these but machineconfig and butane; needs --directory", "both"),
-}
-
-
-class Output(NamedTuple):
-    """One file of the answer.
-
-    Attributes:
-        name: its path below ``--directory``.
-        text: its content.
-        objects: what it holds for the API server; none for a file of a node.
-        file: the file of a node.
-    """
-
-    name: str
-    text: str
-    objects: tuple[Any, ...] = ()
-    file: NodeFile | None = None
-
-
 def run(arguments: list[str]) -> int:
     """Serves the command.
 
@@ -120,10 +82,20 @@ def _make(given: argparse.Namespace) -> int:
     request = _Request(given)
     if given.merge is not None and given.kinds == ["config"]:
         return _merge(request)
-    outputs = [output for kind in _kinds(given) for output in _BUILDERS[kind](request)]
+    outputs = _build(request)
     if given.directory is not None:
         return _write_files(given, outputs)
     return _print(given, outputs)
+
+
+def _build(request: _Request) -> list[Output]:
+    outputs = []
+    for kind in _kinds(request.given):
+        made = kinds.BUILDERS[kind](request.for_kinds())
+        if not made:
+            note(f"Nothing to do: {kinds.WHY_NONE[kind]}")
+        outputs += made
+    return outputs
 
 
 # -- the command line -------------------------------------------------------------------------------------------------
@@ -215,7 +187,7 @@ def _check(given: argparse.Namespace) -> None:
     if given.audience is not None and not re.fullmatch(r"[!-~]+", given.audience):
         raise UsageError(f"--audience: {given.audience!r} is empty or has spaces")
     for text in given.match_image or ():
-        if dead := matchimages.why_dead(text):
+        if dead := imagepatterns.why_dead(text):
             raise UsageError(f"--match-image: {masked(text)!r} matches no image: {dead}")
     _check_combinations(given)
 
@@ -277,6 +249,27 @@ class _Request:
         audience = self.audience if self.given.audience or self.given.distribution else ""
         return Wanted(self.kubernetes, patterns, audience, tuple(self.args))
 
+    def config(self) -> str:
+        """The text of the CredentialProviderConfig: a new one, or with ``--merge`` that with our provider in it."""
+        if self.given.merge is not None:
+            return _merged(self).text
+        return layout.dumps(nodefiles.config(providerconfig.new_entry(self.wanted), self.node, self.derived))
+
+    def for_kinds(self) -> kinds.Request:
+        given = self.given
+        return kinds.Request(
+            node=self.node,
+            audience=self.audience,
+            config=self.config,
+            is_merge=given.merge is not None,
+            secrets_from=self.settings.secrets_from,
+            role=given.role,
+            image=given.image or objects.IMAGE,
+            namespaces=tuple(given.namespace or ()),
+            service_accounts=tuple(given.service_account or ()),
+            pull_secrets=tuple(given.pull_secret or ()),
+        )
+
 
 def _plugin_args(given: argparse.Namespace) -> list[str]:
     args = [f"--secrets-from={given.secrets_from}"] if given.secrets_from is not None else []
@@ -297,124 +290,6 @@ def _kinds(given: argparse.Namespace) -> list[str]:
         else:
             spelled.append(kind)
     return list(dict.fromkeys(spelled))
-
-
-# -- what is made -----------------------------------------------------------------------------------------------------
-
-
-def _config(request: _Request) -> list[Output]:
-    return [_of_node(_config_file(request))]
-
-
-def _config_file(request: _Request) -> NodeFile:
-    """The CredentialProviderConfig: a new one, or with ``--merge`` that with our provider in it."""
-    then = "restart the kubelet"
-    if request.given.merge is not None:
-        return NodeFile(request.node.config_path, _merged(request).text, then)
-    entry = providerconfig.new_entry(request.wanted)
-    return NodeFile(
-        request.node.config_path, layout.dumps(nodefiles.config(entry, request.node, request.derived)), then
-    )
-
-
-def _rbac(request: _Request) -> list[Output]:
-    return [_of_objects("node-rbac.yaml", objects.node_rbac(request.audience))]
-
-
-def _pull_secrets(request: _Request) -> list[Output]:
-    given = request.given
-    made = objects.pull_secret_access(
-        request.settings.secrets_from, given.namespace or (), given.service_account or (), given.pull_secret or ()
-    )
-    return [_of_objects("pull-secrets.yaml", made)]
-
-
-def _daemonset(request: _Request) -> list[Output]:
-    if request.node.how == "platform":
-        raise UsageError(
-            f"a DaemonSet cannot write to {request.node.bin_dir}, which the platform names and which belongs to the "
-            "read-only image of the operating system",
-            "add the program to that image (image layering)",
-        )
-    image = request.given.image or objects.IMAGE
-    made = objects.daemonset(image, request.node.bin_dir, openshift=request.node.how == "variable")
-    return [_of_objects("daemonset.yaml", made)]
-
-
-def _kustomize(request: _Request) -> list[Output]:
-    files = _rbac(request)
-    if request.given.namespace:
-        files += _pull_secrets(request)
-    if request.node.how != "platform":
-        files += _daemonset(request)
-    made = objects.kustomization([output.name for output in files])
-    # kubectl reads a kustomization, and never sends it to the API server.
-    return [*files, Output("kustomization.yaml", layout.dumps(made))]
-
-
-def _files(make: Callable[[Node], list[NodeFile]], why_none: str) -> Callable[[_Request], list[Output]]:
-    def build(request: _Request) -> list[Output]:
-        made = make(request.node)
-        if not made:
-            note(f"Nothing to do: {why_none}")
-        return [_of_node(file) for file in made]
-
-    return build
-
-
-def _node_files(request: _Request) -> list[NodeFile]:
-    if request.node.how == "platform" and request.given.merge is None:
-        raise UsageError(
-            f"{request.node.config_path} belongs to the platform, which would lose its own provider",
-            "give a node's copy of that file with --merge",
-        )
-    parts = (nodefiles.kubelet, nodefiles.crio, nodefiles.mount, nodefiles.tmpfiles)
-    return [_config_file(request), *(file for part in parts for file in part(request.node))]
-
-
-def _machine_config(request: _Request) -> list[Output]:
-    _must_be_openshift(request)
-    made = nodefiles.machine_config(_node_files(request), request.given.role)
-    return [_of_objects(f"99-{request.given.role}-{providerconfig.NAME}.yaml", [made])]
-
-
-def _must_be_openshift(request: _Request) -> None:
-    if not request.node.distribution.startswith("openshift"):
-        raise UsageError(
-            "machineconfig is for OpenShift", "give --distribution openshift, openshift-aws, -azure or -gcp"
-        )
-
-
-def _butane(request: _Request) -> list[Output]:
-    openshift = request.node.distribution.startswith("openshift")
-    made = nodefiles.butane(_node_files(request), request.given.role, openshift=openshift)
-    return [Output(f"{providerconfig.NAME}.bu", layout.dumps(made))]
-
-
-_BUILDERS: dict[str, Callable[[_Request], list[Output]]] = {
-    "config": _config,
-    "rbac": _rbac,
-    "pull-secrets": _pull_secrets,
-    "kubelet": _files(
-        nodefiles.kubelet,
-        "the platform's own kubelet.service has both flags; config is written to the path that they name",
-    ),
-    "crio": _files(nodefiles.crio, f"CRI-O looks into {nodefiles.AUTH_DIR} by itself"),
-    "mount": _files(nodefiles.mount, "/run is a tmpfs"),
-    "tmpfiles": _files(nodefiles.tmpfiles, ""),
-    "daemonset": _daemonset,
-    "machineconfig": _machine_config,
-    "butane": _butane,
-    "kustomize": _kustomize,
-}
-
-
-def _of_node(file: NodeFile) -> Output:
-    return Output(f"node{file.path}", file.text, file=file)
-
-
-def _of_objects(name: str, made: Sequence[Any]) -> Output:
-    return Output(name, layout.dumps(*made), tuple(layout.plain(one) for one in made))
 
 
 # -- printing and writing ---------------------------------------------------------------------------------------------
@@ -464,7 +339,7 @@ def _parsed(output: Output) -> Any:
 def _write_files(given: argparse.Namespace, outputs: list[Output]) -> int:
     """All or nothing, as far as what is there is concerned."""
     places = [(os.path.join(given.directory, output.name), output) for output in outputs]
-    states = [_state(place, output.text) for place, output in places]
+    states = [wholefile.state(place, output.text) for place, output in places]
     differing = [place for (place, _), state in zip(places, states, strict=True) if state == "overwritten"]
     if differing and not given.force:
         raise ConfigError(
@@ -473,7 +348,7 @@ def _write_files(given: argparse.Namespace, outputs: list[Output]) -> int:
     for (place, output), state in zip(places, states, strict=True):
         if state != "unchanged":
             os.makedirs(os.path.dirname(place), exist_ok=True)
-            _replace(place, output.text, nodefiles.MODE)
+            wholefile.replace(place, output.text, nodefiles.MODE)
     if given.output == "json":
         told = [{"path": place, "state": state} for (place, _), state in zip(places, states, strict=True)]
         write_json({"files": told})
@@ -482,34 +357,6 @@ def _write_files(given: argparse.Namespace, outputs: list[Output]) -> int:
         then = f"; on the node then: {output.file.then}" if output.file else ""
         write_line(f"{state}: {printable(place)}{then}")
     return OK
-
-
-def _state(place: str, text: str) -> str:
-    try:
-        with open(place, encoding="utf-8", newline="") as file:
-            return "unchanged" if file.read() == text else "overwritten"
-    except FileNotFoundError:
-        return "written"
-    except UnicodeDecodeError:
-        return "overwritten"
-
-
-def _replace(place: str, text: str, mode: int, owner: tuple[int, int] | None = None) -> None:
-    """Writes a file whole: whoever opens it finds the old content or the new."""
-    descriptor, fresh = tempfile.mkstemp(dir=os.path.dirname(place), prefix=".manifests-")
-    try:
-        with open(descriptor, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fchmod(file.fileno(), mode)
-            if owner is not None and owner != (os.geteuid(), os.getegid()):
-                os.fchown(file.fileno(), *owner)
-            os.fsync(file.fileno())
-        os.replace(fresh, place)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(fresh)
-        raise
 
 
 def _list_kinds(given: argparse.Namespace) -> int:
@@ -542,11 +389,11 @@ def _read(path: str) -> str:
         raise ConfigError(
             f"{path} is a directory, whose files the kubelet joins (from 1.34 on)",
             f"merge into the file with this plugin's provider, or write the output of `manifests config` next to "
-            f"the others, to {os.path.join(path, providerconfig.NAME)}.yaml",
+            f"the others, to {os.path.join(path, NAME)}.yaml",
         )
     try:
         with open(path, encoding="utf-8", newline="") as file:
-            return file.read(merge.MAX_SIZE + 1)
+            return file.read(configfile.MAX_SIZE + 1)
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 at byte {error.start}", "the kubelet cannot read it either") from None
 
@@ -559,7 +406,7 @@ def _tell(path: str, merged: merge.Merged) -> None:
         note(f"Nothing to change in {path}")
     for overlap in merged.overlaps:
         note(
-            f"Overlap: {overlap.provider} ({overlap.pattern}) and {providerconfig.NAME} ({overlap.ours}): for an image "
+            f"Overlap: {overlap.provider} ({overlap.pattern}) and {NAME} ({overlap.ours}): for an image "
             "that both match the kubelet runs both, and tries their answers one after the other"
         )
     for text in merged.notes:
@@ -570,13 +417,13 @@ def _merge(request: _Request) -> int:
     given = request.given
     path = given.merge
     if given.directory is not None:
-        return _write_files(given, _config(request))
+        return _write_files(given, kinds.BUILDERS["config"](request.for_kinds()))
     merged = _merged(request)
     if given.in_place:
         if merged.changes:
             real = os.path.realpath(path)
             status = os.stat(real)
-            _replace(real, merged.text, status.st_mode & 0o7777, (status.st_uid, status.st_gid))
+            wholefile.replace(real, merged.text, status.st_mode & 0o7777, (status.st_uid, status.st_gid))
         return OK
     if given.output == "json":
         told = merged._asdict()

@@ -1,7 +1,8 @@
 """Every finding by its code: how bad it is, what a person sees of it, and the story behind it.
 
-The text is for people: ``doctor --explain CODE`` prints it, docs/doctor.md is made of it. What is told here of the
-kubelet, CRI-O and the API server is told with its source in docs/contracts.md and docs/registries.md.
+A table, one entry per finding, and so longer than other files. The text is for people: ``doctor --explain CODE``
+prints it, docs/reference/findings.md is made of it. What is told here of the kubelet, CRI-O and the API server is in
+docs/reference/contracts.md and docs/reference/registries.md.
 
 >>> CATALOGUE["cache-type-missing"].severity
 'error'

@@ -11,22 +11,21 @@ import os
 import posixpath
 import re
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from .. import settings
 from ..errors import ClusterError, ConfigError, ProviderError, RequestError
-from ..images import reference
 from ..kubernetes import endpoint, serviceaccount
 from ..kubernetes.apiserver import ApiServer
-from ..kubernetes.endpoint import ClientCertificate, Endpoint
-from ..kubernetes.kubeconfig import KUBECONFIGS
+from ..kubernetes.clientcertificate import ClientCertificate, find_client_certificate
+from ..kubernetes.endpoint import KUBECONFIGS, Endpoint
 from ..kubernetes.names import is_subdomain
 from ..node.commandline import Origin
 from ..node.facts import Node
 from ..node.kubelet import Version, as_mapping, parse_version
 from ..node.tree import Unreadable
-from ..pull import decision
-from ..settings import NAMESPACE, POD, SERVICE_ACCOUNT, Settings
+from ..settings import POD, Settings
+from .accounts import Account, Right, ask_rights, find_accounts, may
 
 MOST_ACCOUNTS = 10
 """Service accounts for which a token is asked."""
@@ -34,10 +33,6 @@ _MOST_TOKENS = 3
 _DEADLINE = 15.0
 """Seconds for all questions to one API server."""
 _MAX_ANSWER = 32 * 1024 * 1024
-_TOKEN_LIFETIME = 600
-"""Seconds: the least that the API server allows."""
-
-_ACCESS_REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 _SUBJECT_REVIEWS = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
 _USER = "system:node:"
 
@@ -60,37 +55,6 @@ class Located(NamedTuple):
     origin: Origin | None
     error: ProviderError | None
     unreadable: Unreadable | None
-
-
-class Account(NamedTuple):
-    """A service account whose pod on this node uses an image that has a mirror.
-
-    Attributes:
-        pod, uid: the pod that a token is bound to.
-        image: as the pod names it.
-        fails: whether an image of the pod cannot be pulled at the moment.
-    """
-
-    namespace: str
-    name: str
-    pod: str
-    uid: str
-    image: str
-    fails: bool
-
-    @property
-    def is_system(self) -> bool:
-        """Whether it belongs to the cluster itself and not to somebody who keeps pull secrets."""
-        return self.namespace.startswith(("kube-", "openshift-"))
-
-
-class Right(NamedTuple):
-    """What was asked as a service account: the wanted verb and object, and the answer; None where it failed."""
-
-    account: Account
-    wanted: str
-    allowed: bool | None
-    reason: str
 
 
 class Answers(NamedTuple):
@@ -240,7 +204,7 @@ def ask(node: Node, located: Located) -> Answers:
 
 
 def _client(node: Node, kubeconfig: str) -> ClientCertificate:
-    found = endpoint.find_client_certificate(local_settings(node, kubeconfig))
+    found = find_client_certificate(local_settings(node, kubeconfig))
     if found.embedded:
         return found
     files = _real(node, found.certificate), _real(node, found.key)
@@ -336,13 +300,13 @@ def _as_node(node: Node, api: ApiServer, answers: Answers) -> Answers:
 
 def _may_for(api: ApiServer, verb: str, resource: str, accounts: list[Account]) -> bool:
     """Whether the node may do something with service accounts: in all namespaces, else with each of those here."""
-    if _may(api, {"verb": verb, "group": "", "resource": resource}):
+    if may(api, {"verb": verb, "group": "", "resource": resource}):
         return True
     each = [
         {"verb": verb, "group": "", "resource": resource, "namespace": account.namespace, "name": account.name}
         for account in accounts[:MOST_ACCOUNTS]
     ]
-    return bool(each) and all(_may(api, attributes) for attributes in each)
+    return bool(each) and all(may(api, attributes) for attributes in each)
 
 
 def audience_of(node: Node) -> str:
@@ -386,15 +350,6 @@ def _node_object(api: ApiServer, answers: Answers) -> Answers:
     return answers._replace(runtime=runtime if isinstance(runtime, str) else "", version=parsed)
 
 
-def _may(api: ApiServer, attributes: dict[str, str], token: str = "") -> bool:
-    review = {
-        "kind": "SelfSubjectAccessReview",
-        "apiVersion": "authorization.k8s.io/v1",
-        "spec": {"resourceAttributes": attributes},
-    }
-    return as_mapping(api.create(_ACCESS_REVIEWS, review, token).get("status")).get("allowed") is True
-
-
 # -- the rights of service accounts -----------------------------------------------------------------------------------
 
 
@@ -429,111 +384,10 @@ def _with_rights(node: Node, api: ApiServer, answers: Answers, audience: str, ac
     rights: list[Right] = []
     for account in accounts[:MOST_ACCOUNTS]:
         try:
-            token = _token(api, account, audience)
+            rights += ask_rights(mode, api, as_account, account, audience)
         except ClusterError as error:
-            rights.append(Right(account, "get a token", None, error.message))
-            continue
-        try:
-            rights += _rights(mode, api, as_account, account, token)
-        except ClusterError as error:
-            if error.status == 401:
-                return answers._replace(audience_refused=error.message, rights_unasked="its tokens are not accepted")
-            rights.append(Right(account, "ask what it may", None, error.message))
+            return answers._replace(audience_refused=error.message, rights_unasked="its tokens are not accepted")
     return answers._replace(rights=tuple(rights), accounts=max(0, len(accounts) - MOST_ACCOUNTS))
-
-
-def find_accounts(node: Node, pods: dict[str, Any], *, with_mirror: bool = True) -> list[Account]:
-    """The service accounts of pods, each once; those alone whose images the plugin has something to do for, or all.
-
-    Those whose pods cannot pull come first, those of the cluster itself last.
-    """
-    config, chosen = node.registries.config, node.settings
-    items = pods.get("items")
-    if config is None or chosen is None or not isinstance(items, list):
-        return []
-    found: dict[tuple[str, str], Account] = {}
-    wanted: dict[str, bool] = {}
-    for pod in map(as_mapping, items):
-        metadata, spec = as_mapping(pod.get("metadata")), as_mapping(pod.get("spec"))
-        names = [metadata.get("namespace"), spec.get("serviceAccountName"), metadata.get("name"), metadata.get("uid")]
-        if not all(isinstance(name, str) and is_subdomain(name) for name in names):
-            continue
-        namespace, account, name, uid = (str(part) for part in names)
-        # A static pod has no service account of its own, and its tokens would be refused.
-        if "kubernetes.io/config.mirror" in as_mapping(metadata.get("annotations")):
-            continue
-        for image in _images(spec):
-            if image not in wanted:
-                wanted[image] = not with_mirror or _has_mirror(node, image)
-            if wanted[image]:
-                made = Account(namespace, account, name, uid, image, _fails(pod))
-                found[namespace, account] = max(found.get((namespace, account), made), made, key=lambda a: a.fails)
-    return sorted(found.values(), key=lambda a: (not a.fails, a.is_system, a.namespace, a.name))
-
-
-def _fails(pod: dict[str, Any]) -> bool:
-    """Whether the kubelet says of a container that its image cannot be pulled."""
-    status = as_mapping(pod.get("status"))
-    kinds = [status.get(kind) for kind in ("initContainerStatuses", "containerStatuses")]
-    states = [as_mapping(as_mapping(one).get("state")) for kind in kinds if isinstance(kind, list) for one in kind]
-    return any(as_mapping(s.get("waiting")).get("reason") in ("ErrImagePull", "ImagePullBackOff") for s in states)
-
-
-def _images(spec: dict[str, Any]) -> list[str]:
-    kinds = [spec.get(kind) for kind in ("initContainers", "containers")]
-    containers = [as_mapping(item) for kind in kinds if isinstance(kind, list) for item in kind]
-    return [image for container in containers if isinstance(image := container.get("image"), str)]
-
-
-def _has_mirror(node: Node, text: str) -> bool:
-    """Whether the plugin would ask for secrets for an image."""
-    assert node.registries.config is not None and node.settings is not None
-    try:
-        image = reference.parse(text)
-        image = reference.Reference(image.domain, image.path)
-        sources, _ = decision.find_sources(node.registries.config, image)
-    except (ProviderError, reference.ReferenceSyntaxError):
-        return False
-    chosen = node.settings
-    return any(not source.short_name and decision.is_wanted(source, image, chosen) for source in sources)
-
-
-def _token(api: ApiServer, account: Account, audience: str) -> str:
-    """A token as the kubelet gets it for a pull of that pod."""
-    request = {
-        "kind": "TokenRequest",
-        "apiVersion": "authentication.k8s.io/v1",
-        "spec": {
-            "audiences": [audience],
-            "expirationSeconds": _TOKEN_LIFETIME,
-            "boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": account.pod, "uid": account.uid},
-        },
-    }
-    answer = api.create(f"/api/v1/namespaces/{account.namespace}/serviceaccounts/{account.name}/token", request)
-    token = as_mapping(answer.get("status")).get("token")
-    try:
-        # It becomes part of a header: nothing but a token may.
-        serviceaccount.loads(token if isinstance(token, str) else "")
-    except RequestError:
-        raise ClusterError("the API server's answer has no token") from None
-    return str(token)
-
-
-def _rights(mode: str, api: ApiServer, as_account: ApiServer, account: Account, token: str) -> list[Right]:
-    base = {"group": "", "namespace": account.namespace}
-    if mode == NAMESPACE:
-        allowed = _may(as_account, {**base, "verb": "list", "resource": "secrets"}, token)
-        return [Right(account, "list secrets", allowed, "")]
-    assert mode == SERVICE_ACCOUNT
-    own = {**base, "verb": "get", "resource": "serviceaccounts", "name": account.name}
-    rights = [Right(account, f"get serviceaccounts/{account.name}", _may(as_account, own, token), "")]
-    held = api.get(f"/api/v1/namespaces/{account.namespace}/serviceaccounts/{account.name}").get("imagePullSecrets")
-    names = [as_mapping(item).get("name") for item in held] if isinstance(held, list) else []
-    for name in names:
-        if isinstance(name, str) and is_subdomain(name):
-            one = {**base, "verb": "get", "resource": "secrets", "name": name}
-            rights.append(Right(account, f"get secrets/{name}", _may(as_account, one, token), ""))
-    return rights
 
 
 # -- the API server's own audience ------------------------------------------------------------------------------------

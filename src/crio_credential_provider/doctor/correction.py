@@ -6,12 +6,13 @@ import re
 from typing import NamedTuple
 
 from ..errors import ProviderError
+from ..kubernetes.credentialproviderconfig import FIRST, NAME, is_name
 from ..manifests import matchimages
 from ..manifests.merge import merge
-from ..manifests.providerconfig import FIRST, Wanted
+from ..manifests.providerconfig import Wanted
 from ..node.facts import Node
 from ..node.located import loads_yaml
-from ..node.providerconfig import NAME, dotted, is_name
+from ..node.providerconfig import dotted
 from ..node.tree import Unreadable
 
 CORRECTED = "see the corrected file"

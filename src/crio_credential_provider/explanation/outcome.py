@@ -58,7 +58,7 @@ def answer(resolution: Resolution, request: Request, settings: Settings) -> dict
 
 
 def steps(resolution: Resolution, sources: Iterable[Source], auth_file: AuthFile | None, asked: Asked) -> Iterator[str]:
-    """What CRI-O does after the plugin's answer, or its failure (docs/contracts.md, 2)."""
+    """What CRI-O does after the plugin's answer, or its failure (docs/reference/contracts.md, 2)."""
     config = resolution.config
     if config is None:
         return

@@ -1,8 +1,8 @@
 """The ``auths`` map: config.json, ``.dockerconfigjson``, ``.dockercfg`` and CRI-O's auth files.
 
 Reads the format as Go's encoding/json does, and looks a repository up in it as containers/image does
-(docs/registries.md, section 9). Knows nothing about secrets or pull sources. No error carries text of the file, other
-than a key that is a host, or part of the repository that was looked up.
+(docs/reference/registries.md, section 9). Knows nothing about secrets or pull sources. No error carries text of the
+file, other than a key that is a host, or part of the repository that was looked up.
 
     config = loads(b'{"auths": {"harbor.corp": {"auth": "dXNlcjpwdw=="}}}')
     find_credential(config, "harbor.corp/hub/library/nginx").key      # 'harbor.corp'

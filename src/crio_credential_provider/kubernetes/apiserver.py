@@ -15,13 +15,15 @@ import time
 from .. import __version__
 from ..errors import ClusterError, ConfigError
 from ..platform import native
-from .endpoint import ClientCertificate, Endpoint
+from .endpoint import Endpoint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
     import ssl
     from typing import Any
+
+    from .clientcertificate import ClientCertificate
 else:
     socket = native.load_socket()
     ssl = native.load_ssl()

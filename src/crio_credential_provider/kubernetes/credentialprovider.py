@@ -1,7 +1,7 @@
 """The kubelet's protocol: CredentialProviderRequest in, CredentialProviderResponse out, both v1.
 
-Source: https://kubernetes.io/docs/reference/config-api/kubelet-credentialprovider.v1/ and docs/contracts.md. Reads and
-writes bytes; knows neither standard streams nor what an answer is made of.
+Source: https://kubernetes.io/docs/reference/config-api/kubelet-credentialprovider.v1/ and docs/reference/contracts.md.
+Reads and writes bytes; knows neither standard streams nor what an answer is made of.
 """
 
 from __future__ import annotations
@@ -96,8 +96,8 @@ def dumps(record_for: str | None = None) -> bytes:
 
     Args:
         record_for: the request's image, if the kubelet shall note that the image was pulled with credentials of this
-            pod's service account (docs/contracts.md, pull records); None for an answer without credentials. CRI-O
-            ignores a credential whose user name is empty, so that the auth file keeps working.
+            pod's service account (docs/reference/contracts.md, pull records); None for an answer without credentials.
+            CRI-O ignores a credential whose user name is empty, so that the auth file keeps working.
     """
     response: dict[str, object] = {
         "kind": "CredentialProviderResponse",

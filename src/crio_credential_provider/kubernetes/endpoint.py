@@ -10,12 +10,22 @@ import binascii
 import os
 
 from ..errors import ConfigError, masked
+from ..platform import regularfile
+from ..platform.parsecache import ParseCache
 from ..platform.record import Record
-from . import kubeconfig
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..settings import Settings
+
+KUBECONFIGS = (
+    "/var/lib/kubelet/kubeconfig",
+    "/etc/kubernetes/kubelet.conf",
+    "/var/lib/rancher/k3s/agent/kubelet.kubeconfig",
+    "/var/lib/rancher/rke2/agent/kubelet.kubeconfig",
+)
+"""Where kubelets keep theirs: OpenShift and many others, kubeadm, k3s, RKE2. OpenShift's kubelet.conf is another kind
+of file, a KubeletConfiguration, so that kubeadm's place comes second."""
 
 CERTIFICATE_AUTHORITIES = (
     "/etc/kubernetes/pki/ca.crt",
@@ -30,22 +40,11 @@ DEFAULT = "the default, as no kubeconfig and no apiserver-url.env was found: set
 _MAX_SIZE = 4 * 1024 * 1024
 _MAX_SHOWN = 200
 
+_BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
 _HEX = "0123456789abcdefABCDEF"
 _PATH = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~/%:@!$&'()*+,;="
 """What a path may be made of (RFC 3986): it becomes part of each request's first line."""
 _HOST = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._"
-
-
-class ClientCertificate(Record):
-    """The kubelet's own identity, as PEM: each either a path or, with ``embedded``, the text itself."""
-
-    __slots__ = ("certificate", "embedded", "key")
-    _secret = ("certificate", "key")
-
-    def __init__(self, certificate: str, key: str, embedded: bool) -> None:
-        self.certificate = certificate
-        self.key = key
-        self.embedded = embedded
 
 
 class Endpoint(Record):
@@ -102,47 +101,13 @@ def find_endpoint(settings: Settings) -> Endpoint:
     ca_file = settings.certificate_authority
     if settings.apiserver:
         return _from_url(settings.apiserver, "--apiserver", ca_file or _usual_ca_file(settings.root))
-    path = kubeconfig.find(settings)
+    path = find_kubeconfig(settings)
     if path:
         return _from_kubeconfig(path, settings)
     ca_file = ca_file or _usual_ca_file(settings.root)
     if os.path.exists(settings.apiserver_env_file):
         return _from_environment_file(settings.apiserver_env_file, ca_file)
     return Endpoint("localhost", 6443, DEFAULT, ca_file)
-
-
-def find_client_certificate(settings: Settings) -> ClientCertificate:
-    """Finds what the kubelet shows the API server.
-
-    Raises:
-        ConfigError: there is no kubeconfig, or it holds no client certificate.
-    """
-    path = kubeconfig.find(settings)
-    if not path:
-        raise ConfigError(
-            "--secrets-from pod needs the kubelet's kubeconfig, and none of "
-            f"{', '.join(kubeconfig.KUBECONFIGS)} exists",
-            "name it with --kubeconfig",
-        )
-    kept = kubeconfig.load(path, settings)
-    files = [kubeconfig.absolute(kept[name], path, settings.root) for name in ("client-certificate", "client-key")]
-    if all(files):
-        return ClientCertificate(files[0], files[1], embedded=False)
-    # What is embedded is secret and never kept, so that it is parsed each time.
-    user = kubeconfig.current(kubeconfig.parse(path), path)[1]
-    try:
-        certificate, key = (
-            binascii.a2b_base64(kubeconfig.text(user, name)).decode("ascii") for name in kubeconfig.EMBEDDED
-        )
-    except ValueError:
-        certificate = key = ""
-    if not certificate or not key:
-        raise ConfigError(
-            f"{path} has no client certificate, which --secrets-from pod needs",
-            "for a kubelet without a client certificate use --secrets-from namespace or service-account",
-            rule="kubeconfig",
-        )
-    return ClientCertificate(certificate, key, embedded=True)
 
 
 def _usual_ca_file(root: str) -> str:
@@ -236,7 +201,7 @@ def _shown_url(url: str) -> str:
 def _from_environment_file(path: str, ca_file: str) -> Endpoint:
     """OpenShift's file: lines NAME=value, values perhaps quoted, perhaps with ``export``."""
     values = {}
-    for line in kubeconfig.read(path).decode(errors="replace").splitlines():
+    for line in _read(path).decode(errors="replace").splitlines():
         name, equals, value = line.strip().removeprefix("export ").partition("=")
         if equals and not name.startswith("#"):
             values[name.strip()] = value.strip().strip("'\"")
@@ -251,10 +216,10 @@ def _from_environment_file(path: str, ca_file: str) -> Endpoint:
 
 
 def _from_kubeconfig(path: str, settings: Settings) -> Endpoint:
-    kept = kubeconfig.load(path, settings)
+    kept = load_kubeconfig(path, settings)
     given = settings.certificate_authority
-    ca_data = "" if given else kubeconfig.pem(kept, path)
-    ca_file = given or ("" if ca_data else kubeconfig.absolute(kept["certificate-authority"], path, settings.root))
+    ca_data = "" if given else _pem(kept, path)
+    ca_file = given or ("" if ca_data else absolute(kept["certificate-authority"], path, settings.root))
     server, skips = kept["server"], kept["insecure-skip-tls-verify"] == "true"
     if not server:
         raise ConfigError(
@@ -278,7 +243,88 @@ def _from_kubeconfig(path: str, settings: Settings) -> Endpoint:
 
 def _line_of_server(path: str, server: str) -> int:
     """The line of a kubeconfig on which a server stands in so many letters, else 0."""
-    lines = kubeconfig.read(path).decode(errors="replace").splitlines()
+    lines = _read(path).decode(errors="replace").splitlines()
     return next(
         (n for n, line in enumerate(lines, 1) if server and server in line and "server" in line.partition(":")[0]), 0
     )
+
+
+def find_kubeconfig(settings: Settings) -> str:
+    """The path of ``--kubeconfig``, else of the kubelet's own, else ""."""
+    if settings.kubeconfig:
+        return settings.kubeconfig
+    usual = [settings.root + path for path in KUBECONFIGS]
+    candidates = usual if settings.root else [_kubeconfig_of_parent(), *usual]
+    return next((path for path in candidates if path and os.path.exists(path)), "")
+
+
+def _kubeconfig_of_parent() -> str:
+    """What ``--kubeconfig`` of the kubelet says, if the process that started this one is a kubelet."""
+    try:
+        with open(f"/proc/{os.getppid()}/cmdline", "rb") as file:
+            arguments = os.fsdecode(file.read(_MAX_SIZE)).split("\0")
+    except OSError:
+        return ""
+    if os.path.basename(arguments[0]) != "kubelet":
+        return ""
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, equals, value = argument.partition("=")
+        if name in ("--kubeconfig", "-kubeconfig"):
+            return value if equals else following
+    return ""
+
+
+def absolute(named: str, kubeconfig: str, root: str) -> str:
+    """A path that a kubeconfig names: relative ones start at its directory. In a kubeconfig below the root, absolute
+    ones lie below the root as well, whether or not they say so."""
+    if not named:
+        return ""
+    if not named.startswith("/"):
+        return os.path.join(os.path.dirname(kubeconfig), named)
+    below = f"{root}/"
+    if not kubeconfig.startswith(below):
+        return named
+    path = named if named.startswith(below) else root + named
+    # kubeadm's certificate is a link that names its target from the root of the node.
+    target = os.readlink(path) if os.path.islink(path) else ""
+    return root + target if target.startswith("/") and not target.startswith(below) else path
+
+
+def load_kubeconfig(path: str, settings: Settings) -> dict[str, str]:
+    """As ``kubeconfig.load``, kept between runs."""
+
+    def make() -> dict[str, str]:
+        from . import kubeconfig
+
+        found = kubeconfig.load(path)
+        _pem(found, path)
+        return found
+
+    kept: dict[str, str] = ParseCache(settings.cache_dir, "kubeconfig").form([path], make)
+    return kept
+
+
+def _pem(kept: dict[str, str], path: str) -> str:
+    """The CA certificates that are embedded in a kubeconfig, "" for none."""
+    data = kept["certificate-authority-data"]
+    try:
+        # A path, or PEM as it stands: a2b_base64 skips what is not of the alphabet.
+        if "".join(data.split()).strip(_BASE64):
+            raise ValueError
+        return binascii.a2b_base64(data).decode("ascii")
+    except ValueError:
+        raise ConfigError(
+            f"{path}: certificate-authority-data is not base64-encoded PEM",
+            "write the output of base64 -w0 for the cluster's CA file, or name that file as certificate-authority",
+            rule="kubeconfig",
+        ) from None
+
+
+def _read(path: str) -> bytes:
+    try:
+        data = regularfile.read(path, _MAX_SIZE + 1)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}", rule="io") from None
+    if len(data) > _MAX_SIZE:
+        raise ConfigError(f"{path} is larger than {_MAX_SIZE >> 20} MiB", rule="io")
+    return data

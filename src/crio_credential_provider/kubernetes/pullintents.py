@@ -2,7 +2,7 @@
 
 With KubeletEnsureSecretPulledImages (on since Kubernetes 1.35, kept on disk since 1.33) the kubelet keeps one file for
 each image reference, from just after the plugin's answer until the pull is over, queueing included. Knows only these
-files (docs/contracts.md, 2).
+files (docs/reference/contracts.md, 2).
 """
 
 from __future__ import annotations

@@ -1,8 +1,11 @@
 """What a cluster needs for this plugin, as files: derived, printed, merged into what is there.
 
-``matchimages``     registries.conf -> the matchImages of a CredentialProviderConfig; how the kubelet matches them
+``matchimages``     the matchImages that a registries.conf calls for
 ``providerconfig``  our entry of a CredentialProviderConfig, for a version of Kubernetes; an old one brought up to date
-``merge``           that entry put into an existing CredentialProviderConfig, of which all else stays as it is
+``merge``           that entry put into a CredentialProviderConfig, of which all else stays but for white space
+``configfile``      such a file: read, or refused with the line at fault
+``commentedyaml``   a YAML text written anew with another value and its comments
+``kinds``           what can be asked for, and the outputs that each kind is made of
 ``layout``          objects with comments as YAML in the project's style
 ``objects``         what goes to the API server
 ``nodefiles``       what lies on a node, and the same as a MachineConfig of OpenShift or as Butane

@@ -1,26 +1,18 @@
-"""matchImages: which images a pattern matches, which patterns a registries.conf calls for, and where two overlap.
+"""Which matchImages a registries.conf calls for.
 
-The kubelet runs the plugin for an image that one of these patterns matches. Follows the kubelet's
-pkg/credentialprovider (ParseSchemelessURL, URLsMatch) and CRI-O's prefixes, which differ: a prefix ends at a component
-and covers every port and depth, a pattern is cut into labels, names one port, and its path is a plain prefix of text.
-
->>> matches("*.corp.example", "hub.corp.example/team/app"), matches("*.corp.example", "a.hub.corp.example/team/app")
-(True, False)
+CRI-O's prefixes and the kubelet's patterns (``kubernetes.imagepatterns``) differ: a prefix ends at a component and
+covers every port and depth, a pattern names one port and as many labels as the host has.
 """
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from ..errors import masked
-from ..images import reference
+from ..kubernetes.imagepatterns import DOCKER_HUB, covers, split, why_dead
 from ..runtimes.crio import pullsources, registriestext
 from ..runtimes.crio.registries import Configuration, Registry
-
-DOCKER_HUB = "docker.io"
-"""Where the kubelet takes a short name to lie."""
 
 
 class Derived(NamedTuple):
@@ -37,147 +29,6 @@ class Derived(NamedTuple):
     reasons: tuple[str, ...]
     limits: tuple[str, ...]
     left_out: tuple[tuple[str, str], ...]
-
-
-# -- what the kubelet does --------------------------------------------------------------------------------------------
-
-
-class Pattern(NamedTuple):
-    """A pattern or an image, as the kubelet cuts it: the host's labels, the port ("" for none), the path."""
-
-    labels: tuple[str, ...]
-    port: str
-    path: str
-
-
-def split(text: str) -> Pattern:
-    """Cuts a pattern or a repository name; the path begins with its slash, and is "" where there is none."""
-    host, slash, path = text.partition("/")
-    name, colon, port = host.rpartition(":")
-    if not colon:
-        name, port = host, ""
-    return Pattern(tuple(name.split(".")), port, slash + path)
-
-
-def matches(pattern: str, image: str) -> bool:
-    """Whether the kubelet runs a provider with this pattern for an image.
-
-    Args:
-        image: the repository with its registry, without tag and digest (``docker.io/library/nginx``).
-    """
-    glob, target = split(pattern), split(image)
-    return (
-        glob.port == target.port
-        and len(glob.labels) == len(target.labels)
-        and target.path.startswith(glob.path)
-        and all(_matches_label(part, label) for part, label in zip(glob.labels, target.labels, strict=True))
-    )
-
-
-def _matches_label(glob: str, label: str) -> bool:
-    # filepath.Match spells a negated set [^...], fnmatch [!...].
-    return fnmatch.fnmatchcase(label, glob.replace("[^", "[!"))
-
-
-def covers(pattern: str, other: str) -> bool:
-    """Whether one pattern matches all that another one matches, as far as can be told by their text."""
-    wide, narrow = split(pattern), split(other)
-    return (
-        wide.port == narrow.port
-        and len(wide.labels) == len(narrow.labels)
-        and narrow.path.startswith(wide.path)
-        and all(a in (b, "*") for a, b in zip(wide.labels, narrow.labels, strict=True))
-    )
-
-
-def overlap(pattern: str, other: str) -> bool:
-    """Whether an image may exist that both patterns match."""
-    one, two = split(pattern), split(other)
-    return (
-        one.port == two.port
-        and len(one.labels) == len(two.labels)
-        and (one.path.startswith(two.path) or two.path.startswith(one.path))
-        and all(_labels_meet(a, b) for a, b in zip(one.labels, two.labels, strict=True))
-    )
-
-
-def _labels_meet(one: str, two: str) -> bool:
-    """Whether a label exists that both globs match; a set in brackets counts as any character."""
-    if not _is_glob(one) or not _is_glob(two):
-        return _matches_label(one, two) if _is_glob(one) else _matches_label(two, one)
-    # States (i, j): the rests one[i:] and two[j:] are still to be met.
-    seen, left = set(), [(0, 0)]
-    first, second = _units(one), _units(two)
-    while left:
-        i, j = left.pop()
-        if (i, j) in seen:
-            continue
-        seen.add((i, j))
-        if i == len(first) and j == len(second):
-            return True
-        a, b = first[i : i + 1], second[j : j + 1]
-        if a == ["*"]:
-            left += [(i + 1, j), *([(i, j + 1)] if b else [])]
-        elif b == ["*"]:
-            left += [(i, j + 1), *([(i + 1, j)] if a else [])]
-        elif a and b and (a == b or "?" in (a[0], b[0])):
-            left.append((i + 1, j + 1))
-    return False
-
-
-def _is_glob(label: str) -> bool:
-    return any(c in label for c in "*?[\\")
-
-
-def _units(glob: str) -> list[str]:
-    """Characters, with ``?`` for a set."""
-    units, rest = [], glob
-    while rest:
-        if rest[0] == "[" and "]" in rest[2:]:
-            units.append("?")
-            rest = rest[rest.index("]", 2) + 1 :]
-        else:
-            units.append(rest[0])
-            rest = rest[1:]
-    return units
-
-
-def why_dead(pattern: str) -> str:
-    """Why a pattern matches no image at all, in one clause; "" where it may match one.
-
-    The kubelet itself refuses hardly any: a pattern that cannot match is the fault that nobody sees.
-    """
-    if "://" in pattern:
-        return "a pattern has no scheme"
-    if any(c.isspace() for c in pattern) or not pattern:
-        return "an image name has no space"
-    host, slash, path = pattern.partition("/")
-    if any(c in path for c in "*?[\\"):
-        return "a path has no wildcards: * is taken literally"
-    if "@" in path or ":" in path:
-        return "the kubelet matches names without tag and digest"
-    if host == "index.docker.io":
-        return f"the kubelet names it {DOCKER_HUB}"
-    if slash and path.lower() != path:
-        return "a repository is lower case"
-    name, colon, port = host.rpartition(":")
-    if colon and not (port.isascii() and port.isdigit()):
-        return "a port is a number, not a pattern"
-    if not reference.is_registry_host(host) and not (_is_glob(host) and not colon):
-        return f"the kubelet reads an image whose first part has no dot and no port as one of {DOCKER_HUB}"
-    return _why_no_host(name if colon else host)
-
-
-def _why_no_host(host: str) -> str:
-    for label in host.split("."):
-        if not label:
-            return "its host has an empty label"
-        if not _is_glob(label) and not reference.is_domain(label):
-            return f"{masked(label)!r} is not valid in a host name"
-    return ""
-
-
-# -- what registries.conf calls for -----------------------------------------------------------------------------------
 
 
 def match_images(config: Configuration, mirror_registries: Sequence[str] = ()) -> Derived:
@@ -254,7 +105,7 @@ def _places(table: Registry) -> list[str]:
 
 
 def _is_blocked(config: Configuration, location: str) -> bool:
-    """By each source's own name: a blocked registry is still pulled from its mirrors (docs/registries.md, 7)."""
+    """By each source's own name: a blocked registry's mirrors are still asked (docs/reference/registries.md, 7)."""
     found = pullsources.find_registry(config, location)
     return found is not None and found.blocked
 

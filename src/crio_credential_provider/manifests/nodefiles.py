@@ -11,18 +11,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from ..kubernetes.credentialproviderconfig import API_VERSION, CACHE_TYPE_SINCE, FEATURE_GATE, KIND, NAME
 from . import layout
 from .layout import Comment
 from .matchimages import Derived
-from .providerconfig import (
-    API_VERSION,
-    CACHE_TYPE_SINCE,
-    FEATURE_GATE,
-    KIND,
-    KUBEADM_AUDIENCE,
-    NAME,
-    OPENSHIFT_AUDIENCE,
-)
+from .providerconfig import KUBEADM_AUDIENCE, OPENSHIFT_AUDIENCE
 
 BIN_DIR = "/usr/libexec/kubelet-image-credential-provider-plugins"
 CONFIG_PATH = "/etc/kubernetes/credential-provider-config.yaml"

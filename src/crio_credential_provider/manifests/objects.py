@@ -1,7 +1,7 @@
 """Objects for the API server: RBAC of the nodes and of the tenants' namespaces, the DaemonSet that installs the plugin.
 
-Each function makes the objects of one purpose, with the comments that are printed with them. Knows the sentences of the
-README on what each ``--secrets-from`` needs.
+Each function makes the objects of one purpose, with the comments that are printed with them. Knows the sentences of
+docs/reference/pull-secrets.md on what each ``--secrets-from`` needs.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Any
 
 from .. import __version__
 from ..errors import UsageError
+from ..kubernetes.credentialproviderconfig import NAME
 from ..settings import NAMESPACE, POD, SERVICE_ACCOUNT
 from .layout import Comment, Flow
-from .providerconfig import NAME
 
 RBAC_GROUP = "rbac.authorization.k8s.io"
 RBAC = f"{RBAC_GROUP}/v1"

@@ -17,38 +17,26 @@ from typing import Any, NamedTuple
 
 from .. import settings
 from ..errors import ConfigError, UsageError, masked
+from ..kubernetes import imagepatterns
+from ..kubernetes.credentialproviderconfig import (
+    API_VERSION,
+    CACHE_TYPE_SINCE,
+    ENTRY_KEYS,
+    FIRST,
+    KIND,
+    NAME,
+    PROTOCOL,
+    TOKEN_KEYS,
+    argument_text,
+    duration,
+    is_config,
+    is_environment,
+)
 from ..node.kubelet import VERSION
-from ..node.providerconfig import argument_text
 from ..settings import ENVIRONMENT_PREFIX, FLAGS, FLAGS_BY_NAME
-from . import matchimages
-
-NAME = "crio-credential-provider"
-API_VERSION = "kubelet.config.k8s.io/v1"
-KIND = "CredentialProviderConfig"
-PROTOCOL = "credentialprovider.kubelet.k8s.io/v1"
 
 KUBEADM_AUDIENCE = "https://kubernetes.default.svc.cluster.local"
 OPENSHIFT_AUDIENCE = "https://kubernetes.default.svc"
-
-FIRST = (1, 33)
-"""The first version whose kubelet can hand over a token, behind a feature gate that is off."""
-CACHE_TYPE_SINCE = (1, 34)
-"""From here on the gate is on and ``cacheType`` required; before, the kubelet refuses the key as unknown."""
-DIRECTORY_SINCE = (1, 34)
-"""From here on ``--image-credential-provider-config`` may name a directory."""
-FEATURE_GATE = "KubeletServiceAccountTokenForCredentialProviders"
-
-ROOT_KEYS = ("apiVersion", "kind", "providers")
-ENTRY_KEYS = ("name", "matchImages", "defaultCacheDuration", "apiVersion", "args", "env", "tokenAttributes")
-TOKEN_KEYS = (
-    "serviceAccountTokenAudience",
-    "cacheType",
-    "requireServiceAccount",
-    "requiredServiceAccountAnnotationKeys",
-    "optionalServiceAccountAnnotationKeys",
-)
-
-_ZERO = re.compile(r"[+-]?0+(\.0*)?(ns|us|µs|ms|s|m|h)|0")
 
 
 class Wanted(NamedTuple):
@@ -145,14 +133,14 @@ def update_entry(
     ]
     _set(made, "apiVersion", PROTOCOL, changes)
     _set(made, "matchImages", _match_images(entry.get("matchImages"), wanted, without, changes), [])
-    if not (isinstance(made.get("defaultCacheDuration"), str) and _ZERO.fullmatch(made["defaultCacheDuration"])):
+    if duration(made.get("defaultCacheDuration")) != 0:
         _set(made, "defaultCacheDuration", "0s", changes)
     args = _args(entry.get("args"), wanted, changes)
     if args:
         made["args"] = args
     else:
         made.pop("args", None)
-    if "env" in made and not _is_environment(made["env"]):
+    if "env" in made and not is_environment(made["env"]):
         _set_environment(made, changes)
     had = entry.get("tokenAttributes")
     if not isinstance(had, dict):
@@ -184,12 +172,12 @@ def _match_images(had: Any, wanted: Wanted, without: Collection[str], changes: l
             changes.append(f"matchImages: removed {_shown(pattern)}, which is not a string")
         elif pattern in without:
             changes.append(f"matchImages: removed {pattern}")
-        elif dead := matchimages.why_dead(pattern):
+        elif dead := imagepatterns.why_dead(pattern):
             changes.append(f"matchImages: removed {pattern}, which matches nothing: {dead}")
         else:
             kept.append(pattern)
     for pattern in wanted.match_images:
-        if not any(matchimages.covers(other, pattern) for other in kept):
+        if not any(imagepatterns.covers(other, pattern) for other in kept):
             kept.append(pattern)
             changes.append(f"matchImages: added {pattern}")
     if not kept:
@@ -200,20 +188,11 @@ def _match_images(had: Any, wanted: Wanted, without: Collection[str], changes: l
     return kept
 
 
-def _is_environment(env: Any) -> bool:
-    return isinstance(env, list) and all(
-        isinstance(one, dict)
-        and one.keys() <= {"name", "value"}
-        and all(isinstance(text, str) for text in one.values())
-        for one in env
-    )
-
-
 def _set_environment(made: dict[str, Any], changes: list[str]) -> None:
     """Makes ``env`` a list of name and value where scalars alone are in the way of it; else takes it out."""
     pairs = made["env"] if isinstance(made["env"], list) else []
     texts = [{key: argument_text(value) for key, value in pair.items()} for pair in pairs if isinstance(pair, dict)]
-    if len(texts) == len(pairs) > 0 and all(all(pair.values()) for pair in texts) and _is_environment(texts):
+    if len(texts) == len(pairs) > 0 and all(all(pair.values()) for pair in texts) and is_environment(texts):
         changes.append("env: values that are not strings were changed to strings")
         made["env"] = texts
         return
@@ -358,8 +337,7 @@ def _values(words: list[str]) -> list[str]:
 
 def check_version(api_version: Any, where: str) -> None:
     """Whether a file says that it is one of this type; ConfigError where not."""
-    group, _, version = str(api_version).partition("/")
-    if group != API_VERSION.partition("/")[0] or version not in ("v1", "v1beta1", "v1alpha1"):
+    if not is_config(api_version):
         raise ConfigError(
             f"{where}: apiVersion is {_shown(api_version)}, not {API_VERSION}",
             f"check that this is the kubelet's {KIND}",

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from .. import settings
 from ..errors import ConfigError, UsageError
+from ..kubernetes.credentialproviderconfig import NAME
 from ..runtimes.crio import registries, registriesfile
 from ..runtimes.crio.registries import Configuration
 from ..runtimes.crio.registriestext import Ignored
@@ -20,7 +21,7 @@ from ..settings import Settings
 from . import crio, kubelet, providerconfig
 from .crio import Crio
 from .kubelet import BIN_DIR, PROVIDER_CONFIG, Asked, Kubelet, Version
-from .providerconfig import NAME, Provider, ProviderConfig, is_nearly_ours
+from .providerconfig import Provider, ProviderConfig, is_nearly_ours
 from .tree import Tree, Unreadable
 
 _MAX_REGISTRIES = 16 * 1024 * 1024

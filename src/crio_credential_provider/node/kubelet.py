@@ -13,7 +13,7 @@ import re
 import subprocess
 from typing import Any, NamedTuple
 
-from ..kubernetes.kubeconfig import KUBECONFIGS
+from ..kubernetes.endpoint import KUBECONFIGS
 from .commandline import Flag, Origin, Process, Unit, Word, find_flags, find_processes, find_unit, last
 from .located import MAX_YAML, Document, Syntax, loads_yaml
 from .tree import Tree, Unreadable

@@ -14,23 +14,34 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from ..kubernetes.credentialproviderconfig import (
+    ANNOTATION_KEYS,
+    API_VERSION,
+    CACHE_TYPE_SINCE,
+    CACHE_TYPES,
+    DIRECTORY_SINCE,
+    ENTRY_KEYS,
+    KIND,
+    NAME,
+    OLDER_VERSIONS,
+    PROTOCOL,
+    PROTOCOLS,
+    ROOT_KEYS,
+    SUFFIXES,
+    TOKEN_KEYS,
+    VARIABLE_KEYS,
+    argument_text,
+    duration,
+    is_annotation_key,
+    is_config,
+    is_name,
+)
+from ..kubernetes.imagepatterns import pattern_fault
 from ..settings import ENVIRONMENT_PREFIX
 from .commandline import Origin
 from .kubelet import as_mapping
 from .located import MAX_YAML, Document, Syntax, loads_yaml
 from .tree import Tree
-
-GROUP = "kubelet.config.k8s.io"
-KIND = "CredentialProviderConfig"
-API_VERSION = "credentialprovider.kubelet.k8s.io/v1"
-NAME = "crio-credential-provider"
-
-SUFFIXES = (".json", ".yaml", ".yml")
-"""Of the files that count in a directory, which the kubelet takes from 1.34 on."""
-
-DIRECTORY_SINCE = (1, 34)
-CACHE_TYPE_SINCE = (1, 34)
-CACHE_TYPES = ("Token", "ServiceAccount")
 
 
 class Refusal(NamedTuple):
@@ -215,38 +226,7 @@ def is_nearly_ours(name: str) -> bool:
     )
 
 
-def is_name(text: str) -> bool:
-    """Whether the kubelet takes a text for a provider's name."""
-    return bool(text) and "/" not in text and " " not in text and text not in (".", "..")
-
-
-_DURATION = re.compile(r"[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+$")
-_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
-_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-
-
-def duration(value: Any) -> float | None:
-    """Seconds of a duration as Go writes them: ``10m``, ``1h30m``, ``0s``, ``0``; None for what is none."""
-    if not isinstance(value, str):
-        return None
-    if value.lstrip("+-") == "0":
-        return 0.0
-    if not _DURATION.match(value):
-        return None
-    seconds = sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(value))
-    return -seconds if value.startswith("-") else seconds
-
-
 # -- the kubelet's rules ----------------------------------------------------------------------------------------------
-
-_TOP = ("apiVersion", "kind", "providers")
-_PROVIDER = ("name", "matchImages", "defaultCacheDuration", "apiVersion", "args", "env", "tokenAttributes")
-_VARIABLE = ("name", "value")
-_TOKEN_ATTRIBUTES = (
-    *("serviceAccountTokenAudience", "cacheType", "requireServiceAccount"),
-    *("requiredServiceAccountAnnotationKeys", "optionalServiceAccountAnnotationKeys"),
-)
-_API_VERSIONS = tuple(f"credentialprovider.kubelet.k8s.io/{version}" for version in ("v1", "v1beta1", "v1alpha1"))
 
 
 def _quote(item: Any) -> str:
@@ -254,11 +234,6 @@ def _quote(item: Any) -> str:
     kind = {bool: "a boolean", int: "a number", float: "a number", dict: "a mapping", list: "a list"}.get(type(item))
     meant = argument_text(item)
     return f"{kind or 'null'}, expected a string" + (f': write "{meant}"' if meant else "")
-
-
-_QUALIFIED_NAME = re.compile(
-    r"(?:[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*/)?[a-z0-9](?:[-a-z0-9_.]{0,61}[a-z0-9])?$"
-)
 
 
 class _Checker:
@@ -279,14 +254,14 @@ class _Checker:
         if not isinstance(value, dict):
             self._refuse((), "it is empty" if value is None else "not a mapping with apiVersion, kind and providers")
             return []
-        value = self._known(value, (), _TOP)
-        group, _, version = text_of(value.get("apiVersion")).partition("/")
-        if group != GROUP or version not in ("v1", "v1beta1", "v1alpha1"):
-            self._refuse(("apiVersion",), f"apiVersion is {value.get('apiVersion')!r}, not {GROUP}/v1")
+        value = self._known(value, (), ROOT_KEYS)
+        version = value.get("apiVersion")
+        if not is_config(version):
+            self._refuse(("apiVersion",), f"apiVersion is {version!r}, not {API_VERSION}")
         if value.get("kind") != KIND:
             self._refuse(("kind",), f"kind is {value.get('kind')!r}, not {KIND}")
         # The older forms of the configuration know no tokenAttributes.
-        self._later = version not in ("v1beta1", "v1alpha1")
+        self._later = text_of(version).rpartition("/")[2] not in OLDER_VERSIONS
         entries = value.get("providers")
         if not isinstance(entries, list) or not entries:
             self._refuse(("providers",), "providers is missing or empty")
@@ -323,7 +298,7 @@ class _Checker:
         lines.update(found)
 
     def _provider(self, entry: dict[str, Any], path: tuple[str | int, ...], position: int) -> Provider:
-        names = _PROVIDER if self._later else _PROVIDER[:-1]
+        names = ENTRY_KEYS if self._later else ENTRY_KEYS[:-1]
         value = self._known(entry, path, names)
         if not self._later and "tokenAttributes" in entry:
             value["tokenAttributes"] = entry["tokenAttributes"]
@@ -340,8 +315,8 @@ class _Checker:
             self._refuse((*path, "defaultCacheDuration"), f"defaultCacheDuration {what!r} is not a duration such as 0s")
         if not value.get("apiVersion"):
             self._refuse(path, "apiVersion is missing")
-        elif value["apiVersion"] not in _API_VERSIONS:
-            self._refuse((*path, "apiVersion"), f"apiVersion is {value['apiVersion']!r}, not {API_VERSION}")
+        elif value["apiVersion"] not in PROTOCOLS:
+            self._refuse((*path, "apiVersion"), f"apiVersion is {value['apiVersion']!r}, not {PROTOCOL}")
         self._list(value, path, "args", required=False)
         self._environment(value, path)
         if value.get("tokenAttributes") is not None:
@@ -384,7 +359,7 @@ class _Checker:
             if not isinstance(entry, dict):
                 self._refuse(place, "an entry of env is not a mapping of name and value")
                 continue
-            for key, item in self._known(entry, place, _VARIABLE).items():
+            for key, item in self._known(entry, place, VARIABLE_KEYS).items():
                 if not isinstance(item, str):
                     self._refuse((*place, key), f"env has {_quote(item)}")
 
@@ -392,10 +367,10 @@ class _Checker:
         if not isinstance(value["tokenAttributes"], dict):
             self._refuse(path, "tokenAttributes is not a mapping")
             return
-        attributes = value["tokenAttributes"] = self._known(value["tokenAttributes"], path, _TOKEN_ATTRIBUTES)
-        if value.get("apiVersion") in _API_VERSIONS[1:]:
+        attributes = value["tokenAttributes"] = self._known(value["tokenAttributes"], path, TOKEN_KEYS)
+        if value.get("apiVersion") in PROTOCOLS[1:]:
             have = value["apiVersion"]
-            self._refuse(path, f"tokenAttributes needs the provider's apiVersion to be {API_VERSION}, not {have}")
+            self._refuse(path, f"tokenAttributes needs the provider's apiVersion to be {PROTOCOL}, not {have}")
         audience = attributes.get("serviceAccountTokenAudience")
         if not audience:
             self._refuse(path, "serviceAccountTokenAudience is missing")
@@ -416,11 +391,11 @@ class _Checker:
 
     def _annotations(self, attributes: dict[str, Any], path: tuple[str | int, ...]) -> None:
         keys: dict[str, list[str]] = {}
-        for kind in _TOKEN_ATTRIBUTES[3:]:
+        for kind in ANNOTATION_KEYS:
             self._list(attributes, path, kind, required=False)
             keys[kind] = [text for _, text in _texts(attributes.get(kind))]
             for at, key in _texts(attributes.get(kind)):
-                if not _QUALIFIED_NAME.match(key.lower()):
+                if not is_annotation_key(key):
                     self._refuse((*path, kind, at), f"{kind} has {key!r}, which is not a valid annotation name")
             if len(set(keys[kind])) < len(keys[kind]):
                 self._refuse((*path, kind), f"{kind} has a duplicate key")
@@ -428,44 +403,4 @@ class _Checker:
         if both := set(required) & set(optional):
             self._refuse(path, f"the annotation {min(both)!r} is both required and optional")
         if required and attributes.get("requireServiceAccount") is False:
-            self._refuse((*path, _TOKEN_ATTRIBUTES[3]), "requireServiceAccount must be true with required annotations")
-
-
-_HOST = re.compile(r"(?:[A-Za-z0-9!$&'()*+,;=:\[\]<>\"._~-]|%[0-9A-Fa-f]{2}|[^\x00-\x7f])*$")
-_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
-
-
-def effective_pattern(pattern: str) -> str:
-    """What the kubelet looks at of a pattern: a query and a fragment are cut off, as of a URL."""
-    return pattern.partition("#")[0].partition("?")[0]
-
-
-def pattern_fault(pattern: str) -> str:
-    """Why the kubelet refuses a pattern of matchImages; "" where it takes it.
-
-    It puts https:// before it and parses that as Go parses URLs (ParseSchemelessURL): much that can match nothing is
-    taken, ``https://docker.io`` for one, whose host is then ``https:``.
-    """
-    if any(character < " " or character == "\x7f" for character in pattern):
-        return "it has a control character"
-    authority, _, path = effective_pattern(pattern).partition("/")
-    host = authority.rpartition("@")[2]
-    if host.startswith("[") and "]" not in host:
-        return "its host has an unclosed bracket"
-    port = host.rpartition("]" if host.startswith("[") else ":")[2] if ":" in host else ""
-    if not re.fullmatch(r":?[0-9]*", port):
-        return "its port is not a number"
-    if not _HOST.match(host):
-        return "its host has an invalid character"
-    return "it has a % without two digits" if _ESCAPE.search(path) else ""
-
-
-def argument_text(item: Any) -> str:
-    """What an entry of ``args`` that is no text in YAML was meant to be; "" where that cannot be told."""
-    if isinstance(item, bool):
-        return str(item).lower()
-    if isinstance(item, (str, int, float)):
-        return str(item)
-    (pair,) = item.items() if isinstance(item, dict) and len(item) == 1 else ((None, None),)
-    is_flag = isinstance(pair[0], str) and isinstance(pair[1], (str, int, float))
-    return f"{pair[0]}={argument_text(pair[1])}" if is_flag else ""
+            self._refuse((*path, ANNOTATION_KEYS[0]), "requireServiceAccount must be true with required annotations")

@@ -68,6 +68,11 @@ class Audit:
         """Decides that it says a fault."""
         self.tell(f"fault-{fault}", message, journal.ERROR)
 
+    def fail(self, fault: str, message: str) -> None:
+        """Decides that it says a fault, which is told on stderr as well: the kubelet keeps that."""
+        self.tell_fault(fault, message)
+        journal.complain(message)
+
     def tell_further(self, message: str) -> None:
         """What went wrong after the outcome was decided."""
         self._message += f"; {message}"

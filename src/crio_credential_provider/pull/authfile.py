@@ -1,7 +1,7 @@
 """The auth file: its name, and writing it so that CRI-O sees all of it or nothing.
 
 Knows disks and nothing about what the content means, nor whose turn it is (``handoff``). CRI-O renames the file away
-at the pull (docs/contracts.md, 2).
+at the pull (docs/reference/contracts.md, 2).
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ import os
 from .. import settings
 from ..errors import ProviderError, RequestError
 from ..kubernetes import credentialprovider
-from ..platform import journal
 from . import audit, decision
 from .audit import Audit
 
@@ -43,9 +42,9 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         _serve(given, told)
         status = OK
     except ProviderError as error:
-        _fail(told, error.fault, str(error))
+        told.fail(error.fault, str(error))
     except Exception as error:
-        _fail(told, "bug", audit.internal_error(error))
+        told.fail("bug", audit.internal_error(error))
     finally:
         _sweep(given, told)
         told.log()
@@ -80,19 +79,18 @@ def _connect(given: Settings, told: Audit) -> Cluster:
             "--insecure-skip-tls-verify: the API server's certificate is not verified, and any server at its address "
             "gets the pod's token"
         )
+    place, client = endpoint.find_endpoint(given), None
+    if given.secrets_from == settings.POD:
+        from ..kubernetes.clientcertificate import find_client_certificate
+
+        client = find_client_certificate(given)
     return apiserver.ApiServer(
-        endpoint.find_endpoint(given),
+        place,
         given.deadline,
         given.max_answer_size,
         verify=not given.insecure_skip_tls_verify,
-        client=endpoint.find_client_certificate(given) if given.secrets_from == settings.POD else None,
+        client=client,
     )
-
-
-def _fail(told: Audit, fault: str, message: str) -> None:
-    """Tells a fault where the kubelet and a person will find it."""
-    told.tell_fault(fault, message)
-    journal.complain(message)
 
 
 def _sweep(given: Settings, told: Audit) -> None:

@@ -1,19 +1,20 @@
-"""The conversation with one registry: ping, challenge, token, manifest, and what each failure of it means."""
+"""The conversation with one registry: ping, challenge, token, manifest, and what each answer that is none means."""
 
 from __future__ import annotations
 
 import base64
-import errno
 import http.client
 import re
-import ssl
 import time
 import urllib.parse
 from typing import TYPE_CHECKING
 
 from .. import __version__
-from . import wire
+from . import unreachable, wire
+from .schemes import missing_scope, none_shown, with_other_schemes
+from .telling import Telling, userpass
 from .trust import Trust
+from .unreachable import Attempt
 from .verdict import (
     CONNECT,
     DNS,
@@ -26,7 +27,7 @@ from .verdict import (
     UNAUTHORIZED,
     Fault,
 )
-from .wire import Answer, Challenge, Silent, TooMuch, Url, challenges_of, is_for_go_alone, offered_schemes, parse_url
+from .wire import Answer, Challenge, Silent, TooMuch, Url, challenges_of, is_for_go_alone, parse_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,12 +46,6 @@ MANIFEST_TYPES = (
 
 _DOCKER_HUB, _DOCKER_HUB_SERVER = "docker.io", "registry-1.docker.io"
 _MAX_REDIRECTS = 10
-
-_MAX_TOLD = 200
-"""Characters of a registry's own words."""
-
-_PIECE = 8
-"""Characters of a secret that may not stand together in a text."""
 
 
 class Client:
@@ -82,8 +77,7 @@ class Client:
         self._environment = environment
         self._seconds = seconds
         self._deadline = time.monotonic() + seconds
-        self._secrets = _secrets(credential)
-        self._ours: set[str] = set()
+        self._telling = Telling(credential)
         self._trust: Trust | None = None
         self._no_token_given: Fault | None = None
 
@@ -93,11 +87,14 @@ class Client:
         """Whether there is one; the evidence."""
         answer = self._ping()
         if _is_web_page(answer):
-            raise _no_registry(f"{self._shown(answer.url)} answers {answer.status} with a web page")
+            raise _no_registry(f"{self._telling.shown(answer.url)} answers {answer.status} with a web page")
         if answer.status == 200:
             return "a registry answers, and requires no credential for GET /v2/", ""
         schemes = ", ".join(challenge.scheme for challenge in challenges_of(answer))
-        return f"a registry answers, and requires a credential ({self._told(schemes) or 'it does not say which'})", ""
+        return (
+            f"a registry answers, and requires a credential ({self._telling.told(schemes) or 'it does not say which'})",
+            "",
+        )
 
     def ask_manifest(self, path: str, reference: str) -> tuple[str, str]:
         """The manifest's headers, with the credential; where they are refused, the whole, as CRI-O does."""
@@ -107,7 +104,7 @@ class Client:
         try:
             authorization = self._authorize(ping, scopes)
             answer = self._ask("HEAD", url, authorization)
-            wider = _missing_scope(answer)
+            wider = missing_scope(answer)
             if wider:
                 authorization = self._authorize(ping, [*scopes, wider])
                 answer = self._ask("HEAD", url, authorization)
@@ -116,13 +113,15 @@ class Client:
             if answer.status != 200:
                 raise self._refused(answer, ping, authorization)
         except Fault as fault:
-            raise self._with_other_schemes(fault, ping) from None
+            raise with_other_schemes(fault, ping) from None
         document = answer.json()
         if answer.media_type not in MANIFEST_TYPES and not (isinstance(document, dict) and "schemaVersion" in document):
             page = ", a web page" if _is_web_page(answer) else ""
-            raise _no_registry(f"{self._shown(answer.url)} answers 200 with something other than a manifest{page}")
+            raise _no_registry(
+                f"{self._telling.shown(answer.url)} answers 200 with something other than a manifest{page}"
+            )
         separator = "@" if ":" in reference else ":"
-        return f"has {path}{separator}{reference}", self._told(answer.headers.get("Docker-Content-Digest"))
+        return f"has {path}{separator}{reference}", self._telling.told(answer.headers.get("Docker-Content-Digest"))
 
     # -- the way there -----------------------------------------------------------------------------------------------
 
@@ -158,7 +157,7 @@ class Client:
         url = parse_url(f"{scheme}://{self._server}{target}")
         if url is None:
             raise Fault(DNS, f"{self._server!r} is not a host name", "correct the location in registries.conf")
-        self._ours |= {url.origin, url.shown}
+        self._telling.ours |= {url.origin, url.shown}
         return url
 
     def _authorize(self, ping: Answer, scopes: list[str]) -> str:
@@ -184,7 +183,7 @@ class Client:
             token = self._read_token(answer, service)
         except Fault as fault:
             raise self._of_token_service(fault, service) from None
-        self._secrets.update(_windows(token))
+        self._telling.hide(token)
         return token
 
     def _read_token(self, answer: Answer, service: Url) -> str:
@@ -203,7 +202,7 @@ class Client:
                 unusable = unusable or type(value) is not int
         token = found["token"] or found["access_token"]
         what = " with a web page and" if _is_web_page(answer) else ""
-        evidence = f"its token service {self._shown(service)} answers 200{what} without a usable token"
+        evidence = f"its token service {self._telling.shown(service)} answers 200{what} without a usable token"
         fault = Fault(NOT_A_REGISTRY, evidence, _REALM, "token-service", undecided=not (unusable or token.isascii()))
         if unusable or not token.isascii() or not token.isprintable():
             raise fault
@@ -213,8 +212,8 @@ class Client:
 
     def _of_token_service(self, fault: Fault, service: Url) -> Fault:
         """A fault with its place, which is not the registry's."""
-        where = f"its token service {self._shown(service)}"
-        fault.token_service = self._shown(service)
+        where = f"its token service {self._telling.shown(service)}"
+        fault.token_service = self._telling.shown(service)
         if where not in fault.evidence:
             fault.evidence = f"{where}: {fault.evidence}"
         if fault.outcome == NOT_A_REGISTRY:
@@ -229,7 +228,7 @@ class Client:
         if is_for_go_alone(realm):
             evidence = "its token service's URL has a user name or a non-ASCII host: verify does not ask it; CRI-O does"
             return Fault(NOT_A_REGISTRY, evidence, _REALM, "token-service", undecided=True)
-        told = self._told(realm)
+        told = self._telling.told(realm)
         has = f"its realm is {told or 'not a URL'}" if realm else "it has no realm"
         fault = Fault(NOT_A_REGISTRY, f"its Bearer challenge has no valid token service: {has}", _REALM, "no-realm")
         fault.token_service = told
@@ -246,7 +245,8 @@ class Client:
         if service.scheme == "http" and not self._insecure:
             raise Fault(
                 TLS,
-                f"its token service {self._shown(service)} is plain HTTP: the credential was not sent (CRI-O sends it)",
+                f"its token service {self._telling.shown(service)} is plain HTTP: the credential was not sent (CRI-O "
+                "sends it)",
                 f"configure a token service with TLS, as anyone on the network can read the credential; {_REALM}",
                 "token-service-without-tls",
                 undecided=True,
@@ -282,19 +282,19 @@ class Client:
             is_there = url.origin == first.origin
             kept_back = kept_back or (bool(authorization) and not is_there)
             answer = self._exchange(method, url, authorization if is_there else "", content, headers_alone)
-            self.exchanges.append(f"{method} {self._shown(url)}: {answer.status}")
+            self.exchanges.append(f"{method} {self._telling.shown(url)}: {answer.status}")
             location = answer.headers.get("Location")
             if answer.status not in _REDIRECTS or not location or (content and answer.status in (307, 308)):
                 return answer._replace(kept_back=kept_back)
             following = parse_url(location, url)
             if following is None:
-                fault = _no_registry(f"{self._shown(url)} redirects to something that is not a URL")
+                fault = _no_registry(f"{self._telling.shown(url)} redirects to something that is not a URL")
                 fault.undecided = is_for_go_alone(location, url)
                 raise fault
             url = following
             if content:
                 method, content = "GET", b""
-        raise _no_registry(f"{self._shown(url)} redirects more than {_MAX_REDIRECTS} times")
+        raise _no_registry(f"{self._telling.shown(url)} redirects more than {_MAX_REDIRECTS} times")
 
     def _exchange(
         self, method: str, url: Url, authorization: str, content: bytes, headers_alone: frozenset[int]
@@ -311,71 +311,58 @@ class Client:
         try:
             opened = wire.connect(url, context, self._environment, self._deadline)
             if self._credential and (content or authorization.startswith("Basic")):
-                shown = self._shown(url._replace(target="")).partition("://")[2]
-                self.credential_sent_to.append(self._server if url.shown in self._ours else shown)
+                shown = self._telling.shown(url._replace(target="")).partition("://")[2]
+                self.credential_sent_to.append(self._server if url.shown in self._telling.ours else shown)
             return wire.exchange(opened, method, url, headers, content, self._deadline, headers_alone)
         except Fault as fault:
-            where = self._shown(url._replace(target=""))
+            where = self._telling.shown(url._replace(target=""))
             if where != url.origin:
                 fault.evidence = f"{where}, where it redirects, cannot be reached"
                 fault.remedy = "ask the registry's administrator where it redirects to"
             raise
         except OSError as error:
-            away = self._unreachable(url, error)
+            away = unreachable.explain(error, self._attempt(url))
             # CRI-O gives a handshake 10 seconds, and an answer as long as it takes.
             away.undecided = opened is not None and isinstance(error, Silent)
             raise away from None
         except http.client.HTTPException:
-            raise _no_registry(f"{self._shown(url)} does not speak HTTP") from None
+            raise _no_registry(f"{self._telling.shown(url)} does not speak HTTP") from None
         except TooMuch:
-            raise _no_registry(f"{self._shown(url)} sends an answer without an end") from None
+            raise _no_registry(f"{self._telling.shown(url)} sends an answer without an end") from None
 
     def _trusted(self) -> Trust:
         if self._trust is None:
             self._trust = Trust(self.name, self._insecure, self._root)
         return self._trust
 
-    # -- words -------------------------------------------------------------------------------------------------------
+    def _attempt(self, url: Url) -> Attempt:
+        where = self._telling.shown(url._replace(target=""))
+        host = url.host if self._telling.shown(url) == url.shown else ""
+        return Attempt(self.name, where, host, self._seconds, self._trusted(), self._is_registry_without_tls)
 
-    def _told(self, text: str | None) -> str:
-        """What a registry said, for people: short, printable, without a piece of the credential; else ""."""
-        text = (text or "").strip()
-        username = self._credential.username.decode(errors="replace") if self._credential else ""
-        names_user = bool(username) and username.lower() in text.lower()
-        return "" if len(text) > _MAX_TOLD or not text.isprintable() or names_user or self._quotes(text) else text
-
-    def _quotes(self, text: str) -> bool:
-        """Whether a text holds a piece of a password or token, as it is or percent-encoded."""
-        texts = (text.lower(), urllib.parse.unquote_plus(text).lower())
-        return any(piece in spelling for piece in self._secrets for spelling in texts)
-
-    def _shown(self, url: Url) -> str:
-        """A URL without its query. What the registry sent us to must not repeat the credential; our own may seem to."""
-        is_ours = url.shown in self._ours
-        return url.shown if is_ours or not self._quotes(url.shown) else f"{url.scheme}://(not shown)"
-
-    def _words(self, answer: Answer) -> str:
-        """`` (CODE: message)`` of the errors that the distribution API and token services answer with."""
-        document = answer.json()
-        if not isinstance(document, dict):
-            return ""
-        errors = document.get("errors")
-        first = errors[0] if isinstance(errors, list) and errors and isinstance(errors[0], dict) else document
-        parts = [first.get(name) for name in ("code", "message", "details", "error_description")]
-        text = self._told(": ".join(part for part in parts if isinstance(part, str) and part))
-        return f" ({text})" if text else ""
+    def _is_registry_without_tls(self) -> bool:
+        """Asks a registry that is to have TLS and never answered without it."""
+        if self._insecure or self.scheme:
+            return False
+        try:
+            self._ping_by("http")
+        except Fault:
+            return False
+        finally:
+            self.scheme = ""
+        return True
 
     # -- what went wrong ---------------------------------------------------------------------------------------------
 
     def _refused(self, answer: Answer, ping: Answer, authorization: str) -> Fault:
         """The manifest is not handed out."""
-        where, words = self._shown(answer.url), self._words(answer)
+        where, words = self._telling.shown(answer.url), self._telling.words(answer)
         if self._was_led_away(answer, self._url(self.scheme, "/")):
             return self._led_away(answer, self._server)
         if answer.status in (401, 403) and self._no_token_given:
             return self._no_token_given
         if answer.status in (401, 403) and not authorization and (answer.status == 401 or self._credential):
-            return self._none_shown(answer, f"{where} answers {answer.status}", words, ping)
+            return none_shown(answer, f"{where} answers {answer.status}", words, ping, self._telling)
         if answer.status == 401:
             return self._unauthorized(f"{where} answers 401", words, authorization)
         if answer.status == 403:
@@ -393,51 +380,13 @@ class Client:
     def _led_away(self, answer: Answer, redirecting: str) -> Fault:
         outcome = {401: UNAUTHORIZED, 403: FORBIDDEN, 404: NOT_FOUND}.get(answer.status, SERVER_ERROR)
         evidence = (
-            f"{self._shown(answer.url)} answers {answer.status}{self._words(answer)}; {redirecting} redirects "
-            "there, and no credential was sent"
+            f"{self._telling.shown(answer.url)} answers {answer.status}{self._telling.words(answer)}; {redirecting} "
+            "redirects there, and no credential was sent"
         )
         if answer.kept_back:
             evidence += "; CRI-O sends it, to every port and subdomain of a host"
         remedy = "ask the registry's administrator why it redirects there"
         return Fault(outcome, evidence, remedy, "redirected", answer.kept_back)
-
-    def _none_shown(self, answer: Answer, what: str, words: str, ping: Answer) -> Fault:
-        """Nothing in the answer to ``GET /v2/`` told CRI-O to show a credential."""
-        outcome = UNAUTHORIZED if answer.status == 401 else FORBIDDEN
-        challenges = challenges_of(ping)
-        schemes = self._told(", ".join(challenge.scheme for challenge in challenges))
-        schemes = repr(schemes) if schemes else "another scheme"
-        if challenges:
-            evidence = f"{what}, and requires {schemes}, which CRI-O does not support{words}"
-            return Fault(
-                outcome, evidence, "configure Basic or Bearer authentication in the registry", "unknown-challenge"
-            )
-        if ping.status == 401:
-            evidence = f"{what}; GET /v2/ is answered 401 as well, but without a WWW-Authenticate header: CRI-O"
-            return Fault(outcome, f"{evidence} sends no credential{words}", _SAY_HOW, "no-challenge")
-        evidence = f"{what}, though GET /v2/ asks for no credential, so that CRI-O sends none{words}"
-        return Fault(outcome, evidence, _ASK, "not-asked")
-
-    def _with_other_schemes(self, fault: Fault, ping: Answer) -> Fault:
-        """A fault with what somebody must know where CRI-O uses one of several schemes: perhaps another would do."""
-        taken = next((c.scheme for c in challenges_of(ping) if c.scheme in _SCHEMES), "")
-        others = [scheme for scheme in offered_schemes(ping) if scheme in _SCHEMES and scheme != taken]
-        is_of_it = fault.token_service or fault.cause in ("refused", "not-allowed", "unknown-challenge")
-        if not others or not is_of_it:
-            return fault
-        other = others[0].capitalize()
-        if not taken:
-            fault.evidence += f"; it offers {other} as well, but CRI-O only reads the first scheme of a header"
-            fault.remedy = f"configure the registry to offer {other} in a WWW-Authenticate header of its own"
-            return fault
-        used = taken.capitalize()
-        fault.evidence += f"; it offers {used} and {other}, and CRI-O only uses the first, {used}"
-        remedy = f"configure the registry to offer {other} first or alone"
-        if fault.cause in ("refused", "not-allowed") and fault.outcome == UNAUTHORIZED:
-            fault.cause, fault.remedy = "first-scheme", f"if this credential is right, {remedy}"
-        else:
-            fault.remedy = f"{fault.remedy}; or {remedy}"
-        return fault
 
     def _forbidden(self, what: str, words: str) -> Fault:
         if not self.credential_sent_to:
@@ -464,7 +413,7 @@ class Client:
         return Fault(UNAUTHORIZED, f"{what}: it refuses the credential{words}", _ROTATED, "refused")
 
     def _no_token(self, answer: Answer, service: Url) -> Fault:
-        where, words = f"its token service {self._shown(service)}", self._words(answer)
+        where, words = f"its token service {self._telling.shown(service)}", self._telling.words(answer)
         if self._was_led_away(answer, service):
             return self._led_away(answer, where)
         refused = answer.status in (401, 403) or (answer.status == 400 and bool(self._credential))
@@ -484,7 +433,7 @@ class Client:
 
     def _no_ping(self, answer: Answer) -> Fault:
         """``GET /v2/`` is answered neither 200 nor 401, with which CRI-O gives up."""
-        where, words = self._shown(answer.url), self._words(answer)
+        where, words = self._telling.shown(answer.url), self._telling.words(answer)
         if answer.status == 403:
             evidence = f"{where} answers 403{words}, on which CRI-O gives up before it sends a credential"
             return Fault(FORBIDDEN, evidence, _PING, "ping")
@@ -497,9 +446,13 @@ class Client:
 
     def _unwilling(self, answer: Answer, where: str) -> Fault:
         """It would not answer now, or answers what means nothing."""
-        words = self._words(answer)
+        words = self._telling.words(answer)
         if answer.status == 429:
-            told = [f"{name}: {self._told(answer.headers.get(name))}" for name in _LIMITS if answer.headers.get(name)]
+            told = [
+                f"{name}: {self._telling.told(answer.headers.get(name))}"
+                for name in _LIMITS
+                if answer.headers.get(name)
+            ]
             evidence = f"{where} answers 429{words}{''.join(f', {text}' for text in told)}"
             remedy = "wait, or use a credential with a higher limit; CRI-O tries 5 times within at most 4 minutes"
             wait = answer.headers.get("Retry-After", "").strip()
@@ -511,132 +464,24 @@ class Client:
         remedy = "ask the registry's administrator what this status means"
         return Fault(SERVER_ERROR, f"{where} answers {answer.status}{words}", remedy, "unexpected-status")
 
-    def _unreachable(self, url: Url, error: OSError) -> Fault:
-        """No answer: the connection or TLS failed."""
-        where = self._shown(url._replace(target=""))
-        if isinstance(error, ssl.SSLError):
-            return self._no_tls(url, where, error)
-        if isinstance(error, Silent):
-            evidence = f"{where} accepts the connection and does not answer within {self._seconds:g} s"
-            return Fault(CONNECT, evidence, "look in its log; CRI-O waits longer", "silent")
-        if isinstance(error, TimeoutError) or error.errno == errno.ETIMEDOUT:
-            evidence = f"{where} does not answer within {self._seconds:g} s"
-            return Fault(
-                CONNECT,
-                evidence,
-                f"check that it is running and that no firewall drops packets from this node. {_PROXY}",
-                "timeout",
-            )
-        if isinstance(error, ConnectionRefusedError):
-            return Fault(CONNECT, f"{where} refuses connections", "check that it is running, and the port", "refused")
-        if isinstance(error, (ConnectionResetError, BrokenPipeError)):
-            remedy = "look in its log; it may require a client certificate, or something in between ends the connection"
-            return Fault(CONNECT, f"{where} closes the connection without an answer", remedy, "closed")
-        reason = error.strerror or type(error).__name__
-        return Fault(
-            CONNECT, f"{where} cannot be reached: {reason}", f"check the route from this node. {_PROXY}", "unreachable"
-        )
-
-    def _no_tls(self, url: Url, where: str, error: ssl.SSLError) -> Fault:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return self._not_trusted(url, where, error)
-        if error.reason in _NOT_TLS:
-            return self._plain(url, where)
-        if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
-            remedy = "look in its log; it may require a client certificate, or something in between ends the connection"
-            return Fault(TLS, f"{where} closes the connection during TLS", remedy, "closed")
-        if error.reason in _WANTS_CERTIFICATE:
-            directory = self._trusted().directory
-            found = f"; {directory} has none that it accepts" if directory else ""
-            remedy = f"put client.cert and client.key into {self._trusted().place(self.name)}/"
-            return Fault(
-                TLS, f"{where} ends TLS: it requires a client certificate{found}", remedy, "client-certificate"
-            )
-        if error.reason in _OLD:
-            return Fault(
-                TLS, f"{where} does not support TLS 1.2 or newer", "update it: CRI-O requires TLS 1.2", "too-old"
-            )
-        reason = error.reason or "no reason given"
-        return Fault(TLS, f"TLS with {where} failed: {reason}", "look in the registry's log", "other")
-
-    def _plain(self, url: Url, where: str) -> Fault:
-        """Something that is not TLS answered; whether it is a registry is asked without TLS."""
-        evidence, remedy = f"{where} does not speak TLS", "check the port"
-        if not self._insecure and not self.scheme:
-            try:
-                self._ping_by("http")
-                evidence += "; over plain HTTP a registry answers there"
-                remedy = "configure TLS there; insecure = true for its location in registries.conf allows plain HTTP"
-            except Fault:
-                pass
-            self.scheme = ""
-        return Fault(TLS, evidence, remedy, "not-tls")
-
-    def _not_trusted(self, url: Url, where: str, error: ssl.SSLCertVerificationError) -> Fault:
-        trust, flaws = self._trusted(), ""
-        match error.verify_code:
-            case 9:
-                evidence, cause = "is not valid yet", "not-yet-valid"
-                remedy = "check the clocks of this node and of the registry"
-            case 10:
-                evidence, cause, remedy = "has expired", "expired", "renew it, or check this node's clock"
-            case 62 | 64:
-                name = f"the name {url.host}" if self._shown(url) == url.shown else "that name"
-                evidence, cause = f"is not for {name}", "wrong-name"
-                remedy = "use one of its names, or issue it for this one (as subject alternative name)"
-            case _:
-                evidence = f"was not issued by a CA that this node trusts ({error.verify_message})"
-                others = trust.near_misses(self.name)
-                cause, remedy = "unknown-ca", self._remedy_of_trust(others)
-                others = [f"{path} is for another port" for path in others]
-                flaws = "".join(f"; {flaw}" for flaw in (*trust.flaws, *others))
-        return Fault(TLS, f"{where}: its certificate {evidence}{flaws}", remedy, cause)
-
-    def _remedy_of_trust(self, others: list[str]) -> str:
-        trust = self._trusted()
-        rename = (
-            f"if {others[0]} is meant for it, rename it to {self.name}; otherwise "
-            if others and not trust.directory
-            else ""
-        )
-        system = "or into the system's CAs and restart CRI-O"
-        return f"{rename}put its CA into {trust.place(self.name)}/ca.crt, which CRI-O reads at each pull, {system}"
-
 
 _USER_AGENT = f"crio-credential-provider/{__version__} (verify)"
 _LIMITS = ("Retry-After", "RateLimit-Limit", "RateLimit-Remaining")
 _ROTATED = "write the current one to the pull secret, if it was rotated or mistyped"
 _PING = "configure the registry (or the proxy in front of it) to answer GET /v2/ with 200 or 401"
-_ASK = "configure the registry to answer GET /v2/ with 401 as well"
-_SAY_HOW = "configure the registry, or the proxy in front of it, to send WWW-Authenticate with its 401 to GET /v2/"
 _REALM = (
     "the URL of the token service is set in the registry itself (Harbor external_url or hostname, Artifactory base "
     "URL, GitLab token_realm, Quay SERVER_HOSTNAME, docker-registry auth.token.realm)"
 )
-_SCHEMES = ("basic", "bearer")
 _PINGED = frozenset((200, 401))
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 _MAX_RETRYING = 240
 """Seconds after which CRI-O gives up where it is asked to wait: 4 times 60 at most."""
 
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
-_PROXY = "If CRI-O uses a proxy, set HTTPS_PROXY here as in its unit"
 
 # How far a question came; an answer of any status is further than all.
 _STAGES = {DNS: 0, CONNECT: 1, TLS: 2}
-
-# OpenSSL's names for what a plain HTTP server answers to a handshake.
-_NOT_TLS = frozenset(("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "PACKET_LENGTH_TOO_LONG"))
-_OLD = frozenset(("TLSV1_ALERT_PROTOCOL_VERSION", "UNSUPPORTED_PROTOCOL"))
-_WANTS_CERTIFICATE = frozenset(
-    (
-        "TLSV13_ALERT_CERTIFICATE_REQUIRED",
-        "SSLV3_ALERT_BAD_CERTIFICATE",
-        "SSLV3_ALERT_HANDSHAKE_FAILURE",
-        "TLSV1_ALERT_UNKNOWN_CA",
-        "SSLV3_ALERT_CERTIFICATE_UNKNOWN",
-    )
-)
 
 
 def _no_registry(evidence: str, cause: str = "") -> Fault:
@@ -648,37 +493,5 @@ def _is_web_page(answer: Answer) -> bool:
     return answer.media_type == "text/html" and not challenges_of(answer)
 
 
-def _missing_scope(answer: Answer) -> str:
-    """The scope that the registry finds missing in a token, "" where it does not say so."""
-    for challenge in challenges_of(answer) if answer.status == 401 else ():
-        scope = challenge.parameters.get("scope", "")
-        if (
-            challenge.scheme == "bearer"
-            and challenge.parameters.get("error") == "insufficient_scope"
-            and scope.count(":") == 2
-        ):
-            return scope
-    return ""
-
-
 def _basic(credential: Credential | None) -> str:
-    return f"Basic {base64.b64encode(_userpass(credential)).decode()}"
-
-
-def _userpass(credential: Credential | None) -> bytes:
-    return credential.username + b":" + credential.password if credential else b":"
-
-
-def _secrets(credential: Credential | None) -> set[str]:
-    """The pieces of what must not be told."""
-    if credential is None:
-        return set()
-    password = credential.password.decode(errors="replace")
-    encoded = base64.b64encode(_userpass(credential)).decode().rstrip("=")
-    return {piece for text in (password, credential.identity_token, encoded) for piece in _windows(text)}
-
-
-def _windows(secret: str) -> set[str]:
-    """Every part of a secret that is long enough to give it away, in lower case."""
-    secret = secret.lower()
-    return {secret[start : start + _PIECE] for start in range(max(1, len(secret) - _PIECE + 1))} if secret else set()
+    return f"Basic {base64.b64encode(userpass(credential)).decode()}"

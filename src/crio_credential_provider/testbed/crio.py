@@ -1,4 +1,6 @@
-"""CRI-O's half of a pull, by the rules of the real one (docs/contracts.md, 2; docs/registries.md, 6 to 9).
+"""CRI-O's half of a pull, by the rules of the real one.
+
+Sources: docs/reference/contracts.md, 2; docs/reference/registries.md, 6 to 9.
 
 Takes the namespaced auth file into ``in-use``, walks the pull sources with that file instead of any other, pulls
 manifest, config and layers into nothing (every digest is checked), and removes the file whether the pull worked or not.

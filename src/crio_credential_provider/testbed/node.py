@@ -1,4 +1,4 @@
-"""The kubelet's half of a pull: the request, the plugin as a process, the answer (docs/contracts.md, 1).
+"""The kubelet's half of a pull: the request, the plugin as a process, the answer (docs/reference/contracts.md, 1).
 
     kubelet = Kubelet(["/usr/libexec/kubelet/crio-credential-provider"], cluster)
     run = kubelet.ask("team-alpha", "web")

@@ -12,7 +12,7 @@ from . import files, objectsfile
 
 if TYPE_CHECKING:
     from ...kubernetes.apiserver import ApiServer
-    from ...kubernetes.endpoint import ClientCertificate
+    from ...kubernetes.clientcertificate import ClientCertificate
     from ...kubernetes.pullsecrets import Cluster
 
 _TOKEN_SECONDS = 600
@@ -33,9 +33,9 @@ def find_identity(chosen: Settings) -> Identity:
     Raises:
         ConfigError: there is no kubeconfig, it cannot be used, or its user needs a program to be run.
     """
-    from ...kubernetes import endpoint, kubeconfig
+    from ...kubernetes import clientcertificate
 
-    path, user = kubeconfig.load_user(chosen)
+    path, user = clientcertificate.load_user(chosen)
     if not path:
         raise ConfigError(
             "no kubeconfig found to get the pod's token with",
@@ -56,7 +56,7 @@ def find_identity(chosen: Settings) -> Identity:
             f"the user of {path} {has}",
             "create a token with kubectl -n NAMESPACE create token SERVICE-ACCOUNT, and give it with --token-file FILE",
         )
-    certificate = endpoint.find_client_certificate(chosen) if has_certificate else None
+    certificate = clientcertificate.find_client_certificate(chosen) if has_certificate else None
     return Identity(path, certificate, token)
 
 
@@ -66,9 +66,9 @@ def connect(chosen: Settings, identity: Identity | None = None) -> Cluster:
         return _api(chosen, None)
     if identity is not None:
         return connect_as_user(chosen, identity)
-    from ...kubernetes import endpoint
+    from ...kubernetes import clientcertificate
 
-    return _api(chosen, endpoint.find_client_certificate(chosen))
+    return _api(chosen, clientcertificate.find_client_certificate(chosen))
 
 
 def _api(chosen: Settings, certificate: ClientCertificate | None) -> ApiServer:

@@ -12,13 +12,12 @@ from ...node.kubelet import as_mapping, runtime_endpoint
 from ...node.located import Syntax, loads_yaml
 from ...node.tree import Unreadable
 from ...settings import NAMESPACE, POD
+from ..accounts import Account, Right
 from ..cluster import (
     AUDIENCE_VERB,
     MOST_ACCOUNTS,
-    Account,
     Answers,
     Located,
-    Right,
     audience_of,
     client_certificate_error,
     tls_error,

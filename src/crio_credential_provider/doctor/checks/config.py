@@ -7,22 +7,14 @@ import re
 
 from ... import settings
 from ...errors import ConfigError, masked
-from ...kubernetes import endpoint
+from ...kubernetes import endpoint, imagepatterns
+from ...kubernetes.credentialproviderconfig import CACHE_TYPE_SINCE, FIRST, NAME, duration
+from ...kubernetes.imagepatterns import effective_pattern, pattern_fault
 from ...manifests import matchimages
-from ...manifests.providerconfig import FIRST
 from ...node.commandline import Origin
 from ...node.facts import Node, variables
 from ...node.located import toml_value_line
-from ...node.providerconfig import (
-    CACHE_TYPE_SINCE,
-    NAME,
-    Provider,
-    dotted,
-    duration,
-    effective_pattern,
-    is_nearly_ours,
-    pattern_fault,
-)
+from ...node.providerconfig import Provider, dotted, is_nearly_ours
 from ...runtimes.crio.registries import Configuration
 from ..catalogue import NOTE, WARNING
 from ..correction import CORRECTED, CURRENT
@@ -196,7 +188,7 @@ def _doubtful_arguments(node: Node, entry: Provider) -> Results:
         return
     for place in chosen.mirror_registry:
         leads = any(_lies_along(place, location) for location in mirror_locations(node))
-        if not leads and not any(matchimages.overlap(text, place) for text, _ in entry.patterns):
+        if not leads and not any(imagepatterns.overlap(text, place) for text, _ in entry.patterns):
             origin = next((at_ for text, at_ in entry.arguments if place in text), entry.origin("args"))
             mirrors = ", ".join(sorted({masked(place) for place in mirror_locations(node)})[:3]) or "none"
             evidence = at(origin, f"--mirror-registry {place}: no mirror is at or below it (mirrors: {mirrors})")
@@ -271,9 +263,9 @@ def mirror_patterns(node: Node) -> list[tuple[str, Origin, str]]:
     for text, origin in entry.patterns:
         host = bare_pattern(text).partition("/")[0]
         bare = bare_pattern(effective_pattern(text))
-        location = next((place for place in mirror_locations(node) if matchimages.overlap(bare, place)), "")
+        location = next((place for place in mirror_locations(node) if imagepatterns.overlap(bare, place)), "")
         # Pods may name a mirror themselves: then --mirror-registry says so, beside patterns for what it mirrors.
-        named = serves and any(matchimages.overlap(host, place.partition("/")[0]) for place in allowed)
+        named = serves and any(imagepatterns.overlap(host, place.partition("/")[0]) for place in allowed)
         # Where every registry that it mirrors is matched as well, it is one that pods name.
         others = [other for other, _ in entry.patterns if other != text]
         served = all(any(_meets(other, prefix) for other in others) for prefix in _mirrored_by(config, text))
@@ -285,7 +277,7 @@ def mirror_patterns(node: Node) -> list[tuple[str, Origin, str]]:
 def _meets(pattern: str, need: str) -> bool:
     """Whether a pattern matches images that another one, made of a table's prefix, matches."""
     pattern = effective_pattern(pattern)
-    return _GLOBS.isdisjoint(pattern.partition("/")[2]) and matchimages.overlap(pattern, need)
+    return _GLOBS.isdisjoint(pattern.partition("/")[2]) and imagepatterns.overlap(pattern, need)
 
 
 def mirror_locations(node: Node) -> list[str]:
@@ -330,7 +322,7 @@ def _against_registries(node: Node, entry: Provider) -> Results:
         first = at(entry.origin("matchImages"), told[0])
         others = [Evidence("", 0, text) for text in told[1:_MOST_TOLD]]
         others += [at(origin, f"{text!r} matches nothing: {why}") for text, origin, why in _dead_patterns(entry)]
-        lines = "\n".join(f"- {text.split()[2]}" for text in told)
+        lines = "\n".join(f"- {text.split()[0]}" for text in told)
         yield find("match-images-incomplete", first, *others, remedy=f"add to matchImages ({CORRECTED}):\n{lines}")
     elif not derived.patterns and not allowed and not mirror_locations(node):
         text = f"no table of {node.registries.main} and its drop-ins has a mirror or another location"
@@ -356,7 +348,7 @@ def _perhaps_mirrors(node: Node, entry: Provider, allowed: tuple[str, ...]) -> R
     if mirror_locations(node):
         return
     for text, origin in entry.patterns:
-        place = next((place for place in allowed if matchimages.overlap(bare_pattern(text), place)), "")
+        place = next((place for place in allowed if imagepatterns.overlap(bare_pattern(text), place)), "")
         if place:
             told = f"{text!r} is in --mirror-registry, and {node.registries.main} sends nothing there"
             remedy = (
@@ -379,12 +371,12 @@ def _mirrored(node: Node, entry: Provider, pattern: str) -> list[str]:
 def _mirrored_by(config: Configuration, pattern: str) -> list[str]:
     """The prefixes of the tables that have a mirror which a pattern names."""
     bare = bare_pattern(effective_pattern(pattern))
-    return sorted(t.prefix for t in config.tables() if any(matchimages.overlap(bare, m.location) for m in t.mirrors))
+    return sorted(t.prefix for t in config.tables() if any(imagepatterns.overlap(bare, m.location) for m in t.mirrors))
 
 
 def _dead_patterns(entry: Provider) -> list[tuple[str, Origin, str]]:
     """Patterns that the kubelet takes and that match no image, told by nothing else: text, place, reason."""
-    found = [(text, place, matchimages.why_dead(effective_pattern(text))) for text, place in entry.patterns]
+    found = [(text, place, imagepatterns.why_dead(effective_pattern(text))) for text, place in entry.patterns]
     return [(text, place, why) for text, place, why in found if why and bare_pattern(text) == text]
 
 
@@ -394,9 +386,9 @@ def _is_meant(pattern: str, need: str) -> bool:
     pattern = bare_pattern(effective_pattern(pattern))
     if pattern_fault(pattern):
         pattern, need = pattern.strip().partition("/")[0].partition(":")[0], need.partition("/")[0].partition(":")[0]
-    elif matchimages.why_dead(pattern):
+    elif imagepatterns.why_dead(pattern):
         return False
-    return matchimages.overlap(pattern, need)
+    return imagepatterns.overlap(pattern, need)
 
 
 def _overlaps(node: Node, entry: Provider) -> Results:
@@ -405,7 +397,7 @@ def _overlaps(node: Node, entry: Provider) -> Results:
         if other.name == entry.name:
             continue
         for theirs, place in other.patterns:
-            mine = next(((text, at_) for text, at_ in entry.patterns if matchimages.overlap(text, theirs)), None)
+            mine = next(((text, at_) for text, at_ in entry.patterns if imagepatterns.overlap(text, theirs)), None)
             if mine is None:
                 continue
             text = f"{mine[0]!r} and {theirs!r} of the provider {other.name!r} match the same images"

@@ -5,14 +5,13 @@ from __future__ import annotations
 import posixpath
 import time
 
-from ...manifests.providerconfig import FEATURE_GATE
+from ...kubernetes.credentialproviderconfig import FEATURE_GATE, FIRST
 from ...node.commandline import STARTED_GRAIN, Flag, last
 from ...node.facts import Node
 from ...node.kubelet import BIN_DIR, LOOKED_FOR, PROVIDER_CONFIG, Kubelet, find_gate, find_slips, runtime_endpoint
 from ..correction import CURRENT
 from ..finding import Examined, Results, Unexamined, at, find, seen
 
-FIRST = (1, 33)
 """The first version whose kubelet hands over tokens."""
 GATE_ON_SINCE = (1, 34)
 

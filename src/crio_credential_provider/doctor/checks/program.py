@@ -6,8 +6,9 @@ import posixpath
 import shlex
 import stat
 
+from ...kubernetes.credentialproviderconfig import NAME, is_name
 from ...node.facts import Node
-from ...node.providerconfig import NAME, Provider, is_name, is_nearly_ours
+from ...node.providerconfig import Provider, is_nearly_ours
 from ...node.tree import Unreadable
 from ..finding import Evidence, Examined, Results, Unexamined, at, find
 from .runtime import mount_of

@@ -1,6 +1,6 @@
 """The places that CRI-O asks for an image, made of the table of registries.conf that matches its name.
 
-Follows what CRI-O 1.37 does (containers/image 5.38), section by section of docs/registries.md; the vectors in
+Follows what CRI-O 1.37 does (containers/image 5.38), section by section of docs/reference/registries.md; the vectors in
 tests/vectors hold the same rules as cases that this library answered. Knows nothing about credentials.
 
     for source in repository_sources(config, reference.parse("docker.io/library/nginx")).sources:

@@ -1,7 +1,7 @@
 """registries.conf: the rules for one file, and all files merged.
 
-Reads and refuses what CRI-O's library reads and refuses (docs/registries.md). Knows nothing about images: which table
-is asked, and for what, is ``pullsources``. Loaded by runs that find a file changed, and by tools.
+Reads and refuses what CRI-O's library reads and refuses (docs/reference/registries.md). Knows nothing about images:
+which table is asked, and for what, is ``pullsources``. Loaded by runs that find a file changed, and by tools.
 """
 
 from __future__ import annotations

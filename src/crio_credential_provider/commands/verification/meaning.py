@@ -1,0 +1,197 @@
+"""What a registry's answer means for one pull, and all answers together: whose mistake it is, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ... import registryclient
+from ...explanation import NODE_HELPER, SECRET, Explanation, Source, named_key
+from ...pull import decision
+from ...registryclient import Verdict
+from ..request.handedover import HandedOver
+from .asking import KUBELET, is_own
+
+BLOCKED, LEFT_OUT, UNKNOWN = "blocked", "left-out", "unknown"
+"""Outcomes of sources that were not asked, or whose answer says nothing about the pull."""
+
+
+class Checked(NamedTuple):
+    """A source with what came of it.
+
+    Attributes:
+        source: with its credential's origin.
+        outcome: one of ``registryclient.OUTCOMES``, or of the above.
+        evidence, remedy: for people; "" where there is nothing to add.
+        verdict: the registry's; None where it was not asked.
+        needed: whether the pull comes here: no source before it serves.
+    """
+
+    source: Source
+    outcome: str
+    evidence: str
+    remedy: str
+    verdict: Verdict | None
+    needed: bool
+
+
+def check(source: Source, verdict: Verdict | None, needed: bool, namespace: str, why_none: str) -> Checked:
+    """A source's answer as part of this pull.
+
+    Args:
+        needed: whether no source before it serves.
+        why_none: the plugin's reason for a place without a credential, if it tells of secrets that are not used.
+    """
+    if source.asked is False:
+        return Checked(source, LEFT_OUT, source.why_not, "", None, False)
+    if source.source.blocked:
+        return Checked(source, BLOCKED, "CRI-O does not ask it: it is blocked in registries.conf", "", None, False)
+    if not source.is_reachable:
+        evidence = f"CRI-O cannot connect: {source.why_unreachable}"
+        return Checked(source, LEFT_OUT, evidence, "", None, False)
+    if verdict is None:
+        return Checked(source, LEFT_OUT, "CRI-O fails this pull before it asks", "", None, False)
+    if verdict.outcome == registryclient.OK and source.origin == NODE_HELPER:
+        evidence = (
+            "a registry answers; CRI-O gets the credential from the node's credential helper, which verify does not run"
+        )
+        return Checked(source, UNKNOWN, evidence, "", verdict, needed)
+    outcome, remedy = UNKNOWN if verdict.undecided else verdict.outcome, _remedy(source, verdict, namespace, why_none)
+    return Checked(source, outcome, verdict.evidence, remedy, verdict, needed)
+
+
+def is_left_to_the_kubelet(found: Checked, explained: Explanation) -> bool:
+    """Whether a source only lacks a credential that the kubelet may have from the pod's imagePullSecrets: no secret was
+    looked through for it."""
+    resolution = explained.resolution
+    if resolution is None or resolution.account is None or explained.error is not None:
+        return False
+    looked = resolution.selection is not None and decision.may_use_secrets(found.source.source, explained.settings)
+    lacks = found.verdict is not None and found.verdict.cause == "no-credential"
+    return not looked and lacks and is_own(found.source, explained)
+
+
+def left_to_the_kubelet(found: Checked, handed: Sequence[HandedOver] | str) -> Checked:
+    """The same with what the kubelet hands over, or why that is not known."""
+    host = found.source.source.name.partition("/")[0]
+    remedy = f"add a key for {host} to a pull secret in the pod's imagePullSecrets"
+    if not isinstance(handed, str):
+        evidence = f"{found.evidence}; the pod's imagePullSecrets, which the kubelet passes, have none for {host}"
+        return found._replace(evidence=evidence, remedy=remedy)
+    return found._replace(
+        outcome=UNKNOWN,
+        evidence=f"{found.evidence}; the plugin writes none for {host}, and whether the kubelet passes one "
+        f"is not known: {handed}",
+        remedy=f"{remedy}, and give the pod with --pod; --mirror-registry {host} tries the namespace's secrets",
+    )
+
+
+def _remedy(source: Source, verdict: Verdict, namespace: str, why_none: str) -> str:
+    """What to do, and in which secret: the registry's verdict knows of none.
+
+    Args:
+        why_none: the plugin's reason for a place without a credential, if it tells of secrets that are not used.
+    """
+    place = holder(source)
+    host = source.source.name.partition("/")[0]
+    if verdict.cause == "refused" and verdict.outcome == registryclient.UNAUTHORIZED:
+        return f"{place}: write the current credential there, if it was rotated or mistyped"
+    if verdict.cause in ("first-scheme", "no-credential") and place:
+        return f"{place}: {verdict.remedy}"
+    if verdict.cause == "not-allowed" and place:
+        return f"{place}: check that its user may pull this repository, and that the repository exists"
+    if verdict.cause == "no-credential":
+        where = f" of namespace {namespace}" if namespace else ""
+        return f"{_why_none(source, why_none)}; add a key for {host} to a pull secret{where}"
+    return verdict.remedy
+
+
+def _why_none(source: Source, why_none: str) -> str:
+    """Why a source gets no credential: the entry that somebody most likely meant for it, else the core's reason."""
+    if source.others:
+        other = source.others[0]
+        return f"secret {other.secret} has the key {named_key(other.key)}, but {other.why}"
+    return why_none or source.reason or "no credential was looked for"
+
+
+def holder(source: Source) -> str:
+    """Where a source's credential stands."""
+    if source.origin in (SECRET, KUBELET):
+        return f"secret {source.secret}, key {named_key(source.key)}"
+    return f"the node's auth file, key {named_key(source.key)}" if source.key else ""
+
+
+def succeeds(checked: Sequence[Checked]) -> bool | None:
+    """Whether the pull does; None where that cannot be known."""
+    if any(found.outcome == registryclient.OK for found in checked):
+        return True
+    return None if any(found.outcome == UNKNOWN for found in checked) else False
+
+
+def conclusion(
+    explained: Explanation, checked: Sequence[Checked], serving: Checked | None, reference: str
+) -> tuple[str, str]:
+    """What the pull comes to, and what to do about it first."""
+    if explained.asked.error:
+        return f"The pull fails, whatever the registries answer: {explained.asked.error}", explained.asked.remedy
+    if serving is not None:
+        name = serving.source.source.name
+        separator = "@" if ":" in reference else ":"
+        failed = [found for found in checked if found.needed and found is not serving]
+        late = f", after {_count(len(failed))} failed" if failed else ""
+        return f"The pull would succeed: {name}{separator}{reference} exists{late}", ""
+    asked = [found for found in checked if found.verdict is not None]
+    if not asked:
+        return "The pull fails: CRI-O asks no source for this image", ""
+    unknown = next((found for found in asked if found.outcome == UNKNOWN), None)
+    if unknown is not None:
+        return (
+            f"Whether the pull would succeed is not known: {unknown.source.source.name}: {unknown.evidence}",
+            unknown.remedy,
+        )
+    first = asked[0]
+    if explained.error is not None and first.outcome in (registryclient.UNAUTHORIZED, registryclient.FORBIDDEN):
+        return f"The pull would fail, as the plugin does: {explained.error.message}", explained.error.hint
+    text = f"The pull would fail. {first.source.source.name}: {summary(first)}"
+    return text, first.remedy
+
+
+_SUMMARIES = {
+    registryclient.DNS: "the name of {it} cannot be resolved",
+    registryclient.CONNECT: "{it} does not answer",
+    registryclient.TLS: "{it} is not trusted",
+    registryclient.UNAUTHORIZED: "{it} requires another credential",
+    registryclient.FORBIDDEN: "{it} forbids this pull",
+    registryclient.NOT_FOUND: "it does not have this image",
+    registryclient.RATE_LIMITED: "{it} limits requests at the moment",
+    registryclient.SERVER_ERROR: "{it} has an internal error",
+    registryclient.NOT_A_REGISTRY: "no registry answers there",
+    "no-credential": "it requires a credential, and there is none",
+    "not-asked": "it does not ask for the credential",
+    "no-challenge": "it does not say how to authenticate",
+    "no-realm": "it has no token service",
+    "unknown-challenge": "it asks for authentication that CRI-O does not support",
+    "first-scheme": "{it} refuses the credential by the scheme that CRI-O uses",
+    "refused": "{it} refuses the credential",
+    "unexpected-status": "{it} answers with a status that CRI-O cannot use",
+    "token-service": "its token service issues no token",
+    "not-tls": "{it} does not speak TLS",
+    "certs.d": "its certs.d cannot be used",
+}
+"""In a few words, by outcome or, where that says more, by cause."""
+
+
+def summary(found: Checked) -> str:
+    """In a few words."""
+    verdict = found.verdict
+    if verdict is None:
+        return found.outcome.replace("-", " ")
+    cause = "" if verdict.outcome == registryclient.CONNECT else verdict.cause
+    words = _SUMMARIES.get(cause) or _SUMMARIES.get(found.outcome, found.outcome)
+    if not verdict.token_service:
+        return "its name cannot be resolved" if verdict.outcome == registryclient.DNS else words.format(it="it")
+    return words.format(it="its token service")
+
+
+def _count(number: int) -> str:
+    return "one source" if number == 1 else f"{number} sources"
