@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator
@@ -10,6 +12,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+import bundles
 import handingoff
 import odd_registries
 from crio_credential_provider.testbed.certificates import Authority, Identity
@@ -27,7 +30,7 @@ hypothesis.settings.register_profile("check", max_examples=10)
 # -- what `make check` runs --------------------------------------------------------------------------------------------
 
 # Tests that request these run a program.
-PROGRAMS = {"plugin", "make_node", "wheel", "installed"}
+PROGRAMS = {"plugin", "make_node", "wheel", "archive"}
 STARTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"}
 # The test that is running, where it is one of `make check`.
 _unit = ""
@@ -60,23 +63,42 @@ sys.addaudithook(_refuse_processes)
 # -- nodes and clusters ------------------------------------------------------------------------------------------------
 
 
+def once(places: pytest.TempPathFactory, name: str, make: Callable[[], Path]) -> Path:
+    """What `make` returns, made by the first of pytest-xdist's workers that needs it; the others wait."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return make()
+    kept = places.getbasetemp().parent / name
+    with kept.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not kept.exists():
+            kept.write_text(str(make()))
+    return Path(kept.read_text())
+
+
 @pytest.fixture(scope="session")
-def plugin() -> Path:
+def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The program that a kubelet would run: $PROGRAM, else what ``make build`` leaves."""
-    if PROGRAM:
-        return Path(PROGRAM)
-    done = subprocess.run(["make", "--silent", "build"], cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        pytest.fail(f"make build: {done.stdout}{done.stderr}")
-    return ROOT / "build/bin/crio-credential-provider"
+
+    def build() -> Path:
+        done = subprocess.run(["make", "--silent", "build"], cwd=ROOT, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            pytest.fail(f"make build: {done.stdout}{done.stderr}")
+        return ROOT / "build/bin/crio-credential-provider"
+
+    return Path(PROGRAM) if PROGRAM else once(tmp_path_factory, "plugin", build)
 
 
 @pytest.fixture(scope="session")
-def wheel() -> Path:
-    done = subprocess.run(["make", "--silent", "wheel"], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    (found,) = (ROOT / "dist").glob("*.whl")
-    return found
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The self-contained bundle: $BUNDLE, else one of the source tree."""
+    if named := os.environ.get("BUNDLE"):
+        return Path(named).absolute()
+    return once(tmp_path_factory, "archive", lambda: bundles.build(tmp_path_factory))
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return once(tmp_path_factory, "wheel", lambda: bundles.wheel(tmp_path_factory))
 
 
 @pytest.fixture(scope="session")

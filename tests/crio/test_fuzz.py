@@ -39,9 +39,7 @@ from pulls import NAMESPACE, TOKEN, Site, secret_list
 VECTORS = TESTS / "vectors"
 NAMES = ["docker.io/library/nginx", "quay.io/a/b", "a.example.com:5000/x", "example.com/a"]
 
-bounded = settings(
-    max_examples=2 * settings.default.max_examples, deadline=None, suppress_health_check=list(HealthCheck)
-)
+bounded = settings(max_examples=2 * settings().max_examples, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def holds(function: Callable[..., Any], *arguments: Any) -> Any:

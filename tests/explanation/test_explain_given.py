@@ -273,7 +273,7 @@ _JSON = st.recursive(
 
 
 @settings(
-    max_examples=settings.default.max_examples,
+    max_examples=settings().max_examples,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -186,7 +186,7 @@ class Machine:
 
 
 @given(st.lists(edits, min_size=2, max_size=12))
-@settings(max_examples=settings.default.max_examples // 2, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=settings().max_examples // 2, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_runs_with_and_without_a_cache_answer_alike(steps: list[tuple[Any, ...]]) -> None:
     with tempfile.TemporaryDirectory() as scratch, patch.object(parsecache, "_SETTLED_NS", int(SETTLED * 1e9)):
         machine = Machine(Path(scratch))

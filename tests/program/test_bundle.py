@@ -36,11 +36,6 @@ HOME = {"HOME": "/root"}
 
 
 @pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory)
-
-
-@pytest.fixture(scope="module")
 def tree(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The archive, unpacked; tests leave it as it is."""
     return unpack(archive, tmp_path_factory.mktemp("bundle"))
@@ -92,7 +87,7 @@ def in_chroot(root: Path, program: str, mounts: str = "") -> list[str]:
 def test_two_builds_are_the_same_bytes(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     if "BUNDLE" in os.environ:
         pytest.skip("$BUNDLE is tested, which was not built here")
-    second = build(tmp_path_factory, fresh=True)
+    second = build(tmp_path_factory)
     assert second != archive
     # Compared by their contents first: they say where a difference is.
     assert contents_of(archive) == contents_of(second)

@@ -31,11 +31,6 @@ class Form:
         self.program = program
 
 
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return bundles.build(tmp_path_factory)
-
-
 @pytest.fixture(params=["bundle", "system launch", "wheel"])
 def form(request: pytest.FixtureRequest, tmp_path: Path) -> Form:
     if request.param == "bundle":
