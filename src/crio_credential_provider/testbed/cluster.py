@@ -4,6 +4,7 @@ It knows secrets, pods, service accounts and their tokens, events and access rev
 Node authorizer; and it can be told to refuse, stall, cut, reset and lie (`ApiServer.fault`, module `faults`).
 The real answers it is held against are in ``tests/recordings/apiserver``. It keeps no etcd, watches nothing, runs no
 controller, knows no namespace objects, and verifies no token signature: it accepts exactly the tokens that it minted.
+A long file: one server, all of whose answers come from the same few dictionaries.
 
     with ApiServer() as cluster:
         cluster.add_secret("team-alpha", "mirror-creds", {"auths": {...}})
@@ -27,7 +28,7 @@ import urllib.parse
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 from . import objects
 from .certificates import Authority, Identity, server_context
@@ -50,6 +51,7 @@ from .faults import (
 )
 from .loopback import CHUNK, Answer, Connection, LoopbackServer, Request
 from .objects import Object, StatusError
+from .rbac import ANONYMOUS, Attributes, Grant, User, Verdict
 
 # The server, and all that `ApiServer.fault` takes.
 __all__ = [
@@ -82,7 +84,6 @@ __all__ = [
     "wrong_content",
 ]
 
-ANONYMOUS = "system:anonymous"
 ISSUER = "https://kubernetes.default.svc"
 # The key that a secret of each type has its payload under; any other type gets "data".
 DATA_KEYS = {"kubernetes.io/dockerconfigjson": ".dockerconfigjson", "kubernetes.io/dockercfg": ".dockercfg"}
@@ -104,72 +105,6 @@ _TOKEN_PATH = re.compile(r"/api/v1/namespaces/([^/]+)/serviceaccounts/([^/]+)/to
 _REVIEW_GROUP = "authorization.k8s.io"
 _REVIEW_PATH = f"/apis/{_REVIEW_GROUP}/v1/selfsubjectaccessreviews"
 _VERBS = {"GET": "get", "HEAD": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
-
-
-class Attributes(NamedTuple):
-    """What a request is about, as the authorizers see it; `name` is empty for a list or a create."""
-
-    verb: str
-    resource: str
-    namespace: str = ""
-    name: str = ""
-    group: str = ""
-
-
-class Verdict(NamedTuple):
-    """An authorizer's answer; a real one's `reason` is empty unless RBAC allows or the Node authorizer refuses."""
-
-    allowed: bool
-    reason: str = ""
-
-
-class Grant(NamedTuple):
-    """One role bound to one user; `namespace` None is a ClusterRole, `names` None is every name."""
-
-    user: str
-    namespace: str | None
-    verbs: frozenset[str]
-    resource: str
-    names: frozenset[str] | None
-    role: str
-
-    def allows(self, user: str, asked: Attributes) -> bool:
-        """Whether this grant covers what `user` asks; all grants are for the core group."""
-        return (
-            self.user == user
-            and self.namespace in (None, asked.namespace)
-            and asked.verb in self.verbs
-            and (asked.group, asked.resource) == ("", self.resource)
-            and (self.names is None or asked.name in self.names)
-        )
-
-    def reason(self) -> str:
-        """The reason that RBAC gives for allowing it."""
-        if self.namespace is None:
-            return (
-                f'RBAC: allowed by ClusterRoleBinding "{self.role}" of ClusterRole "{self.role}" to User "{self.user}"'
-            )
-        _, _, namespace, name = self.user.split(":")
-        subject = f'ServiceAccount "{name}/{namespace}"'
-        return f'RBAC: allowed by RoleBinding "{self.role}/{self.namespace}" of Role "{self.role}" to {subject}'
-
-
-class User(NamedTuple):
-    """Who asks. `node` is the node's name, or empty."""
-
-    name: str
-    node: str = ""
-    admin: bool = False
-
-    def flow_schema(self) -> str:
-        """The flow schema that the bootstrap configuration puts this user's requests in."""
-        if self.admin:
-            return "exempt"
-        if self.name == ANONYMOUS:
-            return "catch-all"
-        if self.node:
-            return "system-nodes"
-        return "service-accounts" if self.name.startswith("system:serviceaccount:") else "global-default"
 
 
 class ApiServer:

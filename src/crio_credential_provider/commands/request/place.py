@@ -8,17 +8,13 @@ from typing import Any, NamedTuple
 
 from ... import settings
 from ...errors import ProviderError, UsageError
+from ...kubernetes.credentialproviderconfig import KIND, NAME, SUFFIXES
 from ...node import crio, kubelet, providerconfig, tree
 from ...node.tree import Tree
 from ...runtimes.crio import registries
 from ...settings import FLAGS_BY_NAME, Settings
 from . import files, objectsfile
 from .arguments import FLAGS
-
-PROVIDER_NAME = "crio-credential-provider"
-"""How the CredentialProviderConfig names the plugin: like its executable."""
-
-_CONFIG_SUFFIXES = (".json", ".yaml", ".yml")
 
 
 class RefusedArguments(ProviderError):
@@ -160,18 +156,18 @@ def _load_entry(path: str) -> tuple[list[str], dict[str, str], str | None]:
     try:
         if os.path.isdir(path):
             names = [entry.name for entry in os.scandir(path) if not entry.is_dir(follow_symlinks=False)]
-            files = [os.path.join(path, name) for name in sorted(names) if name.endswith(_CONFIG_SUFFIXES)]
+            files = [os.path.join(path, name) for name in sorted(names) if name.endswith(SUFFIXES)]
     except OSError as error:
         raise UsageError(f"--config: cannot read {path}: {error.strerror}") from None
     providers = [entry for file in files for entry in _load_providers(file)]
-    named = [entry for entry in providers if PROVIDER_NAME in str(entry.get("name"))]
-    ours = sorted(named, key=lambda entry: entry["name"] != PROVIDER_NAME)
+    named = [entry for entry in providers if NAME in str(entry.get("name"))]
+    ours = sorted(named, key=lambda entry: entry["name"] != NAME)
     if not ours:
         others = ", ".join(str(entry.get("name")) for entry in providers) or "none"
-        raise UsageError(f"--config: {path} has no provider {PROVIDER_NAME!r}", f"it has {others}")
+        raise UsageError(f"--config: {path} has no provider {NAME!r}", f"it has {others}")
     arguments, variables = ours[0].get("args") or [], ours[0].get("env") or []
     if not isinstance(arguments, list) or not isinstance(variables, list):
-        raise UsageError(f"--config: {path}: args and env of {PROVIDER_NAME} must be lists")
+        raise UsageError(f"--config: {path}: args and env of {NAME} must be lists")
     pairs = [(entry.get("name"), entry.get("value")) for entry in variables if isinstance(entry, dict)]
     audience = objectsfile.text(ours[0], "tokenAttributes", "serviceAccountTokenAudience")
     return (
@@ -188,7 +184,7 @@ def find_flag(place: Place, flag: str) -> str:
         providers = providerconfig.load(tree.Tree(), place.config, None).providers if place.config else ()
     except tree.Unreadable:
         return ""
-    found = (provider.origin_of_flag(flag) for provider in providers if PROVIDER_NAME in provider.name)
+    found = (provider.origin_of_flag(flag) for provider in providers if NAME in provider.name)
     return next((str(origin) for origin in found if origin), "")
 
 
@@ -199,6 +195,6 @@ def _load_providers(path: str) -> list[dict[str, Any]]:
         raise UsageError(f"--config: {path} is not valid YAML: {error}") from None
     document = documents[0] if documents and isinstance(documents[0], dict) else {}
     providers = document.get("providers")
-    if not isinstance(providers, list) or document.get("kind") != "CredentialProviderConfig":
+    if not isinstance(providers, list) or document.get("kind") != KIND:
         raise UsageError(f"--config: {path} is not a CredentialProviderConfig with providers")
     return [entry for entry in providers if isinstance(entry, dict)]
