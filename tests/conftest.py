@@ -147,6 +147,19 @@ def module_node(make_node: NodeMaker) -> Node:
     return make_node(*COMMAND)
 
 
+@pytest.fixture
+def ready(node: Node, cluster: ApiServer) -> Node:
+    """A node with a mirror for Docker Hub, whose kubelet knows the cluster."""
+    node.join(cluster)
+    return node
+
+
+@pytest.fixture
+def alpha_node(module_node: Node) -> Node:
+    module_node.write_mirrors("docker.io", "mirror.corp:5000/hub")
+    return module_node
+
+
 @pytest.fixture(scope="session")
 def authority() -> Authority:
     """The cluster's CA, made once: each costs some 20 ms."""

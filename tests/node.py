@@ -1,8 +1,7 @@
 """A small simulated node: the files below ``--root``, a journald that is listened to, and the plugin run as a process.
 
     with Node(root, [launcher]) as node:
-        node.write_registries_conf(...)
-        node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
+        node.join(cluster)
         run = node.run(request("docker.io/library/nginx", token))
 
 It knows no rule of the program: what a run should have done is the tests' affair.
@@ -22,6 +21,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
+
+from crio_credential_provider.testbed.cluster import ApiServer
 
 TESTS = Path(__file__).resolve().parent
 RECORDINGS = TESTS / "recordings"
@@ -288,6 +289,11 @@ class Node:
         if authority:
             members["certificate-authority-data"] = base64.b64encode(authority.encode()).decode()
         return self.write(self.kubeconfig, kubeconfig_yaml(members))
+
+    def join(self, cluster: ApiServer) -> None:
+        """Makes it a node of this cluster, with a mirror for Docker Hub."""
+        self.write_mirrors("docker.io", "mirror.corp:5000/hub")
+        self.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
 
     def auth_files(self) -> dict[str, Any]:
         """Name -> parsed content, of every file in the auth directory that CRI-O could take."""

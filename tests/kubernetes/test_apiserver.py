@@ -300,12 +300,6 @@ def test_a_status_message_that_is_no_short_line_is_not_quoted(
 # -- a run, and an API server that fails ------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def alpha_node(module_node: Node) -> Node:
-    module_node.write_mirrors("docker.io", "mirror.corp:5000/hub")
-    return module_node
-
-
 def assert_cluster_fault(run: Run, node: Node, token: str, *words: str, deadline: float = 1) -> None:
     """One line with these words, no file, within the deadline, and no part of the token in what left the process."""
     assert (run.status, run.stdout) == (1, b""), run
@@ -568,8 +562,7 @@ def test_a_recorded_empty_list_is_nothing_to_do(alpha_node: Node, authority: Aut
 @pytest.mark.parametrize("name", ["stalls before the body", "resets", "a redirect", "100 MB", "a list"])
 def test_the_launcher_fails_alike(node: Node, cluster: ApiServer, alpha: str, name: str) -> None:
     fault, words = FAULTS[name]
-    node.write_mirrors("docker.io", "mirror.corp:5000/hub")
-    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
+    node.join(cluster)
     cluster.fault = fault
     deadline = 10 if name == "100 MB" else 1
     run = node.run(request(token=alpha), "--deadline", f"{deadline}s")

@@ -20,12 +20,6 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(OBJECT) + OBJECT
 IS_IT_ONE = "check that this is a Kubernetes API server"
 
 
-@pytest.fixture
-def alpha_node(module_node: Node) -> Node:
-    module_node.write_mirrors("docker.io", "mirror.corp:5000/hub")
-    return module_node
-
-
 def assert_refused(run: Run, node: Node, *words: str) -> None:
     assert (run.status, run.stdout) == (1, b""), run
     assert run.stderr.count("\n") == 1

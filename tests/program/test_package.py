@@ -19,19 +19,10 @@ import pytest
 from conftest import NodeMaker
 from crio_credential_provider import __version__
 from crio_credential_provider.testbed.cluster import ApiServer
+from mainjob import assert_serves
 from node import Node, request
 
 NAME = "crio-credential-provider"
-
-
-def assert_serves(node: Node, cluster: ApiServer, token: str) -> None:
-    """The main job, as the kubelet would have it."""
-    node.write_mirrors("docker.io", "mirror.corp:5000/hub")
-    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
-    run = node.run(request(token=token))
-    assert (run.status, run.stderr) == (0, "")
-    (content,) = node.auth_files().values()
-    assert list(content["auths"]) == ["mirror.corp:5000/hub/library/nginx"]
 
 
 # -- the wheel --------------------------------------------------------------------------------------------------------
@@ -116,8 +107,7 @@ def test_another_current_directory(node: Node, cluster: ApiServer, alpha: str, t
     """Even one with modules of our names in it, or one that is gone."""
     (tmp_path / "crio_credential_provider.py").write_text("raise SystemExit('the wrong one')\n")
     (tmp_path / "json.py").write_text("raise SystemExit('the wrong one')\n")
-    node.write_mirrors("docker.io", "mirror.corp:5000/hub")
-    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
+    node.join(cluster)
     gone = tmp_path / "gone"
     gone.mkdir()
     command = [*node.command, *node.flags]
@@ -167,8 +157,7 @@ def test_a_pull_comes_out_of_one_file(make_node: NodeMaker, moved: Path, cluster
     away = package.with_name("away")
     package.rename(away)
     node = make_node(str(moved))
-    node.write_mirrors("docker.io", "mirror.corp:5000/hub")
-    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
+    node.join(cluster)
     # Of the package, only reading a file that changed is missing.
     assert "internal error: ImportError at" in node.run(request(token=alpha)).stderr
     away.rename(package)

@@ -145,8 +145,7 @@ def test_an_upgrade_fails_no_run(
     """50 runs, 4 at a time, around an upgrade that removes the tree that some of them run from."""
     system.install(made.now[system.kind])
     node = make_node(str(system.entry), journald=False)
-    node.write_mirrors("docker.io", "mirror.corp:5000/hub")
-    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
+    node.join(cluster)
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         runs = [pool.submit(node.run, request(f"docker.io/library/image{number}", alpha)) for number in range(50)]
         while not any(run.done() for run in runs):

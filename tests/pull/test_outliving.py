@@ -64,8 +64,7 @@ def replace_by_garbage(tree: Path) -> None:
 
 def leave_keepers(node: Node, cluster: ApiServer, token: str, number: int, *flags: str) -> Path:
     """Keepers in line behind a file that a pull is to take; the first looks at it, the others wait for their turn."""
-    node.write_mirrors("docker.io", "mirror.corp:5000/hub")
-    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
+    node.join(cluster)
     intents_of(node).mkdir(parents=True)
     path = put(node)
     expect(node)

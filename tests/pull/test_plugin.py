@@ -154,8 +154,7 @@ def test_the_journal_entry_is_an_audit_record(node: Node, recorded: str, authori
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])
 def test_the_file_is_0600_whatever_the_umask(node: Node, cluster: ApiServer, alpha: str, umask: int) -> None:
-    node.write_mirrors("docker.io", "mirror.corp:5000/hub")
-    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
+    node.join(cluster)
     node.auth_dir.mkdir(parents=True, mode=0o700)
     node.cache_dir.mkdir(parents=True, mode=0o700)
     assert node.run(request(token=alpha), umask=umask).status == 0
@@ -163,16 +162,14 @@ def test_the_file_is_0600_whatever_the_umask(node: Node, cluster: ApiServer, alp
 
 
 def test_no_pull_record_leaves_the_entry_out_of_the_answer(node: Node, cluster: ApiServer, alpha: str) -> None:
-    node.write_mirrors("docker.io", "mirror.corp:5000/hub")
-    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
+    node.join(cluster)
     run = node.run(request(token=alpha), "--no-pull-record")
     assert (run.status, run.stdout) == (0, ANSWER)
     assert node.auth_files() == {ALPHA_FILE: {"auths": MIRROR_ENTRY}}
 
 
 def test_a_rotated_secret_counts_at_once(node: Node, cluster: ApiServer, alpha: str) -> None:
-    node.write_mirrors("docker.io", "mirror.corp:5000/hub")
-    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
+    node.join(cluster)
     node.run(request(token=alpha))
     (node.auth_dir / ALPHA_FILE).unlink()
     cluster.add_secret("team-alpha", "mirror-creds", {"auths": {"mirror.corp:5000": {"auth": basic("alpha", "new")}}})
@@ -183,8 +180,7 @@ def test_a_rotated_secret_counts_at_once(node: Node, cluster: ApiServer, alpha: 
 
 
 def test_nothing_but_the_auth_file_and_the_cache_is_written(node: Node, cluster: ApiServer, alpha: str) -> None:
-    node.write_mirrors("docker.io", "mirror.corp:5000/hub")
-    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
+    node.join(cluster)
     before = files(node.root)
     assert node.run(request(token=alpha)).status == 0
     new = [path for path in files(node.root) if path not in before]
@@ -211,8 +207,7 @@ def test_the_global_auth_file_serves_what_no_secret_does(node: Node, cluster: Ap
 
 
 def test_a_broken_global_auth_file_is_a_warning(node: Node, cluster: ApiServer, alpha: str) -> None:
-    node.write_mirrors("docker.io", "mirror.corp:5000/hub")
-    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
+    node.join(cluster)
     node.write("var/lib/kubelet/config.json", "{no json")
     run = node.run(request(token=alpha))
     assert (run.status, run.stdout, run.stderr) == (0, ANSWER_WITH_RECORD, "")
@@ -245,8 +240,7 @@ def test_two_namespaces_at_once_get_each_its_own(node: Node, cluster: ApiServer,
     cluster.add_pod("team-beta", "web", "node1")
     cluster.allow("team-beta", "default")
     beta = cluster.mint_token("team-beta", "default", "web")
-    node.write_mirrors("docker.io", "mirror.corp:5000/hub")
-    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
+    node.join(cluster)
     both = threading.Barrier(2, timeout=10)
 
     def wait_for_the_other(exchange: Exchange) -> bool:
@@ -276,8 +270,7 @@ def assert_whole_or_nothing(node: Node) -> bool:
 
 
 def test_killed_at_any_time_it_leaves_no_half_file(node: Node, cluster: ApiServer, alpha: str) -> None:
-    node.write_mirrors("docker.io", "mirror.corp:5000/hub")
-    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
+    node.join(cluster)
     whole = min(node.run(request(token=alpha)).seconds for _ in range(3))
     chance = random.Random(20260101)
     killed = finished = 0
@@ -303,8 +296,7 @@ def test_killed_at_each_step_of_writing_it_leaves_no_half_file(
 ) -> None:
     """tests/killed.py ends a run by SIGKILL before each instruction of authfile.write in turn."""
     node = module_node
-    node.write_mirrors("docker.io", "mirror.corp:5000/hub")
-    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
+    node.join(cluster)
     outcomes = []
     asked = node.write("request", request(token=alpha))
     command = [sys.executable, str(TESTS / "killed.py"), str(asked), *node.flags]
@@ -328,8 +320,7 @@ def test_killed_at_each_step_of_writing_it_leaves_no_half_file(
 
 
 def test_a_killed_run_does_not_hinder_the_next(node: Node, cluster: ApiServer, alpha: str) -> None:
-    node.write_mirrors("docker.io", "mirror.corp:5000/hub")
-    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
+    node.join(cluster)
     node.auth_dir.mkdir(parents=True, mode=0o700)
     # What a kill between open and rename leaves behind, of a process with any id.
     (node.auth_dir / f".{ALPHA_FILE}.1.tmp").write_bytes(b'{"auths"')
@@ -342,8 +333,7 @@ def test_a_killed_run_does_not_hinder_the_next(node: Node, cluster: ApiServer, a
 
 @pytest.mark.parametrize("size", [0, 1, 40])
 def test_a_full_disk_is_a_fault_and_leaves_no_half_file(node: Node, cluster: ApiServer, alpha: str, size: int) -> None:
-    node.write_mirrors("docker.io", "mirror.corp:5000/hub")
-    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
+    node.join(cluster)
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
@@ -398,8 +388,7 @@ def make_a_dangling_link(node: Node) -> None:
 def test_an_auth_directory_that_will_not_do_is_a_fault(
     node: Node, cluster: ApiServer, alpha: str, spoil: Callable[[Node], None], words: tuple[str, ...]
 ) -> None:
-    node.write_mirrors("docker.io", "mirror.corp:5000/hub")
-    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
+    node.join(cluster)
     spoil(node)
     before = files(node.auth_dir)
     run = node.run(request(token=alpha))
@@ -413,22 +402,13 @@ def test_an_auth_directory_that_will_not_do_is_a_fault(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a directory of somebody else")
 def test_an_auth_directory_of_somebody_else_is_a_fault(node: Node, cluster: ApiServer, alpha: str) -> None:
-    node.write_mirrors("docker.io", "mirror.corp:5000/hub")
-    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
+    node.join(cluster)
     node.auth_dir.mkdir(parents=True, mode=0o700)
     os.chown(node.auth_dir, 65534, 65534)
     assert_fault(node.run(request(token=alpha)), node, "belongs to user 65534", "chown root")
 
 
 # -- nothing to do ----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def ready(node: Node, cluster: ApiServer) -> Node:
-    """A node with a mirror for Docker Hub, whose kubelet knows the cluster."""
-    node.write_mirrors("docker.io", "mirror.corp:5000/hub")
-    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
-    return node
 
 
 def test_without_a_token_there_is_nothing_to_do(ready: Node, cluster: ApiServer) -> None:
@@ -570,8 +550,7 @@ def test_a_request_of_more_than_a_mebibyte_is_a_fault(node: Node) -> None:
 
 
 def test_a_kubelet_that_does_not_read_is_a_fault(node: Node, cluster: ApiServer, alpha: str) -> None:
-    node.write_mirrors("docker.io", "mirror.corp:5000/hub")
-    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
+    node.join(cluster)
     started = node.start()
     assert started.process.stdout
     started.process.stdout.close()
@@ -590,8 +569,7 @@ def test_closed_standard_streams_leave_no_traceback(node: Node) -> None:
 
 def test_an_answer_that_nobody_can_get_is_a_fault(node: Node, cluster: ApiServer, alpha: str) -> None:
     """And nothing that is opened in the run, as the journal's socket is, gets it instead."""
-    node.write_mirrors("docker.io", "mirror.corp:5000/hub")
-    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
+    node.join(cluster)
     node.command = ["sh", "-c", 'exec "$0" "$@" >&-', *node.command]
     run = node.run(request(token=alpha))
     assert (run.status, run.stdout) == (1, b"")
@@ -678,8 +656,7 @@ RUN_MAIN = "from crio_credential_provider.__main__ import main\nmain()\n"
 def planted(make_node: NodeMaker, cluster: ApiServer, code: str) -> Node:
     """A node whose plugin has a fault planted in it, and which has something to sweep."""
     node = make_node(sys.executable, "-c", f"import sys\nsys.path.insert(0, {str(SOURCES)!r})\n{code}{RUN_MAIN}")
-    node.write_mirrors("docker.io", "mirror.corp:5000/hub")
-    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
+    node.join(cluster)
     stale = node.write(node.auth_dir / f"team-gone-{NGINX_HASH}.json", "{}")
     node.auth_dir.chmod(0o700)
     os.utime(stale, (0, 0))
