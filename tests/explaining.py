@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import base64
-import contextlib
-import io
 import json
 import re
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from commandline import Done, command
 from crio_credential_provider.commands import explain
 from crio_credential_provider.testbed.certificates import Authority
 from crio_credential_provider.testbed.cluster import ApiServer
 from node import (
-    PROGRAM,
     Node,
     basic,
 )
@@ -39,27 +36,6 @@ location = "digests.corp/hub"
 pull-from-mirror = "digest-only"
 """
 CURRENT = "/var/lib/kubelet/pki/kubelet-client-current.pem"
-
-
-class Done:
-    """One run of the command."""
-
-    def __init__(self, status: int, out: str, err: str) -> None:
-        self.status = status
-        self.out = out
-        self.err = err
-
-    @property
-    def report(self) -> Any:
-        return json.loads(self.out)
-
-    @property
-    def flat(self) -> str:
-        """The text without its line breaks, which depend on the width."""
-        return re.sub(r"\s+", " ", self.out)
-
-    def source(self, name: str) -> Any:
-        return next(source for source in self.report["sources"] if source["name"] == name)
 
 
 class Place:
@@ -85,17 +61,7 @@ class Place:
         """As $PROGRAM, else in this process."""
         given = [*arguments, "--root", str(self.node.root)]
         before = self.files()
-        if PROGRAM:
-            ran = subprocess.run([PROGRAM, "explain", *given], capture_output=True, text=True, check=False)
-            done = Done(ran.returncode, ran.stdout, ran.stderr)
-        else:
-            out, err = io.StringIO(), io.StringIO()
-            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                try:
-                    status = explain.run(given)
-                except SystemExit as stop:
-                    status = int(stop.code or 0)
-            done = Done(status, out.getvalue(), err.getvalue())
+        done = command("explain", explain.run, given)
         assert self.files() == before, "it only looks"
         assert_clean(done.out + done.err)
         return done

@@ -15,6 +15,7 @@ from fcntl import ioctl
 
 import pytest
 
+from commandline import typed
 from conftest import NodeMaker
 from crio_credential_provider.testbed.cluster import ApiServer
 from explaining import CANARY, CONF, FORMS, MIRROR, SOURCE, Place, assert_clean, entry, secret
@@ -264,9 +265,7 @@ def test_an_encoding_that_lacks_a_letter(place: Place, encoding: str, shown: byt
 
 
 def test_the_help_has_examples_and_exit_statuses() -> None:
-    done = subprocess.run(
-        [*COMMAND, "explain", "--help"], capture_output=True, text=True, env=environment(), check=False
-    )
-    assert done.returncode == 0
+    done = typed("explain", "--help")
+    assert done.status == 0
     for words in ("Examples:", "Exit status:", "--secrets FILE", "--token-file FILE", "--config FILE", "-n NAMESPACE"):
-        assert words in done.stdout
+        assert words in done.out
