@@ -190,7 +190,7 @@ def test_a_kubelet_that_hides_its_version_keeps_its_cache_type(version: str, wor
     if version[:2] == "1.":
         assert unknown == []
     else:
-        assert "Kubernetes v" in unknown[0] and "taken for 1.34 or newer" in unknown[0]
+        assert "Kubernetes v" in unknown[0] and "assumed to be 1.34 or newer" in unknown[0]
         assert any("1.34 or newer" in assumed for assumed in corrected["assumed"])
 
 
@@ -198,7 +198,7 @@ def test_a_missing_cache_type_is_told_where_the_version_is_unknown(world: World,
     fault = with_node(load_fault("cache-type-missing-on-kubeadm"), tmp_path, {"versions": {"kubelet": "0.0.0-master"}})
     (found,) = examined(world, fault, tmp_path, offline=False).findings
     assert (found["code"], found["severity"]) == ("cache-type-missing", "warning")
-    assert "taken for 1.34 or newer" in found["evidence"][0]["text"]
+    assert "assumed to be 1.34 or newer" in found["evidence"][0]["text"]
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def test_every_step_is_told_and_nothing_is_left(started: tuple[list[str], dict[s
     command, variables = started
     done = demo(command, scratch, **variables)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
-    assert f"All {STEPS} steps were as told" in done.stdout
+    assert f"All {STEPS} steps passed" in done.stdout
     steps = re.split(r"^ ?(\d+)  (?=\S)", done.stdout, flags=re.MULTILINE)
     told = {int(number): text for number, text in zip(steps[1::2], steps[2::2], strict=True)}
     assert list(told) == list(TELLING) == list(range(1, STEPS + 1))
@@ -196,7 +196,7 @@ BROKEN: Mapping[str, tuple[str, int, str]] = {
     "hands-the-kubelet-a-credential": (
         'stdout = stdout.replace(b\'"username":""\', b\'"username":"x"\')',
         4,
-        "handed a credential",
+        "returned a credential",
     ),
     "an-unknown-field": ("stdout = stdout.replace(b'{', b'{\"more\":1,', 1)", 3, "has an unknown field, expected"),
     "no-answer": ("stdout = b''", 3, "standard output is not JSON"),
@@ -224,7 +224,7 @@ def test_a_broken_plugin_is_caught_at_the_step_that_shows_it(
     (line,) = done.stderr.splitlines()
     assert line.startswith(f'crio-credential-provider demo: step {step}, "'), line
     assert words in line
-    assert f"\n{step + 1:2}  " not in done.stdout and "steps were as told" not in done.stdout
+    assert f"\n{step + 1:2}  " not in done.stdout and "steps passed" not in done.stdout
     assert "eyJ" not in done.stdout + done.stderr
     assert list(scratch.iterdir()) == []
 

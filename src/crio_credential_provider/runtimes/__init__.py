@@ -1,4 +1,4 @@
-"""Container runtimes, a package each: the places that it asks for an image, by its own configuration.
+"""Container runtimes, a package each: the places that one asks for an image, by its own configuration.
 
 A runtime knows nothing of credentials, of Kubernetes or of another runtime.
 """
