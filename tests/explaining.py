@@ -13,10 +13,7 @@ from commandline import Done, command
 from crio_credential_provider.commands import explain
 from crio_credential_provider.testbed.certificates import Authority
 from crio_credential_provider.testbed.cluster import ApiServer
-from node import (
-    Node,
-    basic,
-)
+from node import Node, basic
 
 MIRROR = "mirror.corp:5000"
 SOURCE = f"{MIRROR}/hub/library/nginx"

@@ -6,12 +6,7 @@ from typing import Any
 
 from crio_credential_provider.testbed import cluster as demo
 from crio_credential_provider.testbed.cluster import Exchange, Fault
-from node import (
-    bound_claims,
-    jwt,
-    recorded_request,
-    request,
-)
+from node import bound_claims, jwt, recorded_request, request
 
 V1 = "credentialprovider.kubelet.k8s.io/v1"
 JWT = jwt(bound_claims())
@@ -60,10 +55,7 @@ BROKEN_REQUESTS: dict[str, tuple[bytes, tuple[str, ...]]] = {
         request(token=JWT.replace(".", "\r\nX-Injected: 1\r\n.", 1)),
         ("serviceAccountToken is not a JWT",),
     ),
-    "a signature with a line break": (
-        request(token=JWT + "\r\nX-Injected: 1"),
-        ("serviceAccountToken is not a JWT",),
-    ),
+    "a signature with a line break": (request(token=JWT + "\r\nX-Injected: 1"), ("serviceAccountToken is not a JWT",)),
     "claims of no JSON": (request(token="e30.bm9uc2Vuc2U.e30"), ("serviceAccountToken is not a JWT",)),
     "claims that are a list": (of([]), ("serviceAccountToken is not a JWT",)),
     "no Kubernetes claims": (of({"sub": "x"}), ("no claim kubernetes.io",)),

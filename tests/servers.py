@@ -29,13 +29,7 @@ class Peer:
         connections: how many there were; ``established`` of them came through the handshake.
     """
 
-    def __init__(
-        self,
-        behave: Behave,
-        *,
-        context: ssl.SSLContext | None = None,
-        address: str = "127.0.0.1",
-    ) -> None:
+    def __init__(self, behave: Behave, *, context: ssl.SSLContext | None = None, address: str = "127.0.0.1") -> None:
         self.received = bytearray()
         self.connections = 0
         self.established = 0

@@ -468,7 +468,7 @@ def test_the_file_says_what_the_kubelet_hands_over(place: Place) -> None:
     assert done.status == 0
     with_account = place.node.write("with-account.json", json.dumps({"kind": "List", "items": [*objects, account]}))
     other = place.verify(image, "-n", "team-alpha", "--secrets", str(with_account))
-    assert other.status == 1 and "but the pod may" in other.stderr
+    assert other.status == 1 and "but the pod may" in other.err
     assert "imagePullSecrets of its own" in " ".join(done.out.split())
 
 
@@ -505,7 +505,7 @@ def test_what_has_no_user_is_not_handed_over() -> None:
 # -- token services and challenges, as a person reads of them ----------------------------------------------------------
 
 TOLD: dict[str, tuple[int, str, tuple[str, ...]]] = {
-    # The registry (of test_registryclient) -> exit status, the first line, and what else is said.
+    # The registry (of odd_registries) -> exit status, the first line, and what else is said.
     "a realm without TLS": (
         1,
         "Whether the pull would succeed is not known: {name}: its token service http://{plain}",

@@ -13,14 +13,7 @@ import pytest
 from conftest import NodeMaker
 from crio_credential_provider.testbed.cluster import ApiServer
 from explaining import CANARY, CONF, FORMS, MIRROR, SOURCE, Place, entry, secret
-from node import (
-    COMMAND,
-    NGINX,
-    NGINX_HASH,
-    basic,
-    recorded_request,
-    request,
-)
+from node import COMMAND, NGINX, NGINX_HASH, basic, recorded_request, request
 
 pytestmark = pytest.mark.process
 

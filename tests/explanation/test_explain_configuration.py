@@ -12,10 +12,7 @@ import pytest
 from conftest import NodeMaker
 from crio_credential_provider.testbed.cluster import ISSUER, ApiServer
 from explaining import MIRROR, Place
-from node import (
-    COMMAND,
-    PROGRAM,
-)
+from node import COMMAND, PROGRAM
 
 pytestmark = pytest.mark.process
 

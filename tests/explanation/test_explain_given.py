@@ -13,15 +13,7 @@ from conftest import NodeMaker
 from crio_credential_provider.testbed.certificates import Authority
 from crio_credential_provider.testbed.cluster import ApiServer, Grant
 from explaining import CANARY, FORMS, MIRROR, SOURCE, Place, entry, secret
-from node import (
-    COMMAND,
-    NGINX,
-    basic,
-    bound_claims,
-    jwt,
-    recorded_request,
-    request,
-)
+from node import COMMAND, NGINX, basic, bound_claims, jwt, recorded_request, request
 
 pytestmark = pytest.mark.process
 
@@ -223,11 +215,7 @@ def test_the_file_may_say_whose_secrets_count(place: Place) -> None:
 
 
 def test_a_pod_that_was_not_created_yet(place: Place) -> None:
-    pod = {
-        "kind": "Pod",
-        "metadata": {"name": "web"},
-        "spec": {"containers": [], "imagePullSecrets": [{"name": "b"}]},
-    }
+    pod = {"kind": "Pod", "metadata": {"name": "web"}, "spec": {"containers": [], "imagePullSecrets": [{"name": "b"}]}}
     path = place.write_objects(FORMS["list"]([secret("a", entry(MIRROR)), secret("b", entry(MIRROR)), pod]))
     done = place.alpha("--secrets", path, "--secrets-from=pod")
     assert (done.status, done.source(SOURCE)["credential"]["secret"]) == (0, "b")
@@ -273,9 +261,7 @@ _JSON = st.recursive(
 
 
 @settings(
-    max_examples=settings().max_examples,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    max_examples=settings().max_examples, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(document=_JSON, mode=st.sampled_from(["namespace", "pod", "service-account"]))
 def test_any_file_gives_an_explanation_or_is_refused(place: Place, document: Any, mode: str) -> None:

@@ -13,10 +13,7 @@ import pytest
 from conftest import NodeMaker
 from crio_credential_provider.testbed.cluster import ApiServer
 from explaining import CONF, FORMS, MIRROR, SOURCE, Place, entry, secret
-from node import (
-    COMMAND,
-    basic,
-)
+from node import COMMAND, basic
 
 pytestmark = pytest.mark.process
 
@@ -58,12 +55,7 @@ SPOILT: dict[str, tuple[str, str, bytes, str]] = {
     "an Opaque one": ("Opaque", ".dockerconfigjson", GOOD, "of type 'Opaque', and the plugin only lists"),
     "an Opaque one with another key": ("Opaque", "config.json", GOOD, "of type 'Opaque'"),
     "an Opaque one with the key of nobody": ("Opaque", "pull-secret", GOOD, "of type 'Opaque'"),
-    "OpenShift's for podman": (
-        "kubernetes.io/podmanconfigjson",
-        "auth.json",
-        GOOD,
-        "of type 'kubernetes.io/podman",
-    ),
+    "OpenShift's for podman": ("kubernetes.io/podmanconfigjson", "auth.json", GOOD, "of type 'kubernetes.io/podman"),
     "an old one": ("kubernetes.io/dockercfg", ".dockercfg", BARE, "of type 'kubernetes.io/dockercfg', and the plugin"),
     "a misspelled type": (
         "kubernetes.io/dockerconfig",

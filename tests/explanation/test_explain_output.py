@@ -19,14 +19,7 @@ from commandline import typed
 from conftest import NodeMaker
 from crio_credential_provider.testbed.cluster import ApiServer
 from explaining import CANARY, CONF, FORMS, MIRROR, SOURCE, Place, assert_clean, entry, secret
-from node import (
-    COMMAND,
-    ENVIRONMENT,
-    NGINX_HASH,
-    PROGRAM,
-    basic,
-    recorded_request,
-)
+from node import COMMAND, ENVIRONMENT, NGINX_HASH, PROGRAM, basic, recorded_request
 
 pytestmark = pytest.mark.process
 
@@ -128,11 +121,7 @@ def test_many_secrets_are_told_of_in_few_lines(place: Place) -> None:
         place.cluster.add_secret("team-alpha", f"s{number:02}", {"auths": auths})
     source = place.alpha().source(SOURCE)
     assert (source["credential"]["secret"], len(source["others"]), source["othersLeft"]) == ("creds", 5, 35)
-    assert source["others"][0] == {
-        "secret": "s00",
-        "key": MIRROR,
-        "why": "same key, and secret creds comes first",
-    }
+    assert source["others"][0] == {"secret": "s00", "key": MIRROR, "why": "same key, and secret creds comes first"}
 
 
 def test_many_secrets_and_tables_fit_on_a_screen(place: Place) -> None:

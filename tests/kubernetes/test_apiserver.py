@@ -489,14 +489,6 @@ def test_without_a_role_the_line_says_which(alpha_node: Node, cluster: ApiServer
     assert len(cluster.requests) == 1
 
 
-def test_the_role_that_the_line_names_is_enough(alpha_node: Node, cluster: ApiServer, alpha: str) -> None:
-    cluster.revoke("team-alpha", "default")
-    alpha_node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
-    assert alpha_node.run(request(token=alpha)).status == 1
-    cluster.allow("team-alpha", "default", ["list"], "secrets")
-    assert alpha_node.run(request(token=alpha)).status == 0
-
-
 def test_a_wrong_audience_is_told_with_the_right_ones(alpha_node: Node, cluster: ApiServer, alpha: str) -> None:
     token = cluster.mint_token("team-alpha", "default", "web", audience="https://elsewhere.example")
     alpha_node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)

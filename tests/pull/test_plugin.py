@@ -168,17 +168,6 @@ def test_no_pull_record_leaves_the_entry_out_of_the_answer(node: Node, cluster: 
     assert node.auth_files() == {ALPHA_FILE: {"auths": MIRROR_ENTRY}}
 
 
-def test_a_rotated_secret_counts_at_once(node: Node, cluster: ApiServer, alpha: str) -> None:
-    node.join(cluster)
-    node.run(request(token=alpha))
-    (node.auth_dir / ALPHA_FILE).unlink()
-    cluster.add_secret("team-alpha", "mirror-creds", {"auths": {"mirror.corp:5000": {"auth": basic("alpha", "new")}}})
-    node.run(request(token=alpha))
-    assert node.auth_files()[ALPHA_FILE]["auths"] == {
-        "mirror.corp:5000/hub/library/nginx": {"auth": basic("alpha", "new")}
-    }
-
-
 def test_nothing_but_the_auth_file_and_the_cache_is_written(node: Node, cluster: ApiServer, alpha: str) -> None:
     node.join(cluster)
     before = files(node.root)
@@ -221,14 +210,6 @@ def test_mirror_registry_serves_an_image_that_lies_there(node: Node, cluster: Ap
     assert run.status == 0
     (found,) = node.auth_files().values()
     assert found == {"auths": {"mirror.corp:5000/team/app": {"auth": basic("alpha", "alphapw")}}}
-
-
-@pytest.mark.parametrize("registry", ["mirror.corp", "mirror.corp:5000/tea", "irror.corp:5000", "mirror.corp:50"])
-def test_mirror_registry_ends_at_a_boundary(node: Node, cluster: ApiServer, alpha: str, registry: str) -> None:
-    node.write_mirrors("docker.io", "mirror.corp:5000/team")
-    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
-    assert_nothing_to_do(node.run(request(token=alpha), "--mirror-registry", registry), node)
-    assert cluster.requests == []
 
 
 # -- two at once, and killed ones -------------------------------------------------------------------------------------

@@ -66,13 +66,7 @@ REAL: dict[str, tuple[str, str, str, str, str]] = {
     ),
     "nobody": ("", NGINX, "1.27", "unauthorized", "authentication required"),
     "a tag that is none": ("alphapw", NGINX, "9", "not-found", "manifest unknown"),
-    "a repository that is none": (
-        "alphapw",
-        "hub/library/nothing",
-        "1.27",
-        "not-found",
-        "manifest unknown",
-    ),
+    "a repository that is none": ("alphapw", "hub/library/nothing", "1.27", "not-found", "manifest unknown"),
 }
 
 

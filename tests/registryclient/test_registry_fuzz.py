@@ -82,9 +82,7 @@ ANSWERS = st.builds(
 
 
 @settings(
-    max_examples=settings().max_examples,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    max_examples=settings().max_examples, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(ping=ANSWERS, other=ANSWERS, secret=st.sampled_from([GOOD, WRONG, None, Credential(b"", b"", IDENTITY_TOKEN)]))
 def test_every_answer_comes_to_a_verdict(

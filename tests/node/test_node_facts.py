@@ -1,4 +1,4 @@
-"""What doctor reads: files below a root, YAML and TOML with lines, command lines of units, the kubelet's refusals."""
+"""What the commands read of a node: files below a root, YAML and TOML with lines, command lines of units, the kubelet's refusals."""
 
 from __future__ import annotations
 
