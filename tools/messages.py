@@ -141,7 +141,7 @@ NOT_ALONE = ("images/", 'it has "auths" within "auths"')
 
 NOTES = {
     "The operator's files (`fault-config`)": "CRI-O refuses a broken file of registries.conf as well: **every pull on "
-    "this node fails with it**.",
+    "this node fails with it**. CRI-O's rules: [registries.conf](registries.md).",
 }
 
 WHAT_TO_DO = {
