@@ -1,4 +1,4 @@
-"""What the commands read of a node: files below a root, YAML and TOML with lines, command lines of units, the kubelet's refusals."""
+"""What the commands read of a node: files below a root, YAML and TOML with lines, units, what the kubelet refuses."""
 
 from __future__ import annotations
 
