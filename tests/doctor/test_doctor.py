@@ -99,7 +99,7 @@ def test_a_recipe_is_corrected_without_its_registries_conf(recipe: tuple[str, ..
 
 
 def test_the_text_has_the_verdict_first_and_the_file_to_paste(recipe: tuple[str, ...]) -> None:
-    done = run(*recipe)
+    done = run(*recipe, COLUMNS="300")
     first, *lines = done.stdout.splitlines()
     assert first == f"4 errors, 1 warning on {recipe[1]}"
     assert done.returncode == 3 and done.stderr == ""
