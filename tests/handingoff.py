@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from crio_credential_provider.pull import authfile
+from crio_credential_provider.pull import authfile, handoff
 from crio_credential_provider.pull.handoff import Line
 from node import NGINX, Node
 
@@ -45,20 +45,18 @@ class Child:
         self._is_over = True
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
-    def until_queued(self) -> None:
-        """Returns when the process waits for a lock, by the kernel's own account (an arrow in /proc/locks)."""
-        until(
-            lambda: any(
-                "->" in line and f" {self.pid} " in line for line in Path("/proc/locks").read_text().splitlines()
-            )
-        )
-
 
 def until(condition: Callable[[], object], seconds: float = 10) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it never came to it"
         time.sleep(0.005)
+
+
+def until_queued(lock_dir: str, count: int) -> None:
+    """Returns when so many wait for a lock, by the kernel's own account (arrows in /proc/locks)."""
+    file = f":{os.stat(os.path.join(lock_dir, handoff.LOCK_FILE)).st_ino} "
+    until(lambda: sum("->" in line and file in line for line in Path("/proc/locks").read_text().splitlines()) == count)
 
 
 def soon(seconds: float = 10) -> float:

@@ -17,7 +17,7 @@ import pytest
 
 from crio_credential_provider.pull import handoff
 from crio_credential_provider.pull.handoff import Line
-from handingoff import BETA_NAME, NAME, SLACK, Fork, hold, soon
+from handingoff import BETA_NAME, NAME, SLACK, Fork, hold, soon, until_queued
 
 pytestmark = pytest.mark.process
 
@@ -34,7 +34,7 @@ def test_first_come_first_served(fork: Fork, lock_dir: str) -> None:
             os.write(tell, bytes([number]))
 
         waiters.append(fork(work))
-        waiters[-1].until_queued()
+        until_queued(lock_dir, len(waiters))
     os.set_blocking(order, False)
     with pytest.raises(BlockingIOError):
         os.read(order, 1)
@@ -63,8 +63,7 @@ def test_a_killed_waiter_holds_nobody_up(fork: Fork, lock_dir: str) -> None:
         assert Line(lock_dir).enter(NAME, soon(30))
 
     waiters = [fork(work) for _ in range(3)]
-    for waiter in waiters:
-        waiter.until_queued()
+    until_queued(lock_dir, 3)
     waiters[0].kill()
     waiters[1].kill()
     line.leave(NAME)

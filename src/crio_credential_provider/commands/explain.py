@@ -28,8 +28,8 @@ from .output import (
     sentence,
     serve,
     write,
-    write_json,
     write_line,
+    write_report,
 )
 from .request.arguments import add_arguments
 from .request.find import Pull, find
@@ -90,7 +90,7 @@ def _tell(given: argparse.Namespace) -> int:
     explained = _explain(given, place)
     assumed = stand_ins(given, explained.settings, place)
     if given.output == "json":
-        write_json({"assumed": assumed or None, **as_json(explained)})
+        write_report({"assumed": assumed or None, **as_json(explained)})
     else:
         if assumed:
             write_line(f"{sentence(printable(assumed))}\n")

@@ -230,6 +230,15 @@ def write_json(value: Any) -> None:
     write_line(as_json(value))
 
 
+SCHEMA_VERSION = 1
+"""Of what the commands report as JSON: goes up when a member goes or changes its meaning, not when one is added."""
+
+
+def write_report(value: dict[str, Any]) -> None:
+    """As ``write_json``, for a report of a command, which begins with its ``schemaVersion``."""
+    write_json({"schemaVersion": SCHEMA_VERSION, **value})
+
+
 def as_json(value: Any) -> str:
     """One JSON value. Bytes that are no text are shown as to people: lone surrogates are refused by many who read."""
     return json.dumps(_shown(value), indent=2)

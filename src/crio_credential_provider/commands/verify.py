@@ -34,7 +34,7 @@ from .output import (
     sentence,
     serve,
     write,
-    write_json,
+    write_report,
 )
 from .request import handedover
 from .request.arguments import add_arguments
@@ -113,7 +113,7 @@ def run(arguments: list[str]) -> int:
 def _tell(given: argparse.Namespace) -> int:
     report = _verify(given)
     if given.output == "json":
-        write_json(as_json(report))
+        write_report(as_json(report))
     else:
         _write_text(report)
     if report.succeeds is None:
