@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
 from .output import (
+    FAILED,
     OK,
-    UNWELL,
     Parser,
     add_output,
     make_parser,
@@ -135,7 +135,7 @@ def _examine(given: argparse.Namespace, root: str) -> int:
         write_report(_as_json(report))
     else:
         write(*_as_text(report))
-    return OK if report.is_well else UNWELL
+    return OK if report.is_well else FAILED
 
 
 def _is_kept(path: str) -> bool:

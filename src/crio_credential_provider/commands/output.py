@@ -31,7 +31,7 @@ FAULT = 1
 """The command could not do its job; stderr says why."""
 USAGE_FAULT = 2
 """Wrong usage; stderr says what is right."""
-UNWELL = 3
+FAILED = 3
 """The command did its job, and what it found is not well: a pull that gets no credential, a broken node."""
 
 _NAMES_A_PLACE = ("FILE", "DIR", "PATH", "URL", "VERSION")

@@ -22,9 +22,9 @@ from .. import explanation, registryclient
 from ..explanation import NODE_HELPER, Explanation, NotAsked, shown_key
 from ..runtimes.crio import registries
 from .output import (
+    FAILED,
     FAULT,
     OK,
-    UNWELL,
     Parser,
     add_output,
     complain,
@@ -118,7 +118,7 @@ def _tell(given: argparse.Namespace) -> int:
         _write_text(report)
     if report.succeeds is None:
         complain("verify", report.text)
-    return {True: OK, False: UNWELL, None: FAULT}[report.succeeds]
+    return {True: OK, False: FAILED, None: FAULT}[report.succeeds]
 
 
 def parser() -> Parser:
