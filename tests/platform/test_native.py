@@ -12,6 +12,8 @@ import pytest
 
 from crio_credential_provider.platform import native
 
+pytestmark = pytest.mark.slow
+
 PACKAGE = Path(native.__file__).parent.parent
 
 OTHERS = [path for minor in (11, 12, 13) if (path := shutil.which(f"python3.{minor}"))]
