@@ -452,7 +452,7 @@ def test_what_differs_is_not_overwritten_unasked(run: Any, tmp_path: Path) -> No
     assert answer.status == 1 and str(out / "daemonset.yaml") in answer.err and "--force" in answer.err
     assert not (out / "node-rbac.yaml").exists()
     told = json.loads(run(*words, "--force", "--output", "json").out)["files"]
-    assert [one["state"] for one in told["kinds"]] == ["written", "overwritten", "unchanged"]
+    assert [one["state"] for one in told] == ["written", "overwritten", "unchanged"]
     assert tree(out) == before
 
 
