@@ -70,7 +70,7 @@ def stage(tree: Path, root: Path, record: dict[str, str]) -> None:
     (root / ENTRIES).mkdir(parents=True)
     (root / ENTRIES / NAME).symlink_to(f"../../lib/{NAME}/{record['build']}/bin/{NAME}")
     (root / "usr/bin").mkdir()
-    (root / "usr/bin" / NAME).symlink_to(f"../../{ENTRIES}/{NAME}")
+    (root / "usr/bin" / NAME).symlink_to(f"../{ENTRIES.removeprefix('usr/')}/{NAME}")
     shutil.copytree(tree / "share/doc", root / "usr/share/doc" / NAME)
     if (tree / "share/tmpfiles.d").exists():
         shutil.copytree(tree / "share/tmpfiles.d", root / "usr/lib/tmpfiles.d")
