@@ -197,7 +197,7 @@ def test_a_pull_that_gets_its_credential(place: Place) -> None:
     assert (done.status, done.err) == (0, "")
     report = done.report
     assert report["verdict"] == {
-        "status": "well",
+        "status": "passed",
         "text": f"CRI-O asks {SOURCE} with the credential of secret creds",
         "remedy": None,
     }
@@ -271,7 +271,7 @@ def test_the_remedy_is_enough(place: Place) -> None:
 
 def test_an_image_without_a_mirror_asks_nobody(place: Place) -> None:
     done = place.json("quay.io/team/app", "-n", "team-alpha", "--pod=web")
-    assert (done.status, done.report["verdict"]["status"]) == (0, "well")
+    assert (done.status, done.report["verdict"]["status"]) == (0, "passed")
     assert (
         done.report["plugin"]["reason"]
         == "no table of registries.conf sends this image to a mirror or another location"
@@ -501,14 +501,14 @@ def test_several_search_registries_fail_the_pull_unless_crio_conf_allows_it(plac
     place.node.write_registries_conf(CONF.replace('["docker.io"]', '["docker.io", "quay.io"]'))
     done = place.alpha()
     assert done.report["image"]["pulledAs"] == [f"{NGINX}:1.27", "quay.io/nginx:1.27"]
-    assert (done.status, done.report["verdict"]["status"]) == (3, "unwell")
+    assert (done.status, done.report["verdict"]["status"]) == (3, "failed")
     assert "CRI-O's short_name_mode is enforcing" in done.report["verdict"]["text"]
     assert done.report["verdict"]["remedy"].startswith(f"write the image name in full, {NGINX}")
     assert [source["asked"] for source in done.report["sources"]] == [False] * len(done.report["sources"])
     assert place.json(f"{NGINX}:1.27", "-n", "team-alpha", "--pod=web").status == 0
     drop_in = place.node.write("etc/crio/crio.conf.d/10-names", '[crio.image]\nshort_name_mode = "disabled"\n')
     done = place.alpha()
-    assert (done.status, done.report["verdict"]["status"]) == (0, "well")
+    assert (done.status, done.report["verdict"]["status"]) == (0, "passed")
     assert done.report["then"][-1].startswith(
         "if that refuses, does not have the image or does not answer, it asks quay.io"
     )

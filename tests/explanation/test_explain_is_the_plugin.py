@@ -266,7 +266,7 @@ def check_asked(report: Case, typed: str, expected: Case) -> None:
         return
     asked = [source for source in report["sources"] if source["asked"]]
     if expected["pull_sources_error"] is not None:
-        assert asked == [] and report["verdict"]["status"] == "unwell"
+        assert asked == [] and report["verdict"]["status"] == "failed"
         return
     fields = ("name", "location", "insecure", "primary", "blocked")
     # A place that is named twice is told once, where it comes first.

@@ -49,7 +49,7 @@ def test_at_debug_level_every_decision_is_told(ready: Node, cluster: ApiServer, 
         "pull source docker.io/library/nginx",
         "secret bad is not used",
         "mirror.corp:5000/hub/library/nginx gets the credential of secret mirror-creds, key mirror.corp:5000",
-        "docker.io/library/nginx gets none",
+        "docker.io/library/nginx gets no credential",
     ):
         assert any(words in detail for detail in details), f"{words!r} is not in {details}"
     # The audit entry comes besides, once.

@@ -59,20 +59,18 @@ class Child:
         self._is_over = True
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
-    def until_queued(self) -> None:
-        """Returns when the process waits for a lock, by the kernel's own account (an arrow in /proc/locks)."""
-        until(
-            lambda: any(
-                "->" in line and f" {self.pid} " in line for line in Path("/proc/locks").read_text().splitlines()
-            )
-        )
-
 
 def until(condition: Callable[[], object], seconds: float = 10) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it never came to it"
         time.sleep(0.005)
+
+
+def until_queued(lock_dir: str, count: int) -> None:
+    """Returns when so many wait for a lock, by the kernel's own account (arrows in /proc/locks)."""
+    file = f":{os.stat(os.path.join(lock_dir, handoff.LOCK_FILE)).st_ino} "
+    until(lambda: sum("->" in line and file in line for line in Path("/proc/locks").read_text().splitlines()) == count)
 
 
 def soon(seconds: float = 10) -> float:
@@ -131,7 +129,7 @@ def test_first_come_first_served(fork: Fork, lock_dir: str) -> None:
             os.write(tell, bytes([number]))
 
         waiters.append(fork(work))
-        waiters[-1].until_queued()
+        until_queued(lock_dir, len(waiters))
     os.set_blocking(order, False)
     with pytest.raises(BlockingIOError):
         os.read(order, 1)
@@ -160,8 +158,7 @@ def test_a_killed_waiter_holds_nobody_up(fork: Fork, lock_dir: str) -> None:
         assert Line(lock_dir).enter(NAME, soon(30))
 
     waiters = [fork(work) for _ in range(3)]
-    for waiter in waiters:
-        waiter.until_queued()
+    until_queued(lock_dir, 3)
     waiters[0].kill()
     waiters[1].kill()
     line.leave(NAME)
