@@ -433,12 +433,15 @@ def _merge(request: _Request) -> int:
     path = given.merge
     if given.directory is not None:
         return _write_files(given, kinds.BUILDERS["config"](request.for_kinds()))
-    merged = _merged(request)
+    real = os.path.realpath(path)
+    if given.in_place and os.path.exists(real) and not (os.path.isfile(real) or os.path.isdir(real)):
+        raise ConfigError(f"{path} is not a regular file", "remove --in-place, and write the output where it belongs")
+    merged = merge.merge(_read(path), request.wanted, name=path)
+    if given.in_place and merged.changes:
+        status = os.stat(real)
+        wholefile.replace(real, merged.text, status.st_mode & 0o7777, (status.st_uid, status.st_gid))
+    _tell(path, merged)
     if given.in_place:
-        if merged.changes:
-            real = os.path.realpath(path)
-            status = os.stat(real)
-            wholefile.replace(real, merged.text, status.st_mode & 0o7777, (status.st_uid, status.st_gid))
         return OK
     if given.output == "json":
         told = merged._asdict()
