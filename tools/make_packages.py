@@ -5,6 +5,7 @@
 
     /usr/lib/crio-credential-provider/<version>-<digest>/     the bundle's bin/ and lib/
     /usr/libexec/kubelet-image-credential-provider-plugins/   crio-credential-provider, a symlink into it
+    /usr/bin/crio-credential-provider                         a symlink to that one, for people
     /usr/lib/tmpfiles.d, /usr/share/man, /usr/share/doc
 
 Each build has a directory of its own, so that an upgrade never mixes two: the packager's tools replace the symlink by a
@@ -68,6 +69,8 @@ def stage(tree: Path, root: Path, record: dict[str, str]) -> None:
     shutil.copyfile(tree / "BUILD", place / "BUILD")
     (root / ENTRIES).mkdir(parents=True)
     (root / ENTRIES / NAME).symlink_to(f"../../lib/{NAME}/{record['build']}/bin/{NAME}")
+    (root / "usr/bin").mkdir()
+    (root / "usr/bin" / NAME).symlink_to(f"../{ENTRIES.removeprefix('usr/')}/{NAME}")
     shutil.copytree(tree / "share/doc", root / "usr/share/doc" / NAME)
     if (tree / "share/tmpfiles.d").exists():
         shutil.copytree(tree / "share/tmpfiles.d", root / "usr/lib/tmpfiles.d")

@@ -38,7 +38,7 @@ _BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[[^]]*\]\(([^)\s]+)\)")
 _PROGRAM = re.compile(r"(?:\S*/)?crio-credential-provider$")
 _CODE = re.compile(r"`([^`]+)`")
-_FILES = ("--config", "--merge", "--registries-conf")
+_THERE = {"--config": MAN_PAGE, "--merge": MAN_PAGE, "--registries-conf": MAN_PAGE, "--root": DOCS}
 
 
 def named(path: Path) -> str:
@@ -140,8 +140,8 @@ def invocations(path: Path) -> Iterator[list[str]]:
             continue
         words = shlex.split(re.split(r" [|>] ", line)[0])
         if words and _PROGRAM.match(words[0]):
-            # A file must be there for a command to take it.
-            yield [str(MAN_PAGE) if flag in _FILES else word for flag, word in itertools.pairwise(words)]
+            # A file or a directory must be there for a command to take it.
+            yield [str(_THERE.get(flag, word)) for flag, word in itertools.pairwise(words)]
 
 
 @pytest.mark.parametrize("path", USER_DOCUMENTS, ids=named)
@@ -235,16 +235,22 @@ def run(*arguments: str | Path) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["doctor", "explain"])
+@pytest.mark.parametrize("command", ["doctor", "explain", "verify"])
 def test_members_of_json_are_those_of_the_page(command: str, tmp_path: Path) -> None:
     (tmp_path / "secrets.yaml").write_text("apiVersion: v1\nkind: Secret\nmetadata: {name: a, namespace: team}\n")
+    (tmp_path / "etc/containers").mkdir(parents=True)
+    # A place that verify does not ask.
+    (tmp_path / "etc/containers/registries.conf").write_text('[[registry]]\nlocation = "docker.io"\nblocked = true\n')
+    on_a_node = ("nginx:1.27", "-n", "team", "--secrets", tmp_path / "secrets.yaml", "--root", tmp_path)
     arguments = {
         "doctor": ("--config", DOCS / "manifests/credential-provider-config.yaml"),
-        "explain": ("nginx:1.27", "-n", "team", "--secrets", tmp_path / "secrets.yaml", "--root", tmp_path),
+        "explain": on_a_node,
+        "verify": on_a_node,
     }[command]
     page = (DOCS / f"reference/{command}.md").read_text().partition("\n## JSON\n")[2]
-    members = json.loads(run(command, *arguments, "--output", "json")).keys()
-    assert len(members) > 5
+    report = json.loads(run(command, *arguments, "--output", "json"))
+    assert len(report) > 5
+    members = {*report, *(report["sources"][0] if command == "verify" else ())}
     assert members <= {*_CODE.findall(page)}
 
 

@@ -41,6 +41,11 @@ def test_what_a_newcomer_looks_for_is_one_link_away(page: str) -> None:
     assert f"]({page})" in README
 
 
+def test_the_picture_of_a_pull_is_the_one_that_is_explained() -> None:
+    picture = re.findall(r"^```text\n.*?^```$", README, re.MULTILINE | re.DOTALL)
+    assert len(picture) == 1 and picture[0] in (ROOT / "docs/explanation/pull.md").read_text()
+
+
 def test_the_comparison_has_six_rows() -> None:
     table = README.partition("## Compared with the Go provider")[2].partition("\n## ")[0]
     assert len(re.findall(r"^\| [a-zA-Z]", table, re.MULTILINE)) == 6

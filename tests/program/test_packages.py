@@ -99,8 +99,9 @@ def system(request: pytest.FixtureRequest, tmp_path: Path) -> System:
 def test_install_upgrade_remove(system: System, made: Packages) -> None:
     system.install(made.now[system.kind])
     first = system.files()
-    told = subprocess.run([system.entry, "--version"], capture_output=True, text=True, check=True).stdout
-    assert told.split()[1] == __version__
+    for program in (system.entry, system.root / "usr/bin" / NAME):
+        told = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
+        assert told.split()[1] == __version__
     assert f"usr/lib/tmpfiles.d/{NAME}.conf" in first
     assert any(name.startswith(f"usr/share/doc/{NAME}/licenses/openssl/") for name in first)
     page = gzip.decompress((system.root / f"usr/share/man/man8/{NAME}.8.gz").read_bytes())
