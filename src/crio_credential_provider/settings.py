@@ -162,7 +162,7 @@ FLAGS = (
         "",
         _path,
         "FILE",
-        "registries.conf, like CRI-O's --registries-conf; default: where CRI-O looks",
+        "registries.conf, like CRI-O's --registries-conf: drop-ins are read as well; default: where CRI-O looks",
     ),
     Flag(
         "registries-conf-dir",

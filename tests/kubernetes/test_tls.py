@@ -58,7 +58,7 @@ def identity_for(authority: Authority, kind: str) -> Identity:
 
 # Kind of certificate -> the words that a person needs.
 REFUSED: dict[str, tuple[str, ...]] = {
-    "of a wrong CA": ("was not issued by a CA of its certificate-authority-data", "--certificate-authority"),
+    "of a wrong CA": ("was not issued by a CA in certificate-authority-data", "--certificate-authority"),
     "for another address": ("is not for the address '127.0.0.1'", "tls-server-name"),
     "for names alone": ("is not for the address '127.0.0.1'", "tls-server-name"),
     "expired": ("has expired", "renew it", "clock"),
@@ -88,7 +88,7 @@ def test_without_a_ca_the_system_s_own_do_not_vouch(alpha_node: Node, identity: 
     with Peer(drain, context=server_context(identity)) as peer:
         alpha_node.write_kubeconfig(peer.url)
         run = alpha_node.run(request(token=alpha), "--deadline", "2s")
-        assert_refused(run, alpha_node, "not issued by a CA of the system's CAs", "--certificate-authority")
+        assert_refused(run, alpha_node, "not issued by one of the system's CAs", "--certificate-authority")
         assert bytes(peer.received) == b""
 
 

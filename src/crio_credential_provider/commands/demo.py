@@ -53,7 +53,8 @@ _EPILOG = """\
 Needs neither root nor a network, takes a few seconds, and leaves nothing behind.
 
 Example, with another build of the plugin and machine-readable output:
-  crio-credential-provider demo --plugin /usr/libexec/kubelet/crio-credential-provider --output json
+  crio-credential-provider demo --output json \
+    --plugin /usr/libexec/kubelet-image-credential-provider-plugins/crio-credential-provider
 
 Exit status: 0 every step passed; 1 a step failed, reported on stderr; 2 wrong usage.
 """

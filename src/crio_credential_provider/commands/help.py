@@ -29,9 +29,8 @@ _BARE = ("version", "version-json", "help")
 
 _TAIL = """\
 
-Exit status: 0 answered; 1 an error, reported on stderr; 2 wrong usage. If nobody
-reads the output any more, 1 without a message. A command ended by a signal:
-128 plus its number (129 SIGHUP, 130 SIGINT, 143 SIGTERM).
+Exit status: 0 answered; 1 an error, reported on stderr; 2 wrong usage. 1 silently
+if the reader closes the pipe. A command ended by a signal: 128 plus its number (129 SIGHUP, 130 SIGINT, 143 SIGTERM).
 """
 
 

@@ -123,8 +123,8 @@ def parser() -> Parser:
         "--match-image", metavar="PATTERN", action="append", help="instead of registries.conf; repeatable"
     )
     for name, metavar, kind, text in (
-        ("registries-conf", "FILE", "file", "read this, like CRI-O's flag of that name"),
-        ("registries-conf-dir", "DIR", "directory", "read this, like CRI-O's flag"),
+        ("registries-conf", "FILE", "file", "read this, and this machine's drop-ins, like CRI-O's flag"),
+        ("registries-conf-dir", "DIR", "directory", "the only drop-in directory, like CRI-O's flag"),
         ("root", "DIR", "directory", "look for registries.conf below this directory"),
     ):
         images.add_argument(f"--{name}", metavar=metavar, type=there(kind), default="", help=text)

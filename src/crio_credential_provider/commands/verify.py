@@ -287,11 +287,11 @@ def _shown_credential(found: Checked) -> str:
 
 def _shown(found: Checked) -> str:
     """In a few words, with what it means for the pull."""
-    if found.verdict is None or found.outcome in (registryclient.OK, UNKNOWN):
-        words = found.outcome.replace("-", " ")
-    else:
-        words = f"{found.outcome}: {meaning.summary(found)}"
-    return words if found.needed or found.verdict is None else f"{words}\nnot needed"
+    words = meaning.summary(found)
+    if found.verdict is None:
+        return words
+    words = found.outcome if found.outcome in (registryclient.OK, UNKNOWN) else f"{found.outcome}: {words}"
+    return words if found.needed else f"{words}\nnot needed"
 
 
 def _details(found: Checked, told: str) -> Iterator[str]:

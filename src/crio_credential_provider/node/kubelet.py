@@ -47,7 +47,7 @@ _VERSION_TIMEOUT = 10
 _MOST_SAID = 80
 """Characters of what is no version that are shown."""
 
-LOOKED_FOR = "a process named kubelet, k3s or rke2, and the units " + ", ".join((*_UNITS, *_UNITS_OF_DISTRIBUTIONS))
+UNITS = (*_UNITS, *_UNITS_OF_DISTRIBUTIONS)
 
 
 class Version(NamedTuple):

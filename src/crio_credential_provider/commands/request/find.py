@@ -188,7 +188,7 @@ def _with_new_token(given: argparse.Namespace, chosen: Settings, image: Referenc
     except ProviderError as error:
         failure = NotAsked(f"cannot get a token for the API server: {error.message}", error.hint)
         return Pull(given.image, image, request, chosen, _failing(failure))
-    audience = "the API server's own audience; the command doctor checks whether the kubelet's tokens have it"
+    audience = "the API server's own audience; `doctor` checks whether the kubelet's tokens have it"
     if place.audience:
         audience = f"the audience that {place.config} names, {place.audience}"
     note = f"the token was requested as the user of {user.origin} and has {audience}"

@@ -68,9 +68,7 @@ def check_cryptography(node: Node) -> Results:
     top = posixpath.dirname(posixpath.dirname(path))
     if is_fips and all(node.tree.exists(posixpath.join(top, name)) for name in ("BUILD", "lib/program")):
         entry = posixpath.join(node.bin_dir, node.entry.name)
-        remedy = (
-            f"install as {entry} what uses the node's OpenSSL: the wheel for its python3 (README, Install on a node)"
-        )
+        remedy = f"install as {entry} what uses the node's OpenSSL: the wheel, or the result of make build (docs/how-to/install.md)"
         evidence = at(path, f"part of the self-contained bundle in {top}, which has its own OpenSSL")
         yield find("plugin-not-fips", evidence, at(_FIPS, "1: the node is in FIPS mode"), remedy=remedy)
 
@@ -93,7 +91,7 @@ def _missing(node: Node, provider: Provider, path: str) -> Results:
     reason = f"it is a link to {dangling}, which does not exist" if dangling else listed
     if node.tree.is_directory(path):
         reason = "it is a directory"
-    how = "README, Install on a node" if is_ours else f"of the provider {provider.name!r}, or remove its entry"
+    how = "docs/how-to/install.md" if is_ours else f"of the provider {provider.name!r}, or remove its entry"
     how += f"; did you mean {NAME}?" if is_nearly_ours(provider.name) else ""
     remedy = f"install the program as {path} ({how}), then: systemctl restart kubelet"
     yield find("plugin-missing", at(path, reason), wanted, remedy=remedy)
