@@ -53,8 +53,7 @@ _EPILOG = """\
 Needs neither root nor a network, takes a few seconds, and leaves nothing behind.
 
 Example, with another build of the plugin and machine-readable output:
-  crio-credential-provider demo --output json \
-    --plugin /usr/libexec/kubelet-image-credential-provider-plugins/crio-credential-provider
+  crio-credential-provider demo --plugin build/bin/crio-credential-provider --output json
 
 Exit status: 0 every step passed; 1 a step failed, reported on stderr; 2 wrong usage.
 """

@@ -29,8 +29,9 @@ _BARE = ("version", "version-json", "help")
 
 _TAIL = """\
 
-Exit status: 0 answered; 1 an error, reported on stderr; 2 wrong usage. 1 silently
-if the reader closes the pipe. A command ended by a signal: 128 plus its number (129 SIGHUP, 130 SIGINT, 143 SIGTERM).
+Exit status: 0 answered; 1 an error, reported on stderr, or silently if the reader
+closes the pipe; 2 wrong usage. A command ended by a signal: 128 plus its number
+(129 SIGHUP, 130 SIGINT, 143 SIGTERM).
 """
 
 

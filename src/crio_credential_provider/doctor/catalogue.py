@@ -167,7 +167,8 @@ _KUBELET = {
         "the kubelet cannot pass service account tokens",
         "The plugin gets no token and cannot read the namespace's secrets; with tokenAttributes in "
         "the configuration the kubelet does not start.",
-        "Tokens for credential providers were added in Kubernetes 1.33, behind a feature gate; enabled by default since 1.34.",
+        "Tokens for credential providers were added in Kubernetes 1.33, behind a feature gate that is enabled by "
+        "default since 1.34.",
         '"unknown field tokenAttributes" in the kubelet\'s log at its start.',
         "Update the node to Kubernetes 1.34 or newer.",
     ),
@@ -508,8 +509,8 @@ _AUTH_DIR = {
         WARNING,
         "the node's global auth file cannot be used",
         "Sources without a credential in the namespace's secrets get none, though the node may have one for them.",
-        "CRI-O does not read the global file when it has an auth file from the plugin. So the plugin copies what a pull "
-        "needs from it; a broken file is ignored.",
+        "CRI-O does not read the global file when it has an auth file from the plugin. So the plugin copies what a "
+        "pull needs from it; a broken file is ignored.",
         'The plugin\'s journal: "the global auth file ... is ignored".',
         "Correct the file: it is JSON as written by podman login.",
     ),

@@ -68,7 +68,10 @@ def check_cryptography(node: Node) -> Results:
     top = posixpath.dirname(posixpath.dirname(path))
     if is_fips and all(node.tree.exists(posixpath.join(top, name)) for name in ("BUILD", "lib/program")):
         entry = posixpath.join(node.bin_dir, node.entry.name)
-        remedy = f"install as {entry} what uses the node's OpenSSL: the wheel, or the result of make build (docs/how-to/install.md)"
+        remedy = (
+            f"install as {entry} what uses the node's OpenSSL: the wheel or the result of make build "
+            "(docs/how-to/install.md)"
+        )
         evidence = at(path, f"part of the self-contained bundle in {top}, which has its own OpenSSL")
         yield find("plugin-not-fips", evidence, at(_FIPS, "1: the node is in FIPS mode"), remedy=remedy)
 
