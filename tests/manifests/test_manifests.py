@@ -346,7 +346,7 @@ def test_systemd_tmpfiles_makes_the_directories(run: Any, tmp_path: Path, auth_d
 
 def test_crio_is_told_of_another_directory_alone(run: Any) -> None:
     answer = run("crio")
-    assert (answer.status, answer.stdout) == (0, "") and "/etc/crio/auth by itself" in answer.stderr
+    assert (answer.status, answer.stdout) == (0, "") and "/etc/crio/auth by default" in answer.stderr
     text = run("crio", "--auth-dir", "/run/crio/auth").stdout
     assert 'namespaced_auth_dir = "/run/crio/auth"' in text
     assert run("mount", "--auth-dir", "/run/crio/auth").stdout == ""
@@ -417,6 +417,42 @@ def test_a_machine_config_holds_the_files_of_the_node(
     assert (gate is not None) == (version == "1.33")
     assert {"var-a.mount", "/etc/crio/crio.conf.d/20-namespaced-auth.conf"} <= files.keys()
     assert not any(path.startswith("/usr") for path in files)
+
+
+def test_on_openshift_the_operator_makes_files_count(run: Any, tmp_path: Path) -> None:
+    answer = run(
+        "all",
+        "--distribution",
+        "openshift",
+        "--auth-dir",
+        "/var/a",
+        "--match-image",
+        "docker.io",
+        "-n",
+        "a",
+        "--directory",
+        str(tmp_path),
+        "--output",
+        "json",
+    )
+    assert answer.status == 0 and (tmp_path / "node/etc/tmpfiles.d/crio-credential-provider.conf").exists()
+    assert not (tmp_path / "node/usr").exists()
+    told = run(
+        "all",
+        "--distribution",
+        "openshift",
+        "--auth-dir",
+        "/var/a",
+        "--match-image",
+        "docker.io",
+        "-n",
+        "a",
+        "--directory",
+        str(tmp_path),
+    ).stdout
+    lines = [line for line in told.splitlines() if "/node/" in line]
+    assert len(lines) > 3 and all("then: the Machine Config Operator" in line for line in lines)
+    assert "systemctl" not in told and "restart the kubelet" not in told
 
 
 def test_the_platforms_own_provider_is_not_overwritten(run: Any) -> None:

@@ -105,7 +105,7 @@ def _this_program() -> tuple[list[str], dict[str, str]]:
 
 @contextlib.contextmanager
 def _directory(keep: bool) -> Iterator[str]:
-    """A directory that stands for the node's ``/``; removed again unless it is to be kept."""
+    """A directory that serves as the node's ``/``; removed again unless it is to be kept."""
     try:
         root = tempfile.mkdtemp(prefix=_PREFIX)
         if len(os.fsencode(root + JOURNAL_SOCKET)) > MAX_PATH:

@@ -25,7 +25,7 @@ Flags, each also as an environment variable:
 """
 
 _BARE = ("version", "version-json", "help")
-"""Flags that are no settings."""
+"""Flags that are not settings."""
 
 _TAIL = """\
 

@@ -1,7 +1,7 @@
 """``crio-credential-provider manifests``: prints what a cluster needs, or writes it below a directory.
 
-Knows the command line, which files it means, and how they are told; what stands in them knows the package
-``manifests``. Reads registries.conf and, with ``--merge``, one CredentialProviderConfig. Nothing is written without
+Knows the command line, which files it means, and how they are printed; the package ``manifests`` knows
+what is in them. Reads registries.conf and, with ``--merge``, one CredentialProviderConfig. Nothing is written without
 ``--directory`` or ``--in-place``, and nothing that is there is overwritten without ``--force``.
 
 JSON (``--output json``): for objects of the API server the object itself, or a ``List`` of several; for ``config``
@@ -172,7 +172,7 @@ _DOTTED_NAME = re.compile(rf"{_NAME.pattern}(\.{_NAME.pattern})*")
 
 
 def _check(given: argparse.Namespace) -> None:
-    """Values that would make a file that is none."""
+    """Values that would make an invalid file."""
     for flag in ("config_path", "bin_dir", "auth_dir"):
         path = getattr(given, flag)
         if path is not None and (not _PATH.fullmatch(path) or ".." in path.split("/") or "//" in path):

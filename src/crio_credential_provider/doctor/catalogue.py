@@ -23,7 +23,7 @@ class Entry(NamedTuple):
         severity: unless the check says otherwise.
         title: what is wrong, in a few words.
         consequence: what follows for pulls.
-        story: what happens, and why nobody sees it.
+        story: what happens, and why it goes unnoticed.
         signs: how it looks in logs and events.
         remedy: what to do, in general; a finding has its own, with the node's files and names.
     """
@@ -331,7 +331,7 @@ _CONFIG = {
         "a registry with mirrors is not matched by matchImages",
         "Pulls of images of that registry: " + _SILENT[0].lower() + _SILENT[1:],
         "registries.conf and matchImages are separate files, often written by different people, and must agree. A * in "
-        "matchImages stands for exactly one label of a host, where a *. in registries.conf stands for any number.",
+        "matchImages matches exactly one label of a host, where a *. in registries.conf matches any number.",
         _NO_AUTH,
         "Add the registry to matchImages.",
     ),
@@ -587,7 +587,7 @@ _REGISTRIES = {
         ERROR,
         "the list credential-helpers in registries.conf lacks containers-auth.json",
         "CRI-O reads no auth file, the plugin's included.",
-        "The list says where CRI-O looks for credentials. containers-auth.json stands for auth "
+        "The list says where CRI-O looks for credentials. containers-auth.json means auth "
         "files; without it they are not read.",
         "The plugin's journal: \"credential-helpers in registries.conf lacks containers-auth.json: CRI-O reads no auth "
         'file".',

@@ -235,7 +235,7 @@ class ApiServer:
         return found[0]
 
     def _not_verified(self, error: ssl.SSLCertVerificationError) -> ClusterError:
-        """The OpenSSL verdict in words that say what to mend; the token was not sent."""
+        """The OpenSSL verdict in words that say what to correct; the token was not sent."""
         endpoint = self._endpoint
         trusted = "one of the system's CAs"
         if endpoint.ca_file or endpoint.ca_data:

@@ -87,7 +87,7 @@ def resolve(request: Request, settings: Settings, connect: Callable[[], Cluster]
         connect: makes the connection to the cluster; called only when a pull source makes secrets worth asking for.
 
     Raises:
-        RequestError: the request's image or token is none.
+        RequestError: the request's image or token is not valid.
         ConfigError: the configuration is one that CRI-O refuses, or cannot be read.
         ClusterError: the API server is away or says no.
     """

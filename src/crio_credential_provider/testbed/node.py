@@ -41,7 +41,7 @@ class Response(NamedTuple):
 
 
 class ResponseError(Exception):
-    """What a plugin wrote is no CredentialProviderResponse v1; the message quotes no value of it."""
+    """What a plugin wrote is not a CredentialProviderResponse v1; the message quotes no value of it."""
 
 
 class Run(NamedTuple):
@@ -129,7 +129,7 @@ def own_environment() -> dict[str, str]:
 
 
 def dumps_request(image: str, token: str = "", annotations: Mapping[str, str] | None = None) -> bytes:
-    """A CredentialProviderRequest for an image as the pod names it. ReferenceSyntaxError where that is no image."""
+    """A CredentialProviderRequest for an image as the pod names it. ReferenceSyntaxError where that is not an image."""
     request: dict[str, object] = {
         "kind": "CredentialProviderRequest",
         "apiVersion": API_VERSION,

@@ -130,7 +130,7 @@ def _gate(node: Node, kubelet: Kubelet) -> Results:
     minor = node.minor
     on_by_itself = minor is not None and minor >= GATE_ON_SINCE
     if gate.value is None and minor is not None:
-        # What is set for all gates of a stage counts for those that nobody names.
+        # What is set for all gates of a stage applies to those that are not set themselves.
         stage = "AllBeta" if on_by_itself else "AllAlpha"
         of_stage = find_gate(node.tree, kubelet, stage)
         gate, name = (of_stage, stage) if of_stage.value is not None else (gate, name)

@@ -1,4 +1,4 @@
-"""The plugin's program: there, executable, under the right name, and nobody else's to change."""
+"""The plugin's program: there, executable, under the right name, and writable by root alone."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def _writable(node: Node, path: str) -> Results:
             commands.append(f"chown root:root {shlex.quote(place)}")
         # Above the directory itself a group may write by the system's rules: that of /usr/local on Debian.
         others = stat.S_IWOTH if place in above else _OTHERS_CAN_WRITE
-        # In a directory with the sticky bit nobody replaces what is another's.
+        # In a directory with the sticky bit users can only replace their own files.
         if found.st_mode & others and not (stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX):
             evidence.append(at(place, f"its mode is {stat.S_IMODE(found.st_mode):04o}"))
             commands.append(f"chmod go-w {shlex.quote(place)}")
