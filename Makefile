@@ -13,7 +13,7 @@ DOCS_VENV := .venv/.docs-$(FOR)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build wheel bundle unpacked packages demo docs lint format test test-program conformance fuzz bench bench-resolve budget clean distclean
+.PHONY: help build wheel bundle unpacked packages demo docs lint format check test test-program conformance fuzz bench bench-resolve budget clean distclean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -48,10 +48,16 @@ format: $(DEV_VENV) ## ruff format, and the fixes that ruff is sure of
 	$(VENV) -m ruff check --fix
 	$(VENV) -m ruff format
 
-# pytest exits 5 where it ran no test: that is a failure here as well.
-test: build lint ## build, lint, and all tests with coverage
+# Workers of pytest; those of `make test` stay few, since some tests measure time.
+WORKERS := -n auto --maxprocesses 4
+
+check: lint ## before a commit: linters, unit tests and vectors
+	$(VENV) -m pytest $(WORKERS) -m "not slow" --hypothesis-profile=check
+
+# pytest exits 5 where it ran no test: that is a failure here as well. A file's tests go to one worker, one after another.
+test: build lint ## before a pull request: build, linters, and all tests with coverage
 	$(VENV) -m coverage erase
-	@status=0; $(VENV) -m coverage run -m pytest || status=$$?; \
+	@status=0; $(VENV) -m coverage run -m pytest $(WORKERS) --dist loadfile || status=$$?; \
 	$(VENV) -m coverage combine --quiet && $(VENV) -m coverage report; exit $$status
 
 # A kubelet runs what ships, not the checkout: the same tests, on the program that PROGRAM names.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
 import tarfile
@@ -19,32 +18,18 @@ NAME = "crio-credential-provider"
 ENTRY = f"bin/{NAME}"
 PYTHON = ROOT / ".venv/bin/python"
 
-_made: dict[str, Path] = {}
+
+def build(places: pytest.TempPathFactory) -> Path:
+    """An archive of the source tree. Skips where this machine has no compiler or no headers of Python."""
+    return _run("tools/make_selfcontained.py", "--wheel", wheel(places), "--output", places.mktemp("dist"))
 
 
-def build(places: pytest.TempPathFactory, fresh: bool = False) -> Path:
-    """The archive of the source tree, made once; a second one of the same wheel where `fresh`.
-
-    $BUNDLE names another archive. Skips where this machine has no compiler or no headers of Python.
-    """
-    if named := os.environ.get("BUNDLE"):
-        return Path(named).absolute()
-    if "wheel" not in _made:
-        # A copy: others may build while this runs.
-        _made["wheel"] = _wheel(places.mktemp("wheel"))
-    if fresh or "archive" not in _made:
-        archive = _run("tools/make_selfcontained.py", "--wheel", _made["wheel"], "--output", places.mktemp("dist"))
-        if fresh:
-            return archive
-        _made["archive"] = archive
-    return _made["archive"]
-
-
-def _wheel(place: Path) -> Path:
+def wheel(places: pytest.TempPathFactory) -> Path:
+    """A copy: others may build while this runs."""
     done = subprocess.run(["make", "--silent", "wheel"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    (wheel,) = (ROOT / "dist").glob("*.whl")
-    return Path(shutil.copy(wheel, place))
+    (made,) = (ROOT / "dist").glob("*.whl")
+    return Path(shutil.copy(made, places.mktemp("wheel")))
 
 
 def _run(tool: str, *arguments: str | Path) -> Path:

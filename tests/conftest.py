@@ -2,28 +2,120 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import subprocess
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
+import bundles
+import handingoff
+import odd_registries
 from crio_credential_provider.testbed.certificates import Authority, Identity
 from crio_credential_provider.testbed.cluster import DNS_NAMES, ApiServer
+from crio_credential_provider.testbed.registry import MirrorRegistry
 from node import COMMAND, PROGRAM, TESTS, Node
+from real_programs import cannot
 
 ROOT = TESTS.parent
 
+# Few examples, for `make check`.
+hypothesis.settings.register_profile("check", max_examples=10)
+
+
+# -- what `make check` runs --------------------------------------------------------------------------------------------
+
+# Tests that request these run a program.
+PROGRAMS = {"plugin", "make_node", "wheel", "archive"}
+STARTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"}
+# The test that is running, where it is one of `make check`.
+_unit = ""
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("process") or PROGRAMS & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    global _unit
+    _unit = "" if item.get_closest_marker("slow") else item.nodeid
+    try:
+        return (yield)
+    finally:
+        _unit = ""
+
+
+def _refuse_processes(event: str, arguments: object) -> None:
+    if _unit and event in STARTS:
+        raise RuntimeError(f"{_unit} starts a process: mark it slow, or process if it runs the program")
+
+
+sys.addaudithook(_refuse_processes)
+
+
+# -- nodes and clusters ------------------------------------------------------------------------------------------------
+
+
+def once(places: pytest.TempPathFactory, name: str, make: Callable[[], Path]) -> Path:
+    """What `make` returns, made by the first of pytest-xdist's workers that needs it; the others wait."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return make()
+    kept = places.getbasetemp().parent / name
+    with kept.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not kept.exists():
+            kept.write_text(str(make()))
+    return Path(kept.read_text())
+
 
 @pytest.fixture(scope="session")
-def plugin() -> Path:
+def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The program that a kubelet would run: $PROGRAM, else what ``make build`` leaves."""
-    if PROGRAM:
-        return Path(PROGRAM)
-    done = subprocess.run(["make", "--silent", "build"], cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        pytest.fail(f"make build: {done.stdout}{done.stderr}")
-    return ROOT / "build/bin/crio-credential-provider"
+
+    def build() -> Path:
+        done = subprocess.run(["make", "--silent", "build"], cwd=ROOT, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            pytest.fail(f"make build: {done.stdout}{done.stderr}")
+        return ROOT / "build/bin/crio-credential-provider"
+
+    return Path(PROGRAM) if PROGRAM else once(tmp_path_factory, "plugin", build)
+
+
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The self-contained bundle: $BUNDLE, else one of the source tree."""
+    if named := os.environ.get("BUNDLE"):
+        return Path(named).absolute()
+    return once(tmp_path_factory, "archive", lambda: bundles.build(tmp_path_factory))
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return once(tmp_path_factory, "wheel", lambda: bundles.wheel(tmp_path_factory))
+
+
+@pytest.fixture(scope="session")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The console script of the wheel in an environment that holds nothing else; no network is asked."""
+    wheels = sorted((ROOT / ".venv/wheels").glob("*.whl"))
+    if not wheels:
+        cannot("there is no .venv/wheels with the dependencies: make build leaves it")
+    if subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True, check=False).returncode != 0:
+        cannot("this Python has no pip")
+    home = tmp_path_factory.mktemp("venv")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", home], check=True)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "--python", str(home / "bin/python")]
+    # The wheel alone is named: what it requires must be found by its own metadata.
+    subprocess.run([*pip, "install", "--no-index", "--find-links", ROOT / ".venv/wheels", wheel], check=True)
+    return home / "bin" / "crio-credential-provider"
 
 
 NodeMaker = Callable[..., Node]
@@ -56,6 +148,19 @@ def module_node(make_node: NodeMaker) -> Node:
     return make_node(*COMMAND)
 
 
+@pytest.fixture
+def ready(node: Node, cluster: ApiServer) -> Node:
+    """A node with a mirror for Docker Hub, whose kubelet knows the cluster."""
+    node.join(cluster)
+    return node
+
+
+@pytest.fixture
+def alpha_node(module_node: Node) -> Node:
+    module_node.write_mirrors("docker.io", "mirror.corp:5000/hub")
+    return module_node
+
+
 @pytest.fixture(scope="session")
 def authority() -> Authority:
     """The cluster's CA, made once: each costs some 20 ms."""
@@ -83,3 +188,60 @@ def alpha(cluster: ApiServer) -> str:
     cluster.add_pod("team-alpha", "web", "node1")
     cluster.allow("team-alpha", "default")
     return cluster.mint_token("team-alpha", "default", "web")
+
+
+# -- registries --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither this machine's proxies nor its certs.d count."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    monkeypatch.setenv("HOME", "/root")
+
+
+@pytest.fixture
+def plain_registry() -> Iterator[MirrorRegistry]:
+    """A registry with users, without TLS."""
+    with MirrorRegistry({"alpha": (odd_registries.PASSWORD, ["hub"])}) as registry:
+        registry.add_image(odd_registries.NGINX)
+        registry.add_image("private/app")
+        yield registry
+
+
+@pytest.fixture
+def tls_registry(authority: Authority) -> Iterator[MirrorRegistry]:
+    """A registry with users and TLS."""
+    identity = authority.issue("r", ip_addresses=["127.0.0.1"])
+    with MirrorRegistry({"alpha": (odd_registries.PASSWORD, ["hub"])}, identity=identity) as registry:
+        registry.add_image(odd_registries.NGINX)
+        yield registry
+
+
+@pytest.fixture
+def token_registry() -> Iterator[odd_registries.TokenRegistry]:
+    with odd_registries.TokenRegistry() as registry:
+        yield registry
+
+
+# -- the hand-off ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fork() -> Iterator[handingoff.Fork]:
+    children: list[handingoff.Child] = []
+
+    def make(work: Callable[[], None]) -> handingoff.Child:
+        children.append(handingoff.Child(work))
+        return children[-1]
+
+    yield make
+    for child in children:
+        child.kill()
+
+
+@pytest.fixture
+def lock_dir(tmp_path: Path) -> str:
+    return str(tmp_path / "run")

@@ -13,6 +13,22 @@ from typing import Any
 
 Fault = str
 
+# A good one.
+ENTRY = """\
+apiVersion: kubelet.config.k8s.io/v1
+kind: CredentialProviderConfig
+providers:
+  - name: crio-credential-provider
+    apiVersion: credentialprovider.kubelet.k8s.io/v1
+    matchImages:
+      - docker.io
+    defaultCacheDuration: 0s
+    tokenAttributes:
+      serviceAccountTokenAudience: https://kubernetes.default.svc
+      cacheType: Token
+      requireServiceAccount: true
+"""
+
 ROOT = {"apiVersion": str, "kind": str, "providers": list}
 PROVIDER = {
     "name": str,

@@ -32,7 +32,6 @@ import contextlib
 import datetime
 import email.utils
 import functools
-import io
 import json
 import os
 import re
@@ -51,6 +50,7 @@ from unittest import mock
 import pytest
 
 import machine
+from commandline import here
 from crio_credential_provider.commands import doctor
 from crio_credential_provider.testbed.certificates import Authority, Identity, server_context
 from crio_credential_provider.testbed.loopback import Answer, Connection, LoopbackServer, Request
@@ -677,13 +677,9 @@ def _command(laid: Laid, offline: bool) -> list[str]:
 
 
 def _run_here(laid: Laid, arguments: list[str], offline: bool) -> tuple[int, str, str]:
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        if offline:
-            status = doctor.run([*arguments, "--root", str(laid.root)])
-        else:
-            status = doctor.run(arguments, root=str(laid.root))
-    return status, out.getvalue(), err.getvalue()
+    if offline:
+        return here(lambda: doctor.run([*arguments, "--root", str(laid.root)]))
+    return here(lambda: doctor.run(arguments, root=str(laid.root)))
 
 
 def _snapshot(root: Path) -> dict[str, tuple[object, ...]]:

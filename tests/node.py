@@ -1,8 +1,7 @@
 """A small simulated node: the files below ``--root``, a journald that is listened to, and the plugin run as a process.
 
     with Node(root, [launcher]) as node:
-        node.write_registries_conf(...)
-        node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
+        node.join(cluster)
         run = node.run(request("docker.io/library/nginx", token))
 
 It knows no rule of the program: what a run should have done is the tests' affair.
@@ -22,6 +21,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
+
+from crio_credential_provider.testbed.cluster import ApiServer
 
 TESTS = Path(__file__).resolve().parent
 RECORDINGS = TESTS / "recordings"
@@ -56,6 +57,14 @@ def recorded_answer(name: str) -> tuple[bytes, bytes]:
     head, separator, body = (RECORDINGS / "apiserver" / f"{name}.http").read_bytes().partition(b"\r\n\r\n")
     assert separator and body, name
     return head + separator, body
+
+
+def write(root: Path, path: str | Path, content: str | bytes) -> Path:
+    """A file below a root, with its directories."""
+    file = root / str(path).removeprefix(str(root)).lstrip("/")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content.encode() if isinstance(content, str) else content)
+    return file
 
 
 def request(image: str = NGINX, token: str | None = None, **members: Any) -> bytes:
@@ -262,10 +271,7 @@ class Node:
 
     def write(self, path: str | Path, content: str | bytes) -> Path:
         """A file below the root, with its directories."""
-        file = self.root / str(path).removeprefix(str(self.root)).lstrip("/")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content.encode() if isinstance(content, str) else content)
-        return file
+        return write(self.root, path, content)
 
     def write_registries_conf(self, text: str) -> None:
         self.write(self.registries_conf, text)
@@ -283,6 +289,11 @@ class Node:
         if authority:
             members["certificate-authority-data"] = base64.b64encode(authority.encode()).decode()
         return self.write(self.kubeconfig, kubeconfig_yaml(members))
+
+    def join(self, cluster: ApiServer) -> None:
+        """Makes it a node of this cluster, with a mirror for Docker Hub."""
+        self.write_mirrors("docker.io", "mirror.corp:5000/hub")
+        self.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
 
     def auth_files(self) -> dict[str, Any]:
         """Name -> parsed content, of every file in the auth directory that CRI-O could take."""

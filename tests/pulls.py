@@ -22,7 +22,7 @@ from crio_credential_provider.kubernetes import credentialprovider
 from crio_credential_provider.pull import decision
 from crio_credential_provider.runtimes.crio import registries
 from crio_credential_provider.testbed import crio
-from node import NGINX, recorded_answer, recorded_request
+from node import NGINX, recorded_answer, recorded_request, write
 
 # A real token; its namespace.
 TOKEN: str = json.loads(recorded_request("request-service-account"))["serviceAccountToken"]
@@ -134,10 +134,7 @@ class Site:
             self.write("var/lib/kubelet/config.json", self.node_file)
 
     def write(self, path: str, data: bytes) -> Path:
-        file = self.root / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(data)
-        return file
+        return write(self.root, path, data)
 
     def pull(self, image: str = NGINX, *flags: str, token: str = TOKEN) -> Pull:
         """The plugin's decision for an image."""

@@ -7,13 +7,14 @@ so a test can tell what a client sent to a server that it should not have truste
 from __future__ import annotations
 
 import contextlib
+import datetime
 import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
 from types import TracebackType
 
-from crio_credential_provider.testbed.certificates import Identity, server_context
+from crio_credential_provider.testbed.certificates import Authority, Identity, server_context
 from crio_credential_provider.testbed.loopback import LoopbackServer, Request
 
 Behave = Callable[[socket.socket, threading.Event], None]
@@ -28,13 +29,7 @@ class Peer:
         connections: how many there were; ``established`` of them came through the handshake.
     """
 
-    def __init__(
-        self,
-        behave: Behave,
-        *,
-        context: ssl.SSLContext | None = None,
-        address: str = "127.0.0.1",
-    ) -> None:
+    def __init__(self, behave: Behave, *, context: ssl.SSLContext | None = None, address: str = "127.0.0.1") -> None:
         self.received = bytearray()
         self.connections = 0
         self.established = 0
@@ -160,3 +155,24 @@ def silent_port() -> Iterator[int]:
             filler.setblocking(False)
             filler.connect_ex(listener.getsockname())
         yield int(listener.getsockname()[1])
+
+
+def distrusted(authority: Authority, kind: str) -> Identity:
+    """A certificate for 127.0.0.1 that a client of the authority refuses."""
+    now, day, here = datetime.datetime.now(datetime.UTC), datetime.timedelta(days=1), ["127.0.0.1"]
+    match kind:
+        case "of another CA":
+            return Authority.make("kubernetes").issue("server", ip_addresses=here)
+        case "for another address":
+            return authority.issue("server", dns_names=["server.example"], ip_addresses=["192.0.2.1"])
+        case "for names alone":
+            return authority.issue("server", dns_names=["server.example", "127.0.0.1"])
+        case "for a common name alone":
+            return authority.issue("127.0.0.1")
+        case "expired":
+            return authority.issue("server", not_before=now - 2 * day, not_after=now - day, ip_addresses=here)
+        case "not yet valid":
+            return authority.issue("server", not_before=now + day, not_after=now + 2 * day, ip_addresses=here)
+        case "of a client":
+            return authority.issue("client", client=True, ip_addresses=here)
+    raise AssertionError(kind)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from commandline import typed
 from crio_credential_provider.__main__ import COMMANDS
 from crio_credential_provider.commands import SUMMARIES, completion
 from crio_credential_provider.settings import FLAGS, SECRETS_FROM
-from node import COMMAND, ENVIRONMENT
 from real_programs import need
 
 pytestmark = pytest.mark.process
@@ -32,11 +32,9 @@ true
 
 
 def script(shell: str) -> str:
-    done = subprocess.run(
-        [*COMMAND, "completion", shell], env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=30
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
+    done = typed("completion", shell)
+    assert (done.status, done.err) == (0, "")
+    return done.out
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from commandline import Done, typed
 from conftest import NodeMaker
 from crio_credential_provider import settings
 from crio_credential_provider.commands import gc
@@ -29,23 +30,6 @@ STALE = authfile.file_name("team-alpha", NGINX)
 OTHER = authfile.file_name("team-beta", APP)
 TEMPORARY = f".{STALE}.4711.tmp"
 HOUR = 3600.0
-
-
-class Done:
-    """What a run of the command printed."""
-
-    def __init__(self, process: subprocess.CompletedProcess[str]) -> None:
-        self.status = process.returncode
-        self.out = process.stdout
-        self.err = process.stderr
-
-    @property
-    def lines(self) -> list[str]:
-        return self.out.splitlines()
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
 
 
 class Place:
@@ -74,10 +58,7 @@ class Place:
         path.write_text(json.dumps({"kind": "ImagePullIntent", "image": image}))
 
     def run(self, *arguments: str, **options: Any) -> Done:
-        given = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-        environment = ENVIRONMENT | given.pop("env", {})
-        command = [*COMMAND, "gc", "--root", str(self.node.root), *arguments]
-        done = Done(subprocess.run(command, text=True, env=environment, check=False, timeout=60, **given))
+        done = typed("gc", "--root", str(self.node.root), *arguments, **options)
         assert "canary" not in f"{done.out}{done.err}"
         return done
 
@@ -253,7 +234,7 @@ def test_the_same_for_a_program(place: Place) -> None:
     assert line.try_enter(OTHER)
     done = place.run("--in-use", "--output=json")
     assert (done.status, done.err) == (0, "")
-    told = done.json
+    told = done.report
     ages = {file["path"]: file.pop("ageSeconds") for file in told["files"]}
     assert [round(ages[str(path)] / 10) for path in (stale, held, orphan)] == [6, 12, 10800]
     nobody = "the kubelet has no pull of this repository pending"
@@ -274,10 +255,10 @@ def test_the_same_for_a_program(place: Place) -> None:
 
 
 def test_a_dry_run_and_nothing_to_do_for_a_program(place: Place) -> None:
-    done = place.run("--output=json").json
+    done = place.run("--output=json").report
     assert (done["files"], done["removed"], done["left"], done["inUseAfterSeconds"]) == ([], [], [], None)
     path = place.put(STALE, 60)
-    done = place.run("--output=json", "--dry-run").json
+    done = place.run("--output=json", "--dry-run").report
     assert done["dryRun"] and [file["path"] for file in done["files"]] == [str(path)]
     assert (done["removed"], done["left"], path.exists()) == ([], [], True)
 
@@ -329,8 +310,8 @@ def test_what_the_system_does_not_let_go_is_a_fault_and_stops_no_other(place: Pl
     place.put(OTHER, 60)
     done = place.run("--output=json")
     assert_fault(done, "cannot remove")
-    assert [entry["why"] for entry in done.json["left"]] == ["Is a directory"] * 2
-    assert done.json["removed"] == [str(other)]
+    assert [entry["why"] for entry in done.report["left"]] == ["Is a directory"] * 2
+    assert done.report["removed"] == [str(other)]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
@@ -355,7 +336,7 @@ def test_broken_intents_are_told(place: Place) -> None:
     note = r"Note: pull intent sha256-00 cannot be used: \w+; until this is corrected, unused files are kept for"
     assert re.fullmatch(rf"{note} an hour", done.lines[0])
     assert done.lines[1].startswith("Nothing to do")
-    assert len(place.run("--dry-run", "--output=json").json["problems"]) == 1
+    assert len(place.run("--dry-run", "--output=json").report["problems"]) == 1
     old = place.put(STALE, HOUR + 65)
     done = place.run()
     assert "    1h 1m old: no pull took it, and not all pull intents can be read" in done.lines
@@ -424,7 +405,7 @@ def test_a_flag_or_variable_means_what_it_means_to_the_plugin(place: Place, as_v
         else:
             done = place.run("--output=json", "--dry-run", *(f"--{name}={text}" for name, text in texts.items()))
         assert done.status == 0, done.err
-        return [os.path.basename(file["path"]) for file in done.json["files"]]
+        return [os.path.basename(file["path"]) for file in done.report["files"]]
 
     place.put(STALE, 60)
     elsewhere = place.node.root / "elsewhere"

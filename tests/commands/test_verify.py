@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from test_registryclient import ODD, OddRegistry
 
+from commandline import Done, typed
 from crio_credential_provider import registryclient
 from crio_credential_provider.commands import verify
 from crio_credential_provider.commands.request import handedover
@@ -25,7 +25,8 @@ from crio_credential_provider.kubernetes.pullsecrets import PullSecret
 from crio_credential_provider.testbed.certificates import Authority, server_context
 from crio_credential_provider.testbed.cluster import ApiServer
 from crio_credential_provider.testbed.registry import MirrorRegistry
-from node import COMMAND, ENVIRONMENT, Node, basic, request
+from node import Node, basic, request
+from odd_registries import ODD, OddRegistry
 from servers import refused_port
 
 pytestmark = pytest.mark.process
@@ -33,20 +34,6 @@ pytestmark = pytest.mark.process
 PASSWORD = "correct-horse-battery-staple"
 NGINX = "docker.io/library/nginx"
 SEARCH = 'unqualified-search-registries = ["docker.io"]\n'
-
-
-class Done(NamedTuple):
-    status: int
-    stdout: str
-    stderr: str
-
-    @property
-    def report(self) -> Any:
-        return json.loads(self.stdout)
-
-    @property
-    def outcomes(self) -> dict[str, str]:
-        return {source["name"]: source["outcome"] for source in self.report["sources"]}
 
 
 class Place(NamedTuple):
@@ -65,15 +52,12 @@ class Place(NamedTuple):
 
     def verify(self, *arguments: str, env: dict[str, str] | None = None) -> Done:
         """As a person types it, on the node."""
-        command = [*COMMAND, "verify", *arguments, "--root", str(self.node.root)]
-        done = subprocess.run(
-            command, env=ENVIRONMENT | (env or {}), capture_output=True, text=True, check=False, timeout=60, cwd="/"
-        )
-        assert "Traceback" not in done.stderr, done.stderr
-        for text in (done.stdout, done.stderr):
+        done = typed("verify", *arguments, "--root", str(self.node.root), env=env)
+        assert "Traceback" not in done.err, done.err
+        for text in (done.out, done.err):
             for secret in (PASSWORD, base64.b64encode(f"alpha:{PASSWORD}".encode()).decode()):
                 assert secret not in text
-        return Done(done.returncode, done.stdout, done.stderr)
+        return done
 
     def verify_json(self, *arguments: str, env: dict[str, str] | None = None) -> Done:
         return self.verify(*arguments, "--output", "json", env=env)
@@ -110,10 +94,10 @@ WEB = ("-n", "team-alpha", "--pod", "web")
 def test_a_pull_that_would_succeed(place: Place) -> None:
     place.add_secret("mirror-creds", **{place.mirror.host: ("alpha", PASSWORD)})
     done = place.verify("nginx:1.27", *WEB)
-    assert (done.status, done.stderr) == (0, "")
-    first = done.stdout.splitlines()[0]
+    assert (done.status, done.err) == (0, "")
+    first = done.out.splitlines()[0]
     assert first == f"The pull would succeed: {place.mirror.host}/hub/library/nginx:1.27 exists."
-    assert "secret mirror-creds" in done.stdout and f"key {place.mirror.host}" in done.stdout
+    assert "secret mirror-creds" in done.out and f"key {place.mirror.host}" in done.out
     assert ("HEAD", "alpha", 200) in [(p.method, p.user, p.status) for p in place.mirror.log]
 
 
@@ -171,7 +155,7 @@ def test_a_credential_that_is_refused_names_its_secret(place: Place) -> None:
     remedy = f"secret mirror-creds, key {place.mirror.host}: write the current credential there"
     assert source["remedy"].startswith(remedy)
     assert done.report["verdict"]["remedy"] == source["remedy"]
-    text = " ".join(place.verify("nginx:1.27", *WEB).stdout.split())
+    text = " ".join(place.verify("nginx:1.27", *WEB).out.split())
     assert text.startswith(f"The pull would fail. {source['name']}: it refuses the credential. To do: {remedy[:30]}")
 
 
@@ -269,7 +253,7 @@ def test_what_cri_o_does_not_ask_is_left_out(place: Place) -> None:
     }
     left = done.report["sources"][-1]
     assert (left["evidence"], left["exchanges"]) == ("it only serves pulls by digest, and this is a pull by tag", [])
-    text = place.verify("nginx:1.27", *WEB).stdout
+    text = place.verify("nginx:1.27", *WEB).out
     assert "not asked" in text and "blocked" in text and "not needed" in text
 
 
@@ -378,7 +362,7 @@ def test_the_pods_own_secret_is_handed_over_by_the_kubelet(place: Place) -> None
     source = done.report["sources"][0]
     assert (done.status, source["outcome"]) == (0, "ok")
     assert source["credential"] == {"from": "kubelet", "secret": "mirror-creds", "key": place.mirror.host}
-    assert "from the kubelet" in place.verify(image, *WEB).stdout
+    assert "from the kubelet" in place.verify(image, *WEB).out
 
 
 def test_the_pods_own_secret_is_refused(place: Place) -> None:
@@ -458,7 +442,7 @@ def test_nobody_knows_what_the_kubelet_hands_over(place: Place) -> None:
     place.add_secret("hidden", **{place.mirror.host: ("alpha", PASSWORD)})
     done = place.verify_json(image, "-n", "team-alpha", "--service-account", "other")
     assert (done.status, done.report["verdict"]["succeeds"], list(done.outcomes.values())) == (1, None, ["unknown"])
-    assert "whether the kubelet passes one is not known: " in done.stderr
+    assert "whether the kubelet passes one is not known: " in done.err
     assert "--pod" in done.report["verdict"]["remedy"]
     place.add_secret("mirror-creds", **{place.mirror.host: ("alpha", PASSWORD)})
     tried = place.verify_json(image, *WEB, "--mirror-registry", place.mirror.host)
@@ -469,7 +453,7 @@ def test_the_file_says_what_the_kubelet_hands_over(place: Place) -> None:
     image = own_registry(place)
     file = secrets_file(place, **{place.mirror.host: ("alpha", PASSWORD)})
     done = place.verify_json(image, *WEB, "--secrets", file)
-    assert done.status == 1 and "has no Pod team-alpha/web" in done.stderr
+    assert done.status == 1 and "has no Pod team-alpha/web" in done.err
     objects = [json.loads(Path(file).read_text())]
     pod = {"kind": "Pod", "metadata": {"name": "web", "namespace": "team-alpha"}}
     for names, status in ((["from-file"], 0), ([], 3)):
@@ -484,8 +468,8 @@ def test_the_file_says_what_the_kubelet_hands_over(place: Place) -> None:
     assert done.status == 0
     with_account = place.node.write("with-account.json", json.dumps({"kind": "List", "items": [*objects, account]}))
     other = place.verify(image, "-n", "team-alpha", "--secrets", str(with_account))
-    assert other.status == 1 and "but the pod may" in other.stderr
-    assert "imagePullSecrets of its own" in " ".join(done.stdout.split())
+    assert other.status == 1 and "but the pod may" in other.err
+    assert "imagePullSecrets of its own" in " ".join(done.out.split())
 
 
 @pytest.mark.parametrize(
@@ -521,7 +505,7 @@ def test_what_has_no_user_is_not_handed_over() -> None:
 # -- token services and challenges, as a person reads of them ----------------------------------------------------------
 
 TOLD: dict[str, tuple[int, str, tuple[str, ...]]] = {
-    # The registry (of test_registryclient) -> exit status, the first line, and what else is said.
+    # The registry (of odd_registries) -> exit status, the first line, and what else is said.
     "a realm without TLS": (
         1,
         "Whether the pull would succeed is not known: {name}: its token service http://{plain}",
@@ -579,12 +563,12 @@ def test_what_is_said_of_an_odd_registry(place: Place, authority: Authority, nam
         place.node.write(f"etc/containers/certs.d/{host}/ca.crt", authority.certificate_pem)
         place.add_secret("mirror-creds", **{host: ("alpha", PASSWORD)})
         done = place.verify("nginx:1.27", *WEB)
-        text = " ".join(done.stdout.split())
+        text = " ".join(done.out.split())
 
         def fill(text: str) -> str:
             return registry.fill(text).replace("{host}", host).replace("{name}", f"{host}/hub/library/nginx")
 
-        assert (done.status, bool(done.stderr)) == (status, status == 1), done
+        assert (done.status, bool(done.err)) == (status, status == 1), done
         assert text.startswith(fill(first)), text
         for word in map(fill, words):
             assert word in text, text
@@ -599,7 +583,7 @@ def test_a_helper_program_of_the_node_is_not_run(place: Place) -> None:
     done = place.verify_json("nginx:1.27", *WEB)
     source = done.report["sources"][0]
     assert (done.status, source["outcome"], done.report["verdict"]["succeeds"]) == (1, "unknown", None)
-    assert "helper" in source["evidence"] and "helper" in done.stderr
+    assert "helper" in source["evidence"] and "helper" in done.err
     assert {p.path for p in place.mirror.log} == {"/v2/"}
 
 
@@ -622,15 +606,15 @@ def test_the_plugin_fails_and_the_pull_goes_on_without(place: Place) -> None:
     assert "may not list secrets" in done.report["verdict"]["text"]
     assert "kubectl -n team-alpha create role" in done.report["verdict"]["remedy"]
     assert done.report["sources"][0]["cause"] == "no-credential"
-    text = place.verify("nginx:1.27", *WEB).stdout
+    text = place.verify("nginx:1.27", *WEB).out
     assert "plugin fails" in text and "the node's own auth file" in text
 
 
 def test_a_registries_conf_that_cri_o_refuses(place: Place) -> None:
     place.write_conf("[[registry]]\nlocation = \n")
     done = place.verify("nginx:1.27", *WEB)
-    assert (done.status, done.stdout) == (1, "")
-    assert "not valid TOML" in done.stderr and done.stderr.count("\n") == 1
+    assert (done.status, done.out) == (1, "")
+    assert "not valid TOML" in done.err and done.err.count("\n") == 1
 
 
 def test_a_short_name_that_cri_o_cannot_complete(place: Place) -> None:
@@ -646,14 +630,14 @@ def test_a_short_name_that_cri_o_cannot_complete(place: Place) -> None:
 def test_the_cluster_is_away(place: Place) -> None:
     with refused_port() as port:
         done = place.verify("nginx:1.27", *WEB, "--apiserver", f"https://127.0.0.1:{port}", "--deadline", "1s")
-    assert (done.status, done.stdout, done.stderr.count("\n")) == (1, "", 1)
-    assert str(port) in done.stderr
+    assert (done.status, done.out, done.err.count("\n")) == (1, "", 1)
+    assert str(port) in done.err
 
 
 def test_a_source_that_cannot_be_written(place: Place) -> None:
     place.write_conf(table("docker.io", "Mirror.corp/UPPER", location="hub.nowhere.invalid"))
     done = place.verify("nginx:1.27", *WEB)
-    assert done.status in (1, 3) and "an invalid reference" in " ".join((done.stdout + done.stderr).split())
+    assert done.status in (1, 3) and "an invalid reference" in " ".join((done.out + done.err).split())
     assert place.mirror.log == []
 
 
@@ -670,15 +654,15 @@ def test_a_source_that_cannot_be_written(place: Place) -> None:
 )
 def test_wrong_usage(place: Place, arguments: tuple[str, ...], words: str) -> None:
     done = place.verify(*arguments)
-    assert (done.status, done.stdout) == (2, "")
-    assert words in done.stderr
+    assert (done.status, done.out) == (2, "")
+    assert words in done.err
 
 
 def test_help_tells_examples_and_exit_statuses(place: Place) -> None:
     done = place.verify("--help")
     assert done.status == 0
-    assert "Examples:" in done.stdout and "Exit status:" in done.stdout
-    assert max(map(len, done.stdout.splitlines())) <= 110
+    assert "Examples:" in done.out and "Exit status:" in done.out
+    assert max(map(len, done.out.splitlines())) <= 110
 
 
 # -- on a terminal, and off it ----------------------------------------------------------------------------------------
@@ -689,7 +673,7 @@ def test_names_of_tenants_do_not_move_the_cursor(place: Place) -> None:
     file = secrets_file(place, **{place.mirror.host: ("alpha", "wrong"), key: ("a", "b"), "x\x07": ("a", "b")})
     for output in ("text", "json"):
         done = place.verify("nginx:1.27", "-n", "team-alpha", "--secrets", file, "--output", output)
-        assert "\x1b" not in done.stdout + done.stderr and "\x07" not in done.stdout
+        assert "\x1b" not in done.out + done.err and "\x07" not in done.out
 
 
 def test_dead_places_are_waited_for_together(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -727,8 +711,11 @@ def test_a_process_of_that_name_is_found(tmp_path: Path) -> None:
     program = shutil.copy(shutil.which("sleep") or "/bin/sleep", tmp_path / "crio")
     with subprocess.Popen([program, "30"], env={"HTTP_PROXY": "http://found.corp:1"}) as process:
         try:
+            # Other tests, and other people, have processes of that name as well.
+            (tmp_path / "proc").mkdir()
+            (tmp_path / "proc" / str(process.pid)).symlink_to(f"/proc/{process.pid}")
             deadline = time.monotonic() + 5
-            while asking.crio_environment() != {"HTTP_PROXY": "http://found.corp:1"}:
+            while asking.crio_environment(str(tmp_path / "proc")) != {"HTTP_PROXY": "http://found.corp:1"}:
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
         finally:

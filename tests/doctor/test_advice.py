@@ -243,7 +243,7 @@ def test_doing_what_it_says_mends_the_file(tmp_path: Path, capsys: pytest.Captur
         )
         place.mend(report["verdict"]["remedy"], report["verdict"]["text"])
     assert steps > 0, f"nothing was to be done: {report['verdict']}"
-    assert report["verdict"]["status"] == "well", (place.conf.read_text(), report["verdict"])
+    assert report["verdict"]["status"] == "passed", (place.conf.read_text(), report["verdict"])
     assert report["sources"][0]["credential"]["secret"] == "a", (place.conf.read_text(), report["verdict"])
 
 
@@ -350,7 +350,7 @@ def test_a_key_with_v2_and_a_slash_is_to_be_the_host(tmp_path: Path, capsys: pyt
     assert verdict["text"].endswith(f"its v2 is read as the path of a repository: write {MIRROR}")
     assert verdict["remedy"].startswith(f"in secret a write the key {MIRROR} in place of {MIRROR}/v2/; or create ")
     place.auths = {MIRROR: {"auth": "dTpw"}}
-    assert place.explain("docker.io/library/alpine")["verdict"]["status"] == "well"
+    assert place.explain("docker.io/library/alpine")["verdict"]["status"] == "passed"
 
 
 @pytest.mark.parametrize("location", PLACES)
@@ -373,7 +373,7 @@ def test_every_key_that_it_says_to_write_is_found(
     for written in told:
         place.auths = {written: {"auth": "dTpw"}}
         report = place.explain("docker.io/library/alpine")
-        assert report["verdict"]["status"] == "well", (written, report["verdict"])
+        assert report["verdict"]["status"] == "passed", (written, report["verdict"])
         assert report["sources"][0]["credential"]["key"] == written
 
 
@@ -387,7 +387,7 @@ def test_the_command_that_it_gives_makes_a_key_that_is_found(
         server = re.search(r"--docker-server=(\S+)", remedy)
         assert server
         place.auths = {server[1]: {"auth": "dTpw"}}
-        assert place.explain("quay.io/x/alpine")["verdict"]["status"] == "well"
+        assert place.explain("quay.io/x/alpine")["verdict"]["status"] == "passed"
 
 
 def test_a_drop_in_of_another_suffix_is_to_be_renamed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

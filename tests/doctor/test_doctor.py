@@ -12,8 +12,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from test_doctor_facts import ENTRY, write
 
+from credentialproviderconfig import ENTRY
 from crio_credential_provider.commands import doctor
 from crio_credential_provider.doctor import Given, examine
 from crio_credential_provider.doctor.accounts import find_accounts
@@ -26,7 +26,7 @@ from crio_credential_provider.doctor.finding import Finding
 from crio_credential_provider.errors import ClusterError
 from crio_credential_provider.kubernetes.endpoint import Endpoint
 from crio_credential_provider.node.facts import gather
-from node import COMMAND, ENVIRONMENT, SOURCES, TESTS
+from node import COMMAND, ENVIRONMENT, SOURCES, TESTS, write
 
 pytestmark = pytest.mark.process
 
@@ -100,8 +100,9 @@ def test_a_recipe_is_corrected_without_its_registries_conf(recipe: tuple[str, ..
 
 def test_the_text_has_the_verdict_first_and_the_file_to_paste(recipe: tuple[str, ...]) -> None:
     done = run(*recipe)
-    first, *lines = done.stdout.splitlines()
-    assert first == f"4 errors, 1 warning on {recipe[1]}"
+    # A long path goes to the next line.
+    assert " ".join(done.stdout.partition("\n\n")[0].split()) == f"4 errors, 1 warning on {recipe[1]}"
+    lines = done.stdout.splitlines()
     assert done.returncode == 3 and done.stderr == ""
     start = lines.index("apiVersion: kubelet.config.k8s.io/v1")
     assert "  - docker.io" in lines[start:] and "    cacheType: Token" in lines[start:]

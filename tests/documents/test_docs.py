@@ -70,6 +70,7 @@ def source_text() -> str:
 # -- flags ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [FLAGS_PAGE, MAN_PAGE], ids=named)
 def test_the_flags_are_those_that_the_tool_writes(tmp_path: Path, path: Path) -> None:
     copy = tmp_path / path.name
@@ -233,6 +234,7 @@ def run(*arguments: str | Path) -> str:
     return subprocess.run(words, capture_output=True, text=True, check=False, timeout=60).stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["doctor", "explain"])
 def test_members_of_json_are_those_of_the_page(command: str, tmp_path: Path) -> None:
     (tmp_path / "secrets.yaml").write_text("apiVersion: v1\nkind: Secret\nmetadata: {name: a, namespace: team}\n")

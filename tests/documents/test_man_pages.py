@@ -14,6 +14,8 @@ from crio_credential_provider.commands import SUMMARIES
 from node import TESTS
 from real_programs import need
 
+pytestmark = pytest.mark.slow
+
 ROOT = TESTS.parent
 PAGES = sorted((ROOT / "docs/man").glob("*.8"))
 NAME = "crio-credential-provider"

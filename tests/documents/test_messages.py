@@ -24,6 +24,7 @@ def run(*arguments: str | Path) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
+@pytest.mark.slow
 def test_the_page_has_the_messages_of_today(tmp_path: Path) -> None:
     made = tmp_path / "messages.md"
     run("--document", made)
@@ -44,6 +45,7 @@ def test_what_no_message_says_any_more_is_seen(table: str, monkeypatch: pytest.M
         messages.page()
 
 
+@pytest.mark.slow
 def test_a_message_is_printed_with_its_place() -> None:
     (line,) = run("Wrote auth file to", "{used}").splitlines()
     place, _, text = line.partition(": ")

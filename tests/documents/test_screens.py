@@ -7,7 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from node import TESTS
+
+pytestmark = pytest.mark.slow
 
 ROOT = TESTS.parent
 TOOL = ROOT / "tools/screens.py"

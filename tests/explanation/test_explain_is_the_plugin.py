@@ -25,6 +25,7 @@ from unittest.mock import patch
 import pytest
 
 import conformance
+from commandline import command
 from crio_credential_provider.commands import explain
 from crio_credential_provider.explanation import is_short_name
 from crio_credential_provider.pull import plugin
@@ -103,15 +104,7 @@ class Bench:
 
     def explain(self, root: Path, *arguments: str) -> Told:
         given = [*arguments, f"--root={root}", f"--kubeconfig={self.kubeconfig}", "--output=json"]
-        if PROGRAM:
-            command = [PROGRAM, "explain", *given]
-            done = subprocess.run(command, capture_output=True, text=True, env=_home(), check=False)
-            status, stdout, stderr = done.returncode, done.stdout, done.stderr
-        else:
-            out, err = io.StringIO(), io.StringIO()
-            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                status = explain.run(given)
-            stdout, stderr = out.getvalue(), err.getvalue()
+        status, stdout, stderr = command("explain", explain.run, given)
         assert self.token not in f"{stdout}{stderr}"
         return Told(status, json.loads(stdout) if stdout else None, stderr)
 
@@ -266,7 +259,7 @@ def check_asked(report: Case, typed: str, expected: Case) -> None:
         return
     asked = [source for source in report["sources"] if source["asked"]]
     if expected["pull_sources_error"] is not None:
-        assert asked == [] and report["verdict"]["status"] == "unwell"
+        assert asked == [] and report["verdict"]["status"] == "failed"
         return
     fields = ("name", "location", "insecure", "primary", "blocked")
     # A place that is named twice is told once, where it comes first.

@@ -18,6 +18,7 @@ from crio_credential_provider.kubernetes.endpoint import Endpoint
 from crio_credential_provider.testbed import cluster as demo
 from crio_credential_provider.testbed.certificates import Authority, Identity, server_context
 from crio_credential_provider.testbed.cluster import ApiServer, Exchange, Fault
+from faults import FAULTS
 from node import COMMAND, NGINX_HASH, Node, Run, recorded_answer, recorded_request, request
 from servers import Behave, Peer, close_in_tls, half_a_server_hello, hang, refused_port, replaying, say, silent_port
 
@@ -299,12 +300,6 @@ def test_a_status_message_that_is_no_short_line_is_not_quoted(
 # -- a run, and an API server that fails ------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def alpha_node(module_node: Node) -> Node:
-    module_node.write_mirrors("docker.io", "mirror.corp:5000/hub")
-    return module_node
-
-
 def assert_cluster_fault(run: Run, node: Node, token: str, *words: str, deadline: float = 1) -> None:
     """One line with these words, no file, within the deadline, and no part of the token in what left the process."""
     assert (run.status, run.stdout) == (1, b""), run
@@ -317,60 +312,6 @@ def assert_cluster_fault(run: Run, node: Node, token: str, *words: str, deadline
     assert run.entry["MESSAGE"] in run.stderr
     for part in token.split("."):
         assert part not in run.stderr and part not in str(run.entries)
-
-
-def endless_headers(exchange: Exchange) -> bool:
-    exchange.connection.send(b"HTTP/1.1 200 OK\r\n")
-    while not exchange.connection.closing.is_set():
-        exchange.connection.send(b"X-More: and more\r\n" * 1000)
-    return True
-
-
-def length_too_long(exchange: Exchange) -> bool:
-    exchange.answer.chunked = False
-    exchange.connection.send(exchange.answer.head(len(exchange.answer.body) + 10) + exchange.answer.body)
-    exchange.connection.close()
-    return True
-
-
-def length_too_short(exchange: Exchange) -> bool:
-    exchange.answer.chunked = False
-    exchange.connection.send(exchange.answer.head(len(exchange.answer.body) - 10) + exchange.answer.body)
-    exchange.connection.close()
-    return True
-
-
-IS_IT_ONE = "check that this is a Kubernetes API server"
-
-# Name -> what goes wrong, the words that a person needs, and flags.
-FAULTS: dict[str, tuple[Fault, tuple[str, ...]]] = {
-    "stalls before the headers": (demo.stall(30), ("did not answer within 1 s", "--deadline")),
-    "stalls before the body": (demo.stall(30, after_headers=True), ("did not answer within 1 s", "--deadline")),
-    "drips": (demo.drip(0.05), ("did not answer within 1 s", "--deadline")),
-    "resets": (demo.reset, ("no answer from the API server", "check that it is running")),
-    "404": (demo.refuse(404), ("answered 404", IS_IT_ONE)),
-    "429": (demo.refuse(429, retry_after=1), ("answered 429", "it may be starting up or overloaded")),
-    "429 for long": (demo.refuse(429, retry_after=600), ("answered 429", "overloaded")),
-    "500": (demo.refuse(500), ("answered 500", "it may be starting up or overloaded")),
-    "503": (demo.refuse(503), ("answered 503", "it may be starting up or overloaded")),
-    "503 with Retry-After": (demo.refuse(503, retry_after=1), ("answered 503",)),
-    "a load balancer's page": (demo.refuse(502, html=True), ("answered 502", "not a Kubernetes Status")),
-    "a page for an answer": (demo.refuse(200, html=True), ("not a JSON object", IS_IT_ONE)),
-    "a redirect": (demo.redirect("https://127.0.0.1:1/"), ("answered 302",)),
-    "a permanent redirect": (demo.redirect("https://127.0.0.1:1/", 308), ("answered 308",)),
-    "half a body": (demo.cut_body, ("closed the connection before the end of its answer",)),
-    "half a document": (demo.invalid_json, ("not a JSON object", IS_IT_ONE)),
-    "a length too long": (length_too_long, ("closed the connection before the end of its answer",)),
-    "a length too short": (length_too_short, ("not a JSON object",)),
-    "a bad chunk": (demo.bad_chunk, ("sent an invalid chunked body", IS_IT_ONE)),
-    "100 MB": (demo.flood(), ("larger than 32 MiB", "--max-answer-size")),
-    "100 MB in chunks": (demo.flood(chunked=True), ("larger than 32 MiB", "--max-answer-size")),
-    "an endless body": (demo.flood(None, chunked=True), ("larger than 32 MiB", "--max-answer-size")),
-    "endless headers": (endless_headers, ("does not answer in HTTP/1.1", IS_IT_ONE)),
-    "a list": (demo.wrong_content([]), ("not a JSON object", IS_IT_ONE)),
-    "another kind": (demo.wrong_content({"kind": "Pod", "apiVersion": "v1"}), ("not a SecretList", IS_IT_ONE)),
-    "no items": (demo.wrong_content({"kind": "SecretList", "items": None}), ("SecretList has no items", IS_IT_ONE)),
-}
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -548,14 +489,6 @@ def test_without_a_role_the_line_says_which(alpha_node: Node, cluster: ApiServer
     assert len(cluster.requests) == 1
 
 
-def test_the_role_that_the_line_names_is_enough(alpha_node: Node, cluster: ApiServer, alpha: str) -> None:
-    cluster.revoke("team-alpha", "default")
-    alpha_node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
-    assert alpha_node.run(request(token=alpha)).status == 1
-    cluster.allow("team-alpha", "default", ["list"], "secrets")
-    assert alpha_node.run(request(token=alpha)).status == 0
-
-
 def test_a_wrong_audience_is_told_with_the_right_ones(alpha_node: Node, cluster: ApiServer, alpha: str) -> None:
     token = cluster.mint_token("team-alpha", "default", "web", audience="https://elsewhere.example")
     alpha_node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
@@ -621,8 +554,7 @@ def test_a_recorded_empty_list_is_nothing_to_do(alpha_node: Node, authority: Aut
 @pytest.mark.parametrize("name", ["stalls before the body", "resets", "a redirect", "100 MB", "a list"])
 def test_the_launcher_fails_alike(node: Node, cluster: ApiServer, alpha: str, name: str) -> None:
     fault, words = FAULTS[name]
-    node.write_mirrors("docker.io", "mirror.corp:5000/hub")
-    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
+    node.join(cluster)
     cluster.fault = fault
     deadline = 10 if name == "100 MB" else 1
     run = node.run(request(token=alpha), "--deadline", f"{deadline}s")

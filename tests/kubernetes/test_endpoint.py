@@ -100,6 +100,7 @@ def test_a_kubeconfig_s_ca_is_not_filled_up_from_the_usual_places(root: Root) ->
 # -- the kubelet that started this process ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spelling", ["--kubeconfig={}", "--kubeconfig {}", "-kubeconfig={}"])
 def test_the_kubeconfig_of_the_kubelet_that_runs(tmp_path: Path, spelling: str) -> None:
     """A process named kubelet, whose arguments name the file, runs the program."""
@@ -121,6 +122,7 @@ def test_the_kubeconfig_of_the_kubelet_that_runs(tmp_path: Path, spelling: str) 
     assert (done.stdout.strip(), done.stderr) == (str(named), "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["kubelet-wrapper", "sh", "not-kubelet"])
 def test_only_a_kubelet_is_believed(tmp_path: Path, name: str) -> None:
     shell = shutil.which("sh")
@@ -243,6 +245,7 @@ def test_without_a_current_context_a_list_of_one_will_do(root: Root) -> None:
     assert root.find().url == "https://a.example:443"
 
 
+@pytest.mark.slow
 def test_what_is_kept_holds_no_credential_of_the_kubelet(root: Root) -> None:
     text = kubeconfig("https://a.example").replace(
         "  user:\n",
@@ -374,6 +377,14 @@ BROKEN_KUBECONFIGS: dict[str, tuple[str | bytes, str]] = {
     "no port after the colon of an IPv6": (kubeconfig('"https://[::1]x:1"'), "not https://HOST[:PORT]"),
     "a bare IPv6": (kubeconfig('"https://::1:6443"'), "not https://HOST[:PORT]"),
     "CA data of no base64": (
+        kubeconfig("https://a.example", **{"certificate-authority-data": "===="}),
+        "certificate-authority-data is not base64-encoded PEM",
+    ),
+    "a CA that is a mapping": (
+        kubeconfig("https://a.example", **{"certificate-authority-data": "{a: b}"}),
+        "certificate-authority-data is not a string",
+    ),
+    "a CA of one letter": (
         kubeconfig("https://a.example", **{"certificate-authority-data": "a"}),
         "certificate-authority-data is not base64-encoded PEM",
     ),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import os
 import socket
 import ssl
@@ -10,23 +9,15 @@ import ssl
 import pytest
 
 from crio_credential_provider.testbed.certificates import Authority, Identity, server_context
-from crio_credential_provider.testbed.cluster import DNS_NAMES, ApiServer
+from crio_credential_provider.testbed.cluster import ApiServer
+from faults import UNTRUSTED
 from node import Node, Run, request
-from servers import Peer, drain, say
-
-NOW = datetime.datetime.now(datetime.UTC)
-DAY = datetime.timedelta(days=1)
+from servers import Peer, distrusted, drain, say
 
 OBJECT = b'{"kind":"SecretList","apiVersion":"v1","metadata":{},"items":[]}'
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(OBJECT) + OBJECT
 
 IS_IT_ONE = "check that this is a Kubernetes API server"
-
-
-@pytest.fixture
-def alpha_node(module_node: Node) -> Node:
-    module_node.write_mirrors("docker.io", "mirror.corp:5000/hub")
-    return module_node
 
 
 def assert_refused(run: Run, node: Node, *words: str) -> None:
@@ -38,48 +29,19 @@ def assert_refused(run: Run, node: Node, *words: str) -> None:
     assert run.entry["OUTCOME"] == "fault-cluster"
 
 
-def identity_for(authority: Authority, kind: str) -> Identity:
-    here = ["127.0.0.1"]
-    match kind:
-        case "of a wrong CA":
-            return Authority.make("kubernetes").issue("kube-apiserver", ip_addresses=here)
-        case "for another address":
-            return authority.issue("kube-apiserver", dns_names=DNS_NAMES, ip_addresses=["192.0.2.1"])
-        case "for names alone":
-            return authority.issue("kube-apiserver", dns_names=[*DNS_NAMES, "127.0.0.1"])
-        case "expired":
-            return authority.issue("kube-apiserver", not_before=NOW - 2 * DAY, not_after=NOW - DAY, ip_addresses=here)
-        case "not yet valid":
-            return authority.issue("kube-apiserver", not_before=NOW + DAY, not_after=NOW + 2 * DAY, ip_addresses=here)
-        case "of a client":
-            return authority.issue("system:node:node1", client=True, ip_addresses=here)
-    raise AssertionError(kind)
-
-
-# Kind of certificate -> the words that a person needs.
-REFUSED: dict[str, tuple[str, ...]] = {
-    "of a wrong CA": ("was not issued by a CA in certificate-authority-data", "--certificate-authority"),
-    "for another address": ("is not for the address '127.0.0.1'", "tls-server-name"),
-    "for names alone": ("is not for the address '127.0.0.1'", "tls-server-name"),
-    "expired": ("has expired", "renew it", "clock"),
-    "not yet valid": ("is not valid yet", "clocks"),
-    "of a client": ("cannot be trusted",),
-}
-
-
-@pytest.mark.parametrize("kind", REFUSED)
+@pytest.mark.parametrize("kind", UNTRUSTED)
 def test_a_certificate_that_will_not_do(alpha_node: Node, authority: Authority, alpha: str, kind: str) -> None:
-    with Peer(drain, context=server_context(identity_for(authority, kind))) as peer:
+    with Peer(drain, context=server_context(distrusted(authority, kind))) as peer:
         alpha_node.write_kubeconfig(peer.url, authority.certificate_pem)
         run = alpha_node.run(request(token=alpha), "--deadline", "2s")
-        words = (f"the API server {peer.url} cannot be trusted", "the token was not sent", *REFUSED[kind])
+        words = (f"the API server {peer.url} cannot be trusted", "the token was not sent", *UNTRUSTED[kind])
         assert_refused(run, alpha_node, *words)
         # It was reached, once, and was told nothing.
         assert (peer.connections, bytes(peer.received)) == (1, b"")
 
 
 def test_the_messages_differ() -> None:
-    said = [words[0] for words in REFUSED.values()]
+    said = [words[0] for words in UNTRUSTED.values()]
     # The two that concern the address are one fault.
     assert len(set(said)) == len(said) - 1
 

@@ -23,6 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
+from commandline import Done, command
 from credentialproviderconfig import faults
 from crio_credential_provider.commands import manifests
 from crio_credential_provider.manifests import kinds, layout, nodefiles
@@ -30,7 +31,6 @@ from crio_credential_provider.manifests.nodefiles import DISTRIBUTIONS
 from crio_credential_provider.settings import SECRETS_FROM
 from crio_credential_provider.settings import loads as settings_of
 from manifests_documents import COMMANDS, PAGE, ROOT, page, printed
-from node import PROGRAM
 from real_programs import need
 
 pytestmark = pytest.mark.process
@@ -48,37 +48,14 @@ providers:
 """
 
 
-class Answer:
-    """What a run of the command gave."""
-
-    def __init__(self, status: int, stdout: str, stderr: str) -> None:
-        self.status = status
-        self.stdout = stdout
-        self.stderr = stderr
-
-    @property
-    def documents(self) -> list[Any]:
-        return list(yaml.safe_load_all(self.stdout))
-
-
 @pytest.fixture
-def run(
-    capfd: pytest.CaptureFixture[str], tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> Any:
+def run(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs the command on a machine without a registries.conf."""
     monkeypatch.setenv("HOME", "/nowhere")
     empty = tmp_path_factory.mktemp("empty")
 
-    def call(*words: str, root: Path = empty) -> Answer:
-        if PROGRAM:
-            command = [PROGRAM, "manifests", *words, "--root", str(root)]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            return Answer(done.returncode, done.stdout, done.stderr)
-        try:
-            status = manifests.run([*words, "--root", str(root)])
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        return Answer(status, *capfd.readouterr())
+    def call(*words: str, root: Path = empty) -> Done:
+        return command("manifests", manifests.run, [*words, "--root", str(root)])
 
     return call
 
@@ -137,9 +114,9 @@ def object_commands() -> Iterator[tuple[str, ...]]:
 @pytest.mark.parametrize("words", [*object_commands()], ids=" ".join)
 def test_objects_are_what_the_api_server_takes(run: Any, words: tuple[str, ...]) -> None:
     answer = run(*words)
-    assert (answer.status, answer.stderr) == (0, "")
+    assert (answer.status, answer.err) == (0, "")
     assert validated(answer.documents) >= 1
-    in_json = json.loads(run(*words, "--output", "json").stdout)
+    in_json = json.loads(run(*words, "--output", "json").out)
     assert answer.documents == (in_json["items"] if in_json["kind"] == "List" else [in_json])
     roles = {(one["kind"], one["metadata"].get("namespace"), one["metadata"]["name"]) for one in answer.documents}
     assert len(roles) == len(answer.documents)
@@ -199,7 +176,7 @@ def test_the_daemonset_has_no_more_rights_than_it_needs(run: Any) -> None:
         assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
         assert pod["tolerations"] == [{"operator": "Exists"}]
         [volume] = pod["volumes"]
-        flags = "\n".join(run("kubelet", *words).stdout.split()).replace('"', "")
+        flags = "\n".join(run("kubelet", *words).out.split()).replace('"', "")
         assert f"--image-credential-provider-bin-dir={volume['hostPath']['path']}" in flags
 
 
@@ -210,7 +187,7 @@ def test_the_daemonset_has_no_more_rights_than_it_needs(run: Any) -> None:
 def test_the_configuration_is_what_that_kubelet_takes(run: Any, node: Path, version: str) -> None:
     for words in ((), ("--secrets-from", "pod", "--mirror-registry", "mirror.corp:5000", "--plugin-arg=--deadline=5s")):
         answer = run("config", "--kubernetes", version, *words, root=node)
-        assert (answer.status, answer.stderr) == (0, "")
+        assert (answer.status, answer.err) == (0, "")
         [config] = answer.documents
         minor = int(version.partition(".")[2])
         assert faults(config, minor) == []
@@ -219,10 +196,8 @@ def test_the_configuration_is_what_that_kubelet_takes(run: Any, node: Path, vers
         [provider] = config["providers"]
         assert provider["matchImages"] == ["docker.io"]
         assert settings_of(provider["args"], {}).secrets_from == (words[1] if words else "namespace")
-        assert (
-            json.loads(run("config", "--kubernetes", version, *words, "--output", "json", root=node).stdout) == config
-        )
-        assert YAML(typ="safe", pure=True).load(answer.stdout) == config
+        assert json.loads(run("config", "--kubernetes", version, *words, "--output", "json", root=node).out) == config
+        assert YAML(typ="safe", pure=True).load(answer.out) == config
 
 
 def test_the_model_of_the_kubelet_refuses_what_is_wrong() -> None:
@@ -251,7 +226,7 @@ def test_where_patterns_come_from_is_told_in_the_file(run: Any, node: Path) -> N
         MIRRORS + '[[registry]]\nprefix = "*.corp.example"\nlocation = "m.corp"\n[[registry]]\nprefix = "quay.io/A"\n'
         'location = "quay.io/A"\n[[registry.mirror]]\nlocation = "m.corp"\n'
     )
-    text = run("config", root=node).stdout
+    text = run("config", root=node).out
     flat = " ".join(text.replace("    #", "").split())
     assert f"docker.io: docker.io in {node}/etc/containers/registries.conf" in flat
     assert "matches hosts of any depth, in matchImages one label" in flat
@@ -289,7 +264,7 @@ def verify(root: Path, *units: str) -> str:
 def unit_root(tmp_path: Path, run: Any, *words: str) -> Path:
     out = tmp_path / "out"
     answer = run(*words, "--match-image", "docker.io", "--directory", str(out))
-    assert answer.status == 0, answer.stderr
+    assert answer.status == 0, answer.err
     root = out / "node"
     (root / "usr/bin").mkdir(parents=True, exist_ok=True)
     (root / "usr/bin/kubelet").write_text("#!/bin/sh\n")
@@ -329,7 +304,7 @@ def test_a_mount_unit_has_the_name_that_systemd_gives_it(path: str) -> None:
 @pytest.mark.parametrize("auth_dir", ["/etc/crio/auth", "/srv/crio-auth"])
 def test_systemd_tmpfiles_makes_the_directories(run: Any, tmp_path: Path, auth_dir: str) -> None:
     [program] = need("systemd-tmpfiles")
-    text = run("tmpfiles", "--auth-dir", auth_dir).stdout
+    text = run("tmpfiles", "--auth-dir", auth_dir).out
     (tmp_path / "t.conf").write_text(text)
     root = tmp_path / "r"
     (root / "etc").mkdir(parents=True)
@@ -346,11 +321,11 @@ def test_systemd_tmpfiles_makes_the_directories(run: Any, tmp_path: Path, auth_d
 
 def test_crio_is_told_of_another_directory_alone(run: Any) -> None:
     answer = run("crio")
-    assert (answer.status, answer.stdout) == (0, "") and "/etc/crio/auth by default" in answer.stderr
-    text = run("crio", "--auth-dir", "/run/crio/auth").stdout
+    assert (answer.status, answer.out) == (0, "") and "/etc/crio/auth by default" in answer.err
+    text = run("crio", "--auth-dir", "/run/crio/auth").out
     assert 'namespaced_auth_dir = "/run/crio/auth"' in text
-    assert run("mount", "--auth-dir", "/run/crio/auth").stdout == ""
-    assert "Where=/srv/auth\n" in run("mount", "--auth-dir", "/srv/auth").stdout
+    assert run("mount", "--auth-dir", "/run/crio/auth").out == ""
+    assert "Where=/srv/auth\n" in run("mount", "--auth-dir", "/srv/auth").out
 
 
 @pytest.mark.parametrize("name", ["k3s", "rke2"])
@@ -361,7 +336,7 @@ def test_k3s_gets_its_own_keys(run: Any, name: str) -> None:
         "image-credential-provider-bin-dir": "/var/lib/rancher/credentialprovider/bin",
         "kubelet-arg+": ["feature-gates=KubeletServiceAccountTokenForCredentialProviders=true"],
     }
-    assert "kubelet-arg+" not in run("kubelet", "--distribution", name).stdout
+    assert "kubelet-arg+" not in run("kubelet", "--distribution", name).out
 
 
 # -- MachineConfig and Butane -----------------------------------------------------------------------------------------
@@ -420,47 +395,20 @@ def test_a_machine_config_holds_the_files_of_the_node(
 
 
 def test_on_openshift_the_operator_makes_files_count(run: Any, tmp_path: Path) -> None:
-    answer = run(
-        "all",
-        "--distribution",
-        "openshift",
-        "--auth-dir",
-        "/var/a",
-        "--match-image",
-        "docker.io",
-        "-n",
-        "a",
-        "--directory",
-        str(tmp_path),
-        "--output",
-        "json",
-    )
+    words = ("--distribution", "openshift", "--auth-dir", "/var/a", "--match-image", "docker.io", "-n", "team-alpha")
+    answer = run("all", *words, "--directory", str(tmp_path))
     assert answer.status == 0 and (tmp_path / "node/etc/tmpfiles.d/crio-credential-provider.conf").exists()
     assert not (tmp_path / "node/usr").exists()
-    told = run(
-        "all",
-        "--distribution",
-        "openshift",
-        "--auth-dir",
-        "/var/a",
-        "--match-image",
-        "docker.io",
-        "-n",
-        "a",
-        "--directory",
-        str(tmp_path),
-    ).stdout
-    lines = [line for line in told.splitlines() if "/node/" in line]
-    assert len(lines) > 3 and all("then: the Machine Config Operator" in line for line in lines)
-    assert "systemctl" not in told and "restart the kubelet" not in told
+    lines = [line for line in answer.out.splitlines() if "/node/" in line]
+    assert len(lines) == 5 and all("then: the Machine Config Operator" in line for line in lines)
 
 
 def test_the_platforms_own_provider_is_not_overwritten(run: Any) -> None:
     for kind in ("machineconfig", "butane"):
         answer = run(kind, "--distribution", "openshift-gcp", "--match-image", "docker.io")
-        assert answer.status == 2 and answer.stdout == "" and "--merge" in answer.stderr
+        assert answer.status == 2 and answer.out == "" and "--merge" in answer.err
     answer = run("daemonset", "--distribution", "openshift-aws")
-    assert answer.status == 2 and "image layering" in answer.stderr
+    assert answer.status == 2 and "image layering" in answer.err
     assert run("machineconfig", "--match-image", "docker.io").status == 2
 
 
@@ -504,23 +452,23 @@ def test_all_is_written_below_a_directory(run: Any, tmp_path: Path, node: Path) 
 def test_what_differs_is_not_overwritten_unasked(run: Any, tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = ("kustomize", "--directory", str(out))
-    assert run(*words).stdout.count("written: ") == 3
+    assert run(*words).out.count("written: ") == 3
     before = tree(out)
-    assert run(*words).stdout.count("unchanged: ") == 3
+    assert run(*words).out.count("unchanged: ") == 3
     (out / "daemonset.yaml").write_bytes(b"mine: \xff\n")
     (out / "node-rbac.yaml").unlink()
     answer = run(*words)
-    assert answer.status == 1 and str(out / "daemonset.yaml") in answer.stderr and "--force" in answer.stderr
+    assert answer.status == 1 and str(out / "daemonset.yaml") in answer.err and "--force" in answer.err
     assert not (out / "node-rbac.yaml").exists()
-    told = json.loads(run(*words, "--force", "--output", "json").stdout)["files"]
-    assert [one["state"] for one in told] == ["written", "overwritten", "unchanged"]
+    told = json.loads(run(*words, "--force", "--output", "json").out)["files"]
+    assert [one["state"] for one in told["kinds"]] == ["written", "overwritten", "unchanged"]
     assert tree(out) == before
 
 
 def test_a_directory_that_cannot_be_written(run: Any, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     answer = run("rbac", "--directory", str(tmp_path / "file"))
-    assert answer.status == 1 and str(tmp_path / "file") in answer.stderr
+    assert answer.status == 1 and str(tmp_path / "file") in answer.err
 
 
 # -- merging ----------------------------------------------------------------------------------------------------------
@@ -530,16 +478,23 @@ def test_merging_prints_the_file_and_tells_the_rest_on_stderr(run: Any, tmp_path
     path = tmp_path / "c.yaml"
     path.write_text(PLATFORM + '  - name: "\\e[31m"\n    matchImages: ["docker.*"]\n')
     answer = run("config", "--merge", str(path), "--match-image", "docker.io")
-    assert answer.status == 0 and answer.stdout.startswith(path.read_text())
-    assert "Changed: added the provider crio-credential-provider" in answer.stderr
+    assert answer.status == 0 and answer.out.startswith(path.read_text())
+    assert "Changed: added the provider crio-credential-provider" in answer.err
     assert (
-        r"Overlap: \x1b[31m (docker.*) and crio-credential-provider (docker.io)" in answer.stderr
-        and "\x1b" not in answer.stderr
+        r"Overlap: \x1b[31m (docker.*) and crio-credential-provider (docker.io)" in answer.err
+        and "\x1b" not in answer.err
     )
-    assert run("--merge", str(path), "--match-image", "docker.io").stdout == answer.stdout
-    told = json.loads(run("config", "--merge", str(path), "--match-image", "docker.io", "--output", "json").stdout)
-    assert told["text"] == answer.stdout and told["overlaps"][0]["pattern"] == "docker.*"
+    assert run("--merge", str(path), "--match-image", "docker.io").out == answer.out
+    told = json.loads(run("config", "--merge", str(path), "--match-image", "docker.io", "--output", "json").out)
+    assert told["text"] == answer.out and told["overlaps"][0]["pattern"] == "docker.*"
     assert path.read_text().startswith(PLATFORM)
+
+
+def test_in_place_only_a_regular_file_is_replaced(run: Any, tmp_path: Path) -> None:
+    os.mkfifo(path := tmp_path / "c.yaml")
+    answer = run("config", "--merge", str(path), "--in-place", "--match-image", "docker.io")
+    assert answer.status == 1 and f"{path} is not a regular file" in answer.err
+    assert stat.S_ISFIFO(path.stat().st_mode)
 
 
 def test_in_place_the_file_keeps_its_mode_and_its_links(run: Any, tmp_path: Path) -> None:
@@ -549,11 +504,11 @@ def test_in_place_the_file_keeps_its_mode_and_its_links(run: Any, tmp_path: Path
     link.symlink_to(path)
     words = ("config", "--merge", str(link), "--in-place", "--match-image", "docker.io")
     answer = run(*words)
-    assert (answer.status, answer.stdout) == (0, "")
+    assert (answer.status, answer.out) == (0, "")
     assert link.is_symlink() and stat.S_IMODE(path.stat().st_mode) == 0o640
     assert faults(yaml.safe_load(path.read_text()), 34) == []
     before = path.stat()
-    assert "Nothing to change" in run(*words).stderr
+    assert "Nothing to change" in run(*words).err
     assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     assert sorted(tmp_path.iterdir())[:2] == [path, link]
 
@@ -561,9 +516,9 @@ def test_in_place_the_file_keeps_its_mode_and_its_links(run: Any, tmp_path: Path
 def test_what_is_there_decides_where_nothing_is_given(run: Any, tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     openshift = ("--distribution", "openshift", "--secrets-from", "pod", "--match-image", "docker.io")
-    path.write_text(run("config", *openshift).stdout)
+    path.write_text(run("config", *openshift).out)
     answer = run("config", "--merge", str(path))
-    assert (answer.status, answer.stdout) == (0, path.read_text())
+    assert (answer.status, answer.out) == (0, path.read_text())
 
 
 @pytest.mark.parametrize(
@@ -585,8 +540,8 @@ def test_a_file_that_cannot_be_merged_into(run: Any, tmp_path: Path, content: An
     for more in ((), ("--in-place",)):
         answer = run("config", "--merge", str(path), "--match-image", "docker.io", *more)
         # A name that leads nowhere is a mistake of the command line, as in every command.
-        assert (answer.status, answer.stdout) == (2 if content is None else 1, "")
-        assert said in answer.stderr and str(path) in answer.stderr and answer.stderr.count("\n") == 1
+        assert (answer.status, answer.out) == (2 if content is None else 1, "")
+        assert said in answer.err and str(path) in answer.err and answer.err.count("\n") == 1
 
 
 # -- wrong usage ------------------------------------------------------------------------------------------------------
@@ -628,28 +583,28 @@ def test_a_file_that_cannot_be_merged_into(run: Any, tmp_path: Path, content: An
 )
 def test_wrong_usage_is_told(run: Any, words: list[str], said: str) -> None:
     answer = run(*words)
-    assert (answer.status, answer.stdout) == (2, "")
-    assert said in answer.stderr and "Traceback" not in answer.stderr
+    assert (answer.status, answer.out) == (2, "")
+    assert said in answer.err and "Traceback" not in answer.err
 
 
 def test_without_mirrors_there_is_nothing_to_match(run: Any, node: Path) -> None:
     answer = run("config")
-    assert (answer.status, answer.stdout) == (1, "") and "--match-image" in answer.stderr
+    assert (answer.status, answer.out) == (1, "") and "--match-image" in answer.err
     (node / "etc/containers/registries.conf").write_text("[[registry]\n")
     answer = run("config", root=node)
-    assert (answer.status, answer.stdout) == (1, "") and "not valid TOML" in answer.stderr
+    assert (answer.status, answer.out) == (1, "") and "not valid TOML" in answer.err
 
 
 def test_without_a_kind_the_kinds_are_listed(run: Any) -> None:
-    told = json.loads(run("--output", "json").stdout)
-    assert [one["kind"] for one in told] == list(kinds.KINDS)
-    text = run().stdout
+    told = json.loads(run("--output", "json").out)
+    assert [one["kind"] for one in told["kinds"]] == list(kinds.KINDS)
+    text = run().out
     assert all(kind in text for kind in kinds.KINDS)
     assert set(kinds.KINDS) - {"all"} == set(kinds.BUILDERS)
 
 
 def test_json_of_several_files_has_their_paths(run: Any) -> None:
-    told = json.loads(run("kubelet", "rbac", "mount", "--output", "json").stdout)
+    told = json.loads(run("kubelet", "rbac", "mount", "--output", "json").out)
     assert [one["kind"] for one in told["objects"]] == ["ClusterRole", "ClusterRoleBinding"]
     assert [one["path"].rpartition("/")[2] for one in told["files"]] == [
         "20-crio-credential-provider.conf",

@@ -533,7 +533,7 @@ def commented(draw: st.DrawFn, text: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=4 * settings().max_examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(text=files(), minor=st.sampled_from([33, 34]), given_args=st.sampled_from([(), ("--auth-dir=/run/b",)]))
 def test_twice_is_once_and_others_stay(text: str, minor: int, given_args: tuple[str, ...]) -> None:
     wanted = Wanted((1, minor), ("docker.io", "*.corp.example"), "", given_args)

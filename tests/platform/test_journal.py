@@ -24,13 +24,6 @@ from real_programs import cannot, need
 pytestmark = pytest.mark.process
 
 
-@pytest.fixture
-def ready(node: Node, cluster: ApiServer) -> Node:
-    node.write_mirrors("docker.io", "mirror.corp:5000/hub")
-    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
-    return node
-
-
 def assert_written(run: Run) -> None:
     assert (run.status, run.stderr) == (0, ""), run
     assert b'"auth"' in run.stdout
@@ -49,7 +42,7 @@ def test_at_debug_level_every_decision_is_told(ready: Node, cluster: ApiServer, 
         "pull source docker.io/library/nginx",
         "secret bad is not used",
         "mirror.corp:5000/hub/library/nginx gets the credential of secret mirror-creds, key mirror.corp:5000",
-        "docker.io/library/nginx gets none",
+        "docker.io/library/nginx gets no credential",
     ):
         assert any(words in detail for detail in details), f"{words!r} is not in {details}"
     # The audit entry comes besides, once.
@@ -120,8 +113,7 @@ def test_without_a_journald_a_run_is_as_good(
     make_node: NodeMaker, plugin: Path, cluster: ApiServer, alpha: str, make: Any
 ) -> None:
     node = make_node(str(plugin), journald=False)
-    node.write_mirrors("docker.io", "mirror.corp:5000/hub")
-    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
+    node.join(cluster)
     node.journal_socket.parent.mkdir(parents=True)
     make(node.journal_socket)
     assert_written(node.run(request(token=alpha), "--log-level", "debug"))
@@ -141,8 +133,7 @@ def test_a_journald_that_is_stuck_costs_a_moment(
 ) -> None:
     """Its queue is full, and nobody reads: a sender would wait for ever."""
     node = make_node(str(plugin), journald=False)
-    node.write_mirrors("docker.io", "mirror.corp:5000/hub")
-    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
+    node.join(cluster)
     node.journal_socket.parent.mkdir(parents=True)
     with contextlib.ExitStack() as stack:
         stuck = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))

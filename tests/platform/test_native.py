@@ -12,6 +12,8 @@ import pytest
 
 from crio_credential_provider.platform import native
 
+pytestmark = pytest.mark.slow
+
 PACKAGE = Path(native.__file__).parent.parent
 
 OTHERS = [path for minor in (11, 12, 13) if (path := shutil.which(f"python3.{minor}"))]
@@ -43,6 +45,12 @@ def test_in_an_interpreter_of_tomorrow_the_public_modules_are_used(tmp_path: Pat
     module.write_text(text.replace("sys.version_info < (3, 14)", "sys.version_info < (3, 11)"))
     assert module.read_text() != text
     assert self_test(parent) == "public modules and public modules: 0 differences\n"
+
+
+def test_a_python_that_is_built_without_its_own_sha256() -> None:
+    """Red Hat's: --with-builtin-hashlib-hashes=blake2."""
+    lacks = "sys.modules.update(_sha256=None, _sha2=None)"
+    assert self_test(PACKAGE.parent, lacks) == "C halves and public modules: 0 differences\n"
 
 
 @pytest.mark.parametrize(

@@ -186,7 +186,7 @@ class Machine:
 
 
 @given(st.lists(edits, min_size=2, max_size=12))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=settings().max_examples // 2, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_runs_with_and_without_a_cache_answer_alike(steps: list[tuple[Any, ...]]) -> None:
     with tempfile.TemporaryDirectory() as scratch, patch.object(parsecache, "_SETTLED_NS", int(SETTLED * 1e9)):
         machine = Machine(Path(scratch))
@@ -423,6 +423,7 @@ def _store_and_load(directory: str, path: str, number: int, rounds: int) -> None
             os._exit(1)
 
 
+@pytest.mark.slow
 def test_concurrent_writers_leave_a_whole_form(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     context = multiprocessing.get_context("spawn")

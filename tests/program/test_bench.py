@@ -59,6 +59,7 @@ def test_a_bench_of_two_cases(tmp_path: Path, plugin: Path) -> None:
     assert ONE_SECRET in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not can_have_a_namespace(), reason="a peer needs root and a mount namespace")
 @pytest.mark.parametrize(
     ("script", "complaint"),
@@ -87,6 +88,7 @@ def test_a_bench_leaves_the_machine_as_it_was(tmp_path: Path, plugin: Path) -> N
     assert [sorted(place.rglob("*")) if place.exists() else None for place in places] == before
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_the_program(tmp_path: Path) -> None:
     """Linux hands the peak of whoever starts a process on to it: this process is made large first."""
     ballast = bytearray(b"x") * (200 << 20)
@@ -213,6 +215,7 @@ def test_the_committed_figures_are_of_both_cases() -> None:
         assert all(isinstance(figure, int) for figure in figures.values())
 
 
+@pytest.mark.slow
 def test_the_build_is_that_of_the_launcher_s_interpreter(tmp_path: Path) -> None:
     launcher = tmp_path / "launcher"
     launcher.write_text(f"#!{sys.executable} -IS\n")

@@ -27,17 +27,13 @@ from bundles import ENTRY, NAME, another_build, build, contents_of, is_elf, unpa
 from conftest import ROOT, NodeMaker
 from crio_credential_provider import __version__
 from crio_credential_provider.testbed.cluster import ApiServer
+from mainjob import assert_serves, warm
 from node import Node, request
 from real_programs import cannot, need
 
 TOP = f"{NAME}-{__version__}-linux-{platform.machine()}"
 MAX_SIZE = 16 * 1024 * 1024
 HOME = {"HOME": "/root"}
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
@@ -50,21 +46,6 @@ def tree(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def own_tree(archive: Path, tmp_path: Path) -> Path:
     """One that a test may spoil."""
     return unpack(archive, tmp_path)
-
-
-def prepare(node: Node, cluster: ApiServer) -> None:
-    """A node with one mirror, whose kubelet knows the cluster."""
-    node.write_mirrors("docker.io", "mirror.corp:5000/hub")
-    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
-
-
-def assert_serves(node: Node, cluster: ApiServer, token: str) -> None:
-    """The main job, as the kubelet would have it."""
-    prepare(node, cluster)
-    run = node.run(request(token=token))
-    assert (run.status, run.stderr) == (0, "")
-    (content,) = node.auth_files().values()
-    assert list(content["auths"]) == ["mirror.corp:5000/hub/library/nginx"]
 
 
 def as_root(*programs: str) -> None:
@@ -92,7 +73,7 @@ def in_chroot(root: Path, program: str, mounts: str = "") -> list[str]:
 def test_two_builds_are_the_same_bytes(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     if "BUNDLE" in os.environ:
         pytest.skip("$BUNDLE is tested, which was not built here")
-    second = build(tmp_path_factory, fresh=True)
+    second = build(tmp_path_factory)
     assert second != archive
     # Compared by their contents first: they say where a difference is.
     assert contents_of(archive) == contents_of(second)
@@ -398,7 +379,7 @@ def test_closed_streams(
         told = subprocess.run(["sh", "-c", '"$0" "$1" >&-', tree / ENTRY, flag], capture_output=True, check=False)
         assert (told.returncode, told.stderr.count(b"\n")) == (1, 1)
     node = make_node(str(tree / ENTRY))
-    prepare(node, cluster)
+    node.join(cluster)
     node.command = ["sh", "-c", f'exec "$0" "$@" {redirection}', *node.command]
     run = node.run(request(token=alpha))
     assert (run.status, run.stdout) == (1, b"")
@@ -407,17 +388,7 @@ def test_closed_streams(
 
 @pytest.fixture
 def warm_node(make_node: NodeMaker, own_tree: Path, cluster: ApiServer, alpha: str) -> Node:
-    """A node whose configuration was read and is kept in its parsed form."""
-    node = make_node(str(own_tree / ENTRY))
-    prepare(node, cluster)
-    deadline = time.monotonic() + 15
-    while not (list(node.cache_dir.glob("registries-*.json")) and list(node.cache_dir.glob("kubeconfig-*.json"))):
-        assert time.monotonic() < deadline, "nothing was kept"
-        time.sleep(0.3)
-        assert node.run(request(token=alpha)).status == 0
-        for file in node.auth_dir.glob("*.json"):
-            file.unlink()
-    return node
+    return warm(make_node(str(own_tree / ENTRY)), cluster, alpha)
 
 
 def test_a_pull_needs_nothing_of_the_archive(warm_node: Node, own_tree: Path, alpha: str) -> None:
@@ -537,7 +508,7 @@ def test_an_upgrade_fails_no_run(
 
     install(trees[0])
     node = make_node(str(directory / NAME), journald=False)
-    prepare(node, cluster)
+    node.join(cluster)
     images = [f"docker.io/library/image{number}" for number in range(50)]
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         runs = [pool.submit(node.run, request(image, alpha)) for image in images]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from bundles import ENTRY, build, unpack
+from bundles import ENTRY, unpack
 from conftest import NodeMaker
 from node import Node, request
 from real_programs import need
@@ -60,8 +60,8 @@ def openssl() -> str:
 
 
 @pytest.fixture(scope="module")
-def entry(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(unpack(build(tmp_path_factory), tmp_path_factory.mktemp("bundle")) / ENTRY)
+def entry(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(unpack(archive, tmp_path_factory.mktemp("bundle")) / ENTRY)
 
 
 def make_certificate(directory: Path, key: str) -> None:

@@ -16,6 +16,8 @@ from crio_credential_provider.manifests.matchimages import match_images
 from crio_credential_provider.runtimes.crio.registries import loads
 from growth import lines_run
 
+pytestmark = pytest.mark.slow
+
 HUB = '[[registry]]\nlocation = "docker.io"\n[[registry.mirror]]\nlocation = "mirror.corp.example:5000/hub"\n'
 
 

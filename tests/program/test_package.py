@@ -16,50 +16,16 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT, NodeMaker
+from conftest import NodeMaker
 from crio_credential_provider import __version__
 from crio_credential_provider.testbed.cluster import ApiServer
+from mainjob import assert_serves
 from node import Node, request
-from real_programs import cannot
 
 NAME = "crio-credential-provider"
 
 
-def assert_serves(node: Node, cluster: ApiServer, token: str) -> None:
-    """The main job, as the kubelet would have it."""
-    node.write_mirrors("docker.io", "mirror.corp:5000/hub")
-    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
-    run = node.run(request(token=token))
-    assert (run.status, run.stderr) == (0, "")
-    (content,) = node.auth_files().values()
-    assert list(content["auths"]) == ["mirror.corp:5000/hub/library/nginx"]
-
-
 # -- the wheel --------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def wheel() -> Path:
-    done = subprocess.run(["make", "--silent", "wheel"], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    (found,) = (ROOT / "dist").glob("*.whl")
-    return found
-
-
-@pytest.fixture(scope="module")
-def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The console script of the wheel in an environment that holds nothing else; no network is asked."""
-    wheels = sorted((ROOT / ".venv/wheels").glob("*.whl"))
-    if not wheels:
-        cannot("there is no .venv/wheels with the dependencies: make build leaves it")
-    if subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True, check=False).returncode != 0:
-        cannot("this Python has no pip")
-    home = tmp_path_factory.mktemp("venv")
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", home], check=True)
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "--python", str(home / "bin/python")]
-    # The wheel alone is named: what it requires must be found by its own metadata.
-    subprocess.run([*pip, "install", "--no-index", "--find-links", ROOT / ".venv/wheels", wheel], check=True)
-    return home / "bin" / NAME
 
 
 def test_the_wheel_holds_the_package_and_its_license_alone(wheel: Path) -> None:
@@ -141,8 +107,7 @@ def test_another_current_directory(node: Node, cluster: ApiServer, alpha: str, t
     """Even one with modules of our names in it, or one that is gone."""
     (tmp_path / "crio_credential_provider.py").write_text("raise SystemExit('the wrong one')\n")
     (tmp_path / "json.py").write_text("raise SystemExit('the wrong one')\n")
-    node.write_mirrors("docker.io", "mirror.corp:5000/hub")
-    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
+    node.join(cluster)
     gone = tmp_path / "gone"
     gone.mkdir()
     command = [*node.command, *node.flags]
@@ -192,8 +157,7 @@ def test_a_pull_comes_out_of_one_file(make_node: NodeMaker, moved: Path, cluster
     away = package.with_name("away")
     package.rename(away)
     node = make_node(str(moved))
-    node.write_mirrors("docker.io", "mirror.corp:5000/hub")
-    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
+    node.join(cluster)
     # Of the package, only reading a file that changed is missing.
     assert "internal error: ImportError at" in node.run(request(token=alpha)).stderr
     away.rename(package)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
-from bundles import NAME, another_build, build, packages, unpack
+from bundles import NAME, another_build, packages, unpack
 from conftest import NodeMaker
 from crio_credential_provider import __version__
 from crio_credential_provider.testbed.cluster import ApiServer
@@ -34,11 +34,10 @@ class Packages(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Packages:
+def made(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Packages:
     if os.geteuid() != 0:
         cannot("only root can install packages")
     need("dpkg", "dpkg-deb", "rpm", "rpmbuild", "unshare", "mount", "tar")
-    archive = build(tmp_path_factory)
     place = tmp_path_factory.mktemp("packages")
     newer = another_build(unpack(archive, place), place / "next" / f"{NAME}-{NEXT}", NEXT)
     subprocess.run(["tar", "-C", newer.parent, "-czf", place / "next.tar.gz", newer.name], check=True)
@@ -132,8 +131,10 @@ def test_no_package_is_needed(made: Packages) -> None:
     assert "lib" not in provides.stdout
 
 
-def test_the_same_bundle_makes_the_same_packages(made: Packages, tmp_path_factory: pytest.TempPathFactory) -> None:
-    deb, rpm = packages(build(tmp_path_factory), tmp_path_factory.mktemp("again"))
+def test_the_same_bundle_makes_the_same_packages(
+    made: Packages, archive: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    deb, rpm = packages(archive, tmp_path_factory.mktemp("again"))
     assert deb.read_bytes() == made.now["deb"].read_bytes()
     assert rpm.read_bytes() == made.now["rpm"].read_bytes()
 
@@ -144,8 +145,7 @@ def test_an_upgrade_fails_no_run(
     """50 runs, 4 at a time, around an upgrade that removes the tree that some of them run from."""
     system.install(made.now[system.kind])
     node = make_node(str(system.entry), journald=False)
-    node.write_mirrors("docker.io", "mirror.corp:5000/hub")
-    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
+    node.join(cluster)
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         runs = [pool.submit(node.run, request(f"docker.io/library/image{number}", alpha)) for number in range(50)]
         while not any(run.done() for run in runs):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 from crio_credential_provider.testbed.cluster import ApiServer
+from mainjob import warm
 from node import NGINX, Node, request
 
 # Each costs from 3 to 25 ms of CPU, of some 30 for a whole run; what is third-party parses files that changed.
@@ -45,17 +45,7 @@ def imported(launcher: str, node: Node, message: bytes, *flags: str) -> set[str]
 
 @pytest.fixture
 def warm_node(node: Node, cluster: ApiServer, alpha: str) -> Node:
-    """A node whose configuration is old enough to be kept in its parsed form, and was read once."""
-    node.write_mirrors("docker.io", "mirror.corp:5000/hub")
-    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
-    deadline = time.monotonic() + 15
-    while not (list(node.cache_dir.glob("registries-*.json")) and list(node.cache_dir.glob("kubeconfig-*.json"))):
-        assert time.monotonic() < deadline, "nothing was kept"
-        time.sleep(0.3)
-        assert node.run(request(token=alpha)).status == 0
-        for file in node.auth_dir.glob("*.json"):
-            file.unlink()
-    return node
+    return warm(node, cluster, alpha)
 
 
 def test_a_pull_with_a_mirror_loads_nothing_barred(plugin: Path, warm_node: Node, alpha: str) -> None:

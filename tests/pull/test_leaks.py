@@ -16,16 +16,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from test_apiserver import FAULTS
-from test_plugin import BROKEN_REQUESTS, BROKEN_TOML
-from test_tls import REFUSED, identity_for
 
 from crio_credential_provider.testbed import cluster as demo
 from crio_credential_provider.testbed.certificates import Authority, server_context
 from crio_credential_provider.testbed.cluster import ApiServer, Exchange, Fault
 from crio_credential_provider.testbed.loopback import Answer
+from faults import BROKEN_REQUESTS, BROKEN_TOML, FAULTS, UNTRUSTED
 from node import Node, Run, basic, bound_claims, jwt, request
-from servers import Peer, close_in_tls, hang, say
+from servers import Peer, close_in_tls, distrusted, hang, say
 
 pytestmark = pytest.mark.process
 
@@ -364,9 +362,9 @@ def test_secrets_that_come_broken(watched: Watched, cut: str) -> None:
     assert watched.cluster.tokens_seen == 1
 
 
-@pytest.mark.parametrize("kind", REFUSED)
+@pytest.mark.parametrize("kind", UNTRUSTED)
 def test_a_server_that_is_not_trusted(watched: Watched, authority: Authority, kind: str) -> None:
-    with Peer(hang, context=server_context(identity_for(authority, kind))) as peer:
+    with Peer(hang, context=server_context(distrusted(authority, kind))) as peer:
         watched.node.write_kubeconfig(peer.url, authority.certificate_pem)
         assert watched.run().status == 1
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 import base64
 import json
 import re
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from commandline import typed
 from conftest import NodeMaker
 from crio_credential_provider import settings
 from crio_credential_provider.errors import ConfigError, ProviderError, UsageError, shorten
@@ -24,7 +24,7 @@ from crio_credential_provider.registryclient import probe_manifest
 from crio_credential_provider.runtimes.crio import registries
 from crio_credential_provider.testbed.certificates import Authority, Identity
 from crio_credential_provider.testbed.cluster import ApiServer
-from node import COMMAND, ENVIRONMENT, Node, Run, bound_claims, jwt, kubeconfig_yaml, request
+from node import COMMAND, Node, Run, bound_claims, jwt, kubeconfig_yaml, request
 from servers import replaying
 
 pytestmark = pytest.mark.process
@@ -175,16 +175,10 @@ def test_a_credential_provider_config(tmp_path: Path, key: str, digits: str) -> 
         merge(text, Wanted((1, 34), ("docker.io",)))
     except ProviderError as error:
         assert_short(str(error))
-    done = subprocess.run(
-        [*COMMAND, "doctor", "--config", tmp_path / "config.yaml"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=ENVIRONMENT,
-    )
-    assert done.returncode == 3
-    assert "Traceback" not in done.stderr and "Exceeds" not in done.stdout + done.stderr
-    assert not re.search(r"\d{320}", done.stdout + done.stderr)
+    done = typed("doctor", "--config", str(tmp_path / "config.yaml"))
+    assert done.status == 3
+    assert "Traceback" not in done.err and "Exceeds" not in done.out + done.err
+    assert not re.search(r"\d{320}", done.out + done.err)
 
 
 def test_a_version() -> None:

@@ -13,12 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from test_handoff import expect, intents_of, last_entry, processes_of, put, until, written
-from test_package import installed, wheel  # noqa: F401 (fixtures)
 
 import bundles
 from conftest import NodeMaker
 from crio_credential_provider.testbed.cluster import ApiServer
+from handingoff import expect, intents_of, last_entry, processes_of, put, until, written
 from node import Node, request
 
 NAME = "crio-credential-provider"
@@ -30,11 +29,6 @@ class Form:
     def __init__(self, tree: Path, program: Path) -> None:
         self.tree = tree
         self.program = program
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return bundles.build(tmp_path_factory)
 
 
 @pytest.fixture(params=["bundle", "system launch", "wheel"])
@@ -70,8 +64,7 @@ def replace_by_garbage(tree: Path) -> None:
 
 def leave_keepers(node: Node, cluster: ApiServer, token: str, number: int, *flags: str) -> Path:
     """Keepers in line behind a file that a pull is to take; the first looks at it, the others wait for their turn."""
-    node.write_mirrors("docker.io", "mirror.corp:5000/hub")
-    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
+    node.join(cluster)
     intents_of(node).mkdir(parents=True)
     path = put(node)
     expect(node)

@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -25,6 +24,7 @@ from conftest import NodeMaker
 from crio_credential_provider.testbed.certificates import Authority, Identity
 from crio_credential_provider.testbed.cluster import ApiServer, Exchange
 from crio_credential_provider.testbed.loopback import CHUNK, Request, chunk
+from faults import BROKEN_REQUESTS, BROKEN_TOML, JWT
 from node import (
     NGINX,
     NGINX_HASH,
@@ -33,8 +33,6 @@ from node import (
     Node,
     Run,
     basic,
-    bound_claims,
-    jwt,
     recorded_answer,
     recorded_request,
     request,
@@ -156,8 +154,7 @@ def test_the_journal_entry_is_an_audit_record(node: Node, recorded: str, authori
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])
 def test_the_file_is_0600_whatever_the_umask(node: Node, cluster: ApiServer, alpha: str, umask: int) -> None:
-    node.write_mirrors("docker.io", "mirror.corp:5000/hub")
-    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
+    node.join(cluster)
     node.auth_dir.mkdir(parents=True, mode=0o700)
     node.cache_dir.mkdir(parents=True, mode=0o700)
     assert node.run(request(token=alpha), umask=umask).status == 0
@@ -165,28 +162,14 @@ def test_the_file_is_0600_whatever_the_umask(node: Node, cluster: ApiServer, alp
 
 
 def test_no_pull_record_leaves_the_entry_out_of_the_answer(node: Node, cluster: ApiServer, alpha: str) -> None:
-    node.write_mirrors("docker.io", "mirror.corp:5000/hub")
-    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
+    node.join(cluster)
     run = node.run(request(token=alpha), "--no-pull-record")
     assert (run.status, run.stdout) == (0, ANSWER)
     assert node.auth_files() == {ALPHA_FILE: {"auths": MIRROR_ENTRY}}
 
 
-def test_a_rotated_secret_counts_at_once(node: Node, cluster: ApiServer, alpha: str) -> None:
-    node.write_mirrors("docker.io", "mirror.corp:5000/hub")
-    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
-    node.run(request(token=alpha))
-    (node.auth_dir / ALPHA_FILE).unlink()
-    cluster.add_secret("team-alpha", "mirror-creds", {"auths": {"mirror.corp:5000": {"auth": basic("alpha", "new")}}})
-    node.run(request(token=alpha))
-    assert node.auth_files()[ALPHA_FILE]["auths"] == {
-        "mirror.corp:5000/hub/library/nginx": {"auth": basic("alpha", "new")}
-    }
-
-
 def test_nothing_but_the_auth_file_and_the_cache_is_written(node: Node, cluster: ApiServer, alpha: str) -> None:
-    node.write_mirrors("docker.io", "mirror.corp:5000/hub")
-    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
+    node.join(cluster)
     before = files(node.root)
     assert node.run(request(token=alpha)).status == 0
     new = [path for path in files(node.root) if path not in before]
@@ -213,8 +196,7 @@ def test_the_global_auth_file_serves_what_no_secret_does(node: Node, cluster: Ap
 
 
 def test_a_broken_global_auth_file_is_a_warning(node: Node, cluster: ApiServer, alpha: str) -> None:
-    node.write_mirrors("docker.io", "mirror.corp:5000/hub")
-    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
+    node.join(cluster)
     node.write("var/lib/kubelet/config.json", "{no json")
     run = node.run(request(token=alpha))
     assert (run.status, run.stdout, run.stderr) == (0, ANSWER_WITH_RECORD, "")
@@ -230,14 +212,6 @@ def test_mirror_registry_serves_an_image_that_lies_there(node: Node, cluster: Ap
     assert found == {"auths": {"mirror.corp:5000/team/app": {"auth": basic("alpha", "alphapw")}}}
 
 
-@pytest.mark.parametrize("registry", ["mirror.corp", "mirror.corp:5000/tea", "irror.corp:5000", "mirror.corp:50"])
-def test_mirror_registry_ends_at_a_boundary(node: Node, cluster: ApiServer, alpha: str, registry: str) -> None:
-    node.write_mirrors("docker.io", "mirror.corp:5000/team")
-    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
-    assert_nothing_to_do(node.run(request(token=alpha), "--mirror-registry", registry), node)
-    assert cluster.requests == []
-
-
 # -- two at once, and killed ones -------------------------------------------------------------------------------------
 
 
@@ -247,8 +221,7 @@ def test_two_namespaces_at_once_get_each_its_own(node: Node, cluster: ApiServer,
     cluster.add_pod("team-beta", "web", "node1")
     cluster.allow("team-beta", "default")
     beta = cluster.mint_token("team-beta", "default", "web")
-    node.write_mirrors("docker.io", "mirror.corp:5000/hub")
-    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
+    node.join(cluster)
     both = threading.Barrier(2, timeout=10)
 
     def wait_for_the_other(exchange: Exchange) -> bool:
@@ -278,8 +251,7 @@ def assert_whole_or_nothing(node: Node) -> bool:
 
 
 def test_killed_at_any_time_it_leaves_no_half_file(node: Node, cluster: ApiServer, alpha: str) -> None:
-    node.write_mirrors("docker.io", "mirror.corp:5000/hub")
-    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
+    node.join(cluster)
     whole = min(node.run(request(token=alpha)).seconds for _ in range(3))
     chance = random.Random(20260101)
     killed = finished = 0
@@ -305,8 +277,7 @@ def test_killed_at_each_step_of_writing_it_leaves_no_half_file(
 ) -> None:
     """tests/killed.py ends a run by SIGKILL before each instruction of authfile.write in turn."""
     node = module_node
-    node.write_mirrors("docker.io", "mirror.corp:5000/hub")
-    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
+    node.join(cluster)
     outcomes = []
     asked = node.write("request", request(token=alpha))
     command = [sys.executable, str(TESTS / "killed.py"), str(asked), *node.flags]
@@ -330,8 +301,7 @@ def test_killed_at_each_step_of_writing_it_leaves_no_half_file(
 
 
 def test_a_killed_run_does_not_hinder_the_next(node: Node, cluster: ApiServer, alpha: str) -> None:
-    node.write_mirrors("docker.io", "mirror.corp:5000/hub")
-    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
+    node.join(cluster)
     node.auth_dir.mkdir(parents=True, mode=0o700)
     # What a kill between open and rename leaves behind, of a process with any id.
     (node.auth_dir / f".{ALPHA_FILE}.1.tmp").write_bytes(b'{"auths"')
@@ -344,8 +314,7 @@ def test_a_killed_run_does_not_hinder_the_next(node: Node, cluster: ApiServer, a
 
 @pytest.mark.parametrize("size", [0, 1, 40])
 def test_a_full_disk_is_a_fault_and_leaves_no_half_file(node: Node, cluster: ApiServer, alpha: str, size: int) -> None:
-    node.write_mirrors("docker.io", "mirror.corp:5000/hub")
-    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
+    node.join(cluster)
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
@@ -400,8 +369,7 @@ def make_a_dangling_link(node: Node) -> None:
 def test_an_auth_directory_that_will_not_do_is_a_fault(
     node: Node, cluster: ApiServer, alpha: str, spoil: Callable[[Node], None], words: tuple[str, ...]
 ) -> None:
-    node.write_mirrors("docker.io", "mirror.corp:5000/hub")
-    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
+    node.join(cluster)
     spoil(node)
     before = files(node.auth_dir)
     run = node.run(request(token=alpha))
@@ -415,22 +383,13 @@ def test_an_auth_directory_that_will_not_do_is_a_fault(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a directory of somebody else")
 def test_an_auth_directory_of_somebody_else_is_a_fault(node: Node, cluster: ApiServer, alpha: str) -> None:
-    node.write_mirrors("docker.io", "mirror.corp:5000/hub")
-    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
+    node.join(cluster)
     node.auth_dir.mkdir(parents=True, mode=0o700)
     os.chown(node.auth_dir, 65534, 65534)
     assert_fault(node.run(request(token=alpha)), node, "belongs to user 65534", "chown root")
 
 
 # -- nothing to do ----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def ready(node: Node, cluster: ApiServer) -> Node:
-    """A node with a mirror for Docker Hub, whose kubelet knows the cluster."""
-    node.write_mirrors("docker.io", "mirror.corp:5000/hub")
-    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
-    return node
 
 
 def test_without_a_token_there_is_nothing_to_do(ready: Node, cluster: ApiServer) -> None:
@@ -544,78 +503,6 @@ def test_a_mirror_whose_host_is_none_takes_no_credential_from_the_others(ready: 
 
 # -- requests that are none -------------------------------------------------------------------------------------------
 
-V1 = "credentialprovider.kubelet.k8s.io/v1"
-JWT = jwt(bound_claims())
-
-
-def of(claims: Any) -> bytes:
-    return request(token=jwt(claims))
-
-
-BROKEN_REQUESTS: dict[str, tuple[bytes, tuple[str, ...]]] = {
-    "empty": (b"", ("standard input is empty", "the kubelet runs this program")),
-    "an empty line": (b"\n", ("standard input is empty", "the kubelet runs this program")),
-    "no JSON": (b"nonsense", ("not valid JSON", "Expecting value", "the kubelet runs this program")),
-    "truncated": (recorded_request()[:700], ("not valid JSON", "Unterminated string")),
-    "not UTF-8": (b'{"kind":"\xff"}', ("not valid JSON",)),
-    "nested deeply": (b"[" * 100_000, ("not valid JSON",)),
-    "two objects": (request() + request(), ("not valid JSON", "Extra data")),
-    "a list": (b"[]", ("not a JSON object",)),
-    "null": (b"null", ("not a JSON object",)),
-    "another kind": (request(kind="CredentialProviderResponse"), ("kind", "CredentialProviderResponse")),
-    "no kind": (request(kind=None), ("has no kind, expected",)),
-    "a kind that is no text": (request(kind={"a": 1}), ("kind", "of type dict")),
-    "v1beta1": (
-        request(apiVersion="credentialprovider.kubelet.k8s.io/v1beta1"),
-        ("v1beta1", f"expected '{V1}'", "set the provider's apiVersion", "CredentialProviderConfig"),
-    ),
-    "no apiVersion": (request(apiVersion=None), ("has no apiVersion, expected",)),
-    "no image": (request(image=""), ("has no image",)),
-    "an image that is no text": (request(image=["a"]), ("image is not a string",)),  # type: ignore[arg-type]
-    "a token that is no text": (request(serviceAccountToken=7), ("serviceAccountToken is not a string",)),
-    "annotations that are no object": (request(serviceAccountAnnotations=[]), ("serviceAccountAnnotations",)),
-    "an image with capitals": (request("docker.io/Library/nginx", JWT), ("image",)),
-    "an image with a parent directory": (request("docker.io/../../etc/passwd", JWT), ("image",)),
-    "an image with a blank": (request("docker.io/library/ng inx", JWT), ("image",)),
-    "an image with a line break": (request("docker.io/library/nginx\nAUTH_FILE=/etc/shadow", JWT), ("image",)),
-    "an image of slashes": (request("///", JWT), ("image",)),
-    "a token without dots": (request(token="abcdef"), ("serviceAccountToken is not a JWT", "tokenAttributes")),
-    "a token of two parts": (request(token="abc.def"), ("serviceAccountToken is not a JWT",)),
-    "a token of four parts": (request(token=JWT + ".x"), ("serviceAccountToken is not a JWT",)),
-    "a token of no base64": (request(token="a.!!!.c"), ("serviceAccountToken is not a JWT",)),
-    "a token with a line break": (
-        request(token=JWT.replace(".", ".\r\nX-Injected: 1\r\n", 1)),
-        ("serviceAccountToken is not a JWT",),
-    ),
-    "a header with a line break": (
-        request(token=JWT.replace(".", "\r\nX-Injected: 1\r\n.", 1)),
-        ("serviceAccountToken is not a JWT",),
-    ),
-    "a signature with a line break": (
-        request(token=JWT + "\r\nX-Injected: 1"),
-        ("serviceAccountToken is not a JWT",),
-    ),
-    "claims of no JSON": (request(token="e30.bm9uc2Vuc2U.e30"), ("serviceAccountToken is not a JWT",)),
-    "claims that are a list": (of([]), ("serviceAccountToken is not a JWT",)),
-    "no Kubernetes claims": (of({"sub": "x"}), ("no claim kubernetes.io",)),
-    "Kubernetes claims of text": (of({"kubernetes.io": "team-alpha"}), ("no claim kubernetes.io",)),
-    "no namespace": (of({"kubernetes.io": {"serviceaccount": {"name": "default"}}}), ("no valid namespace",)),
-    "a namespace of parent directories": (of(bound_claims("../../etc")), ("no valid namespace",)),
-    "a namespace of capitals": (of(bound_claims("A")), ("no valid namespace",)),
-    "a namespace of 64 characters": (of(bound_claims("a" * 64)), ("no valid namespace",)),
-    "an empty namespace": (of(bound_claims("")), ("no valid namespace",)),
-    "a namespace with a dot": (of(bound_claims("a.b")), ("no valid namespace",)),
-    "a namespace with a dash at its end": (of(bound_claims("a-")), ("no valid namespace",)),
-    "a namespace with a slash": (of(bound_claims("a/b")), ("no valid namespace",)),
-    "a namespace with a line break": (of(bound_claims("a\n")), ("no valid namespace",)),
-    "a namespace with a NUL": (of(bound_claims("a\0b")), ("no valid namespace",)),
-    "a namespace of other letters": (of(bound_claims("té")), ("no valid namespace",)),
-    "a namespace that is a number": (of(bound_claims(7)), ("no valid namespace",)),
-    "a pod with a slash": (of(bound_claims(pod="../web")), ("no valid pod",)),
-    "a pod that is a list": (of(bound_claims(pod=[])), ("no valid pod",)),
-    "a service account with a slash": (of(bound_claims(account="a/b")), ("no valid service account",)),
-}
-
 
 @pytest.mark.parametrize("name", BROKEN_REQUESTS)
 def test_a_request_that_is_none_is_a_fault(module_node: Node, name: str) -> None:
@@ -644,8 +531,7 @@ def test_a_request_of_more_than_a_mebibyte_is_a_fault(node: Node) -> None:
 
 
 def test_a_kubelet_that_does_not_read_is_a_fault(node: Node, cluster: ApiServer, alpha: str) -> None:
-    node.write_mirrors("docker.io", "mirror.corp:5000/hub")
-    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
+    node.join(cluster)
     started = node.start()
     assert started.process.stdout
     started.process.stdout.close()
@@ -664,8 +550,7 @@ def test_closed_standard_streams_leave_no_traceback(node: Node) -> None:
 
 def test_an_answer_that_nobody_can_get_is_a_fault(node: Node, cluster: ApiServer, alpha: str) -> None:
     """And nothing that is opened in the run, as the journal's socket is, gets it instead."""
-    node.write_mirrors("docker.io", "mirror.corp:5000/hub")
-    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
+    node.join(cluster)
     node.command = ["sh", "-c", 'exec "$0" "$@" >&-', *node.command]
     run = node.run(request(token=alpha))
     assert (run.status, run.stdout) == (1, b"")
@@ -696,17 +581,6 @@ def test_a_stream_that_cannot_be_used_is_a_line_and_no_traceback(node: Node, red
 # -- configuration that is broken -------------------------------------------------------------------------------------
 
 SENTENCE = "CRI-O refuses this configuration as well, and every pull on this node fails"
-
-BROKEN_TOML: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
-    "no TOML": ("[[registry\n", ("registries.conf", "line 1")),
-    "not UTF-8": (b'x = "\xff\xfe\xfa"\n', ("registries.conf",)),
-    "a wrong type": ("[[registry]]\nlocation = 7\n", ("registries.conf", "location")),
-    "a table without a place": ("[[registry]]\nblocked = true\n", ("registries.conf",)),
-    "mixed formats": (
-        '[[registry]]\nlocation = "a.example"\n[registries.search]\nregistries = ["b.example"]\n',
-        ("registries.conf",),
-    ),
-}
 
 
 @pytest.mark.parametrize("name", BROKEN_TOML)
@@ -763,8 +637,7 @@ RUN_MAIN = "from crio_credential_provider.__main__ import main\nmain()\n"
 def planted(make_node: NodeMaker, cluster: ApiServer, code: str) -> Node:
     """A node whose plugin has a fault planted in it, and which has something to sweep."""
     node = make_node(sys.executable, "-c", f"import sys\nsys.path.insert(0, {str(SOURCES)!r})\n{code}{RUN_MAIN}")
-    node.write_mirrors("docker.io", "mirror.corp:5000/hub")
-    node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
+    node.join(cluster)
     stale = node.write(node.auth_dir / f"team-gone-{NGINX_HASH}.json", "{}")
     node.auth_dir.chmod(0o700)
     os.utime(stale, (0, 0))

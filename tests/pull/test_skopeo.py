@@ -7,33 +7,22 @@ which goes on to a public registry fails as well.
 
 from __future__ import annotations
 
-import gzip
-import hashlib
 import json
 import re
 import subprocess
-import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
+import docker_registry
 from crio_credential_provider.testbed.cluster import ApiServer
+from docker_registry import ALPHA, TAG
 from node import Node, basic, request
 from real_programs import need
 from servers import refused_port
 
 pytestmark = pytest.mark.process
-
-TAG = "1.27"
-
-# Hashes by bcrypt with 16 rounds: `htpasswd -B` of the passwords alphapw and betapw.
-HTPASSWD = (
-    "alpha:$2b$04$8z1dSnsv8xGeRaEJf3a4Qetbcv5xYUSyv7NJ6ymNu19a5wvVdzHUy\n"
-    "beta:$2b$04$mNPm43WPcaTireISd0mEweo1Dj6btQErqKPVMCJASbMHLaDi25wPu\n"
-)
-ALPHA = ("alpha", "alphapw")
 
 # Everything that a case pulls, as it is called on the mirror.
 REPOSITORIES = ("hub/library/nginx", "hub/team/app", "corp/team/app", "team/app")
@@ -75,72 +64,8 @@ class Registry(NamedTuple):
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     """docker-registry with users, on a port that the system picked, holding one image under each name."""
-    program, skopeo = need("docker-registry", "skopeo")
-    home = tmp_path_factory.mktemp("registry")
-    (home / "htpasswd").write_text(HTPASSWD)
-    (home / "config.yml").write_text(
-        f"version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {home}/storage}}}}\n"
-        "http: {addr: '127.0.0.1:0'}\n"
-        f"auth: {{htpasswd: {{realm: mirror, path: {home}/htpasswd}}}}\n"
-    )
-    environment = {"PATH": "/usr/bin:/bin", "HOME": str(home), "OTEL_TRACES_EXPORTER": "none"}
-    with subprocess.Popen(
-        [program, "serve", str(home / "config.yml")], env=environment, stderr=subprocess.PIPE, text=True
-    ) as server:
-        try:
-            assert server.stderr
-            said = ""
-            while not (found := re.search(r"listening on (127\.0\.0\.1:\d+)", said)):
-                line = server.stderr.readline()
-                assert line, f"docker-registry ended: {said}"
-                said += line
-            threading.Thread(target=server.stderr.read, daemon=True).start()
-            digest = make_layout(home / "layout")
-            for repository in REPOSITORIES:
-                subprocess.run(
-                    [
-                        *(skopeo, "--insecure-policy", "copy", "--quiet", "--preserve-digests"),
-                        *("--dest-tls-verify=false", "--dest-creds", ":".join(ALPHA)),
-                        *(f"oci:{home}/layout:{TAG}", f"docker://{found[1]}/{repository}:{TAG}"),
-                    ],
-                    env=environment,
-                    check=True,
-                )
-            yield Registry(found[1], digest)
-        finally:
-            server.terminate()
-            server.wait(20)
-
-
-def make_layout(directory: Path) -> str:
-    """An OCI layout of one image with one small layer; returns the digest of its manifest."""
-    blobs = directory / "blobs/sha256"
-    blobs.mkdir(parents=True)
-
-    def add(media_type: str, content: bytes) -> dict[str, Any]:
-        digest = hashlib.sha256(content).hexdigest()
-        (blobs / digest).write_bytes(content)
-        return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(content)}
-
-    tar = bytes(10240)
-    layer = add("application/vnd.oci.image.layer.v1.tar+gzip", gzip.compress(tar, mtime=0))
-    config = {
-        "architecture": "amd64",
-        "os": "linux",
-        "config": {},
-        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(tar).hexdigest()}"]},
-    }
-    manifest = {
-        "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": add("application/vnd.oci.image.config.v1+json", json.dumps(config).encode()),
-        "layers": [layer],
-    }
-    entry = add("application/vnd.oci.image.manifest.v1+json", json.dumps(manifest).encode())
-    entry["annotations"] = {"org.opencontainers.image.ref.name": TAG}
-    (directory / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
-    (directory / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
-    return str(entry["digest"])
+    with docker_registry.running(tmp_path_factory.mktemp("registry"), *REPOSITORIES) as (host, digest):
+        yield Registry(host, digest)
 
 
 class Case(NamedTuple):

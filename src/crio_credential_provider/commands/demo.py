@@ -33,8 +33,8 @@ from .output import (
     printable,
     serve,
     there,
-    write_json,
     write_line,
+    write_report,
 )
 
 WIDTH = 100
@@ -138,7 +138,7 @@ def _play(stage: Stage, plugin: str, kept: str, as_json: bool) -> int:
     seconds = time.monotonic() - started
     last = steps[-1]
     if as_json:
-        write_json(_as_json(steps, plugin, kept, seconds))
+        write_report(_as_json(steps, plugin, kept, seconds))
     elif not last.failure:
         runs = f"{len(story.runs)} runs of the plugin took {min(story.runs):.2f} to {max(story.runs):.2f} s each."
         write_line(_painted(_GREEN, f"All {len(steps)} steps passed, in {seconds:.1f} s.") + f" {runs}")

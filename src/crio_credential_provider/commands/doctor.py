@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
 from .output import (
+    FAILED,
     OK,
-    UNWELL,
     Parser,
     add_output,
     make_parser,
@@ -30,7 +30,7 @@ from .output import (
     there,
     why_not,
     write,
-    write_json,
+    write_report,
 )
 
 if TYPE_CHECKING:
@@ -132,10 +132,10 @@ def _examine(given: argparse.Namespace, root: str) -> int:
         )
     )
     if given.output == "json":
-        write_json(_as_json(report))
+        write_report(_as_json(report))
     else:
         write(*_as_text(report))
-    return OK if report.is_well else UNWELL
+    return OK if report.is_well else FAILED
 
 
 def _is_kept(path: str) -> bool:
@@ -271,7 +271,7 @@ def _explain(code: str, output: str) -> int:
         hint = f"did you mean {' or '.join(close)}?" if close else f"one of {', '.join(CATALOGUE)}"
         raise UsageError(f"--explain: unknown finding {code!r}", hint)
     if output == "json":
-        write_json({"code": code, **entry._asdict()})
+        write_report({"code": code, **entry._asdict()})
     else:
         write(*_story(code, entry))
     return OK

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import explanation, settings
 from ..errors import RequestError, masked
-from ..explanation import UNKNOWN, UNWELL, WELL, Explanation, OtherKey, Source, Table, Tables, named_key, shown_key
+from ..explanation import FAILED, PASSED, UNKNOWN, Explanation, OtherKey, Source, Table, Tables, named_key, shown_key
 from ..runtimes.crio import registriesfile
 from . import output
 from .output import (
@@ -28,8 +28,8 @@ from .output import (
     sentence,
     serve,
     write,
-    write_json,
     write_line,
+    write_report,
 )
 from .request.arguments import add_arguments
 from .request.find import Pull, find
@@ -38,7 +38,7 @@ from .request.place import Place, RefusedArguments, find_flag, find_settings, lo
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-STATUSES = {WELL: OK, UNWELL: output.UNWELL, UNKNOWN: FAULT}
+STATUSES = {PASSED: OK, FAILED: output.FAILED, UNKNOWN: FAULT}
 """Exit status of each verdict."""
 
 _DESCRIPTION = """\
@@ -90,7 +90,7 @@ def _tell(given: argparse.Namespace) -> int:
     explained = _explain(given, place)
     assumed = stand_ins(given, explained.settings, place)
     if given.output == "json":
-        write_json({"assumed": assumed or None, **as_json(explained)})
+        write_report({"assumed": assumed or None, **as_json(explained)})
     else:
         if assumed:
             write_line(f"{sentence(printable(assumed))}\n")
@@ -122,7 +122,7 @@ def _explain(given: argparse.Namespace, place: Place) -> Explanation:
         asked.request, chosen, asked.connect, image, asked.typed, asked.notes, enforcing=asked.enforcing
     )
     verdict = explained.verdict
-    if asked.offline is not None and asked.offline.lacks[0] and verdict.status == UNWELL:
+    if asked.offline is not None and asked.offline.lacks[0] and verdict.status == FAILED:
         text, remedy = asked.offline.lacks
         verdict = verdict._replace(text=f"{verdict.text}. {text}", remedy=remedy)
     if verdict.remedy == registriesfile.MISSING and (where := find_flag(place, "--registries-conf")):
@@ -257,7 +257,7 @@ def _source_json(source: Source) -> dict[str, Any]:
 
 # -- text -------------------------------------------------------------------------------------------------------------
 
-_STYLES = {WELL: "bold green", UNWELL: "bold red", UNKNOWN: "bold yellow"}
+_STYLES = {PASSED: "bold green", FAILED: "bold red", UNKNOWN: "bold yellow"}
 _ASKS = {
     settings.NAMESPACE: "all pull secrets of namespace {0.namespace}, listed as service account {0.name}",
     settings.POD: "the imagePullSecrets of pod {0.namespace}/{0.pod}, read as the node",

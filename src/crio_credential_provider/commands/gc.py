@@ -23,7 +23,19 @@ from ..pull import authfile, handoff, sweep
 from ..pull.handoff import Line
 from ..pull.sweep import Stale
 from ..settings import FLAGS_BY_NAME, Settings
-from .output import OK, Parser, Unwritable, add_output, as_json, make_parser, printable, serve, there, write_line
+from .output import (
+    OK,
+    SCHEMA_VERSION,
+    Parser,
+    Unwritable,
+    add_output,
+    as_json,
+    make_parser,
+    printable,
+    serve,
+    there,
+    write_line,
+)
 
 IN_USE = "in-use"
 """Directory below the auth directory into which CRI-O renames a file for the time of a pull."""
@@ -314,6 +326,7 @@ def _as_json(
 ) -> int:
     """One object, whose first part is out before anything is removed."""
     told: dict[str, Any] = {
+        "schemaVersion": SCHEMA_VERSION,
         "authDir": chosen.auth_dir,
         "hasPullIntents": intents.is_kept(),
         "problems": intents.problems if intents.is_kept() else [],

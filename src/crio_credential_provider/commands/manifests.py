@@ -29,7 +29,20 @@ from ..manifests.providerconfig import Wanted
 from ..runtimes.crio import registries
 from ..settings import FLAGS_BY_NAME
 from . import wholefile
-from .output import OK, Parser, add_output, make_parser, note, printable, serve, there, write, write_json, write_line
+from .output import (
+    OK,
+    Parser,
+    add_output,
+    make_parser,
+    note,
+    printable,
+    serve,
+    there,
+    write,
+    write_json,
+    write_line,
+    write_report,
+)
 
 DEFAULT_VERSION = "1.34"
 
@@ -351,7 +364,7 @@ def _write_files(given: argparse.Namespace, outputs: list[Output]) -> int:
             wholefile.replace(place, output.text, nodefiles.MODE)
     if given.output == "json":
         told = [{"path": place, "state": state} for (place, _), state in zip(places, states, strict=True)]
-        write_json({"files": told})
+        write_report({"files": told})
         return OK
     for (place, output), state in zip(places, states, strict=True):
         then = f"; on the node then: {output.file.then}" if output.file else ""
@@ -361,7 +374,9 @@ def _write_files(given: argparse.Namespace, outputs: list[Output]) -> int:
 
 def _list_kinds(given: argparse.Namespace) -> int:
     if given.output == "json":
-        write_json([{"kind": name, "what": kind.what, "taker": kind.taker} for name, kind in KINDS.items()])
+        write_report(
+            {"kinds": [{"kind": name, "what": kind.what, "taker": kind.taker} for name, kind in KINDS.items()]}
+        )
         return OK
     from rich.table import Table
 
@@ -418,16 +433,19 @@ def _merge(request: _Request) -> int:
     path = given.merge
     if given.directory is not None:
         return _write_files(given, kinds.BUILDERS["config"](request.for_kinds()))
-    merged = _merged(request)
+    real = os.path.realpath(path)
+    if given.in_place and os.path.exists(real) and not (os.path.isfile(real) or os.path.isdir(real)):
+        raise ConfigError(f"{path} is not a regular file", "remove --in-place, and write the output where it belongs")
+    merged = merge.merge(_read(path), request.wanted, name=path)
+    if given.in_place and merged.changes:
+        status = os.stat(real)
+        wholefile.replace(real, merged.text, status.st_mode & 0o7777, (status.st_uid, status.st_gid))
+    _tell(path, merged)
     if given.in_place:
-        if merged.changes:
-            real = os.path.realpath(path)
-            status = os.stat(real)
-            wholefile.replace(real, merged.text, status.st_mode & 0o7777, (status.st_uid, status.st_gid))
         return OK
     if given.output == "json":
         told = merged._asdict()
-        write_json({**told, "overlaps": [overlap._asdict() for overlap in merged.overlaps]})
+        write_report({**told, "overlaps": [overlap._asdict() for overlap in merged.overlaps]})
     else:
         write_line(merged.text.removesuffix("\n"))
     return OK

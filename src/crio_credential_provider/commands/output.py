@@ -31,7 +31,7 @@ FAULT = 1
 """The command could not do its job; stderr says why."""
 USAGE_FAULT = 2
 """Wrong usage; stderr says what is right."""
-UNWELL = 3
+FAILED = 3
 """The command did its job, and found a problem: a pull that gets no credential, a broken node."""
 
 _NAMES_A_PLACE = ("FILE", "DIR", "PATH", "URL", "VERSION")
@@ -228,6 +228,15 @@ def write_json(value: Any) -> None:
         Unwritable: as ``write_line``.
     """
     write_line(as_json(value))
+
+
+SCHEMA_VERSION = 1
+"""Of what the commands report as JSON: goes up when a member goes or changes its meaning, not when one is added."""
+
+
+def write_report(value: dict[str, Any]) -> None:
+    """As ``write_json``, for a report of a command, which begins with its ``schemaVersion``."""
+    write_json({"schemaVersion": SCHEMA_VERSION, **value})
 
 
 def as_json(value: Any) -> str:

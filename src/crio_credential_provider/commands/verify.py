@@ -22,9 +22,9 @@ from .. import explanation, registryclient
 from ..explanation import NODE_HELPER, Explanation, NotAsked, shown_key
 from ..runtimes.crio import registries
 from .output import (
+    FAILED,
     FAULT,
     OK,
-    UNWELL,
     Parser,
     add_output,
     complain,
@@ -34,7 +34,7 @@ from .output import (
     sentence,
     serve,
     write,
-    write_json,
+    write_report,
 )
 from .request import handedover
 from .request.arguments import add_arguments
@@ -113,12 +113,12 @@ def run(arguments: list[str]) -> int:
 def _tell(given: argparse.Namespace) -> int:
     report = _verify(given)
     if given.output == "json":
-        write_json(as_json(report))
+        write_report(as_json(report))
     else:
         _write_text(report)
     if report.succeeds is None:
         complain("verify", report.text)
-    return {True: OK, False: UNWELL, None: FAULT}[report.succeeds]
+    return {True: OK, False: FAILED, None: FAULT}[report.succeeds]
 
 
 def parser() -> Parser:

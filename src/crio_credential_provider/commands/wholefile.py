@@ -24,7 +24,10 @@ def replace(place: str, text: str, mode: int, owner: tuple[int, int] | None = No
     Args:
         owner: user and group; None for those of this process.
     """
-    descriptor, fresh = tempfile.mkstemp(dir=os.path.dirname(place), prefix=".manifests-")
+    try:
+        descriptor, fresh = tempfile.mkstemp(dir=os.path.dirname(place), prefix=".manifests-")
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, place) from None
     try:
         with open(descriptor, "w", encoding="utf-8", newline="") as file:
             file.write(text)

@@ -22,16 +22,16 @@ from ..pull.decision import Resolution
 from ..settings import Settings
 from . import outcome, sources, tables, unusable
 from .records import (
+    FAILED,
     NO_TABLES,
     NODE,
     NODE_HELPER,
     NOTHING_ASKED,
+    PASSED,
     RUN_AS_ROOT,
     SECRET,
     UNDECIDED,
     UNKNOWN,
-    UNWELL,
-    WELL,
     Explanation,
     NotAsked,
     OtherKey,
@@ -49,13 +49,13 @@ if TYPE_CHECKING:
     from ..runtimes.crio.registriestext import Ignored
 
 __all__ = [
+    "FAILED",
     "NODE",
     "NODE_HELPER",
+    "PASSED",
     "SECRET",
     "UNDECIDED",
     "UNKNOWN",
-    "UNWELL",
-    "WELL",
     "Explanation",
     "NotAsked",
     "OtherKey",

@@ -19,12 +19,12 @@ from ..settings import POD, SERVICE_ACCOUNT, Settings
 from . import near, tables, unusable
 from .near import split_key
 from .records import (
+    FAILED,
     NODE,
     NODE_HELPER,
+    PASSED,
     SECRET,
     UNKNOWN,
-    UNWELL,
-    WELL,
     Asked,
     AuthFile,
     Match,
@@ -137,7 +137,7 @@ def verdict_of_error(error: ProviderError) -> Verdict:
         return Verdict(UNKNOWN, f"Unknown: {error.message}", error.hint)
     status = exit_status(error)
     consequence = getattr(error, "consequence", "") or "The kubelet continues the pull without credentials"
-    return Verdict(UNWELL, f"The plugin fails (exit status {status}): {error.message}. {consequence}", error.hint)
+    return Verdict(FAILED, f"The plugin fails (exit status {status}): {error.message}. {consequence}", error.hint)
 
 
 def verdict(
@@ -153,21 +153,21 @@ def verdict(
     if error is not None:
         return verdict_of_error(error)
     if asked.error:
-        return Verdict(UNWELL, f"CRI-O fails this pull, whatever the secrets contain: {asked.error}", asked.remedy)
+        return Verdict(FAILED, f"CRI-O fails this pull, whatever the secrets contain: {asked.error}", asked.remedy)
     usual = [source for source in sources if source.asked or (source.asked is None and not source.source.short_name)]
     if usual and not any(source.is_open for source in usual):
-        return Verdict(UNWELL, "CRI-O asks no source: every source of this image is blocked in registries.conf")
+        return Verdict(FAILED, "CRI-O asks no source: every source of this image is blocked in registries.conf")
     dead = [source for source in usual if source.is_open and not source.is_reachable]
     wanted = [source for source in usual if source.is_wanted and source.is_reachable]
     if dead and not wanted:
         return _verdict_of_dead(dead[0], configured.match)
     if not wanted:
-        return Verdict(WELL, _why_none_needed(resolution, sources, configured.match))
+        return Verdict(PASSED, _why_none_needed(resolution, sources, configured.match))
     served = [source for source in wanted if source.origin]
     if not served:
         reason = resolution.reason or _first_reason(wanted)
         text = f"{_names(wanted)} without a credential: {reason}{_nearest(wanted, reason, spoilt)}"
-        return Verdict(UNWELL, f"CRI-O asks {text}", _remedy(resolution, wanted, settings, spoilt, configured))
+        return Verdict(FAILED, f"CRI-O asks {text}", _remedy(resolution, wanted, settings, spoilt, configured))
     first = served[0]
     late = "" if first is wanted[0] else f"; {wanted[0].source.name}, which CRI-O asks before it, gets none"
     if dead:
@@ -184,7 +184,7 @@ def verdict(
         text += f"; its location has /{version}/, and CRI-O adds /v2/ before that: /v2/{version}/"
         meant = f'location = "{host}/{rest}"'.replace('/"', '"')
         remedy = f"if that is not found there, in {tables.place(configured.match, first.source.location)} write {meant}"
-    return Verdict(WELL, text, remedy)
+    return Verdict(PASSED, text, remedy)
 
 
 def _names(sources: list[Source]) -> str:
@@ -204,7 +204,7 @@ def _verdict_of_dead(source: Source, match: Match | None) -> Verdict:
     where = tables.place(match, source.source.location)
     is_configured = match is not None and bool(source.source.location)
     remedy = f"correct the location at {where}: {source.host!r}" if is_configured else "correct the pod's image"
-    return Verdict(UNWELL, f"CRI-O cannot connect to {source.source.name}: {source.why_unreachable}", remedy)
+    return Verdict(FAILED, f"CRI-O cannot connect to {source.source.name}: {source.why_unreachable}", remedy)
 
 
 def _nearest(wanted: list[Source], reason: str, spoilt: Iterable[Unusable]) -> str:

@@ -16,7 +16,7 @@ from ..settings import Settings
 MOST_TOLD = 5
 """Near misses and losers that are told at one place; the rest is counted."""
 
-WELL, UNWELL, UNKNOWN = "well", "unwell", "unknown"
+PASSED, FAILED, UNKNOWN = "passed", "failed", "unknown"
 
 SECRET, NODE, NODE_HELPER, NOBODY = "secret", "node", "node-helper", ""
 """Where a source's credential is from: a secret of the namespace, the node's auth file, a helper program, nowhere."""
@@ -136,7 +136,7 @@ class AuthFile(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """`status` is ``well``, ``unwell`` or ``unknown``; `remedy` is "" where there is none to give."""
+    """`status` is ``passed``, ``failed`` or ``unknown``; `remedy` is "" where there is none to give."""
 
     status: str
     text: str

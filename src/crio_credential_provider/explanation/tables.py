@@ -13,7 +13,7 @@ from ..runtimes.crio import pullsources, registries, registriesfile
 from ..runtimes.crio.registriestext import Ignored, Written
 from ..settings import Settings
 from . import near
-from .records import MOST_TOLD, WELL, File, Match, OtherTable, Source, Table, Tables, Verdict
+from .records import MOST_TOLD, PASSED, File, Match, OtherTable, Source, Table, Tables, Verdict
 
 
 def find_tables(resolution: Resolution, settings: Settings) -> Tables:
@@ -80,7 +80,7 @@ def notes_on_ignored(ignored: Iterable[Ignored]) -> Iterator[str]:
 def mend(verdict: Verdict, found: tuple[Source, ...], ignored: tuple[Ignored, ...]) -> Verdict:
     """A verdict that finds nothing to do, while somebody wrote what CRI-O ignores: what to do about that."""
     mistakes = [mistake for mistake in ignored if mistake.is_mistake]
-    if not mistakes or verdict.remedy or verdict.status != WELL or any(source.is_wanted for source in found):
+    if not mistakes or verdict.remedy or verdict.status != PASSED or any(source.is_wanted for source in found):
         return verdict
     first = mistakes[0]
     text = f"{verdict.text}. CRI-O ignores {first.key} at {first.place}: {first.text}"

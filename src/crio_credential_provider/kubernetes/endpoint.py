@@ -311,7 +311,11 @@ def _pem(kept: dict[str, str], path: str) -> str:
         # A path, or PEM as it stands: a2b_base64 skips what is not of the alphabet.
         if "".join(data.split()).strip(_BASE64):
             raise ValueError
-        return binascii.a2b_base64(data).decode("ascii")
+        pem = binascii.a2b_base64(data).decode("ascii")
+        if data and not pem.strip():
+            # Without any CA, the system's own would count.
+            raise ValueError
+        return pem
     except ValueError:
         raise ConfigError(
             f"{path}: certificate-authority-data is not base64-encoded PEM",

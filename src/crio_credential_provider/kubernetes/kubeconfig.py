@@ -30,6 +30,9 @@ def load(path: str) -> dict[str, str]:
     The client's certificate and key are their paths; ``certificate-authority-data`` is base64, as in the kubeconfig.
     """
     cluster, user = _current(_parse(path), path)
+    for name in _CLUSTER_MEMBERS:
+        if isinstance(cluster, dict) and not isinstance(cluster.get(name, ""), str):
+            raise ConfigError(f"{path}: {name} is not a string", _NO_KUBECONFIG, rule="kubeconfig")
     found = {name: _text(cluster, name) for name in _CLUSTER_MEMBERS}
     return found | {name: _text(user, name) for name in _USER_MEMBERS}
 

@@ -157,7 +157,7 @@ def _newline(text: str) -> str:
 
 
 def _rewrite(text: str, source: Source, target: dict[str, Any], name: str) -> str:
-    made = _as_json(source.text, target) if source.is_json else _as_yaml(source, target, name)
+    made = _as_json(source.text, target, name) if source.is_json else _as_yaml(source, target, name)
     if configfile.read(made, name).data != target:
         raise _too_odd(name, "an anchor or another entry's values would change")
     bom = "\ufeff" if text.startswith("\ufeff") else ""
@@ -171,11 +171,15 @@ def _too_odd(name: str, why: str) -> ConfigError:
     )
 
 
-def _as_json(text: str, target: dict[str, Any]) -> str:
+def _as_json(text: str, target: dict[str, Any], name: str) -> str:
     """With the file's indentation."""
     second = text.lstrip().partition("\n")[2]
     indent = second[: len(second) - len(second.lstrip(" \t"))] if second else None
-    return json.dumps(target, indent=indent, ensure_ascii=text.isascii()) + text[len(text.rstrip()) :]
+    try:
+        made = json.dumps(target, indent=indent, ensure_ascii=text.isascii(), allow_nan=False)
+    except ValueError:
+        raise _too_odd(name, "it holds a number that JSON cannot have") from None
+    return made + text[len(text.rstrip()) :]
 
 
 def _as_yaml(source: Source, target: dict[str, Any], name: str) -> str:

@@ -142,15 +142,12 @@ def dumps(value: Any) -> str:
 
 def sha256(data: bytes) -> str:
     """The digest of a name, in hex."""
-    if C_HALVES:
-        if sys.version_info < (3, 12):
-            from _sha256 import sha256 as digest  # type: ignore[import-not-found]
-        else:
-            from _sha2 import sha256 as digest
-        return str(digest(data).hexdigest())
-    import hashlib
-
-    return hashlib.sha256(data).hexdigest()
+    try:
+        own = __import__("_sha256" if sys.version_info < (3, 12) else "_sha2")
+    except ImportError:
+        # Red Hat's Python is built without its own, so that OpenSSL's is the only one.
+        own = __import__("hashlib")
+    return str(own.sha256(data).hexdigest())
 
 
 # -- TLS: loaded only when a connection is to be made -----------------------------------------------------------------

@@ -30,6 +30,7 @@ class Audit:
         auth_file: path of the one that was written; "" for none.
         warnings: what is not as it should be, though the run goes on.
         details: what is told at debug level beside the decisions.
+        problems: as ``PullIntents.problems``; told at debug level.
     """
 
     def __init__(self, given: Settings) -> None:
@@ -39,6 +40,7 @@ class Audit:
         self.auth_file = ""
         self.warnings: list[str] = []
         self.details: list[str] = []
+        self.problems: list[str] = []
         self._given = given
         self._journal = Journal(given.journal_socket, given.log_level)
         self._outcome = "interrupted"
@@ -91,7 +93,7 @@ class Audit:
 
     def _log(self) -> None:
         if self._journal.debugging:
-            for detail in dict.fromkeys((*decisions(self.resolution), *self.details)):
+            for detail in dict.fromkeys((*decisions(self.resolution), *self.details, *self.problems)):
                 self._journal.send(journal.DEBUG, detail)
         fields = {"OUTCOME": self._outcome, "AUTH_FILE": self.auth_file, "PROVIDER_VERSION": __version__}
         fields["DURATION_US"] = str(round((time.monotonic() - self.started) * 1e6))

@@ -56,12 +56,10 @@ class Delivery:
                     "runs do not wait for each other, so that pulls of one image at the same time may fail: "
                     f"--cache-dir {given.cache_dir!r} cannot be used"
                 )
+            told.problems = intents.problems
             turn = HandOff(given.auth_dir, self._name, self._repository, line, intents, given.hand_off_grace)
-            try:
-                if not self._wait(turn):
-                    return
-            finally:
-                told.details += intents.problems
+            if not self._wait(turn):
+                return
         self._write()
 
     def _wait(self, turn: HandOff) -> bool:
@@ -125,6 +123,8 @@ class Delivery:
         finally:
             try:
                 turn.ignore_end()
+                told.log()
+            except handoff.Ended:
                 told.log()
             finally:
                 os._exit(0)

@@ -127,11 +127,13 @@ class Line:
         self._held.clear()
         if self._descriptor < 0:
             return
-        os.close(self._descriptor)
+        shared = self._descriptor
         try:
-            self._descriptor = self._open()
+            # The same file, even where its name is gone by now: the others still wait there.
+            self._descriptor = os.open(f"/proc/self/fd/{shared}", os.O_RDWR | os.O_CLOEXEC)
         except OSError:
             self._descriptor = -1
+        os.close(shared)
 
     def _lock(self, command: int, kind: int, name: str) -> None:
         """fcntl(2) with a ``struct flock``: of 64-bit Linux, type, whence 0, a gap, start and length, process."""
@@ -164,7 +166,11 @@ class Ended(BaseException):
     """A keeper was told to end."""
 
 
-def _end(_signal: int, _frame: object) -> None:
+def _end(number: int, _frame: object) -> None:
+    import signal
+
+    # Once is enough: a second one would end what tells of the first.
+    signal.signal(number, signal.SIG_IGN)
     raise Ended
 
 

@@ -39,7 +39,7 @@ from pulls import NAMESPACE, TOKEN, Site, secret_list
 VECTORS = TESTS / "vectors"
 NAMES = ["docker.io/library/nginx", "quay.io/a/b", "a.example.com:5000/x", "example.com/a"]
 
-bounded = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+bounded = settings(max_examples=2 * settings().max_examples, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def holds(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -528,6 +528,7 @@ def untraced() -> Iterator[None]:
         sys.settrace(tracer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KILLERS)
 def test_no_input_takes_more_than_a_few_seconds(name: str) -> None:
     """Known killers of parsers are answered in bounded time."""
@@ -539,6 +540,7 @@ def test_no_input_takes_more_than_a_few_seconds(name: str) -> None:
     assert took < LIMIT, f"{name}: {took:.1f} s of CPU, at most {LIMIT} s"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["toml-10MB-brackets", "toml-10MB-dotted-key", "toml-100000-tables", "json-10MB-auth-file"]
 )

@@ -1,4 +1,4 @@
-"""What doctor reads: files below a root, YAML and TOML with lines, command lines of units, the kubelet's refusals."""
+"""What the commands read of a node: files below a root, YAML and TOML with lines, units, what the kubelet refuses."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from credentialproviderconfig import ENTRY
 from crio_credential_provider.errors import ConfigError
 from crio_credential_provider.kubernetes.credentialproviderconfig import duration
 from crio_credential_provider.kubernetes.imagepatterns import pattern_fault
@@ -20,29 +21,9 @@ from crio_credential_provider.node.kubelet import ask_version, find_gate, find_k
 from crio_credential_provider.node.located import Syntax, loads_yaml, toml_line, toml_value_line
 from crio_credential_provider.node.tree import Tree, Unreadable
 from crio_credential_provider.runtimes.crio import registries
-from node import TESTS
+from node import TESTS, write
 
 CONFIG = "/etc/kubernetes/providers.yaml"
-ENTRY = """\
-apiVersion: kubelet.config.k8s.io/v1
-kind: CredentialProviderConfig
-providers:
-  - name: crio-credential-provider
-    apiVersion: credentialprovider.kubelet.k8s.io/v1
-    matchImages:
-      - docker.io
-    defaultCacheDuration: 0s
-    tokenAttributes:
-      serviceAccountTokenAudience: https://kubernetes.default.svc
-      cacheType: Token
-      requireServiceAccount: true
-"""
-
-
-def write(root: Path, path: str, text: str | bytes) -> None:
-    file = root / path.lstrip("/")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(text.encode() if isinstance(text, str) else text)
 
 
 # -- the tree ---------------------------------------------------------------------------------------------------------
@@ -320,6 +301,7 @@ def test_versions(tmp_path: Path) -> None:
     assert packaged_version(Tree(str(tmp_path)), "cri-o") is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "said",
     (
@@ -336,6 +318,7 @@ def test_a_version_that_cannot_be_one_is_unknown(said: str, tmp_path: Path) -> N
     assert version is None and why.startswith("/bin/kubelet --version prints ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("does", "why"),
     (

@@ -109,6 +109,7 @@ def test_a_client_certificate_names_its_holder(authority: Authority) -> None:
     assert not end.getpeercert()
 
 
+@pytest.mark.slow
 def test_many_keys_sign_and_verify(authority: Authority) -> None:
     # DER integers change their length with the top bit and with leading zeros: about 1 in 128 keys or signatures.
     for _ in range(200):
@@ -116,6 +117,7 @@ def test_many_keys_sign_and_verify(authority: Authority) -> None:
         handshake(server_context(identity), client_context(authority), "127.0.0.1")
 
 
+@pytest.mark.slow
 def test_openssl_verifies(authority: Authority, tmp_path: Path) -> None:
     if shutil.which("openssl") is None:
         pytest.skip("the openssl command is not installed")

@@ -133,6 +133,7 @@ def skopeo() -> str:
     return found
 
 
+@pytest.mark.slow
 def test_skopeo_inspects_and_copies_with_an_auth_file(registry: MirrorRegistry, skopeo: str, tmp_path: Path) -> None:
     digest = registry.add_image(NGINX)
     auth = base64.b64encode(b"alpha:alphapw").decode()
@@ -150,6 +151,7 @@ def test_skopeo_inspects_and_copies_with_an_auth_file(registry: MirrorRegistry, 
     assert Pulled("GET", f"/v2/{NGINX}/manifests/latest", "alpha", 200) in registry.log
 
 
+@pytest.mark.slow
 def test_skopeo_without_an_auth_file_is_refused(registry: MirrorRegistry, skopeo: str, tmp_path: Path) -> None:
     empty = tmp_path / "auth.json"
     empty.write_text('{"auths": {}}')

@@ -351,6 +351,7 @@ CASES: Mapping[str, Case] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_the_registries_see_what_they_see_of_skopeo(
     node: Node, mirror: MirrorRegistry, tmp_path: Path, case: Case
@@ -426,6 +427,7 @@ def test_answers_are_decoded_strictly(text: str) -> None:
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_what_a_plugin_does_wrong_becomes_a_line_of_the_log() -> None:
     with ApiServer() as cluster:
         cluster.add_pod("team-alpha", "web", "node1", image=IMAGE)
@@ -445,6 +447,7 @@ def test_what_a_plugin_does_wrong_becomes_a_line_of_the_log() -> None:
         assert json.loads(run.request)["image"] == "docker.io/library/nginx"
 
 
+@pytest.mark.slow
 def test_the_plugin_does_not_get_its_variables_from_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CRIO_CREDENTIAL_PROVIDER_ROOT", "/x")
     with ApiServer() as cluster:

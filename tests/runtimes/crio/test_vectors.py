@@ -56,6 +56,7 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", COUNTS)
 def test_the_last_line_says_how_many_agree(kind: str) -> None:
     done = run(kind, VECTORS / f"{kind}.jsonl")
@@ -132,6 +133,7 @@ def test_each_field_that_counts_is_compared(
     assert conformance.check(kind, case)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", COUNTS)
 @pytest.mark.parametrize("place", ["case", "input", "expected"])
 def test_an_unknown_field_is_a_disagreement(tmp_path: Path, kind: str, place: str) -> None:
@@ -161,6 +163,7 @@ def test_a_missing_field_is_a_disagreement(kind: str, missing: str) -> None:
     assert conformance.check(kind, case)
 
 
+@pytest.mark.slow
 def test_a_wrong_expectation_is_shown_with_its_case_and_counted(tmp_path: Path) -> None:
     case = first("registries", has_sources)
     _change("reference", to="docker.io/library/other:latest")(case)
@@ -174,6 +177,7 @@ def test_a_wrong_expectation_is_shown_with_its_case_and_counted(tmp_path: Path) 
     assert done.stdout.splitlines()[-1] == "registries: 3 of 4 agree"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"{", b"\xff\xfe", None], ids=repr)
 def test_a_file_without_cases_is_a_failure(tmp_path: Path, content: bytes | None) -> None:
     file = tmp_path / "vectors"
@@ -193,6 +197,7 @@ def test_an_unreadable_file_is_a_failure(tmp_path: Path) -> None:
     assert run("layers", file).returncode == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [(), ("registries",), ("surprise", "file")])
 def test_wrong_usage_is_told(arguments: tuple[str, ...]) -> None:
     done = run(*arguments)
