@@ -75,7 +75,7 @@ def whole_parser() -> argparse.ArgumentParser:
 
 
 def _complete(made: argparse.ArgumentParser) -> None:
-    """Says what the values of its flags and arguments can be, by what stands for them in the help."""
+    """Says what the values of its flags and arguments can be, by their names in the help."""
     import shtab
 
     files = {"FILE": shtab.FILE, "SOCKET": shtab.FILE, "PATH": shtab.FILE, "DIR": shtab.DIRECTORY}

@@ -53,7 +53,7 @@ _EPILOG = """\
 Needs neither root nor a network, takes a few seconds, and leaves nothing behind.
 
 Example, with another build of the plugin and machine-readable output:
-  crio-credential-provider demo --plugin /usr/libexec/kubelet/crio-credential-provider --output json
+  crio-credential-provider demo --plugin build/bin/crio-credential-provider --output json
 
 Exit status: 0 every step passed; 1 a step failed, reported on stderr; 2 wrong usage.
 """
@@ -105,7 +105,7 @@ def _this_program() -> tuple[list[str], dict[str, str]]:
 
 @contextlib.contextmanager
 def _directory(keep: bool) -> Iterator[str]:
-    """A directory that stands for the node's ``/``; removed again unless it is to be kept."""
+    """A directory that serves as the node's ``/``; removed again unless it is to be kept."""
     try:
         root = tempfile.mkdtemp(prefix=_PREFIX)
         if len(os.fsencode(root + JOURNAL_SOCKET)) > MAX_PATH:

@@ -242,7 +242,7 @@ def _from_kubeconfig(path: str, settings: Settings) -> Endpoint:
 
 
 def _line_of_server(path: str, server: str) -> int:
-    """The line of a kubeconfig on which a server stands in so many letters, else 0."""
+    """The line of a kubeconfig on which a server is written literally, else 0."""
     lines = _read(path).decode(errors="replace").splitlines()
     return next(
         (n for n, line in enumerate(lines, 1) if server and server in line and "server" in line.partition(":")[0]), 0
