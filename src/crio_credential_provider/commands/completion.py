@@ -32,14 +32,7 @@ Exit status: 0 printed; 1 an error, reported on stderr; 2 wrong usage.
 
 
 def run(arguments: list[str]) -> int:
-    """Serves the command.
-
-    Args:
-        arguments: the command line after the word ``completion``.
-
-    Returns:
-        The exit status.
-    """
+    """As ``commands.run``, for the arguments after the word."""
     return serve("completion", lambda: _print(parser().parse(arguments).shell))
 
 

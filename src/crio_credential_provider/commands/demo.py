@@ -60,14 +60,7 @@ Exit status: 0 every step passed; 1 a step failed, reported on stderr; 2 wrong u
 
 
 def run(arguments: list[str]) -> int:
-    """Plays the demo.
-
-    Args:
-        arguments: the command line after the word ``demo``.
-
-    Returns:
-        The exit status.
-    """
+    """As ``commands.run``, for the arguments after the word."""
     return serve("demo", lambda: _show(parser().parse(arguments)))
 
 

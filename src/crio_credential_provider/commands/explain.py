@@ -74,14 +74,7 @@ Exit status:
 
 
 def run(arguments: list[str]) -> int:
-    """Serves the command.
-
-    Args:
-        arguments: the command line after the word ``explain``.
-
-    Returns:
-        The exit status.
-    """
+    """As ``commands.run``, for the arguments after the word."""
     return serve("explain", lambda: _tell(parser().parse(arguments)))
 
 

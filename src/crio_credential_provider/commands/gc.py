@@ -86,14 +86,7 @@ class Doomed(NamedTuple):
 
 
 def run(arguments: list[str]) -> int:
-    """Serves the command.
-
-    Args:
-        arguments: the command line after the word ``gc``.
-
-    Returns:
-        The exit status.
-    """
+    """As ``commands.run``, for the arguments after the word."""
     return serve("gc", lambda: _sweep(parser().parse(arguments)))
 
 

@@ -75,14 +75,7 @@ Exit status: 0 printed or written; 1 an error, reported on stderr; 2 wrong usage
 
 
 def run(arguments: list[str]) -> int:
-    """Serves the command.
-
-    Args:
-        arguments: the command line after the word ``manifests``.
-
-    Returns:
-        The exit status.
-    """
+    """As ``commands.run``, for the arguments after the word."""
     return serve("manifests", lambda: _make(parser().parse(arguments)))
 
 

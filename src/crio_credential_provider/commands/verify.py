@@ -99,14 +99,7 @@ class Report(NamedTuple):
 
 
 def run(arguments: list[str]) -> int:
-    """Serves the command.
-
-    Args:
-        arguments: the command line after the word ``verify``.
-
-    Returns:
-        The exit status.
-    """
+    """As ``commands.run``, for the arguments after the word."""
     return serve("verify", lambda: _tell(parser().parse(arguments)))
 
 
