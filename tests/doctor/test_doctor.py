@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from credentialproviderconfig import ENTRY
-from crio_credential_provider.commands import doctor
+from crio_credential_provider.commands import doctor, output
 from crio_credential_provider.doctor import Given, examine
 from crio_credential_provider.doctor.accounts import find_accounts
 from crio_credential_provider.doctor.catalogue import AREAS, CATALOGUE, SEVERITIES
@@ -22,7 +22,7 @@ from crio_credential_provider.doctor.checks.cluster import check_audience, check
 from crio_credential_provider.doctor.checks.config import bare_pattern
 from crio_credential_provider.doctor.checks.runtime import _why_unwritable
 from crio_credential_provider.doctor.cluster import Answers, Located
-from crio_credential_provider.doctor.finding import Finding
+from crio_credential_provider.doctor.finding import Finding, find
 from crio_credential_provider.errors import ClusterError
 from crio_credential_provider.kubernetes.endpoint import Endpoint
 from crio_credential_provider.node.facts import gather
@@ -539,3 +539,26 @@ def test_an_auth_directory_on_a_full_file_system(
     node = node._replace(given=node.given._replace(live=True))
     found = _why_unwritable(node, "/etc/crio/auth")
     assert (found[0].text if found else "") == (f"its file system has no {what} left" if what else "")
+
+
+def test_what_is_pasted_is_not_wrapped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A comment that went on in the next line without its # would keep a kubelet from starting, and a command that was
+    cut in two would grant more than it says."""
+    comment = "# " + "the platform team rolls this file out, ask them before it is changed; " * 3
+    write(tmp_path, "/c.yaml", ENTRY.replace("  - name", f"  {comment}\n  - name", 1).replace("Token", "token"))
+    arguments = ["--config", str(tmp_path / "c.yaml")]
+    doctor.run([*arguments, "--output", "json"])
+    report = json.loads(capsys.readouterr().out)
+    doctor.run(arguments)
+    text = capsys.readouterr().out
+    (corrected,) = report["correctedFiles"]
+    assert len(comment) > 200 and comment.rstrip() in corrected["content"]
+    assert all(line.rstrip() in text.splitlines() for line in corrected["content"].splitlines())
+
+
+def test_no_line_of_a_remedy_is_cut_in_two(capsys: pytest.CaptureFixture[str]) -> None:
+    line = (
+        "kubectl -n team-alpha create role pull-secrets-of-default --verb=get --resource=secrets --resource-name=mirror"
+    )
+    output.write(*doctor._finding_as_text(1, find("auth-dir-mode", remedy=f"as an administrator:\n{line}")))
+    assert f"     {line}" in capsys.readouterr().out.splitlines()

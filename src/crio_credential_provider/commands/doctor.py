@@ -165,7 +165,7 @@ def _as_text(report: Report) -> list[RenderableType]:
         parts += [_indented(f"assumed: {text}") for text in report.corrected.assumed]
         parts += [_indented(text) for text in report.corrected.changes if text.startswith(_TAKEN_OUT)]
         content = printable_lines(report.corrected.content.rstrip("\n").replace("\r\n", "\n"))
-        parts += ["", Text(content, no_wrap=True, overflow="ignore")]
+        parts += ["", Text(content, no_wrap=True)]
     elif report.uncorrected:
         parts += ["", Text(f"No corrected file: {printable(report.uncorrected)}")]
     if report.not_examined:
@@ -202,7 +202,7 @@ def _finding_as_text(number: int, finding: Finding) -> list[RenderableType]:
     first, *lines = finding.remedy.split("\n")
     parts.append(_indented(f"Remedy: {first}"))
     # What is to be pasted is not wrapped.
-    parts += [Text(f"     {printable(line)}", no_wrap=True, overflow="ignore") for line in lines]
+    parts += [Text(f"     {printable(line)}", no_wrap=True) for line in lines]
     return parts
 
 

@@ -192,12 +192,15 @@ def serve(command: str, work: Callable[[], int]) -> int:
 def write(*parts: RenderableType) -> None:
     """Writes tables and texts to standard output, each beginning on a line of its own.
 
+    A text with ``no_wrap`` is written as it is, however wide: commands and files are pasted.
+
     Raises:
         Unwritable: as ``write_line``.
     """
     console = _console()
     for part in parts:
-        console.print(part)
+        # Of a text's own no_wrap, rich takes no notice where it stands alone.
+        console.print(part, soft_wrap=getattr(part, "no_wrap", None) is True)
     assert isinstance(console.file, io.StringIO)
     # rich fills each line of a table up to its width.
     write_line("\n".join(line.rstrip() for line in console.file.getvalue().removesuffix("\n").split("\n")))
