@@ -36,6 +36,7 @@ from .output import (
     write,
     write_report,
 )
+from .paste import Whole, split_commands
 from .request import handedover
 from .request.arguments import add_arguments
 from .request.find import find
@@ -153,11 +154,9 @@ def _verify(given: argparse.Namespace) -> Report:
     verdicts = ask_all(explained, reference, chosen.root, () if isinstance(handed, str) else handed)
     checked: list[Checked] = []
     serving: Checked | None = None
-    namespace = resolution.account.namespace if resolution.account else ""
     for source in explained.sources:
         shown, verdict = verdicts.get(source.source.name, (source, None))
-        why_none = resolution.reason if resolution.skipped and source.is_wanted else ""
-        found = meaning.check(shown, verdict, serving is None, namespace, why_none)
+        found = meaning.check(shown, verdict, serving is None, explained)
         if meaning.is_left_to_the_kubelet(found, explained):
             found = meaning.left_to_the_kubelet(found, handed)
         checked.append(found)
@@ -175,6 +174,7 @@ def _verify(given: argparse.Namespace) -> Report:
     if not asked.typed and not asked.image.tag:
         notes.append("a recorded request has no tag or digest: latest was asked for")
     assumed = stand_ins(given, chosen, place)
+    namespace = resolution.account.namespace if resolution.account else ""
     return Report(
         explained, reference, namespace, tuple(checked), serving, succeeds, text, remedy, tuple(notes), assumed
     )
@@ -229,7 +229,6 @@ def _checked_json(found: Checked) -> dict[str, Any]:
 
 def _write_text(report: Report) -> None:
     """The conclusion, a table of all sources, and what is to be said of each."""
-    from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
@@ -239,30 +238,45 @@ def _write_text(report: Report) -> None:
     def lines(words: str, style: str = "") -> Text:
         return Text(printable_lines(words), style=style, overflow="fold")
 
-    parts: list[RenderableType] = [text(sentence(report.assumed)), ""] if report.assumed else []
-    parts.append(text(sentence(report.text), _STYLES[report.succeeds]))
+    parts: list[RenderableType] = [Whole(sentence(report.assumed)), ""] if report.assumed else []
+    parts.append(Whole(sentence(report.text), _STYLES[report.succeeds]))
     if report.remedy:
-        parts.append(text(sentence(f"To do: {report.remedy}")))
+        parts += _advice("To do: ", report.remedy)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for heading in ("", "Source", "Credential", "Verdict"):
         table.add_column(heading, overflow="fold")
-    details = Table.grid(padding=(0, 2, 0, 0))
-    details.add_column(no_wrap=True)
-    details.add_column(overflow="fold")
+    details: list[RenderableType] = []
+    column = len(str(len(report.checked))) + 2
     for number, found in enumerate(report.checked, 1):
         style = "green" if found.outcome == registryclient.OK else "" if found.verdict is None else "red"
         name, credential = text(found.source.source.name), lines(_shown_credential(found))
         table.add_row(str(number), name, credential, lines(_shown(found), style))
-        if told := [text(sentence(line)) for line in _details(found, report.remedy)]:
-            details.add_row(str(number), Group(*told))
+        label = str(number)
+        for line in _details(found):
+            details.append(Whole(sentence(line), label=label, indent=column))
+            label = ""
+        if found.outcome != registryclient.OK and found.needed and found.remedy and found.remedy != report.remedy:
+            details += _advice("To do: ", found.remedy, label, column)
     parts += [Text(""), table] if report.checked else []
-    parts += [Text(""), details] if details.row_count else []
-    notes = list(report.notes)
-    if report.explained.error is not None:
-        error = str(report.explained.error)
-        notes.insert(0, f"the plugin fails for this pull, and CRI-O reads the node's own auth file: {error}")
-    parts += [Text(""), *(text(sentence(note)) for note in notes)] if notes else []
+    parts += ["", *details] if details else []
+    notes: list[RenderableType] = []
+    error = report.explained.error
+    if error is not None and error.message not in report.text:
+        notes += _advice("The plugin fails for this pull, and CRI-O reads the node's own auth file: ", str(error))
+    notes += [Whole(sentence(note)) for note in report.notes]
+    parts += ["", *notes] if notes else []
     write(*parts)
+
+
+def _advice(start: str, text: str, label: str = "", indent: int = 0) -> Iterator[RenderableType]:
+    """What to do, with its commands on lines of their own."""
+    from rich.text import Text
+
+    words, commands = split_commands(text)
+    told = f"{start}{words}".rstrip()
+    yield Whole(told if commands else sentence(told), label=label, indent=indent)
+    for command in commands:
+        yield Text(f"{' ' * (indent + 2)}{printable(command)}", no_wrap=True)
 
 
 _STYLES = {True: "bold green", False: "bold red", None: "bold yellow"}
@@ -287,13 +301,11 @@ def _shown(found: Checked) -> str:
     return words if found.needed else f"{words}\nnot needed"
 
 
-def _details(found: Checked, told: str) -> Iterator[str]:
-    """What was answered, what to do about it unless that was told, and who else was shown the credential."""
+def _details(found: Checked) -> Iterator[str]:
+    """What was answered, and who else was shown the credential."""
     verdict = found.verdict
     if found.outcome != registryclient.OK:
         yield found.evidence
-        if found.needed and found.remedy and found.remedy != told:
-            yield f"to do: {found.remedy}"
     elif verdict is not None and verdict.scheme == "http":
         yield f"it {verdict.evidence}, over plain HTTP"
     if verdict is not None:
