@@ -110,7 +110,14 @@ def _explain(given: argparse.Namespace, place: Place) -> Explanation:
         return explanation.failed(error, chosen, given.image or "", notes)
     image = asked.image if asked.typed else None
     explained = explanation.explain(
-        asked.request, chosen, asked.connect, image, asked.typed, asked.notes, enforcing=asked.enforcing
+        asked.request,
+        chosen,
+        asked.connect,
+        image,
+        asked.typed,
+        asked.notes,
+        enforcing=asked.enforcing,
+        on_node=asked.on_node,
     )
     verdict = explained.verdict
     if asked.offline is not None and asked.offline.lacks[0] and verdict.status == FAILED:

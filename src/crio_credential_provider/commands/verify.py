@@ -136,7 +136,14 @@ def _verify(given: argparse.Namespace) -> Report:
     chosen = find_settings(given, place)
     asked = find(given, chosen, place)
     explained = explanation.explain(
-        asked.request, chosen, asked.connect, asked.image, asked.typed, asked.notes, enforcing=asked.enforcing
+        asked.request,
+        chosen,
+        asked.connect,
+        asked.image,
+        asked.typed,
+        asked.notes,
+        enforcing=asked.enforcing,
+        on_node=asked.on_node,
     )
     if isinstance(explained.error, NotAsked):
         raise explained.error
@@ -262,7 +269,11 @@ def _write_text(report: Report) -> None:
     notes: list[RenderableType] = []
     error = report.explained.error
     if error is not None and error.message not in report.text:
-        notes += _advice("The plugin fails for this pull, and CRI-O reads the node's own auth file: ", str(error))
+        told = str(error).removesuffix(f"; {error.hint}")
+        notes.append(
+            Whole(sentence(f"the plugin fails for this pull, and CRI-O reads the node's own auth file: {told}"))
+        )
+        notes += _advice("To do: ", error.hint) if error.hint else ()
     notes += [Whole(sentence(note)) for note in report.notes]
     parts += ["", *notes] if notes else []
     write(*parts)
