@@ -146,7 +146,7 @@ FAULTS: dict[str, tuple[Fault, tuple[str, ...]]] = {
 
 # Kind of certificate -> the words that a person needs.
 UNTRUSTED: dict[str, tuple[str, ...]] = {
-    "of another CA": ("was not issued by a CA of its certificate-authority-data", "--certificate-authority"),
+    "of another CA": ("was not issued by a CA in certificate-authority-data", "--certificate-authority"),
     "for another address": ("is not for the address '127.0.0.1'", "tls-server-name"),
     "for names alone": ("is not for the address '127.0.0.1'", "tls-server-name"),
     "expired": ("has expired", "renew it", "clock"),

@@ -59,7 +59,7 @@ COLD = ("commands", "demo", "doctor", "explanation", "manifests", "node", "regis
 
 # Linked into the program, which gives them to the C modules that are files. Order matters to the linker.
 STATIC = ("ssl", "crypto", "z")
-HINT = "hint: Debian: apt-get install gcc libc6-dev binutils python3-dev libssl-dev zlib1g-dev"
+_HINT = "hint: Debian: apt-get install gcc libc6-dev binutils python3-dev libssl-dev zlib1g-dev"
 
 
 class BuildError(Exception):
@@ -87,7 +87,7 @@ def find_toolchain() -> Toolchain:
     """Raises BuildError where something is missing."""
     missing = [program for program in ("gcc", "ldd", "strip", "objcopy") if shutil.which(program) is None]
     if missing:
-        raise BuildError(f"not installed here: {', '.join(missing)}\n{HINT}")
+        raise BuildError(f"not installed here: {', '.join(missing)}\n{_HINT}")
     variables = sysconfig.get_config_vars()
     configuration = Path(str(variables["LIBPL"]))
     wanted = [flag for flag in str(variables.get("MODLIBS") or "").split() if flag.removeprefix("-l") not in STATIC]
@@ -102,8 +102,7 @@ def find_toolchain() -> Toolchain:
         if not path.is_file():
             raise BuildError(
                 f"{sys.executable} cannot be embedded: there is no {path}\n"
-                f"{HINT}; pyenv: its builds have all; "
-                "or name another Python: make PYTHON=... bundle"
+                f"{_HINT}; pyenv: its builds have all; or name another Python: make PYTHON=... bundle"
             )
     return found
 
@@ -111,7 +110,7 @@ def find_toolchain() -> Toolchain:
 def find_archive(name: str) -> Path:
     told = Path(elf_files.output("gcc", f"-print-file-name=lib{name}.a").strip())
     if not told.is_absolute():  # gcc gives back what it does not find
-        raise BuildError(f"not installed here: lib{name}.a\n{HINT}")
+        raise BuildError(f"not installed here: lib{name}.a\n{_HINT}")
     return told.resolve()
 
 
@@ -120,7 +119,7 @@ def compile_c(*arguments: str | Path) -> None:
         ["gcc", *arguments], check=False, capture_output=True, text=True, env={"PATH": "/usr/bin:/bin"}
     )
     if done.returncode != 0:
-        raise BuildError(f"gcc: {done.stderr.strip()}\n{HINT}")
+        raise BuildError(f"gcc: {done.stderr.strip()}\n{_HINT}")
 
 
 # -- Python: modules, interpreter -------------------------------------------------------------------------------------

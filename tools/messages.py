@@ -193,7 +193,7 @@ OTHERS = {
         "its certificate is not valid yet": "check the clocks of this node and of the API server",
         "its certificate is not for the name": "use one of its names, or set tls-server-name in the kubeconfig",
         "its certificate is not for the address": "use one of its names, or set tls-server-name in the kubeconfig",
-        "its certificate was not issued by a CA of": "give the cluster's CA with `--certificate-authority`",
+        "its certificate was not issued by": "give the cluster's CA with `--certificate-authority`",
         "does not answer in HTTP/1.1": "check that this is a Kubernetes API server",
         "closed the connection before the end of its answer": "check that it is running",
         "sent an invalid": "check that this is a Kubernetes API server",

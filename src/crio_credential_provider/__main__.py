@@ -93,7 +93,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _command(arguments: list[str]) -> list[str]:
-    """The arguments, with the words ``help`` and ``version`` as the flags that they stand for."""
+    """The arguments, with the words ``help`` and ``version`` as the flags that they mean."""
     word, *rest = arguments
     if word == "help":
         on_own_page = not rest or rest[0] in _OWN_PAGE or rest[0].startswith("-")

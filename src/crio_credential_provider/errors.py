@@ -21,7 +21,7 @@ def shorten(text: str) -> str:
 
 
 class ProviderError(Exception):
-    """A fault that a person can mend.
+    """A fault that a person can correct.
 
     Args:
         message: what failed, in one clause, with the file, the host or the object it concerns.
@@ -44,7 +44,7 @@ class UsageError(ProviderError):
 
     Args:
         message, hint: as in ``ProviderError``.
-        unknown: the word that is no flag, for whoever knows which one may be meant.
+        unknown: the word that is not a flag, for finding the one that was meant.
     """
 
     fault = "usage"
@@ -55,7 +55,7 @@ class UsageError(ProviderError):
 
 
 class RequestError(ProviderError):
-    """The kubelet's message: not a CredentialProviderRequest v1, or a token that is none."""
+    """The kubelet's message: not a CredentialProviderRequest v1, or an invalid token."""
 
     fault = "request"
 
@@ -105,7 +105,7 @@ class AuthFileError(ProviderError):
 
 
 def shown(text: str) -> str:
-    r"""The text with bytes that are none as a shell writes them, ``\xff``; Python has them as ``\udcff``."""
+    r"""The text with bytes that are not UTF-8 as a shell writes them, ``\xff``; Python has them as ``\udcff``."""
     return text.encode("utf-8", "backslashreplace").decode().replace("\\udc", "\\x")
 
 

@@ -162,7 +162,7 @@ FLAGS = (
         "",
         _path,
         "FILE",
-        "registries.conf, like CRI-O's --registries-conf; default: where CRI-O looks",
+        "registries.conf, like CRI-O's --registries-conf: drop-ins are read as well; default: where CRI-O looks",
     ),
     Flag(
         "registries-conf-dir",
@@ -360,7 +360,7 @@ def check_root(settings: Settings) -> None:
 
 
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:
-    """Variables that look like settings and are none: most likely typing mistakes."""
+    """Variables that look like settings and are not: most likely typing mistakes."""
     return sorted(name for name in _variables(environment) if _flag_of(name) is None)
 
 

@@ -176,6 +176,7 @@ BROKEN: Mapping[str, tuple[str, int, str]] = {
     "a-cached-credential": (KEEP_FIRST.format(name="file.name"), 10, "not the credential of team-alpha"),
     "writes-nothing": ("[file.unlink() for file in files]", 5, "no auth file was written"),
     "exits-1": ("status, stderr = 1, b'out of order\\n'", 3, "exit status 1: out of order"),
+    "exits-1-silently": ("status, stderr = 1, b''", 3, "exit status 1: nothing on stderr"),
     "dies": ("os.kill(os.getpid(), 9)", 3, "signal 9"),
     "readable-by-all": ("[file.chmod(0o644) for file in files]", 5, "its mode is 0644, not 0600"),
     "the-host-as-key": (

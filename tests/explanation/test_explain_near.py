@@ -65,7 +65,7 @@ KEYS = [
     ("//mirror.corp:5000/hub", "it has a slash too many: write mirror.corp:5000/hub"),
     ("MIRROR.corp:5000/Hub/", "upper and lower case must match: write mirror.corp:5000/hub"),
     ("mirror.corp:5000/Hub", "the path must match exactly: write mirror.corp:5000/hub"),
-    ("*:5000", "a * stands for one label of a host"),
+    ("*:5000", "a * matches one label of a host"),
     ("*.corp:5000/hub2", "hub/library/nginx does not begin with hub2"),
     ("docker.io", "docker.io is the registry in the pod's image; mirror.corp:5000 needs a key of its own"),
     ("https://index.docker.io/v1/", "index.docker.io is the registry in the pod's image"),

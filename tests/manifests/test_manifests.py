@@ -321,7 +321,7 @@ def test_systemd_tmpfiles_makes_the_directories(run: Any, tmp_path: Path, auth_d
 
 def test_crio_is_told_of_another_directory_alone(run: Any) -> None:
     answer = run("crio")
-    assert (answer.status, answer.out) == (0, "") and "/etc/crio/auth by itself" in answer.err
+    assert (answer.status, answer.out) == (0, "") and "/etc/crio/auth by default" in answer.err
     text = run("crio", "--auth-dir", "/run/crio/auth").out
     assert 'namespaced_auth_dir = "/run/crio/auth"' in text
     assert run("mount", "--auth-dir", "/run/crio/auth").out == ""
@@ -394,6 +394,15 @@ def test_a_machine_config_holds_the_files_of_the_node(
     assert not any(path.startswith("/usr") for path in files)
 
 
+def test_on_openshift_the_operator_makes_files_count(run: Any, tmp_path: Path) -> None:
+    words = ("--distribution", "openshift", "--auth-dir", "/var/a", "--match-image", "docker.io", "-n", "team-alpha")
+    answer = run("all", *words, "--directory", str(tmp_path))
+    assert answer.status == 0 and (tmp_path / "node/etc/tmpfiles.d/crio-credential-provider.conf").exists()
+    assert not (tmp_path / "node/usr").exists()
+    lines = [line for line in answer.out.splitlines() if "/node/" in line]
+    assert len(lines) == 5 and all("then: the Machine Config Operator" in line for line in lines)
+
+
 def test_the_platforms_own_provider_is_not_overwritten(run: Any) -> None:
     for kind in ("machineconfig", "butane"):
         answer = run(kind, "--distribution", "openshift-gcp", "--match-image", "docker.io")
@@ -452,7 +461,7 @@ def test_what_differs_is_not_overwritten_unasked(run: Any, tmp_path: Path) -> No
     assert answer.status == 1 and str(out / "daemonset.yaml") in answer.err and "--force" in answer.err
     assert not (out / "node-rbac.yaml").exists()
     told = json.loads(run(*words, "--force", "--output", "json").out)["files"]
-    assert [one["state"] for one in told["kinds"]] == ["written", "overwritten", "unchanged"]
+    assert [one["state"] for one in told] == ["written", "overwritten", "unchanged"]
     assert tree(out) == before
 
 

@@ -309,8 +309,8 @@ def refusing(node: Node, code: int, times: int = 99, latest: float = 1.0) -> Non
         sys.executable,
         "-c",
         f"import os, sys\nsys.path.insert(0, {str(SOURCES)!r})\n"
-        "from crio_credential_provider import settings\nfrom crio_credential_provider.__main__ import main\n"
-        f"settings.LATEST_ANSWER = {latest}\nleft, fork = {times}, os.fork\n"
+        "from crio_credential_provider.pull import delivery\nfrom crio_credential_provider.__main__ import main\n"
+        f"delivery.LATEST_ANSWER = {latest}\nleft, fork = {times}, os.fork\n"
         "def refuse():\n    global left\n    left -= 1\n    if left < 0: return fork()\n"
         f"    raise OSError({code}, os.strerror({code}))\nos.fork = refuse\nmain()",
     ]

@@ -720,7 +720,7 @@ def test_what_a_finalizer_or_a_thread_raises_is_not_printed(
     assert (run.status, run.stdout, run.stderr) == (0, ANSWER_WITH_RECORD, "")
 
 
-@pytest.mark.parametrize("name", ["settings.loads", "settings.unknown_variables", "Audit", "Audit.fail"])
+@pytest.mark.parametrize("name", ["loads", "unknown_variables", "Audit", "Audit.fail"])
 def test_a_bug_where_nothing_is_known_yet_is_one_line(
     make_node: NodeMaker, cluster: ApiServer, alpha: str, name: str
 ) -> None:

@@ -32,14 +32,7 @@ Exit status: 0 printed; 1 an error, reported on stderr; 2 wrong usage.
 
 
 def run(arguments: list[str]) -> int:
-    """Serves the command.
-
-    Args:
-        arguments: the command line after the word ``completion``.
-
-    Returns:
-        The exit status.
-    """
+    """As ``commands.run``, for the arguments after the word."""
     return serve("completion", lambda: _print(parser().parse(arguments).shell))
 
 
@@ -75,7 +68,7 @@ def whole_parser() -> argparse.ArgumentParser:
 
 
 def _complete(made: argparse.ArgumentParser) -> None:
-    """Says what the values of its flags and arguments can be, by what stands for them in the help."""
+    """Says what the values of its flags and arguments can be, by their names in the help."""
     import shtab
 
     files = {"FILE": shtab.FILE, "SOCKET": shtab.FILE, "PATH": shtab.FILE, "DIR": shtab.DIRECTORY}

@@ -53,21 +53,14 @@ _EPILOG = """\
 Needs neither root nor a network, takes a few seconds, and leaves nothing behind.
 
 Example, with another build of the plugin and machine-readable output:
-  crio-credential-provider demo --plugin /usr/libexec/kubelet/crio-credential-provider --output json
+  crio-credential-provider demo --plugin build/bin/crio-credential-provider --output json
 
 Exit status: 0 every step passed; 1 a step failed, reported on stderr; 2 wrong usage.
 """
 
 
 def run(arguments: list[str]) -> int:
-    """Plays the demo.
-
-    Args:
-        arguments: the command line after the word ``demo``.
-
-    Returns:
-        The exit status.
-    """
+    """As ``commands.run``, for the arguments after the word."""
     return serve("demo", lambda: _show(parser().parse(arguments)))
 
 
@@ -105,7 +98,7 @@ def _this_program() -> tuple[list[str], dict[str, str]]:
 
 @contextlib.contextmanager
 def _directory(keep: bool) -> Iterator[str]:
-    """A directory that stands for the node's ``/``; removed again unless it is to be kept."""
+    """A directory that serves as the node's ``/``; removed again unless it is to be kept."""
     try:
         root = tempfile.mkdtemp(prefix=_PREFIX)
         if len(os.fsencode(root + JOURNAL_SOCKET)) > MAX_PATH:

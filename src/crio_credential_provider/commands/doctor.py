@@ -105,7 +105,7 @@ def parser() -> Parser:
         "--registries-conf",
         metavar="FILE",
         default="",
-        help="registries.conf to use instead of the plugin's, without drop-ins",
+        help="registries.conf to use instead of the plugin's; no drop-ins are read",
     )
     made.add_argument("--kubernetes", metavar="VERSION", default="", help="version of the kubelet, such as 1.34")
     add_output(made)

@@ -1,7 +1,7 @@
 """``crio-credential-provider explain``: what a pull will do, step by step, and why.
 
 Knows the command line and how an ``Explanation`` is shown; what there is to tell is ``explanation``'s affair. JSON is
-one object: ``assumed`` (what stands in for a node, null on one), ``verdict``, ``image``, ``plugin``, ``registries``,
+one object: ``assumed`` (what was taken for a node, null on one), ``verdict``, ``image``, ``plugin``, ``registries``,
 ``secrets``, ``sources``, ``authFile``, ``answer``, ``then``, ``warnings`` and ``notes``; members that do not apply are
 null.
 """
@@ -74,14 +74,7 @@ Exit status:
 
 
 def run(arguments: list[str]) -> int:
-    """Serves the command.
-
-    Args:
-        arguments: the command line after the word ``explain``.
-
-    Returns:
-        The exit status.
-    """
+    """As ``commands.run``, for the arguments after the word."""
     return serve("explain", lambda: _tell(parser().parse(arguments)))
 
 
@@ -132,7 +125,7 @@ def _explain(given: argparse.Namespace, place: Place) -> Explanation:
 
 
 def _notes_of_file(asked: Pull, explained: Explanation) -> Iterable[str]:
-    """What the file that stands for the cluster does not say, and what of it the plugin does not ask for."""
+    """What the file that replaces the cluster does not say, and what of it the plugin does not ask for."""
     if asked.offline is None or explained.resolution is None or explained.resolution.account is None:
         return
     if explained.resolution.selection is not None and asked.settings.secrets_from != settings.POD:
@@ -191,7 +184,7 @@ def _account_json(explained: Explanation) -> dict[str, Any] | None:
     account = explained.resolution.account if explained.resolution else None
     if account is None:
         return None
-    # If nobody had to be asked, the account of a pod is not known.
+    # If the API server was not asked, the account of a pod is not known.
     known = explained.resolution is None or explained.resolution.selection or account.audiences or not account.pod
     name = account.name if known else None
     return {"namespace": account.namespace, "serviceAccount": name, "pod": account.pod or None}

@@ -1,4 +1,4 @@
-"""``crio-credential-provider gc``: removes auth files that nobody comes for, told before it is done.
+"""``crio-credential-provider gc``: removes auth files that no pull will take, and prints them first.
 
 The plugin sweeps after each run by the same rules (``pull.sweep``); this is for a node where it runs no more, and for
 what it never touches: files in use by a CRI-O that is gone. Knows the command line and what a person is told; never
@@ -66,7 +66,7 @@ slow network) loses its credentials, so give more time than any pull takes.
 Examples:
   crio-credential-provider gc --dry-run                      what would be removed
   crio-credential-provider gc                                remove it
-  crio-credential-provider gc --in-use --in-use-after 2h     also what a crash of CRI-O left in in-use/
+  crio-credential-provider gc --in-use                       also what a crash of CRI-O left in in-use/
   crio-credential-provider gc --dry-run --output json        for a program
 
 Exit status: 0 done, or nothing to do; 1 an error, reported on stderr; 2 wrong usage.
@@ -86,14 +86,7 @@ class Doomed(NamedTuple):
 
 
 def run(arguments: list[str]) -> int:
-    """Serves the command.
-
-    Args:
-        arguments: the command line after the word ``gc``.
-
-    Returns:
-        The exit status.
-    """
+    """As ``commands.run``, for the arguments after the word."""
     return serve("gc", lambda: _sweep(parser().parse(arguments)))
 
 

@@ -25,13 +25,13 @@ Flags, each also as an environment variable:
 """
 
 _BARE = ("version", "version-json", "help")
-"""Flags that are no settings."""
+"""Flags that are not settings."""
 
 _TAIL = """\
 
-Exit status: 0 answered; 1 an error, reported on stderr; 2 wrong usage. If nobody
-reads the output any more, 1 without a message. A command ended by a signal:
-128 plus its number (129 SIGHUP, 130 SIGINT, 143 SIGTERM).
+Exit status: 0 answered; 1 an error, reported on stderr, or silently if the reader
+closes the pipe; 2 wrong usage. A command ended by a signal: 128 plus its number
+(129 SIGHUP, 130 SIGINT, 143 SIGTERM).
 """
 
 

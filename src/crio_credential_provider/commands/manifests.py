@@ -1,7 +1,7 @@
 """``crio-credential-provider manifests``: prints what a cluster needs, or writes it below a directory.
 
-Knows the command line, which files it means, and how they are told; what stands in them knows the package
-``manifests``. Reads registries.conf and, with ``--merge``, one CredentialProviderConfig. Nothing is written without
+Knows the command line, which files it means, and how they are printed; the package ``manifests`` knows
+what is in them. Reads registries.conf and, with ``--merge``, one CredentialProviderConfig. Nothing is written without
 ``--directory`` or ``--in-place``, and nothing that is there is overwritten without ``--force``.
 
 JSON (``--output json``): for objects of the API server the object itself, or a ``List`` of several; for ``config``
@@ -75,14 +75,7 @@ Exit status: 0 printed or written; 1 an error, reported on stderr; 2 wrong usage
 
 
 def run(arguments: list[str]) -> int:
-    """Serves the command.
-
-    Args:
-        arguments: the command line after the word ``manifests``.
-
-    Returns:
-        The exit status.
-    """
+    """As ``commands.run``, for the arguments after the word."""
     return serve("manifests", lambda: _make(parser().parse(arguments)))
 
 
@@ -136,8 +129,8 @@ def parser() -> Parser:
         "--match-image", metavar="PATTERN", action="append", help="instead of registries.conf; repeatable"
     )
     for name, metavar, kind, text in (
-        ("registries-conf", "FILE", "file", "read this, like CRI-O's flag of that name"),
-        ("registries-conf-dir", "DIR", "directory", "read this, like CRI-O's flag"),
+        ("registries-conf", "FILE", "file", "read this, and this machine's drop-ins, like CRI-O's flag"),
+        ("registries-conf-dir", "DIR", "directory", "the only drop-in directory, like CRI-O's flag"),
         ("root", "DIR", "directory", "look for registries.conf below this directory"),
     ):
         images.add_argument(f"--{name}", metavar=metavar, type=there(kind), default="", help=text)
@@ -185,7 +178,7 @@ _DOTTED_NAME = re.compile(rf"{_NAME.pattern}(\.{_NAME.pattern})*")
 
 
 def _check(given: argparse.Namespace) -> None:
-    """Values that would make a file that is none."""
+    """Values that would make an invalid file."""
     for flag in ("config_path", "bin_dir", "auth_dir"):
         path = getattr(given, flag)
         if path is not None and (not _PATH.fullmatch(path) or ".." in path.split("/") or "//" in path):

@@ -26,16 +26,16 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 OK = 0
-"""The command did its job, and what it found is well."""
+"""The command did its job, and found no problem."""
 FAULT = 1
 """The command could not do its job; stderr says why."""
 USAGE_FAULT = 2
 """Wrong usage; stderr says what is right."""
 FAILED = 3
-"""The command did its job, and what it found is not well: a pull that gets no credential, a broken node."""
+"""The command did its job, and found a problem: a pull that gets no credential, a broken node."""
 
 _NAMES_A_PLACE = ("FILE", "DIR", "PATH", "URL", "VERSION")
-"""What stands in the help for a value without which another place is taken."""
+"""What the help has for a value without which another place is taken."""
 
 WIDTH = 100
 """Columns where standard output is no terminal."""
@@ -61,7 +61,7 @@ class Parser(argparse.ArgumentParser):
         """The values of flags and arguments.
 
         Raises:
-            UsageError: a flag or an argument that is none, a value that is missing or cannot be.
+            UsageError: an unknown flag or argument, a value that is missing or not valid.
         """
         self._check_flags(arguments)
         try:
@@ -240,7 +240,7 @@ def write_report(value: dict[str, Any]) -> None:
 
 
 def as_json(value: Any) -> str:
-    """One JSON value. Bytes that are no text are shown as to people: lone surrogates are refused by many who read."""
+    """One JSON value. Bytes that are not UTF-8 are shown as to people: many readers refuse lone surrogates."""
     return json.dumps(_shown(value), indent=2)
 
 
@@ -256,7 +256,7 @@ def write_line(text: str) -> None:
     """Writes a line to standard output at once.
 
     Raises:
-        Unwritable: nobody reads it, it is closed, or the disk is full; what is buffered is then dropped.
+        Unwritable: its reader is gone, it is closed, or the disk is full; what is buffered is then dropped.
     """
     try:
         sys.stdout.write(f"{text}\n")

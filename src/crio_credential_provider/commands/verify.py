@@ -4,7 +4,7 @@ What is asked, in which order and with which credential is ``explanation``'s (an
 registry answers is ``registryclient``'s verdict; what the kubelet hands over besides is found by ``handedover``. Knows
 the command line, and what these mean together: whose mistake it is that a pull fails.
 
-JSON is one object: ``assumed`` (what stands in for a node, null on one), ``verdict`` (``succeeds``, ``source``,
+JSON is one object: ``assumed`` (what was taken for a node, null on one), ``verdict`` (``succeeds``, ``source``,
 ``text``, ``remedy``), ``image``, ``reference``, ``namespace``, ``sources``, ``pluginError`` and ``notes``. Each source
 has ``name``, ``outcome`` (one of ``registryclient.OUTCOMES``, or ``blocked``, ``left-out``, ``unknown``), ``cause``,
 ``evidence``, ``remedy``, ``needed``, ``insecure``, ``credential`` (``from``, ``secret``, ``key``), ``scheme``,
@@ -83,7 +83,7 @@ class Report(NamedTuple):
     """All sources, and what the pull comes to.
 
     `serving` is the source that CRI-O will take the image from; `succeeds` is None where that cannot be known.
-    `assumed` is what stands in for a node, "" on one.
+    `assumed` is what was taken for a node, "" on one.
     """
 
     explained: Explanation
@@ -99,14 +99,7 @@ class Report(NamedTuple):
 
 
 def run(arguments: list[str]) -> int:
-    """Serves the command.
-
-    Args:
-        arguments: the command line after the word ``verify``.
-
-    Returns:
-        The exit status.
-    """
+    """As ``commands.run``, for the arguments after the word."""
     return serve("verify", lambda: _tell(parser().parse(arguments)))
 
 
@@ -287,11 +280,11 @@ def _shown_credential(found: Checked) -> str:
 
 def _shown(found: Checked) -> str:
     """In a few words, with what it means for the pull."""
-    if found.verdict is None or found.outcome in (registryclient.OK, UNKNOWN):
-        words = found.outcome.replace("-", " ")
-    else:
-        words = f"{found.outcome}: {meaning.summary(found)}"
-    return words if found.needed or found.verdict is None else f"{words}\nnot needed"
+    words = meaning.summary(found)
+    if found.verdict is None:
+        return words
+    words = found.outcome if found.outcome in (registryclient.OK, UNKNOWN) else f"{found.outcome}: {words}"
+    return words if found.needed else f"{words}\nnot needed"
 
 
 def _details(found: Checked, told: str) -> Iterator[str]:

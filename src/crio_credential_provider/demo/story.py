@@ -25,8 +25,8 @@ REQUESTED = "docker.io/library/nginx"
 """`IMAGE` as the kubelet normalises it."""
 
 
-class NotAsTold(Exception):
-    """A check that failed: what is so, instead of what the step tells."""
+class Failed(Exception):
+    """A check that failed: what is the case instead."""
 
 
 class Tell(NamedTuple):
@@ -38,7 +38,7 @@ class Tell(NamedTuple):
 
 
 class Step:
-    """One step: its number from 1, its title, what it tells, and why it is not as told ("" if it is)."""
+    """One step: its number from 1, its title, what it tells, and why it failed ("" if it passed)."""
 
     def __init__(self, number: int, title: str, shown: Callable[[str], str]) -> None:
         self.number = number
@@ -59,7 +59,7 @@ class Step:
     def check(self, so: object, otherwise: str) -> None:
         """Go on only if it is so; `otherwise` says what is the case instead."""
         if not so:
-            raise NotAsTold(otherwise)
+            raise Failed(otherwise)
 
     def fail(self, why: str) -> None:
         self.failure = " ".join(self._shown(why).split())
@@ -79,12 +79,12 @@ class Story:
         self.runs: list[float] = []
 
     def play(self) -> Iterator[Step]:
-        """Play each step and hand it out; the first that is not as told is the last."""
+        """Play each step and hand it out; the first that fails is the last."""
         for number, (title, play) in enumerate(self._steps(), 1):
             step = Step(number, title, self._stage.shown)
             try:
                 play(step)
-            except (NotAsTold, OSError, ValueError) as error:
+            except (Failed, OSError, ValueError) as error:
                 # The last two come from what a plugin left: a file that cannot be read, or holds something else.
                 step.fail(str(error) or type(error).__name__)
             yield step
@@ -136,7 +136,7 @@ class Story:
             document = json.load(file)
         entries = document.get("auths") if isinstance(document, dict) and len(document) == 1 else None
         if not isinstance(entries, dict):
-            raise NotAsTold("it is not a file with auths and nothing else")
+            raise Failed("it is not a file with auths and nothing else")
         keys = sorted(entries)
         step.check(keys == [self._stage.mirrored], f"its keys are {keys}, not {self._stage.mirrored} alone")
         entry = {"auth": self._stage.auth_of(team)}
@@ -419,7 +419,7 @@ class Story:
         role = re.search(r"kubectl -n (\S+) create role (\S+) --verb=(\S+) --resource=(\S+)", line)
         binding = re.search(r"kubectl -n (\S+) create rolebinding \S+ --role=(\S+) --serviceaccount=(\S+):(\S+)", line)
         if role is None or binding is None:
-            raise NotAsTold("the error line has no kubectl command that grants the Role")
+            raise Failed("the error line has no kubectl command that grants the Role")
         step.say("The error line has the remedy. An administrator runs it:")
         step.show("commands", f"{role.group()}\n{binding.group()}")
         told = (role[1], role[2], binding[1], binding[2], binding[3], binding[4])

@@ -23,7 +23,7 @@ class Entry(NamedTuple):
         severity: unless the check says otherwise.
         title: what is wrong, in a few words.
         consequence: what follows for pulls.
-        story: what happens, and why nobody sees it.
+        story: what happens, and why it goes unnoticed.
         signs: how it looks in logs and events.
         remedy: what to do, in general; a finding has its own, with the node's files and names.
     """
@@ -82,7 +82,7 @@ _BINARY = {
     ),
     "plugin-other-name": Entry(
         ERROR,
-        "the plugin's program has another name than in the configuration",
+        "the plugin's program has a different name from the one in the configuration",
         "The kubelet does not start with this configuration; a running kubelet cannot run the plugin.",
         "The name of a provider in the CredentialProviderConfig must be exactly the name of the file in the "
         "bin directory: no suffix, no version, no architecture. Release files often have one.",
@@ -128,11 +128,11 @@ _KUBELET = {
         WARNING,
         "no kubelet was found",
         "The kubelet's configuration could not be checked; this may be the wrong machine.",
-        "doctor looks for a running kubelet, k3s or RKE2, and for their units. A kubelet that is started by a "
-        "script or "
-        "inside a container under another name is not found.",
+        "doctor looks for a running kubelet, k3s or RKE2, and for their units; with --root for units alone. A kubelet "
+        "that is started by a script, or inside a container under another name, is not found.",
         "None.",
-        "Run doctor on the node, as root; or check one file with --config FILE.",
+        "Run doctor on the node, as root; with --root give the root of a node's file system; or check one file with "
+        "--config FILE.",
     ),
     "kubelet-flag-unknown": Entry(
         ERROR,
@@ -167,7 +167,8 @@ _KUBELET = {
         "the kubelet cannot pass service account tokens",
         "The plugin gets no token and cannot read the namespace's secrets; with tokenAttributes in "
         "the configuration the kubelet does not start.",
-        "Tokens for credential providers came with Kubernetes 1.33 (behind a feature gate) and are on from 1.34.",
+        "Tokens for credential providers were added in Kubernetes 1.33, behind a feature gate that is enabled by "
+        "default since 1.34.",
         '"unknown field tokenAttributes" in the kubelet\'s log at its start.',
         "Update the node to Kubernetes 1.34 or newer.",
     ),
@@ -298,7 +299,7 @@ _CONFIG = {
     "default-cache-duration": Entry(
         WARNING,
         "defaultCacheDuration is not 0s",
-        "None with this plugin, which always answers 0s. The Go provider of the same name sends "
+        "No effect with this plugin, which always answers 0s. The Go provider of the same name sends "
         "no duration: with it the second pull of an image finds no auth file, and fails.",
         "The kubelet caches an answer without a duration for this long, even an empty one. Meanwhile "
         "the plugin is not run, and CRI-O finds no file: the first container of a pod starts, the second one does not.",
@@ -330,7 +331,7 @@ _CONFIG = {
         "a registry with mirrors is not matched by matchImages",
         "Pulls of images of that registry: " + _SILENT[0].lower() + _SILENT[1:],
         "registries.conf and matchImages are separate files, often written by different people, and must agree. A * in "
-        "matchImages stands for exactly one label of a host, where a *. in registries.conf stands for any number.",
+        "matchImages matches exactly one label of a host, where a *. in registries.conf matches any number.",
         _NO_AUTH,
         "Add the registry to matchImages.",
     ),
@@ -366,7 +367,7 @@ _CONFIG = {
     ),
     "plugin-variable-unknown": Entry(
         WARNING,
-        "env has an unknown variable with the plugin's prefix",
+        "a variable with the plugin's prefix in env is unknown",
         "The variable has no effect: the setting keeps its default.",
         "Each flag of the plugin can also be set by an environment variable, CRIO_CREDENTIAL_PROVIDER_ and the "
         "flag's name. The plugin ignores unknown ones, so a misspelled variable is not an error.",
@@ -427,7 +428,7 @@ _CRIO = {
     ),
     "registries-conf-mismatch": Entry(
         ERROR,
-        "the plugin reads another registries.conf than CRI-O",
+        "the plugin reads a different registries.conf from CRI-O",
         "The plugin finds other sources than CRI-O asks, and provides credentials for the wrong ones, or none.",
         "CRI-O can be started with --registries-conf and --registries-conf-dir, which the plugin does not see. It "
         "has flags of the same names.",
@@ -451,7 +452,7 @@ _AUTH_DIR = {
         "users other than root can write to the auth directory",
         _PLUGIN_FAILS,
         "These users could replace the files, and so choose the credentials of other users' pulls. The plugin "
-        "refuses to write there. Read permission for others is no problem: CRI-O creates the directory that way, and "
+        "refuses to write there. Read permission for others is harmless: CRI-O creates the directory that way, and "
         "the files are for root only.",
         _PLUGIN_SIGNS,
         "Run chmod 0700 on the directory.",
@@ -495,10 +496,10 @@ _AUTH_DIR = {
     ),
     "global-auth-file-mismatch": Entry(
         WARNING,
-        "CRI-O has another global auth file than the plugin",
+        "CRI-O has a different global auth file from the plugin",
         "In pulls with an auth file of the plugin, sources without a credential in the namespace's "
         "secrets get none, though CRI-O's file has one for them.",
-        "CRI-O does not read its global_auth_file when it has one of the plugin. So the plugin copies "
+        "CRI-O does not read its global_auth_file when it has an auth file from the plugin. So the plugin copies "
         "what a pull needs from --global-auth-file, by default /var/lib/kubelet/config.json.",
         "A pull from the image's own registry, or from a mirror that only the node has credentials for, fails with "
         '"authentication required" once the namespace has a secret for another source.',
@@ -508,8 +509,8 @@ _AUTH_DIR = {
         WARNING,
         "the node's global auth file cannot be used",
         "Sources without a credential in the namespace's secrets get none, though the node may have one for them.",
-        "CRI-O does not read the global file when it has one of the plugin. So the plugin copies what a pull "
-        "needs from it; a broken file is ignored.",
+        "CRI-O does not read the global file when it has an auth file from the plugin. So the plugin copies what a "
+        "pull needs from it; a broken file is ignored.",
         'The plugin\'s journal: "the global auth file ... is ignored".',
         "Correct the file: it is JSON as written by podman login.",
     ),
@@ -555,7 +556,7 @@ _REGISTRIES = {
     ),
     "registries-key-ignored": Entry(
         WARNING,
-        "registries.conf has a key that CRI-O ignores",
+        "a key of registries.conf is ignored by CRI-O",
         "The setting has no effect: a mirror is not asked, a registry is not blocked, a short name is not resolved.",
         "In TOML a key belongs to the last table header above it. What is written or appended "
         "below a [[registry.mirror]] is a key of that mirror, even if it is meant for the whole file. CRI-O's library "
@@ -584,9 +585,9 @@ _REGISTRIES = {
     ),
     "credential-helpers-without-auth-file": Entry(
         ERROR,
-        "credential-helpers in registries.conf lacks containers-auth.json",
+        "the list credential-helpers in registries.conf lacks containers-auth.json",
         "CRI-O reads no auth file, the plugin's included.",
-        "The list says where CRI-O looks for credentials. containers-auth.json stands for auth "
+        "The list says where CRI-O looks for credentials. containers-auth.json means auth "
         "files; without it they are not read.",
         "The plugin's journal: \"credential-helpers in registries.conf lacks containers-auth.json: CRI-O reads no auth "
         'file".',
@@ -594,7 +595,7 @@ _REGISTRIES = {
     ),
     "no-mirrors": Entry(
         NOTE,
-        "registries.conf sends no image to a mirror or another location",
+        "no table of registries.conf sends images to a mirror or another location",
         "The plugin has nothing to do at any pull.",
         "Without a mirror CRI-O asks the image's own registry, for which the kubelet passes the "
         "pod's imagePullSecrets itself.",

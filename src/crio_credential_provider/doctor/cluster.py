@@ -64,7 +64,7 @@ class Answers(NamedTuple):
         located: where it was looked for.
         failure: why it could not be asked at all, None where it answered.
         skew: seconds by which its clock is ahead of ours; None where it does not say.
-        node: the name of this node, "" where nobody tells.
+        node: the name of this node, "" where it is not known.
         runtime: ``cri-o://1.34.3``, "" where the node's object does not tell.
         version: the kubelet's, by the node's object.
         has_audience, has_accounts: whether the node may get tokens of the audience, and service accounts.
@@ -221,7 +221,7 @@ def _refuse_pipe(file: str, what: str) -> None:
 
 
 def connect(node: Node, located: Located, client: ClientCertificate | None, *, verify: bool = True) -> ApiServer:
-    """What the plugin makes of the files that it needs for TLS; asks nobody.
+    """What the plugin makes of the files that it needs for TLS; asks no server.
 
     Raises:
         ConfigError: a CA or a client certificate that cannot be used.
@@ -354,7 +354,7 @@ def _node_object(api: ApiServer, answers: Answers) -> Answers:
 
 
 def _accounts(node: Node, api: ApiServer, name: str) -> tuple[list[Account], list[Account], str]:
-    """The service accounts that matter here, all that have a pod here, and why the former are none."""
+    """The service accounts that matter here, all that have a pod here, and why there are none of the former."""
     if not name:
         return [], [], "the node's name is not known"
     try:

@@ -27,7 +27,7 @@ def without_reference(remedy: str) -> str:
 
 
 CURRENT = (1, 34)
-"""The version of Kubernetes that a file is made for where nobody says: the first that needs no feature gate."""
+"""The version of Kubernetes that a file is made for where it is not given: the first that needs no feature gate."""
 
 
 class Corrected(NamedTuple):

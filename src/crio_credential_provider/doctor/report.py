@@ -65,7 +65,7 @@ def examine(given: Given) -> Report:
     own, token_file = cluster.own_audiences(facts)
     answers = None
     located = cluster.locate(facts)
-    # Without a kubelet and a kubeconfig this is no node, and the default address nobody's.
+    # Without a kubelet and a kubeconfig this is not a node, and the default address means nothing.
     is_node = facts.kubelet is not None or bool(located.kubeconfig)
     if given.live and not given.config and is_node:
         answers = cluster.ask(facts, located)
@@ -80,7 +80,7 @@ def examine(given: Given) -> Report:
 
 
 def _check_given(facts: Node) -> None:
-    """A file that somebody names and that cannot be read is no finding: nothing is known of it."""
+    """A file that is configured and cannot be read is not a finding: nothing is known of it."""
     given = facts.given
     for flag, file, error in (
         ("--config", given.config, facts.config_error),
@@ -134,7 +134,7 @@ def _probe(facts: Node) -> dict[tuple[str, bool], Verdict | str]:
         except ProviderError as error:
             found[host, insecure] = str(error)
 
-    # All at once: each takes as long as its deadline where nobody answers.
+    # All at once: each takes as long as its deadline if there is no answer.
     threads = [threading.Thread(target=ask, args=place) for place in places]
     for thread in threads:
         thread.start()

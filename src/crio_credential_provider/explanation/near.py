@@ -173,5 +173,5 @@ def _why_glob(its_host: str, its_path: str, host: str, path: str) -> Near | None
     if keyring.matches_host(pattern, host.partition(":")[0]):
         return 2, f"{PORT_COUNTS}: write {pattern}{host[len(host.partition(':')[0]) :]}"
     if host.partition(":")[0].endswith(pattern.lstrip("*")) and pattern.startswith("*"):
-        return 3, f"a * stands for one label of a host: write {host}"
+        return 3, f"a * matches one label of a host: write {host}"
     return None

@@ -183,8 +183,8 @@ class Explanation(NamedTuple):
 
     Attributes:
         typed: the image as the pod spells it, "" where only a request is known.
-        image: normalised, with tag and digest where known; None where the request is none.
-        resolution: the plugin's decision, as far as it came where `error` is not None; None where the request is none.
+        image: normalised, with tag and digest where known; None where the request is not valid.
+        resolution: the plugin's decision, as far as it came where `error` is not None; None for an invalid request.
         settings: of the plugin.
         error: what the plugin would stop at, or ``NotAsked``.
         tables, asked: see there.

@@ -136,9 +136,10 @@ def _other_tables(
             continue
         if prefix in matching:
             assert match is not None
-            shorter = len(prefix) < len(match.table.prefix)
-            why = "is shorter than" if shorter else "is as long as, and in byte order after,"
-            found.append((0, 0, prefix, f"it matches, but {why} {match.table.prefix}"))
+            longest = match.table.prefix
+            shorter = len(prefix) < len(longest)
+            why = f"is shorter than {longest}" if shorter else f"has the same length as {longest} and sorts after it"
+            found.append((0, 0, prefix, f"it matches, but {why}"))
         elif (why_not := near.why_table(prefix, name)) is not None:
             found.append((why_not[0], -_in_common(prefix, name), prefix, why_not[1]))
     found.sort()

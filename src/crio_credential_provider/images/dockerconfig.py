@@ -56,10 +56,10 @@ class Credential(Record):
 
 
 class AuthEntry(Record):
-    """One value of ``auths``, as it stands in the file; ``""`` for a member that is not there.
+    """One value of ``auths``, as in the file; ``""`` for a member that is not there.
 
     Attributes:
-        mistyped: whether ``username`` or ``password`` is no string; CRI-O looks at neither.
+        mistyped: whether ``username`` or ``password`` is not a string; CRI-O looks at neither.
     """
 
     __slots__ = ("auth", "identity_token", "mistyped", "password", "username")
@@ -184,7 +184,7 @@ def _parse(data: bytes) -> Any:
 
 
 def _mistake(data: bytes) -> str:
-    """How people come to have what is no JSON, where it shows; quotes nothing."""
+    """How the text came to be invalid JSON, where it shows; quotes nothing."""
     text = data.strip()
     if not text:
         return "the file is empty"
@@ -330,7 +330,7 @@ def split_auth(auth: bytes) -> tuple[bytes, bytes] | None:
 def decode_auth(text: str) -> bytes:
     """An ``auth`` member as the kubelet reads it: as CRI-O, and without padding as well.
 
-    Source: decodeDockerConfigFieldAuth. The URL-safe alphabet is none that it reads.
+    Source: decodeDockerConfigFieldAuth. It does not read the URL-safe alphabet.
 
     Raises:
         ValueError: not base64.
@@ -372,7 +372,7 @@ def repository_keys(repository: str) -> Iterator[str]:
 
 def normalized_host(key: str) -> str:
     """The host that a key counts for when it is not taken as it stands: a URL's path is dropped, Docker Hub's names
-    are one. A path without a scheme stays, so that such a key is no host and matches nothing."""
+    are one. A path without a scheme stays, so that such a key is not a host and matches nothing."""
     host = key.removeprefix("http://").removeprefix("https://")
     if host != key:
         host = host.partition("/")[0]

@@ -72,7 +72,7 @@ def parse(text: str) -> Reference:
         a domain where the host is none by the grammar and the whole is a path, as it stands.
 
     Raises:
-        ReferenceSyntaxError: the text is no reference, or a bare 64-digit identifier.
+        ReferenceSyntaxError: the text is not a reference, or a bare 64-digit identifier.
     """
     if len(text) == 64 and not text.strip(_HEX):
         raise ReferenceSyntaxError(f"{_shown(text)} is an image ID, not a name")
@@ -103,7 +103,7 @@ def parse_literal(text: str) -> Reference:
     """Parses a reference as it stands, without normalising: the domain may be missing.
 
     Raises:
-        ReferenceSyntaxError: the text is no reference.
+        ReferenceSyntaxError: the text is not a reference.
     """
     rest, at, digest = text.partition("@")
     if at and not _is_digest(digest):
@@ -146,7 +146,7 @@ def is_path(text: str) -> bool:
 
 
 def _split_name(name: str) -> tuple[str, str]:
-    """Domain and path; ("", "") for a text that is no name."""
+    """Domain and path; ("", "") for a text that is not a name."""
     domain, slash, path = name.partition("/")
     if slash and is_domain(domain) and is_path(path):
         return domain, path

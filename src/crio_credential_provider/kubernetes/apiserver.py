@@ -235,9 +235,11 @@ class ApiServer:
         return found[0]
 
     def _not_verified(self, error: ssl.SSLCertVerificationError) -> ClusterError:
-        """The OpenSSL verdict in words that say what to mend; the token was not sent."""
+        """The OpenSSL verdict in words that say what to correct; the token was not sent."""
         endpoint = self._endpoint
-        trusted = endpoint.ca_file or ("its certificate-authority-data" if endpoint.ca_data else "the system's CAs")
+        trusted = "one of the system's CAs"
+        if endpoint.ca_file or endpoint.ca_data:
+            trusted = f"a CA in {endpoint.ca_file or 'certificate-authority-data'}"
         reasons = {
             9: ("its certificate is not valid yet", "check the clocks of this node and of the API server"),
             10: ("its certificate has expired", "renew it, or check this node's clock"),
@@ -254,7 +256,7 @@ class ApiServer:
         reason, hint = reasons.get(
             code,
             (
-                f"its certificate was not issued by a CA of {trusted} ({error.verify_message})",
+                f"its certificate was not issued by {trusted} ({error.verify_message})",
                 f"give the cluster's CA with --certificate-authority; the address comes from {endpoint.origin}",
             ),
         )

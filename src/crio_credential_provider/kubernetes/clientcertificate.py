@@ -41,7 +41,7 @@ def find_client_certificate(settings: Settings) -> ClientCertificate:
         return ClientCertificate(files[0], files[1], embedded=False)
     from . import kubeconfig
 
-    certificate, key = kubeconfig.load_embedded_certificate(path)
+    certificate, key = kubeconfig.load_embedded_certificate(path, endpoint.read(path))
     if not certificate or not key:
         raise ConfigError(
             f"{path} has no client certificate, which --secrets-from pod needs",
@@ -66,7 +66,7 @@ def load_user(settings: Settings) -> tuple[str, dict[str, str]]:
         return "", {}
     from . import kubeconfig
 
-    user = kubeconfig.load_user(path)
+    user = kubeconfig.load_user(path, endpoint.read(path))
     found = {name: value if isinstance(value, str) else "" for name, value in user.items()}
     for name in ("client-certificate", "client-key", "tokenFile"):
         found[name] = endpoint.absolute(found.get(name, ""), path, settings.root)

@@ -66,7 +66,7 @@ def is_name(text: str) -> bool:
 
 
 def argument_text(item: Any) -> str:
-    """What an entry of ``args`` that is no text in YAML was meant to be; "" where that cannot be told."""
+    """What an entry of ``args`` that is not a string in YAML was meant to be; "" where that cannot be told."""
     if isinstance(item, bool):
         return str(item).lower()
     if isinstance(item, (str, int, float)):
@@ -82,7 +82,7 @@ _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1
 
 
 def duration(value: Any) -> float | None:
-    """Seconds of a duration as Go writes them: ``10m``, ``1h30m``, ``0s``, ``0``; None for what is none."""
+    """Seconds of a duration as Go writes them: ``10m``, ``1h30m``, ``0s``, ``0``; None for what is not valid."""
     if not isinstance(value, str):
         return None
     if value.lstrip("+-") == "0":

@@ -201,7 +201,7 @@ def _shown_url(url: str) -> str:
 def _from_environment_file(path: str, ca_file: str) -> Endpoint:
     """OpenShift's file: lines NAME=value, values perhaps quoted, perhaps with ``export``."""
     values = {}
-    for line in _read(path).decode(errors="replace").splitlines():
+    for line in read(path).decode(errors="replace").splitlines():
         name, equals, value = line.strip().removeprefix("export ").partition("=")
         if equals and not name.startswith("#"):
             values[name.strip()] = value.strip().strip("'\"")
@@ -242,8 +242,8 @@ def _from_kubeconfig(path: str, settings: Settings) -> Endpoint:
 
 
 def _line_of_server(path: str, server: str) -> int:
-    """The line of a kubeconfig on which a server stands in so many letters, else 0."""
-    lines = _read(path).decode(errors="replace").splitlines()
+    """The line of a kubeconfig on which a server is written literally, else 0."""
+    lines = read(path).decode(errors="replace").splitlines()
     return next(
         (n for n, line in enumerate(lines, 1) if server and server in line and "server" in line.partition(":")[0]), 0
     )
@@ -296,7 +296,7 @@ def load_kubeconfig(path: str, settings: Settings) -> dict[str, str]:
     def make() -> dict[str, str]:
         from . import kubeconfig
 
-        found = kubeconfig.load(path)
+        found = kubeconfig.load(path, read(path))
         _pem(found, path)
         return found
 
@@ -324,7 +324,8 @@ def _pem(kept: dict[str, str], path: str) -> str:
         ) from None
 
 
-def _read(path: str) -> bytes:
+def read(path: str) -> bytes:
+    """A file of the operator's. ConfigError where it cannot be read, or is far too large."""
     try:
         data = regularfile.read(path, _MAX_SIZE + 1)
     except OSError as error:

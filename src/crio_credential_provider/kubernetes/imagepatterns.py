@@ -123,7 +123,7 @@ def _units(glob: str) -> list[str]:
 def why_dead(pattern: str) -> str:
     """Why a pattern matches no image at all, in one clause; "" where it may match one.
 
-    The kubelet itself refuses hardly any: a pattern that cannot match is the fault that nobody sees.
+    The kubelet itself refuses hardly any: a pattern that cannot match is a fault that goes unnoticed.
     """
     if "://" in pattern:
         return "a pattern has no scheme"

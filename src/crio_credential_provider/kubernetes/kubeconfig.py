@@ -1,6 +1,6 @@
 """A kubeconfig as it is written: YAML, and what its current context says.
 
-Loaded by runs that find it changed, and by tools.
+Reads no file. Loaded by runs that find one changed, and by tools.
 """
 
 from __future__ import annotations
@@ -8,13 +8,10 @@ from __future__ import annotations
 import binascii
 
 from ..errors import ConfigError
-from ..platform import regularfile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-_MAX_SIZE = 4 * 1024 * 1024
 
 
 _CLUSTER_MEMBERS = (
@@ -24,12 +21,12 @@ _USER_MEMBERS = ("client-certificate", "client-key")
 _EMBEDDED = ("client-certificate-data", "client-key-data")
 
 
-def load(path: str) -> dict[str, str]:
+def load(path: str, data: bytes) -> dict[str, str]:
     """What matters of the current context, none of it secret, so that it may be kept between runs.
 
     The client's certificate and key are their paths; ``certificate-authority-data`` is base64, as in the kubeconfig.
     """
-    cluster, user = _current(_parse(path), path)
+    cluster, user = _current(_parse(path, data), path)
     for name in _CLUSTER_MEMBERS:
         if isinstance(cluster, dict) and not isinstance(cluster.get(name, ""), str):
             raise ConfigError(f"{path}: {name} is not a string", _NO_KUBECONFIG, rule="kubeconfig")
@@ -37,12 +34,12 @@ def load(path: str) -> dict[str, str]:
     return found | {name: _text(user, name) for name in _USER_MEMBERS}
 
 
-def load_embedded_certificate(path: str) -> tuple[str, str]:
+def load_embedded_certificate(path: str, data: bytes) -> tuple[str, str]:
     """The certificate and the key, as PEM, that the user of the current context has; "" for what is not there.
 
     Both are secret, and never kept.
     """
-    user = _current(_parse(path), path)[1]
+    user = _current(_parse(path, data), path)[1]
     try:
         certificate, key = (binascii.a2b_base64(_text(user, name)).decode("ascii") for name in _EMBEDDED)
     except ValueError:
@@ -50,11 +47,10 @@ def load_embedded_certificate(path: str) -> tuple[str, str]:
     return certificate, key
 
 
-def _parse(path: str) -> Any:
+def _parse(path: str, data: bytes) -> Any:
     # PyYAML takes 20 ms of CPU to import; this is only reached when the file changed or holds the key itself.
     import yaml
 
-    data = read(path)
     try:
         # The base loader leaves every scalar a text, which is all that is wanted here, and knows no tags to trip over.
         return yaml.load(data, getattr(yaml, "CBaseLoader", yaml.BaseLoader))
@@ -105,17 +101,7 @@ def _named(document: Any, kind: str, name: str, member: str, path: str, key: str
 _NO_KUBECONFIG = "a kubelet cannot use it either: check that it is a kubeconfig, or name another one with --kubeconfig"
 
 
-def read(path: str) -> bytes:
-    try:
-        data = regularfile.read(path, _MAX_SIZE + 1)
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}", rule="io") from None
-    if len(data) > _MAX_SIZE:
-        raise ConfigError(f"{path} is larger than {_MAX_SIZE >> 20} MiB", rule="io")
-    return data
-
-
-def load_user(path: str) -> dict[str, Any]:
+def load_user(path: str, data: bytes) -> dict[str, Any]:
     """The user of the current context, as it is written. ConfigError where the kubeconfig cannot be read or used."""
-    user: dict[str, Any] = _current(_parse(path), path)[1]
+    user: dict[str, Any] = _current(_parse(path, data), path)[1]
     return user

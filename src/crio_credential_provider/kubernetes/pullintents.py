@@ -99,7 +99,7 @@ class PullIntents:
 
 
 def _image(data: bytes) -> Any:
-    """What an intent names. Any of the errors above where it is none of those that are known."""
+    """What an intent names. Any of the errors above if it is not of a known form."""
     intent = native.loads(data.decode())
     group, _, version = intent.get("apiVersion", f"{_GROUP}/v1").partition("/")
     if intent["kind"] != _KIND or group != _GROUP or not (version == "v1" or version.startswith(_VERSIONS)):

@@ -186,7 +186,7 @@ def _of_service_account(account: ServiceAccount, token: str, cluster: Cluster) -
 
 
 def _secret_names(holder: dict[str, Any]) -> list[str]:
-    """Names in ``imagePullSecrets``, each once; what is no name cannot be asked for."""
+    """Names in ``imagePullSecrets``, each once; what is not a valid name cannot be asked for."""
     references = holder.get("imagePullSecrets")
     names = [r.get("name") for r in references if isinstance(r, dict)] if isinstance(references, list) else []
     return list(dict.fromkeys(name for name in names if isinstance(name, str) and is_subdomain(name)))

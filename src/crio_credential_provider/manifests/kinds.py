@@ -82,7 +82,7 @@ def _config(request: Request) -> list[Output]:
 
 
 def _config_file(request: Request) -> NodeFile:
-    return NodeFile(request.node.config_path, request.config(), "restart the kubelet")
+    return NodeFile(request.node.config_path, request.config(), request.node.then("restart the kubelet"))
 
 
 def _rbac(request: Request) -> list[Output]:
@@ -168,7 +168,7 @@ BUILDERS: dict[str, Callable[[Request], list[Output]]] = {
 
 WHY_NONE = {
     "kubelet": "the platform's own kubelet.service has both flags; config is written to the path that they name",
-    "crio": f"CRI-O looks into {nodefiles.AUTH_DIR} by itself",
+    "crio": f"CRI-O uses {nodefiles.AUTH_DIR} by default",
     "mount": "/run is a tmpfs",
 }
 """Why a builder may have nothing to make."""

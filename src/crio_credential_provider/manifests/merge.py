@@ -59,7 +59,7 @@ def merge(
         without: patterns to take out of our matchImages.
 
     Raises:
-        ConfigError: the text is no CredentialProviderConfig, or one that the kubelet cannot read either; names the
+        ConfigError: the text is not a CredentialProviderConfig, or one that the kubelet cannot read either; names the
             line where there is one. Or the entry would match nothing.
         UsageError: the entry would be one that the plugin refuses.
     """

@@ -29,6 +29,7 @@ MODE = 0o644
 
 _RANCHER = "/var/lib/rancher/credentialprovider"
 _OPENSHIFT_CONFIG = "/etc/kubernetes/credential-providers/{}-credential-provider.yaml"
+_OPERATOR = "the Machine Config Operator restarts the node, once it has the files (kind machineconfig)"
 
 
 class Distribution(NamedTuple):
@@ -89,6 +90,10 @@ class Node(NamedTuple):
     def needs_gate(self) -> bool:
         """Whether the kubelet has the tokens behind a gate that is off."""
         return self.kubernetes == (1, 33)
+
+    def then(self, command: str) -> str:
+        """What makes a file count: the command, but on OpenShift, where the operator does it."""
+        return _OPERATOR if self.distribution.startswith("openshift") else command
 
     @property
     def flags(self) -> list[str]:
@@ -184,7 +189,7 @@ def kubelet(node: Node) -> list[NodeFile]:
             NodeFile(
                 f"/etc/systemd/system/kubelet.service.d/20-{NAME}.conf",
                 _OPENSHIFT.format(flags=" ".join(node.flags[:2])),
-                "the Machine Config Operator restarts the node",
+                _OPERATOR,
             )
         )
     if node.needs_gate:
@@ -192,7 +197,7 @@ def kubelet(node: Node) -> list[NodeFile]:
             NodeFile(
                 f"/etc/openshift/kubelet.conf.d/20-{NAME}.conf",
                 layout.dumps(_gate()),
-                "the Machine Config Operator restarts the node",
+                _OPERATOR,
             )
         )
     return made
@@ -252,7 +257,7 @@ def crio(node: Node) -> list[NodeFile]:
     if node.auth_dir == AUTH_DIR:
         return []
     text = f'# For the plugin\'s --auth-dir {node.auth_dir}.\n[crio.image]\nnamespaced_auth_dir = "{node.auth_dir}"\n'
-    return [NodeFile("/etc/crio/crio.conf.d/20-namespaced-auth.conf", text, "systemctl restart crio")]
+    return [NodeFile("/etc/crio/crio.conf.d/20-namespaced-auth.conf", text, node.then("systemctl restart crio"))]
 
 
 def mount(node: Node) -> list[NodeFile]:
@@ -264,7 +269,7 @@ def mount(node: Node) -> list[NodeFile]:
         NodeFile(
             f"/etc/systemd/system/{name}",
             _MOUNT.format(where=node.auth_dir),
-            f"systemctl daemon-reload && systemctl enable --now {name} && systemctl restart crio",
+            node.then(f"systemctl daemon-reload && systemctl enable --now {name} && systemctl restart crio"),
         )
     ]
 
@@ -300,11 +305,10 @@ def _escaped(character: str) -> str:
 
 def tmpfiles(node: Node) -> list[NodeFile]:
     """What makes the directories at boot, and removes what is left where the plugin runs no more."""
-    packaged = node.auth_dir == AUTH_DIR
-    path = f"/{'usr/lib' if packaged else 'etc'}/tmpfiles.d/{NAME}.conf"
+    path = f"/etc/tmpfiles.d/{NAME}.conf"
     width = max(len(node.auth_dir), len(CACHE_DIR))
     text = _TMPFILES.format(auth=node.auth_dir, padded=node.auth_dir.ljust(width), cache=CACHE_DIR.ljust(width))
-    return [NodeFile(path, text, "systemd-tmpfiles --create " + path)]
+    return [NodeFile(path, text, node.then(f"systemd-tmpfiles --create {path}"))]
 
 
 _TMPFILES = """\
@@ -392,6 +396,5 @@ def _sorted_out(files: Sequence[NodeFile]) -> tuple[list[NodeFile], list[dict[st
             unit = directory.rpartition("/")[2].removesuffix(".d")
             units.append({"name": unit, "dropins": [{"name": name, "contents": file.text}]})
         else:
-            # /usr is read-only where there is Ignition.
-            plain.append(file._replace(path=file.path.replace("/usr/lib/", "/etc/", 1)))
+            plain.append(file)
     return plain, units

@@ -71,7 +71,7 @@ def parse_version(text: str) -> tuple[int, int]:
 
 
 def minor_version(text: str) -> tuple[int, int]:
-    """Major and minor, however old. UsageError for what is no version."""
+    """Major and minor, however old. UsageError for what is not a version."""
     found = re.fullmatch(rf"{VERSION}(?:[-+~].*)?", text.strip(), re.ASCII)
     if not found:
         raise UsageError(f"--kubernetes: {text!r} is not a version such as 1.34")
@@ -229,7 +229,7 @@ def _token_attributes(had: dict[str, Any], wanted: Wanted, changes: list[str]) -
 
 
 def split_args(args: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """Arguments by flag: its name without dashes ("" for what is no flag of the plugin's), and its one or two words."""
+    """Arguments by flag: its name without dashes ("" if the plugin has no such flag), and its one or two words."""
     found: list[tuple[str, list[str]]] = []
     rest = list(reversed(args))
     while rest:
@@ -276,7 +276,7 @@ def _args(had: Any, wanted: Wanted, changes: list[str]) -> list[str]:
                     "correct it first: without it credentials would come from or go to another place",
                 )
             elif changes and changes[-1].startswith("args: removed -") and not words[0].startswith("-"):
-                # Most likely its value: of a flag that is none, nobody knows what it says.
+                # Most likely its value: it cannot be known what an unknown flag takes.
                 changes[-1] += "; and what follows it"
             else:
                 shown = masked(" ".join(words)) if flag else words[0].partition("=")[0]

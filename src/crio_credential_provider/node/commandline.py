@@ -1,4 +1,4 @@
-"""Command lines as they stand in units, environment files and /proc: each word with the file and line it comes from.
+"""Command lines as written in units, environment files and /proc: each word with the file and line it comes from.
 
 Knows systemd's way to a command line: a unit and its drop-ins, ``ExecStart=`` over several lines, ``Environment=`` and
 ``EnvironmentFile=``, ``$NAME`` (split into words) and ``${NAME}`` (not split). Runs nothing.

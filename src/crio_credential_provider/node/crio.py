@@ -61,10 +61,10 @@ class Crio(NamedTuple):
         global_auth_file: for pulls without credentials of their own; "" for none.
         registries_conf, registries_conf_dir: what it was started with, "" for its default search.
         short_name_mode: its own, which goes before that of registries.conf.
-        version: None where nobody says.
+        version: None where it is not known.
         environment: what its unit sets; the proxies are among it.
         slips: keys that CRI-O ignores for their spelling or their table, and what is meant.
-        refused: files that are no TOML, and why: then nothing is known of its settings.
+        refused: files that are not valid TOML, and why: then its settings are not known.
         problems: files that could not be read or parsed.
     """
 

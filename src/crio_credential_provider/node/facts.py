@@ -82,7 +82,7 @@ class Node(NamedTuple):
         tree: the files.
         kubelet, crio: None where there is none, or only a file is examined.
         version: of Kubernetes; None where it is unknown.
-        version_unknown: why the kubelet's own word is none; "" where it was not asked.
+        version_unknown: why what the kubelet prints is not a version; "" where it was not asked.
         config: None where no path is known, or nothing can be read there; then ``config_error`` says why.
         entry: of this plugin.
         settings: as the plugin takes them; None where it refuses them, for which ``refused`` says why.

@@ -37,7 +37,7 @@ _DEFAULT_BIN_DIR = "/var/lib/rancher/credentialprovider/bin"
 _DEFAULT_PROVIDER_CONFIG = "/var/lib/rancher/credentialprovider/config.yaml"
 
 VERSION = r"v?([1-9])\.(\d{1,3})(?:\.(\d{1,3}))?(?![\w.])"
-"""Of Kubernetes or CRI-O. What a build without its tag calls itself (``v0.0.0-master+$Format:%H$``) is none, and a
+"""Of Kubernetes or CRI-O. What a build without its tag calls itself (``v0.0.0-master+$Format:%H$``) is not one, and a
 pre-release counts as what it leads to, as for the kubelet's feature gates (component-base/compatibility)."""
 
 _VERSION = re.compile(rf"^\s*(?:Kubernetes |\S+ version )?\"?{VERSION}", re.MULTILINE | re.ASCII)
@@ -45,9 +45,9 @@ _VERSION = re.compile(rf"^\s*(?:Kubernetes |\S+ version )?\"?{VERSION}", re.MULT
 _VERSION_TIMEOUT = 10
 """Seconds for a program to say its version."""
 _MOST_SAID = 80
-"""Characters of what is no version that are shown."""
+"""Characters of an invalid version that are shown."""
 
-LOOKED_FOR = "a process named kubelet, k3s or rke2, and the units " + ", ".join((*_UNITS, *_UNITS_OF_DISTRIBUTIONS))
+UNITS = (*_UNITS, *_UNITS_OF_DISTRIBUTIONS)
 
 
 class Version(NamedTuple):
@@ -248,7 +248,7 @@ def _load(tree: Tree, file: str, problems: list[Unreadable]) -> Document | None:
 
 
 class Gate(NamedTuple):
-    """What a node says of a feature gate. ``value`` is None where nobody mentions it."""
+    """What a node says of a feature gate. ``value`` is None where it is not set."""
 
     value: bool | None
     origin: Origin | None
@@ -298,7 +298,7 @@ def _configurations(tree: Tree, kubelet: Kubelet, problems: list[Unreadable]) ->
 
 
 def runtime_endpoint(tree: Tree, kubelet: Kubelet) -> tuple[str, Origin]:
-    """The socket of the container runtime, "" where nobody says; and where it is named."""
+    """The socket of the container runtime, "" where it is not set; and where it is set."""
     flag = kubelet.flag("container-runtime-endpoint")
     if flag:
         return flag.value, flag.origin
@@ -314,7 +314,7 @@ def runtime_endpoint(tree: Tree, kubelet: Kubelet) -> tuple[str, Origin]:
 
 
 class Asked(NamedTuple):
-    """What a program said of its version: None with the reason where that is none, "" where nobody was asked."""
+    """What a program printed as its version: None with the reason if it is not valid, "" if it was not asked."""
 
     version: Version | None = None
     why_unknown: str = ""

@@ -50,7 +50,7 @@ class Document(NamedTuple):
         file: its path.
         value: plain dictionaries, lists and scalars.
         lines: the line of each value by its path of keys and positions; of a key for what is in a mapping.
-        second: the line on which a second YAML document begins, which nobody reads; 0 for none.
+        second: the line on which a second YAML document begins, which is not read; 0 for none.
     """
 
     file: str

@@ -1,6 +1,6 @@
 """The kubelet's CredentialProviderConfig, one file or a directory: read and refused as the kubelet would.
 
-Decoding is strict: a key that nobody knows or that is there twice is an error, and one error makes the kubelet refuse
+Decoding is strict: an unknown key or one that is there twice is an error, and one error makes the kubelet refuse
 the whole (pkg/credentialprovider/plugin/config.go). A key that is a typing mistake is taken for what was meant, so that
 the rest is examined as if it were right.
 """
@@ -55,7 +55,7 @@ class Provider(NamedTuple):
     """An entry of ``providers``.
 
     Attributes:
-        document: the file it stands in.
+        document: the file it is in.
         path: of the entry in it.
         value: the entry, its keys spelled right.
         position: among all entries of all files.
@@ -81,7 +81,7 @@ class Provider(NamedTuple):
 
     @property
     def arguments(self) -> list[tuple[str, Origin]]:
-        """args with their lines; what is no text, which is told, for the one that was meant."""
+        """args with their lines; one that is not a string is reported, and taken for the one that was meant."""
         items = self.value.get("args")
         texts = enumerate(map(argument_text, items if isinstance(items, list) else ()))
         return [(text, self.origin("args", at)) for at, text in texts if text]
@@ -230,7 +230,7 @@ def is_nearly_ours(name: str) -> bool:
 
 
 def _quote(item: Any) -> str:
-    """What is told of something that is no text where one belongs."""
+    """What is reported of a value that is not a string where one is required."""
     kind = {bool: "a boolean", int: "a number", float: "a number", dict: "a mapping", list: "a list"}.get(type(item))
     meant = argument_text(item)
     return f"{kind or 'null'}, expected a string" + (f': write "{meant}"' if meant else "")

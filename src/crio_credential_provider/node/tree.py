@@ -101,7 +101,7 @@ class Tree:
         """Names in a directory in byte order.
 
         Raises:
-            Unreadable: it is no directory, or it may not be read.
+            Unreadable: it is not a directory, or it may not be read.
         """
         try:
             return sorted(os.listdir(self.real(path)), key=os.fsencode)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 C_HALVES = sys.implementation.name == "cpython" and (3, 11) <= sys.version_info < (3, 14)
-"""Whether the C halves are used: CPython's are no public interface, and may change with any minor version."""
+"""Whether the C halves are used: CPython's are not a public interface, and may change with any minor version."""
 
 
 def load_socket() -> ModuleType:
@@ -73,7 +73,7 @@ class Decoder:
         """The value of a document.
 
         Raises:
-            json.JSONDecodeError: the text is none.
+            json.JSONDecodeError: the text is not valid JSON.
             ValueError: it has a constant or number that is refused.
             RecursionError: it is nested too deeply.
         """

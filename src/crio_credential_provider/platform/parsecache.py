@@ -3,7 +3,7 @@
 A kept form is used only for exactly the files it was made from: same paths in the same order, each with the same
 device, inode, size, mtime and ctime, or still missing; ctime moves with every change and cannot be set back. A file
 that changed less than two seconds ago is not kept, since a further change could leave all of that as it is on a file
-system with coarse times. Never holds a secret; a failure to keep is no failure of the run.
+system with coarse times. Never holds a secret; a failure to keep does not fail the run.
 
 Docs: docs/decisions/0003-parse-cache.md.
 """
@@ -116,7 +116,7 @@ class ParseCache:
 def _identity(path: str) -> list[int]:
     """Device, inode, size, mtime and ctime in nanoseconds; empty for a file that is not there.
 
-    The error number for one that cannot be asked: that is no missing file, and reading it would tell.
+    The error number for one that cannot be asked: that is not a missing file, and reading it would tell.
     """
     try:
         status = os.stat(path)

@@ -26,14 +26,14 @@ class Audit:
     Attributes:
         started: on the monotonic clock.
         request: once it is read.
-        resolution: once there is one, complete or not: a fault on the way is told with the pod that it befell.
+        resolution: once there is one, complete or not: a fault on the way is reported with its pod.
         auth_file: path of the one that was written; "" for none.
         warnings: what is not as it should be, though the run goes on.
         details: what is told at debug level beside the decisions.
         problems: as ``PullIntents.problems``; told at debug level.
     """
 
-    def __init__(self, given: Settings) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.started = time.monotonic()
         self.request: Request | None = None
         self.resolution: Resolution | None = None
@@ -41,8 +41,8 @@ class Audit:
         self.warnings: list[str] = []
         self.details: list[str] = []
         self.problems: list[str] = []
-        self._given = given
-        self._journal = Journal(given.journal_socket, given.log_level)
+        self._settings = settings
+        self._journal = Journal(settings.journal_socket, settings.log_level)
         self._outcome = "interrupted"
         self._message = "Interrupted before it could answer"
         self._priority = journal.ERROR
@@ -53,7 +53,7 @@ class Audit:
 
     def continue_in_this_process(self) -> None:
         """For a forked process, which journald does not know yet."""
-        self._journal = Journal(self._given.journal_socket, self._given.log_level)
+        self._journal = Journal(self._settings.journal_socket, self._settings.log_level)
 
     def warn_at_once(self, message: str) -> None:
         """A warning in an entry of its own, ahead of what it warns of."""

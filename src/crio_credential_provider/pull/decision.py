@@ -1,7 +1,8 @@
 """The decision: from a request to what CRI-O and the kubelet will be told, with every choice and refusal.
 
-``resolve`` reads configuration files and asks the cluster through the one seam it is given; it writes and prints
-nothing. The plugin and the tools for people call the same function, so that what a person is shown is what a pull gets.
+``begin`` reads the request; ``complete`` reads configuration files and asks the cluster through the one seam it is
+given; ``resolve`` is both. They write and print nothing. The plugin and the commands for people call the same
+functions, so that what a person is shown is what a pull gets.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ def resolve(request: Request, settings: Settings, connect: Callable[[], Cluster]
         connect: makes the connection to the cluster; called only when a pull source makes secrets worth asking for.
 
     Raises:
-        RequestError: the request's image or token is none.
+        RequestError: the request's image or token is not valid.
         ConfigError: the configuration is one that CRI-O refuses, or cannot be read.
         ClusterError: the API server is away or says no.
     """

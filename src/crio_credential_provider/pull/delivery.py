@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import time
 
-from .. import settings
 from ..errors import ProviderError
 from ..kubernetes.pullintents import PullIntents
 from ..platform import journal
-from . import audit, authfile, handoff
+from ..settings import LATEST_ANSWER
+from . import authfile, handoff
+from .audit import internal_error, used, who
 from .handoff import HandOff, Line
 
 TYPE_CHECKING = False
@@ -32,15 +33,15 @@ class Delivery:
         content: of the file.
     """
 
-    def __init__(self, resolution: Resolution, content: bytes, given: Settings, told: Audit) -> None:
+    def __init__(self, resolution: Resolution, content: bytes, settings: Settings, audit: Audit) -> None:
         assert resolution.account is not None
         self._name = authfile.file_name(resolution.account.namespace, resolution.image.name)
         self._repository = resolution.image.name
-        self._who = audit.who(resolution)
-        self._used = audit.used(resolution)
+        self._who = who(resolution)
+        self._used = used(resolution)
         self._content = content
-        self._given = given
-        self._told = told
+        self._settings = settings
+        self._audit = audit
 
     def run(self) -> None:
         """Puts the file in place in its turn, or leaves a keeper in line for it.
@@ -48,45 +49,45 @@ class Delivery:
         Raises:
             AuthFileError: it cannot be written.
         """
-        given, told = self._given, self._told
-        if given.hand_off_timeout > 0:
-            line, intents = Line(given.cache_dir), PullIntents(given.kubelet_root_dir)
+        settings, audit = self._settings, self._audit
+        if settings.hand_off_timeout > 0:
+            line, intents = Line(settings.cache_dir), PullIntents(settings.kubelet_root_dir)
             if not line.works:
-                told.warnings.append(
+                audit.warnings.append(
                     "runs do not wait for each other, so that pulls of one image at the same time may fail: "
-                    f"--cache-dir {given.cache_dir!r} cannot be used"
+                    f"--cache-dir {settings.cache_dir!r} cannot be used"
                 )
-            told.problems = intents.problems
-            turn = HandOff(given.auth_dir, self._name, self._repository, line, intents, given.hand_off_grace)
+            audit.problems = intents.problems
+            turn = HandOff(settings.auth_dir, self._name, self._repository, line, intents, settings.hand_off_grace)
             if not self._wait(turn):
                 return
         self._write()
 
     def _wait(self, turn: HandOff) -> bool:
         """Whether the file may be written now; False where a keeper waits in line for it, or nothing can."""
-        latest = self._told.started + settings.LATEST_ANSWER
+        latest = self._audit.started + LATEST_ANSWER
         refusal = ""
         # The second limit is for a node without room for a keeper: until then the turn may come, or there is room.
-        for limit in (min(time.monotonic() + self._given.hand_off_timeout, latest), latest):
+        for limit in (min(time.monotonic() + self._settings.hand_off_timeout, latest), latest):
             if turn.wait(limit) or not turn.may_be_queued():
                 if refusal:
-                    self._told.warnings.append(refusal)
+                    self._audit.warnings.append(refusal)
                 return True
             refusal = self._leave_keeper(turn)
             if not refusal:
-                self._told.tell(
+                self._audit.tell(
                     "in-line",
                     f"Queued the auth file for {self._who}: a background process writes it once the previous pull has "
                     "taken its own",
                 )
                 return False
         # To write now would be to overwrite the file of another pull.
-        self._told.tell("no-keeper", f"Wrote no auth file for {self._who}: {refusal}", journal.ERROR)
+        self._audit.tell("no-keeper", f"Wrote no auth file for {self._who}: {refusal}", journal.ERROR)
         return False
 
     def _write(self) -> None:
-        self._told.auth_file = path = authfile.write(self._given.auth_dir, self._name, self._content)
-        self._told.tell("auth-file-written", f"Wrote auth file to {path} for {self._who}: {self._used}")
+        self._audit.auth_file = path = authfile.write(self._settings.auth_dir, self._name, self._content)
+        self._audit.tell("auth-file-written", f"Wrote auth file to {path} for {self._who}: {self._used}")
 
     def _leave_keeper(self, turn: HandOff) -> str:
         """Why none could be left; "" where one is in line."""
@@ -104,27 +105,27 @@ class Delivery:
 
     def _keep(self, turn: HandOff) -> NoReturn:
         """The keeper's life: waits for the turn, writes if the pull is still to come, logs, and is gone."""
-        told = self._told
+        audit = self._audit
         try:
             turn.become_keeper()
-            told.continue_in_this_process()
+            audit.continue_in_this_process()
             if turn.wait(time.monotonic() + handoff.KEEPER_LIMIT) and turn.is_awaited() is not False:
                 self._write()
             else:
-                told.tell("nothing-to-do", f"Dropped the queued auth file for {self._who}: no pull is waiting for it")
+                audit.tell("nothing-to-do", f"Dropped the queued auth file for {self._who}: no pull is waiting for it")
         except ProviderError as error:
-            told.tell_fault(error.fault, str(error))
+            audit.tell_fault(error.fault, str(error))
         except handoff.Ended:
-            if not told.auth_file:
+            if not audit.auth_file:
                 message = f"Dropped the queued auth file for {self._who}: the background process was ended by SIGTERM"
-                told.tell("interrupted", message, journal.WARNING)
+                audit.tell("interrupted", message, journal.WARNING)
         except BaseException as error:
-            told.tell_fault("bug", audit.internal_error(error))
+            audit.tell_fault("bug", internal_error(error))
         finally:
             try:
                 turn.ignore_end()
-                told.log()
+                audit.log()
             except handoff.Ended:
-                told.log()
+                audit.log()
             finally:
                 os._exit(0)

@@ -115,7 +115,7 @@ class Selection(Record):
 
 
 class _Entry:
-    """An entry of ``auths`` with the secret it stands in; decoded when it is first looked at."""
+    """An entry of ``auths`` with the secret it is in; decoded when it is first looked at."""
 
     __slots__ = ("_candidate", "entry", "key", "secret")
 
@@ -207,7 +207,7 @@ def _by_path(urls: dict[str, list[_Entry]], path: str) -> Iterator[_Entry]:
 
 
 def _url_path(path: str) -> str:
-    """The repository path that a URL key means: the API versions of old registries are none."""
+    """The repository path that a URL key means: the API versions of old registries do not count."""
     path = path.strip("/")
     first, _, rest = path.partition("/")
     return rest if first in ("v1", "v2") else path
@@ -233,7 +233,7 @@ def matches_host(pattern: str, host: str) -> bool:
 
 
 def _matches_label(pattern: str, label: str) -> bool:
-    """``*`` stands for any run of characters. Each piece is taken where it first fits, which needs no backtracking."""
+    """``*`` matches any run of characters. Each piece is taken where it first fits, which needs no backtracking."""
     first, *rest = pattern.split("*")
     if not rest:
         return first == label

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 
-from .. import settings
 from ..errors import ProviderError, RequestError
 from ..kubernetes import credentialprovider
-from . import audit, decision
-from .audit import Audit
+from ..settings import MAX_REQUEST_SIZE, POD, check_root, loads, unknown_variables
+from . import decision
+from .audit import Audit, internal_error, who
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,77 +31,77 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         The exit status: 0 answered, 1 a fault that was told on stderr.
 
     Raises:
-        UsageError: a flag or variable that is none.
+        UsageError: an unknown flag, or a value that a flag or variable cannot have.
     """
-    given = settings.loads(arguments, environment)
-    settings.check_root(given)
-    told = Audit(given)
-    told.warnings += [f"unknown environment variable {name}" for name in settings.unknown_variables(environment)]
+    settings = loads(arguments, environment)
+    check_root(settings)
+    audit = Audit(settings)
+    audit.warnings += [f"unknown environment variable {name}" for name in unknown_variables(environment)]
     status = FAULT
     try:
-        _serve(given, told)
+        _serve(settings, audit)
         status = OK
     except ProviderError as error:
-        told.fail(error.fault, str(error))
+        audit.fail(error.fault, str(error))
     except Exception as error:
-        told.fail("bug", audit.internal_error(error))
+        audit.fail("bug", internal_error(error))
     finally:
-        _sweep(given, told)
-        told.log()
+        _sweep(settings, audit)
+        audit.log()
     return status
 
 
-def _serve(given: Settings, told: Audit) -> None:
+def _serve(settings: Settings, audit: Audit) -> None:
     """Reads, decides, delivers, answers."""
-    told.request = request = credentialprovider.loads(_read_request())
-    told.resolution = resolution = decision.begin(request)
-    decision.complete(resolution, request, given, lambda: _connect(given, told))
-    told.greet()
+    audit.request = request = credentialprovider.loads(_read_request())
+    audit.resolution = resolution = decision.begin(request)
+    decision.complete(resolution, request, settings, lambda: _connect(settings, audit))
+    audit.greet()
     record_for = None
     if resolution.auth_file is None:
-        told.tell("nothing-to-do", f"Nothing to do for {audit.who(resolution)}: {resolution.reason}")
+        audit.tell("nothing-to-do", f"Nothing to do for {who(resolution)}: {resolution.reason}")
     else:
         from . import delivery
 
-        delivery.Delivery(resolution, resolution.auth_file, given, told).run()
-        record_for = None if given.no_pull_record else request.image
+        delivery.Delivery(resolution, resolution.auth_file, settings, audit).run()
+        record_for = None if settings.no_pull_record else request.image
     _write_answer(credentialprovider.dumps(record_for))
 
 
-def _connect(given: Settings, told: Audit) -> Cluster:
+def _connect(settings: Settings, audit: Audit) -> Cluster:
     # TLS costs more than all the rest of a run, and most images have no mirror.
     from ..kubernetes import apiserver, endpoint
 
     # Not before it is known that the run takes long, nor after the long wait for the API server.
-    told.greet()
-    if given.insecure_skip_tls_verify:
-        told.warn_at_once(
+    audit.greet()
+    if settings.insecure_skip_tls_verify:
+        audit.warn_at_once(
             "--insecure-skip-tls-verify: the API server's certificate is not verified, and any server at its address "
             "gets the pod's token"
         )
-    place, client = endpoint.find_endpoint(given), None
-    if given.secrets_from == settings.POD:
+    place, client = endpoint.find_endpoint(settings), None
+    if settings.secrets_from == POD:
         from ..kubernetes.clientcertificate import find_client_certificate
 
-        client = find_client_certificate(given)
+        client = find_client_certificate(settings)
     return apiserver.ApiServer(
         place,
-        given.deadline,
-        given.max_answer_size,
-        verify=not given.insecure_skip_tls_verify,
+        settings.deadline,
+        settings.max_answer_size,
+        verify=not settings.insecure_skip_tls_verify,
         client=client,
     )
 
 
-def _sweep(given: Settings, told: Audit) -> None:
+def _sweep(settings: Settings, audit: Audit) -> None:
     """Removes stale files, whatever became of the run itself. What goes wrong here is told in the journal alone."""
     try:
-        if _has_files(given.auth_dir, besides=os.path.basename(told.auth_file)):
+        if _has_files(settings.auth_dir, besides=os.path.basename(audit.auth_file)):
             from . import sweep
 
-            sweep.sweep(given, told)
+            sweep.sweep(settings, audit)
     except BaseException as error:
-        told.tell_further(f"then, while removing stale files: {audit.internal_error(error)}")
+        audit.tell_further(f"then, while removing stale files: {internal_error(error)}")
 
 
 def _has_files(directory: str, besides: str) -> bool:
@@ -118,10 +118,9 @@ def _read_request() -> bytes:
     try:
         while block := os.read(0, 65536):
             data += block
-            if len(data) > settings.MAX_REQUEST_SIZE:
+            if len(data) > MAX_REQUEST_SIZE:
                 raise RequestError(
-                    f"standard input is larger than {settings.MAX_REQUEST_SIZE >> 20} MiB, more than any request of a "
-                    "kubelet"
+                    f"standard input is larger than {MAX_REQUEST_SIZE >> 20} MiB, more than any request of a kubelet"
                 )
     except OSError as error:
         raise RequestError(f"cannot read standard input: {error.strerror}") from None

@@ -34,14 +34,14 @@ TAKEN, REPLACED, IN_TURN = (
 """Why a file that seemed stale was left; none of them is a fault."""
 
 
-def sweep(given: Settings, told: Audit) -> None:
+def sweep(settings: Settings, audit: Audit) -> None:
     """Removes what is stale in the auth directory."""
-    intents, line = PullIntents(given.kubelet_root_dir), Line(given.cache_dir)
-    stale = find_stale(given.auth_dir, given.stale_after, intents)
-    removed = [file.name for file in stale if not remove_stale(given.auth_dir, file, line)]
-    told.details += intents.problems
+    intents, line = PullIntents(settings.kubelet_root_dir), Line(settings.cache_dir)
+    stale = find_stale(settings.auth_dir, settings.stale_after, intents)
+    removed = [file.name for file in stale if not remove_stale(settings.auth_dir, file, line)]
+    audit.details += intents.problems
     if removed:
-        told.details.append(f"removed stale files: {' '.join(removed)}")
+        audit.details.append(f"removed stale files: {' '.join(removed)}")
 
 
 class Stale(Record):

@@ -104,7 +104,7 @@ def probe_manifest(
         host, insecure, root, deadline, environment: as for ``probe_registry``.
         path: of the repository.
         reference: a tag or a digest.
-        credential: None to ask as nobody.
+        credential: None to ask without one.
 
     Raises:
         ConfigError: this process may not read what CRI-O would read.

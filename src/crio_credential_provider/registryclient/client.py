@@ -1,4 +1,4 @@
-"""The conversation with one registry: ping, challenge, token, manifest, and what each answer that is none means."""
+"""The conversation with one registry: ping, challenge, token, manifest, and what each failure means."""
 
 from __future__ import annotations
 
@@ -224,7 +224,7 @@ class Client:
         return fault
 
     def _no_token_service(self, realm: str) -> Fault:
-        """The challenge has no realm, or one that nobody can be asked at."""
+        """The challenge has no realm, or one that cannot be asked."""
         if is_for_go_alone(realm):
             evidence = "its token service's URL has a user name or a non-ASCII host: verify does not ask it; CRI-O does"
             return Fault(NOT_A_REGISTRY, evidence, _REALM, "token-service", undecided=True)

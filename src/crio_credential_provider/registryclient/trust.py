@@ -80,7 +80,7 @@ class Trust:
                     self._trust(_read(path) or b"")
 
     def _trust(self, data: bytes) -> bool:
-        """Adds the certificates of a PEM file, and passes over what is none, as Go does."""
+        """Adds the certificates of a PEM file, and skips everything else, as Go does."""
         loaded = False
         for block in _PEM.findall(data):
             try:

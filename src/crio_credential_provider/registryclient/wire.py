@@ -60,7 +60,7 @@ _PORTS = {"http": 80, "https": 443}
 
 
 def parse_url(text: str, base: Url | None = None) -> Url | None:
-    """None for what is no http or https URL of a host."""
+    """None for what is not an http or https URL of a host."""
     try:
         parts = urllib.parse.urlsplit(urllib.parse.urljoin(base.origin + base.target, text) if base else text)
         port = parts.port
@@ -103,7 +103,7 @@ class Answer(NamedTuple):
         return (self.headers.get("Content-Type") or "").partition(";")[0].strip().lower()
 
     def json(self) -> Any:
-        """The body's value, None where it is no JSON."""
+        """The body's value, None where it is not JSON."""
         try:
             return json.loads(self.body.decode(errors="replace"))
         except (ValueError, RecursionError):
@@ -354,7 +354,7 @@ def find_proxy(url: Url, environment: Mapping[str, str]) -> Proxy | None:
     """The proxy that a program written in Go would use for a URL; None to connect directly.
 
     Raises:
-        Fault: it is none that is understood here.
+        Fault: it is not one that is understood here.
     """
     name = f"{url.scheme}_proxy"
     text = environment.get(name.upper()) or environment.get(name) or ""

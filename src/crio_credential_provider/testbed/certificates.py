@@ -82,7 +82,7 @@ class Authority:
         """A leaf certificate with a new key.
 
         `ip_addresses` are IPv4 or IPv6 texts; the dates are timezone-aware, by default an hour ago and 24 hours ahead;
-        `client` chooses extended key usage clientAuth instead of serverAuth. ValueError for an address that is none.
+        `client` chooses extended key usage clientAuth instead of serverAuth. ValueError for an invalid address.
         """
         key, point = _make_key()
         start, end = not_before or _now() - _HOUR, not_after or _now() + 24 * _HOUR

@@ -89,7 +89,7 @@ class ContainerRuntime:
     It reads registries.conf now and on `reload`, not at each pull, as CRI-O does.
 
     Args:
-        root: directory that stands for ``/``.
+        root: directory that serves as ``/``.
         auth_dir: ``namespaced_auth_dir``; None for CRI-O's default below `root`.
         global_auth_file: taken where there is no namespaced file; "" for none.
         timeout: seconds that a registry may be silent.
@@ -112,11 +112,11 @@ class ContainerRuntime:
         self._registries = registries.load(registries.search_files("", "", self._root))
 
     def pull_sources(self, image: str) -> list[PullSource]:
-        """What a pull would ask, in order. ProviderError where the image, or one of its sources, is no reference."""
+        """What a pull would ask, in order. ProviderError where the image, or one of its sources, is not a reference."""
         return pullsources.pull_sources(self._registries, reference.parse(image))
 
     def auth_file(self, image: str, namespace: str) -> str:
-        """The path where a pull looks for its auth file. ReferenceSyntaxError for an image that is none."""
+        """The path where a pull looks for its auth file. ReferenceSyntaxError for an invalid image."""
         # Computed here, and not by the plugin's own module: the two have to agree.
         name = hashlib.sha256(reference.parse(image).name.encode()).hexdigest()
         return os.path.join(self.auth_dir, f"{namespace}-{name}.json")
@@ -345,7 +345,7 @@ def find_login(data: bytes | None, key: str, credential_helpers: list[str]) -> F
             asking one is an error, which surfaces only if nothing else is found.
 
     Raises:
-        ConfigError: the key is none, the file is broken, or a helper program would have to be run.
+        ConfigError: the key is not valid, the file is broken, or a helper program would have to be run.
     """
     dockerconfig.check_key(key)
     kept: ConfigError | None = None

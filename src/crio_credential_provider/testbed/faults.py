@@ -142,7 +142,7 @@ def flood(size: int | None = 100 << 20, *, chunked: bool = False) -> Fault:
 
 
 def bad_chunk(exchange: Exchange) -> bool:
-    """A chunk size that is no hexadecimal number."""
+    """A chunk size that is not a hexadecimal number."""
     exchange.answer.chunked = True
     _begin(exchange)
     exchange.connection.send(b"zz\r\n" + exchange.answer.body + b"\r\n0\r\n\r\n")

@@ -42,9 +42,9 @@ class JournalSocket:
             os.unlink(self._path)
 
     def read(self) -> list[dict[str, str]]:
-        """The entries that came since the last call, in order. ValueError for a datagram that is no entry.
+        """The entries that came since the last call, in order. ValueError for a datagram that is not an entry.
 
-        As with journald, an entry without fields is none.
+        As with journald, an entry without fields does not count.
         """
         entries = []
         with contextlib.suppress(BlockingIOError):

@@ -41,7 +41,7 @@ class Response(NamedTuple):
 
 
 class ResponseError(Exception):
-    """What a plugin wrote is no CredentialProviderResponse v1; the message quotes no value of it."""
+    """What a plugin wrote is not a CredentialProviderResponse v1; the message quotes no value of it."""
 
 
 class Run(NamedTuple):
@@ -115,7 +115,7 @@ class Kubelet:
         stderr = done.stderr.decode(errors="replace")
         if done.returncode != 0:
             ended = f"exit status {done.returncode}" if done.returncode > 0 else f"signal {-done.returncode}"
-            error_line = f"{ended}: {stderr.strip()}"
+            error_line = f"{ended}: {stderr.strip() or 'nothing on stderr'}"
             return Run(request, done.returncode, done.stdout, stderr, seconds, None, error_line)
         try:
             return Run(request, 0, done.stdout, stderr, seconds, loads_response(done.stdout), "")
@@ -129,7 +129,7 @@ def own_environment() -> dict[str, str]:
 
 
 def dumps_request(image: str, token: str = "", annotations: Mapping[str, str] | None = None) -> bytes:
-    """A CredentialProviderRequest for an image as the pod names it. ReferenceSyntaxError where that is no image."""
+    """A CredentialProviderRequest for an image as the pod names it. ReferenceSyntaxError where that is not an image."""
     request: dict[str, object] = {
         "kind": "CredentialProviderRequest",
         "apiVersion": API_VERSION,

@@ -83,7 +83,7 @@ class Stage:
     """Everything that runs while the ``with`` block does; `root` must exist, and its files are left there.
 
     Args:
-        root: directory that stands for the node's ``/``.
+        root: directory that serves as the node's ``/``.
         plugin: the command to run, without its arguments.
         environment: further variables for the plugin.
     """
@@ -158,7 +158,7 @@ class Stage:
     # -- the node ------------------------------------------------------------------------------------------------------
 
     def ask(self, team: Team) -> Asked:
-        """The kubelet's part before a pull. ValueError for an entry of the journal that is none."""
+        """The kubelet's part before a pull. ValueError for an invalid entry of the journal."""
         run = self._kubelet.ask(team.namespace, team.pod)
         token = json.loads(run.request)["serviceAccountToken"]
         self._hidden |= {token, *token.split(".")}

@@ -21,7 +21,7 @@ def read(path: str, flag: str, limit: int = MAX_SIZE) -> bytes:
 
 
 def read_or_stdin(path: str, flag: str, limit: int) -> bytes:
-    """The same, where - stands for standard input."""
+    """The same, where - means standard input."""
     if path != "-":
         return read(path, flag, limit)
     if sys.stdin is None:

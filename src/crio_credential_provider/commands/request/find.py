@@ -43,7 +43,7 @@ class Pull(NamedTuple):
         settings: of the plugin.
         connect: the connection to the cluster, as ``decision.resolve`` takes it.
         notes: what differs here from a pull, for the person.
-        offline: the file that stands for the cluster, if one was given.
+        offline: the file that replaces the cluster, if one was given.
         enforcing: whether CRI-O refuses a short name that may mean several images.
     """
 
@@ -64,8 +64,8 @@ def find(given: argparse.Namespace, chosen: Settings, place: Place) -> Pull:
     ``connect`` says why.
 
     Raises:
-        UsageError: flags that do not go together, a file that cannot be read, an image that is none.
-        RequestError: the recorded request is none, as the plugin would say.
+        UsageError: flags that do not go together, a file that cannot be read, an invalid image.
+        RequestError: the recorded request is not valid, as the plugin would say.
     """
     _check(given, chosen)
     found = _find(given, chosen, place)
@@ -102,7 +102,7 @@ def _find(given: argparse.Namespace, chosen: Settings, place: Place) -> Pull:
 
 
 def _meant_image(typed: str) -> str:
-    """What was most likely meant by what is no image: the same without a scheme, and its name in lower case."""
+    """What was most likely meant by an invalid image: the same without a scheme, and its name in lower case."""
     bare = typed.strip().rpartition("://")[2].strip("/")
     at = bare.find(":", bare.rfind("/") + 1) if ":" in bare.rpartition("/")[2] else len(bare)
     meant = bare[:at].lower() + bare[at:]
@@ -188,7 +188,7 @@ def _with_new_token(given: argparse.Namespace, chosen: Settings, image: Referenc
     except ProviderError as error:
         failure = NotAsked(f"cannot get a token for the API server: {error.message}", error.hint)
         return Pull(given.image, image, request, chosen, _failing(failure))
-    audience = "the API server's own audience; the command doctor checks whether the kubelet's tokens have it"
+    audience = "the API server's own audience; `doctor` checks whether the kubelet's tokens have it"
     if place.audience:
         audience = f"the audience that {place.config} names, {place.audience}"
     note = f"the token was requested as the user of {user.origin} and has {audience}"
@@ -197,7 +197,7 @@ def _with_new_token(given: argparse.Namespace, chosen: Settings, image: Referenc
 
 
 def _needs_cluster(request: Request, chosen: Settings) -> bool:
-    """Whether the decision comes to asking the cluster; asks nobody."""
+    """Whether the decision comes to asking the cluster; does not ask it."""
 
     class Asked(Exception):
         pass

@@ -107,7 +107,7 @@ def find_settings(given: argparse.Namespace, place: Place) -> Settings:
     if given.mirror_registry:
         # Flags of a person go before those of the file; this one would be added to them.
         found.mirror_registry = settings.loads(own, {}).mirror_registry
-    # The plugin asks its parent process, which this command is no child of.
+    # The plugin asks its parent process, the kubelet, of which this command is not a child.
     found.kubeconfig = found.kubeconfig or place.kubeconfig
     # Nothing is kept by a command that only looks.
     found.cache_dir = ""
@@ -115,7 +115,7 @@ def find_settings(given: argparse.Namespace, place: Place) -> Settings:
 
 
 def stand_ins(given: argparse.Namespace, chosen: Settings, place: Place) -> str:
-    """What stands in for the parts of a node that are not here, "" on a node: a verdict is of another machine then."""
+    """What was taken for the missing parts of a node, "" on a node: a verdict is of another machine then."""
     if not place.missing:
         return ""
     where = f"below {chosen.root}" if chosen.root else "on this machine"

@@ -90,7 +90,7 @@ def ask_all(
 
 def _kept_back(source: Source, verdict: Verdict, image: Reference) -> Verdict:
     """Where a short name means another registry than the kubelet takes it for: CRI-O shows the credential all the same,
-    this command shows it to nobody but whom it is for."""
+    this command only shows it to the one that it is for."""
     if verdict.outcome != registryclient.OK:
         return verdict
     return Verdict(

@@ -133,7 +133,7 @@ def conclusion(
 ) -> tuple[str, str]:
     """What the pull comes to, and what to do about it first."""
     if explained.asked.error:
-        return f"The pull fails, whatever the registries answer: {explained.asked.error}", explained.asked.remedy
+        return f"The pull fails, regardless of the registries: {explained.asked.error}", explained.asked.remedy
     if serving is not None:
         name = serving.source.source.name
         separator = "@" if ":" in reference else ":"
@@ -185,7 +185,7 @@ def summary(found: Checked) -> str:
     """In a few words."""
     verdict = found.verdict
     if verdict is None:
-        return found.outcome.replace("-", " ")
+        return "not asked" if found.outcome == LEFT_OUT else found.outcome
     cause = "" if verdict.outcome == registryclient.CONNECT else verdict.cause
     words = _SUMMARIES.get(cause) or _SUMMARIES.get(found.outcome, found.outcome)
     if not verdict.token_service:

@@ -89,7 +89,7 @@ def _offline(node: Node, located: Located) -> Results:
     yield Unexamined("the API server and RBAC", "not asked with --root")
     if (error := tls_error(node, located)) is not None:
         yield from _failure(node, located, error)
-    # An image is made before its node joins a cluster: that no file names the API server yet is no fault.
+    # An image is made before its node joins a cluster: that no file names the API server yet is not a fault.
     if located.endpoint is not None and located.origin is not None and _is_loopback(node, located):
         evidence = _localhost(located)
         yield find("apiserver-localhost", evidence, remedy=_name_the_cluster(located), severity="warning")

@@ -295,7 +295,7 @@ def _against_registries(node: Node, entry: Provider) -> Results:
         named = ", ".join(prefixes[:3])
         evidence = at(origin, f"{text!r} is the mirror {location}; pods name {named}")
         yield find("match-images-mirror", evidence, remedy=f"- {prefixes[0]}   ({CORRECTED})")
-        # One that is a glob in a path as well is no slip of one name for another.
+        # One that is a glob in a path as well is not one name mistyped for another.
         stand_ins.update(prefixes if bare_pattern(text) == text else ())
     allowed = node.settings.mirror_registry if node.settings else ()
     yield from _perhaps_mirrors(node, entry, allowed)
@@ -335,7 +335,7 @@ _PUBLIC = ("docker.io", "quay.io", "ghcr.io", "gcr.io", "registry.k8s.io", "k8s.
 
 
 def is_swapped(prefix: str, location: str) -> bool:
-    """Whether a public registry stands in for one of one's own: the other way round it makes sense."""
+    """Whether a private registry is sent to a public one: the other way round it makes sense."""
     return _is_public(location) and not _is_public(prefix)
 
 
@@ -382,7 +382,7 @@ def _dead_patterns(entry: Provider) -> list[tuple[str, Origin, str]]:
 
 def _is_meant(pattern: str, need: str) -> bool:
     """Whether a pattern matches, or would but for a fault of its own that is told: a glob in its path, a blank, or a
-    port that is no number."""
+    port that is not a number."""
     pattern = bare_pattern(effective_pattern(pattern))
     if pattern_fault(pattern):
         pattern, need = pattern.strip().partition("/")[0].partition(":")[0], need.partition("/")[0].partition(":")[0]

@@ -8,7 +8,7 @@ import time
 from ...kubernetes.credentialproviderconfig import FEATURE_GATE, FIRST
 from ...node.commandline import STARTED_GRAIN, Flag, last
 from ...node.facts import Node
-from ...node.kubelet import BIN_DIR, LOOKED_FOR, PROVIDER_CONFIG, Kubelet, find_gate, find_slips, runtime_endpoint
+from ...node.kubelet import BIN_DIR, PROVIDER_CONFIG, UNITS, Kubelet, find_gate, find_slips, runtime_endpoint
 from ..correction import CURRENT
 from ..finding import Examined, Results, Unexamined, at, find, seen
 
@@ -28,8 +28,12 @@ def check_kubelet(node: Node) -> Results:
         yield Unexamined("the kubelet, CRI-O, the API server and the mirrors", "--config only checks one file")
         return
     if kubelet is None:
-        remedy = "run doctor on the node, as root; or check one file with --config FILE"
-        yield find("kubelet-not-found", seen(f"looked for {LOOKED_FOR}"), remedy=remedy)
+        units = f"the units {', '.join(UNITS)}"
+        looked, how = f"a process named kubelet, k3s or rke2, and {units}", "run doctor on the node, as root"
+        if not node.given.live:
+            looked, how = units, "give --root the root of a node's file system"
+        remedy = f"{how}; or check one file with --config FILE"
+        yield find("kubelet-not-found", seen(f"looked for {looked}"), remedy=remedy)
         return
     for problem in kubelet.problems:
         yield Unexamined(problem.path, problem.reason)
@@ -126,7 +130,7 @@ def _gate(node: Node, kubelet: Kubelet) -> Results:
     minor = node.minor
     on_by_itself = minor is not None and minor >= GATE_ON_SINCE
     if gate.value is None and minor is not None:
-        # What is set for all gates of a stage counts for those that nobody names.
+        # What is set for all gates of a stage applies to those that are not set themselves.
         stage = "AllBeta" if on_by_itself else "AllAlpha"
         of_stage = find_gate(node.tree, kubelet, stage)
         gate, name = (of_stage, stage) if of_stage.value is not None else (gate, name)

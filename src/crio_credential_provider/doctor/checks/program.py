@@ -1,4 +1,4 @@
-"""The plugin's program: there, executable, under the right name, and nobody else's to change."""
+"""The plugin's program: there, executable, under the right name, and writable by root alone."""
 
 from __future__ import annotations
 
@@ -69,7 +69,8 @@ def check_cryptography(node: Node) -> Results:
     if is_fips and all(node.tree.exists(posixpath.join(top, name)) for name in ("BUILD", "lib/program")):
         entry = posixpath.join(node.bin_dir, node.entry.name)
         remedy = (
-            f"install as {entry} what uses the node's OpenSSL: the wheel for its python3 (README, Install on a node)"
+            f"install as {entry} what uses the node's OpenSSL: the wheel or the result of make build "
+            "(docs/how-to/install.md)"
         )
         evidence = at(path, f"part of the self-contained bundle in {top}, which has its own OpenSSL")
         yield find("plugin-not-fips", evidence, at(_FIPS, "1: the node is in FIPS mode"), remedy=remedy)
@@ -93,7 +94,7 @@ def _missing(node: Node, provider: Provider, path: str) -> Results:
     reason = f"it is a link to {dangling}, which does not exist" if dangling else listed
     if node.tree.is_directory(path):
         reason = "it is a directory"
-    how = "README, Install on a node" if is_ours else f"of the provider {provider.name!r}, or remove its entry"
+    how = "docs/how-to/install.md" if is_ours else f"of the provider {provider.name!r}, or remove its entry"
     how += f"; did you mean {NAME}?" if is_nearly_ours(provider.name) else ""
     remedy = f"install the program as {path} ({how}), then: systemctl restart kubelet"
     yield find("plugin-missing", at(path, reason), wanted, remedy=remedy)
@@ -174,7 +175,7 @@ def _writable(node: Node, path: str) -> Results:
             commands.append(f"chown root:root {shlex.quote(place)}")
         # Above the directory itself a group may write by the system's rules: that of /usr/local on Debian.
         others = stat.S_IWOTH if place in above else _OTHERS_CAN_WRITE
-        # In a directory with the sticky bit nobody replaces what is another's.
+        # In a directory with the sticky bit users can only replace their own files.
         if found.st_mode & others and not (stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX):
             evidence.append(at(place, f"its mode is {stat.S_IMODE(found.st_mode):04o}"))
             commands.append(f"chmod go-w {shlex.quote(place)}")

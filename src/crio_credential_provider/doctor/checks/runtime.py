@@ -105,7 +105,7 @@ def _auth_dirs(node: Node, crio: Crio, chosen: Settings) -> Results:
 def _global_auth_files(node: Node, crio: Crio, chosen: Settings) -> Results:
     """Whether the plugin copies from the file that CRI-O would use without it."""
     theirs, ours = crio.global_auth_file, chosen.global_auth_file
-    # CRI-O's default is no file, and one that is not there has nothing to lose.
+    # CRI-O's default is not to have one, and a missing file has no credentials to lose.
     if not theirs.value or not node.tree.exists(theirs.value) or is_same(node.tree, theirs.value, ours):
         return
     mine = _argument(node, "--global-auth-file")

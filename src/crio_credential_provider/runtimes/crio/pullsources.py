@@ -218,7 +218,7 @@ def _rewrite(registry: Registry, location: str, primary: bool, image: Reference)
     """The image at a mirror or at the registry itself: its location in place of the matched prefix.
 
     Raises:
-        ConfigError: the result is no reference, or not spelled as it would be after normalising.
+        ConfigError: the result is not a reference, or not spelled as it would be after normalising.
     """
     text = str(image)
     if not location:

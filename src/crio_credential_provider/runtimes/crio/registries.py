@@ -1,6 +1,6 @@
 """registries.conf and its drop-ins: which files count, and what they say together.
 
-Follows what CRI-O 1.37 does (containers/image 5.38). Reads files, asks nobody else. How a file is written and checked
+Follows what CRI-O 1.37 does (containers/image 5.38). Reads files, and nothing else. How a file is written and checked
 is ``registriesfile``'s, which a run whose files are kept in their parsed form does not load; what the tables come to
 for an image is ``pullsources``'s.
 
@@ -48,7 +48,7 @@ class Mirror(Record):
 
 
 class Registry(Record):
-    """A ``[[registry]]`` table, and the file it stands in."""
+    """A ``[[registry]]`` table, and the file it is in."""
 
     __slots__ = ("blocked", "file", "insecure", "location", "mirror_by_digest_only", "mirrors", "prefix")
 

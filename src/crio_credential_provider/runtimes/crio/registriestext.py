@@ -81,7 +81,7 @@ _BOOLEANS = ("insecure", "blocked", "mirror-by-digest-only")
 
 
 def mended(line: str) -> str:
-    """What was most likely meant by a line that is no TOML; "" where that cannot be told.
+    """What was most likely meant by a line that is not valid TOML; "" where that cannot be told.
 
     >>> mended("insecure: True")
     'insecure = true'

@@ -106,7 +106,7 @@ def _parse_float(text: str) -> float:
 
 
 def _check_integers(document: dict[str, Any]) -> None:
-    """Go's integers end at 64 bits, also under keys that nobody knows."""
+    """Go's integers end at 64 bits, also under unknown keys."""
     pending: list[Any] = [document]
     while pending:
         value = pending.pop()
