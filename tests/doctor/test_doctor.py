@@ -459,9 +459,9 @@ def test_a_password_among_the_arguments_is_not_told(tmp_path: Path) -> None:
     for args in ("--password=CANARY", "--token, CANARY", "--mirror-registry=https://u:CANARY@h.example/x"):
         write(tmp_path, "/c.yaml", ENTRY.replace("    defaultCache", f"    args: [{args}]\n    defaultCache"))
         write(tmp_path, "/r.conf", MIRROR)
-        for output in ("text", "json"):
+        for form in ("text", "json"):
             files = ("--config", str(tmp_path / "c.yaml"), "--registries-conf", str(tmp_path / "r.conf"))
-            done = run(*files, "--output", output)
+            done = run(*files, "--output", form)
             assert done.returncode == 3 and "CANARY" not in done.stdout + done.stderr, done.stdout
 
 
