@@ -313,6 +313,15 @@ def test_an_alias_leads_elsewhere(place: Place) -> None:
     assert f"{handed} docker.io instead of any file" in spelled.report["then"][1]
 
 
+def test_a_command_within_a_reason_is_a_line_too(place: Place) -> None:
+    place.node.write_registries_conf('[aliases]\nnginx = "registry.corp/web/nginx"\n')
+    place.cluster.revoke("team-alpha", "default")
+    done = place.run("nginx:1.27", "-n", "team-alpha", "--pod=web")
+    commands = [line.strip() for line in done.lines if "kubectl" in line]
+    assert commands and {command.partition(" create ")[0] for command in commands} == {"kubectl -n team-alpha"}
+    assert commands[1].endswith(" --serviceaccount=team-alpha:default")
+
+
 def test_a_request_does_not_tell_of_a_short_name(place: Place) -> None:
     place.node.write_registries_conf(f'{CONF}\n[aliases]\nnginx = "registry.corp/web/nginx"\n')
     place.cluster.add_secret("team-alpha", "other", {"auths": entry("registry.corp")})

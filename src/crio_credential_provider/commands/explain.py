@@ -31,7 +31,7 @@ from .output import (
     write_line,
     write_report,
 )
-from .paste import Whole, split_commands
+from .paste import ended, split_commands, told
 from .request.arguments import add_arguments
 from .request.find import Pull, find
 from .request.place import Place, RefusedArguments, find_flag, find_settings, look, stand_ins
@@ -272,21 +272,21 @@ Line = tuple[int, str]
 def _write_text(explained: Explanation) -> None:
     """The verdict, what to do about it, then each step."""
     verdict = explained.verdict
-    text = verdict.text if verdict.text.endswith("?") else f"{verdict.text.rstrip('.')}."
-    write(Whole(text, _STYLES[verdict.status]))
+    write(*told(ended(verdict.text), _STYLES[verdict.status]))
     if verdict.remedy:
-        words, commands = split_commands(verdict.remedy)
+        words, commands = split_commands(f"To do: {verdict.remedy}")
         # Not broken into lines: it may hold a line of a file to be copied.
-        for line in (f"To do: {words}".rstrip(), *(f"  {command}" for command in commands)):
+        for line in (words, *(f"  {command}" for command in commands)):
             write_line(printable(line))
     sections = [(heading, lines) for heading, lines in _sections(explained) if lines]
     if not sections:
         return
     column = max(len(heading) for heading, _ in sections) + 2
     parts = [
-        Whole(text, label=label, indent=column + indent)
+        part
         for heading, lines in sections
         for label, (indent, text) in zip([heading, *[""] * (len(lines) - 1)], lines, strict=True)
+        for part in told(text, label=label, indent=column + indent)
     ]
     write("", *parts)
 
@@ -301,9 +301,9 @@ def _sections(explained: Explanation) -> Iterable[tuple[str, list[Line]]]:
     yield "Secrets", _secrets(explained)
     yield "Auth file", _auth_file(explained)
     yield "Answer", _answer(explained)
-    yield "Then", [(0, sentence(step)) for step in explained.steps]
-    yield "Warnings", [(0, sentence(warning)) for warning in (resolution.warnings if resolution else ())]
-    yield "Notes", [(0, sentence(note)) for note in explained.notes]
+    yield "Then", [(0, ended(step)) for step in explained.steps]
+    yield "Warnings", [(0, ended(warning)) for warning in (resolution.warnings if resolution else ())]
+    yield "Notes", [(0, ended(note)) for note in explained.notes]
 
 
 def _image(explained: Explanation) -> list[Line]:

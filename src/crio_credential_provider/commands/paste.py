@@ -7,22 +7,37 @@ import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from .output import printable
+from .output import printable, sentence
 
 if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions
+    from rich.console import Console, ConsoleOptions, RenderableType
     from rich.text import Text
 
-_COMMANDS = re.compile(r"(?:(?<=: )(?:kubectl|df|getent|\{ printf)|^(?:chmod|chown)) .*$", re.DOTALL)
+_COMMANDS = re.compile(r"(?<=: )(?:kubectl|df|getent|chmod|chown|\{ printf) .*$", re.DOTALL)
 _NARROWEST = 20
 
 
 def split_commands(text: str) -> tuple[str, list[str]]:
-    """What is to be done, as the words before its commands, and the commands with which it ends."""
+    """The words of a text, and the commands with which it ends."""
     found = _COMMANDS.search(text)
     if found is None:
         return text, []
     return text[: found.start()].rstrip(), found[0].split(" && ")
+
+
+def ended(text: str) -> str:
+    """A sentence, unless it ends with a command: a full stop would be pasted with it."""
+    return text if split_commands(text)[1] else sentence(text)
+
+
+def told(text: str, style: str = "", label: str = "", indent: int = 0) -> Iterator[RenderableType]:
+    """A text as a person reads it, with the commands at its end on lines of their own."""
+    from rich.text import Text
+
+    words, commands = split_commands(text)
+    yield Whole(words, style, label, indent)
+    for command in commands:
+        yield Text(f"{' ' * (indent + 2)}{printable(command)}", no_wrap=True)
 
 
 class Whole:

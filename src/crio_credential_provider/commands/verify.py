@@ -31,12 +31,11 @@ from .output import (
     make_parser,
     printable,
     printable_lines,
-    sentence,
     serve,
     write,
     write_report,
 )
-from .paste import Whole, split_commands
+from .paste import ended, told
 from .request import handedover
 from .request.arguments import add_arguments
 from .request.find import find
@@ -245,10 +244,10 @@ def _write_text(report: Report) -> None:
     def lines(words: str, style: str = "") -> Text:
         return Text(printable_lines(words), style=style, overflow="fold")
 
-    parts: list[RenderableType] = [Whole(sentence(report.assumed)), ""] if report.assumed else []
-    parts.append(Whole(sentence(report.text), _STYLES[report.succeeds]))
+    parts: list[RenderableType] = [*told(ended(report.assumed)), ""] if report.assumed else []
+    parts += told(ended(report.text), _STYLES[report.succeeds])
     if report.remedy:
-        parts += _advice("To do: ", report.remedy)
+        parts += told(ended(f"To do: {report.remedy}"))
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for heading in ("", "Source", "Credential", "Verdict"):
         table.add_column(heading, overflow="fold")
@@ -260,34 +259,21 @@ def _write_text(report: Report) -> None:
         table.add_row(str(number), name, credential, lines(_shown(found), style))
         label = str(number)
         for line in _details(found):
-            details.append(Whole(sentence(line), label=label, indent=column))
+            details += told(ended(line), label=label, indent=column)
             label = ""
         if found.outcome != registryclient.OK and found.needed and found.remedy and found.remedy != report.remedy:
-            details += _advice("To do: ", found.remedy, label, column)
+            details += told(ended(f"To do: {found.remedy}"), label=label, indent=column)
     parts += [Text(""), table] if report.checked else []
     parts += ["", *details] if details else []
     notes: list[RenderableType] = []
     error = report.explained.error
     if error is not None and error.message not in report.text:
-        told = str(error).removesuffix(f"; {error.hint}")
-        notes.append(
-            Whole(sentence(f"the plugin fails for this pull, and CRI-O reads the node's own auth file: {told}"))
-        )
-        notes += _advice("To do: ", error.hint) if error.hint else ()
-    notes += [Whole(sentence(note)) for note in report.notes]
+        why = str(error).removesuffix(f"; {error.hint}")
+        notes += told(ended(f"the plugin fails for this pull, and CRI-O reads the node's own auth file: {why}"))
+        notes += told(ended(f"To do: {error.hint}")) if error.hint else ()
+    notes += [part for note in report.notes for part in told(ended(note))]
     parts += ["", *notes] if notes else []
     write(*parts)
-
-
-def _advice(start: str, text: str, label: str = "", indent: int = 0) -> Iterator[RenderableType]:
-    """What to do, with its commands on lines of their own."""
-    from rich.text import Text
-
-    words, commands = split_commands(text)
-    told = f"{start}{words}".rstrip()
-    yield Whole(told if commands else sentence(told), label=label, indent=indent)
-    for command in commands:
-        yield Text(f"{' ' * (indent + 2)}{printable(command)}", no_wrap=True)
 
 
 _STYLES = {True: "bold green", False: "bold red", None: "bold yellow"}
