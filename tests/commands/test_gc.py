@@ -239,6 +239,7 @@ def test_the_same_for_a_program(place: Place) -> None:
     assert [round(ages[str(path)] / 10) for path in (stale, held, orphan)] == [6, 12, 10800]
     nobody = "the kubelet has no pull of this repository pending"
     assert told == {
+        "schemaVersion": 1,
         "authDir": str(place.auth),
         "hasPullIntents": True,
         "problems": [],

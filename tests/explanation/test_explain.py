@@ -217,7 +217,7 @@ def test_a_mirror_that_makes_no_reference_fails_the_pull(place: Place) -> None:
     assert place.json("docker.io/nginx:1", "-n", "team-alpha", "--pod=web").status == 0
     done = place.json(f"docker.io/nginx@sha256:{'a' * 64}", "-n", "team-alpha", "--pod=web")
     assert (done.status, done.report["plugin"]["exitStatus"]) == (3, 0)
-    assert done.report["verdict"]["text"].startswith("CRI-O fails this pull, whatever the secrets contain: ")
+    assert done.report["verdict"]["text"].startswith("CRI-O fails this pull, regardless of the secrets: ")
     assert {source["asked"] for source in done.report["sources"]} == {False}
 
 

@@ -380,7 +380,7 @@ _CONFIG = {
         "When the API server is slow, a run waits for its turn for less than --hand-off-timeout: it answers after "
         "at most 50 s, and a background process writes the auth file.",
         "The kubelet kills a plugin after 60 s and continues without credentials. To avoid that, the "
-        "plugin shortens its wait for the file of an earlier run, whatever its flags are.",
+        "plugin shortens its wait for the file of an earlier run, regardless of its flags.",
         'The plugin\'s journal: "Queued the auth file", earlier than --hand-off-timeout.',
         "Set the two to less than 60s together.",
     ),

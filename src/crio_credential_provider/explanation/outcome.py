@@ -153,7 +153,7 @@ def verdict(
     if error is not None:
         return verdict_of_error(error)
     if asked.error:
-        return Verdict(FAILED, f"CRI-O fails this pull, whatever the secrets contain: {asked.error}", asked.remedy)
+        return Verdict(FAILED, f"CRI-O fails this pull, regardless of the secrets: {asked.error}", asked.remedy)
     usual = [source for source in sources if source.asked or (source.asked is None and not source.source.short_name)]
     if usual and not any(source.is_open for source in usual):
         return Verdict(FAILED, "CRI-O asks no source: every source of this image is blocked in registries.conf")
