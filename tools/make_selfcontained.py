@@ -51,7 +51,7 @@ MAX_SIZE = 16 * 1024 * 1024
 HOT = (
     *("posixpath", "genericpath", "stat"),
     *("encodings", "encodings.aliases", "encodings.utf_8", "encodings.latin_1", "codecs", "io", "abc"),
-    *("os", "_collections_abc", "__future__"),
+    *("os", "_collections_abc"),
 )
 PARSER = "tomli"
 # Of our package all but these is hot.

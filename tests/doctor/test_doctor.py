@@ -15,7 +15,7 @@ import pytest
 
 from credentialproviderconfig import ENTRY
 from crio_credential_provider.commands import doctor, output
-from crio_credential_provider.doctor import Given, examine
+from crio_credential_provider.doctor import Given, cluster, examine
 from crio_credential_provider.doctor.accounts import find_accounts
 from crio_credential_provider.doctor.catalogue import AREAS, CATALOGUE, SEVERITIES
 from crio_credential_provider.doctor.checks.cluster import check_audience, check_node_rights, check_reachable
@@ -27,6 +27,7 @@ from crio_credential_provider.errors import ClusterError
 from crio_credential_provider.kubernetes.endpoint import Endpoint
 from crio_credential_provider.node.facts import gather
 from node import COMMAND, ENVIRONMENT, SOURCES, TESTS, write
+from servers import Behave, Peer, close_in_tls, hang, refused_port, say
 
 pytestmark = pytest.mark.process
 
@@ -227,6 +228,29 @@ def test_a_file_of_many_providers_keeps_the_others(tmp_path: Path) -> None:
     assert corrected is not None and corrected.content.endswith(other)
 
 
+def test_a_remedy_that_the_corrected_file_does_not_have_says_so(tmp_path: Path) -> None:
+    entry = ENTRY.replace("requireServiceAccount: true", "requireServiceAccount: false")
+    entry = entry.replace("    defaultCache", "    args: [--registries-conf-dir=/etc/theirs.d]\n    defaultCache")
+    given = node_with(tmp_path, entry.replace("      cacheType: Token\n", ""))
+    write(tmp_path, "/etc/systemd/system/crio.service", "[Service]\nExecStart=/usr/bin/crio\n")
+    report = examine(given)
+    assert report.corrected is not None and "--registries-conf-dir" in report.corrected.content
+    remedies = {finding.code: finding.remedy for finding in report.findings}
+    assert remedies["cache-type-missing"] == "cacheType: Token   (see the corrected file)"
+    assert remedies["require-service-account"] == "not in the corrected file: requireServiceAccount: true"
+    assert remedies["registries-conf-mismatch"] == (
+        "not in the corrected file: remove --registries-conf-dir from args, then: systemctl restart kubelet"
+    )
+    assert not any("corrected file" in text for code, text in remedies.items() if code.startswith("plugin-"))
+
+
+def test_without_a_corrected_file_no_remedy_refers_to_it(tmp_path: Path) -> None:
+    given = node_with(tmp_path, ENTRY.replace("requireServiceAccount: true", "requireServiceAccount: false"))
+    report = examine(given)
+    assert report.corrected is None and report.findings
+    assert not any("corrected file" in finding.remedy for finding in report.findings)
+
+
 def located() -> Located:
     return Located("/k", Endpoint("api.example", 6443, "/k"), None, None, None)
 
@@ -261,6 +285,37 @@ def test_why_the_api_server_cannot_be_asked(message: str, code: str, tmp_path: P
     facts = gather(node_with(tmp_path))
     results = check_reachable(facts, Answers(located(), ClusterError(message)))
     assert [result.code for result in results if isinstance(result, Finding)] == [code]
+
+
+@pytest.mark.parametrize(
+    ("behave", "code", "says"),
+    (
+        (hang, "apiserver-unreachable", "did not answer within"),
+        (close_in_tls, "apiserver-unreachable", "closed the connection during TLS"),
+        (say(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "apiserver-certificate", "does not speak TLS"),
+    ),
+)
+def test_a_server_at_localhost_that_takes_connections_is_not_a_wrong_address(
+    behave: Behave, code: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A control-plane node without static pods, or a load balancer on each node."""
+    monkeypatch.setattr(cluster, "_DEADLINE", 1.0)
+    facts = gather(node_with(tmp_path))
+    with Peer(behave) as peer:
+        endpoint = Endpoint("127.0.0.1", peer.port, "/k")
+        answers = cluster.ask(facts, Located("/k", endpoint, None, None, None))
+    (found,) = (result for result in check_reachable(facts, answers) if isinstance(result, Finding))
+    assert found.code == code and says in found.evidence[0].text
+    assert ("curl -k --max-time 15 https://127.0.0.1:" in found.remedy) == (behave is hang)
+
+
+def test_an_address_at_localhost_where_nothing_listens_is_the_wrong_one(tmp_path: Path) -> None:
+    facts = gather(node_with(tmp_path))
+    with refused_port() as port:
+        endpoint = Endpoint("127.0.0.1", port, "/k")
+        answers = cluster.ask(facts, Located("/k", endpoint, None, None, None))
+    (found,) = (result for result in check_reachable(facts, answers) if isinstance(result, Finding))
+    assert found.code == "apiserver-localhost" and "Connection refused" in found.evidence[1].text
 
 
 def test_a_wrong_audience_is_told_once(tmp_path: Path) -> None:

@@ -307,7 +307,10 @@ def test_the_remedy_for_namespace() -> None:
 def test_the_remedy_for_the_service_account_itself() -> None:
     """Its secrets are not known yet; the next run tells what they need."""
     error = refused(SERVICE_ACCOUNT, {f"{ALPHA}/serviceaccounts/builder": 403})
-    assert "service account builder may not get service account builder in namespace team-alpha" in error.message
+    assert (
+        "service account builder may not read itself (get serviceaccounts/builder) in namespace team-alpha"
+        in error.message
+    )
     role = "pull-account-of-builder"
     assert commands(error.hint) == [
         [*KUBECTL, "role", role, "--verb=get", "--resource=serviceaccounts", "--resource-name=builder"],

@@ -508,7 +508,9 @@ def test_the_remedies_on_stderr_are_enough_and_no_more(site: Site) -> None:
     site.cluster.add_secret("team-alpha", "second", config("second"))
     set_secrets(site, "pod", "mirror-creds", "second")
     run = site.run("service-account")
-    site.assert_fault(run, "service account builder may not get service account builder in namespace team-alpha")
+    site.assert_fault(
+        run, "service account builder may not read itself (get serviceaccounts/builder) in namespace team-alpha"
+    )
     site.assert_asked(AS_POD, BUILDER)
     paste(site, run.stderr)
     run = site.run("service-account")

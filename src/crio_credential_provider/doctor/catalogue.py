@@ -429,7 +429,7 @@ _CRIO = {
     "registries-conf-mismatch": Entry(
         ERROR,
         "the plugin reads a different registries.conf from CRI-O",
-        "The plugin finds other sources than CRI-O asks, and provides credentials for the wrong ones, or none.",
+        "The plugin may find other sources than CRI-O asks, and provide credentials for the wrong ones, or none.",
         "CRI-O can be started with --registries-conf and --registries-conf-dir, which the plugin does not see. It "
         "has flags of the same names.",
         "\"Trying to access\" in CRI-O's log names sources that the plugin's journal does not.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -147,39 +148,54 @@ def _report(facts: Node, answers: Answers | None, results: list[Result], audienc
     order = list(CATALOGUE)
     findings = [result for result in results if isinstance(result, Finding)]
     findings.sort(key=lambda finding: (SEVERITIES.index(finding.severity), order.index(finding.code)))
-    corrected: Corrected | None = None
-    uncorrected = ""
+    outcome: Corrected | str | None = None
+    left: list[Finding] = []
     if any(CORRECTED in finding.remedy for finding in findings):
         dead = [text for text, _ in facts.entry.patterns if bare_pattern(text) != text] if facts.entry else []
         without = [*dead, *(text for text, _, _ in mirror_patterns(facts))]
         outcome = correct(facts, audience, without, [bare_pattern(text) for text in dead])
-        corrected = outcome if isinstance(outcome, Corrected) else None
-        uncorrected = outcome if isinstance(outcome, str) else _what_stays(facts, outcome)
-        corrected = None if uncorrected else corrected
+        if isinstance(outcome, Corrected):
+            try:
+                left = _what_stays(facts, outcome)
+                outcome = _why_not(left) or outcome
+            except Unreadable as error:
+                outcome = str(error)
+    corrected = outcome if isinstance(outcome, Corrected) else None
     if corrected is None:
         findings = [finding._replace(remedy=without_reference(finding.remedy)) for finding in findings]
+    else:
+        codes = {found.code for found in left if found.evidence[0].file == corrected.file}
+        findings = [_marked(finding, codes) for finding in findings]
     return Report(
         _subject(facts, answers),
         tuple(findings),
         tuple(dict.fromkeys(result.what for result in results if isinstance(result, Examined))),
         tuple(dict.fromkeys(result for result in results if isinstance(result, Unexamined))),
         corrected,
-        uncorrected,
+        outcome if isinstance(outcome, str) else "",
     )
 
 
-def _what_stays(facts: Node, corrected: Corrected) -> str:
-    """Why a corrected file would not do, "" where it would: it is examined like any other."""
-    try:
-        after = with_content(facts, corrected.file, corrected.content)
-    except Unreadable as error:
-        return str(error)
+def _what_stays(facts: Node, corrected: Corrected) -> list[Finding]:
+    """What is found in a corrected file: it is examined like any other."""
+    after = with_content(facts, corrected.file, corrected.content)
     results = (*check_config(after), *check_entry(after), *check_match_images(after))
-    stays = [found for found in results if isinstance(found, Finding) and CORRECTED in found.remedy]
-    if not stays:
-        return ""
+    return [found for found in results if isinstance(found, Finding)]
+
+
+def _why_not(left: list[Finding]) -> str:
+    """Why a corrected file would not do, "" where it would."""
+    stays = [found for found in left if CORRECTED in found.remedy]
     places = "; ".join(f"{item.file}:{item.line}: {item.text}" for found in stays for item in found.evidence[:1])
-    return f"correct these by hand first: {places}"
+    return f"correct these by hand first: {places}" if stays else ""
+
+
+def _marked(finding: Finding, left: set[str]) -> Finding:
+    """The finding; its remedy says where it is one for our entry that the corrected file does not have."""
+    remedy = finding.remedy
+    if CORRECTED in remedy or not (finding.code in left or re.search(r"\bargs\b", remedy.partition("\n")[0])):
+        return finding
+    return finding._replace(remedy=f"not in the corrected file: {remedy}")
 
 
 def _subject(facts: Node, answers: Answers | None) -> str:

@@ -172,7 +172,7 @@ def _of_service_account(account: ServiceAccount, token: str, cluster: Cluster) -
     try:
         found = _object(cluster.get(path, token), "ServiceAccount")
     except ClusterError as error:
-        what, role = f"get service account {account.name}", f"pull-account-of-{account.name}"
+        what, role = f"read itself (get serviceaccounts/{account.name})", f"pull-account-of-{account.name}"
         rule = f"--verb=get --resource=serviceaccounts --resource-name={account.name}"
         raise _explained(error, account, what, role, rule) from None
     names = _secret_names(found)

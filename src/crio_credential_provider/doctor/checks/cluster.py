@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import shlex
 
 from ...errors import ConfigError, ProviderError
 from ...node.commandline import Origin
@@ -162,8 +163,15 @@ def _failure(node: Node, located: Located, failure: ProviderError) -> Results:
         yield find("kubeconfig-broken", at(Origin(located.kubeconfig, line), text), remedy=remedy)
     elif re.search(r"cannot be trusted|does not speak TLS|does not support TLS|TLS with", failure.message):
         yield find("apiserver-certificate", evidence, remedy=hint)
-    elif _is_loopback(node, located):
+    elif _is_loopback(node, located) and re.search("Connection refused|cannot resolve", failure.message):
+        # Whatever takes connections there is meant to be there: an API server, or a load balancer in front of it.
         yield find("apiserver-localhost", _localhost(located), evidence, remedy=_name_the_cluster(located))
+    elif "did not answer within" in failure.message:
+        remedy = (
+            f"check that it is running and answers; the address comes from {located.endpoint.origin}:\n"
+            f"curl -k --max-time 15 {shlex.quote(f'{located.endpoint.url}/readyz')}"
+        )
+        yield find("apiserver-unreachable", evidence, remedy=remedy)
     else:
         remedy = hint or f"check that this is a Kubernetes API server; the address comes from {located.endpoint.origin}"
         yield find("apiserver-unreachable", evidence, remedy=remedy)

@@ -277,7 +277,7 @@ def _file_system(node: Node, directory: str) -> Results:
         evidence = at(directory, f"it is on {mount.kind}, mounted at {mount.point}")
         unit = posixpath.normpath(directory).strip("/").replace("-", "\\x2d").replace("/", "-")
         remedy = (
-            f"as '/etc/systemd/system/{unit}.mount', then: systemctl enable --now '{unit}.mount'\n"
+            f"write this as '/etc/systemd/system/{unit}.mount', then: systemctl enable --now '{unit}.mount'\n"
             "[Unit]\nBefore=crio.service kubelet.service\n\n"
             f"[Mount]\nWhat=tmpfs\nWhere={directory}\nType=tmpfs\nOptions=mode=0700,size=16m,nosuid,nodev,noexec\n\n"
             "[Install]\nWantedBy=multi-user.target"
