@@ -117,6 +117,51 @@ def test_without_a_directory_there_is_nothing_to_do(place: Place) -> None:
     assert not (place.node.root / "run").exists()
 
 
+def test_a_directory_that_is_named_must_be_there(place: Place) -> None:
+    missing = place.node.root / "nonexistent"
+    for output in ("text", "json"):
+        done = place.run("--auth-dir", str(missing), "--output", output)
+        assert_fault(done, f"--auth-dir: {missing}: no such directory")
+        assert done.out == ""
+
+
+UNIT = "[Service]\nExecStart=/usr/bin/kubelet --image-credential-provider-config=/etc/kubernetes/providers.yaml\n"
+
+
+def configure(node: Node, *arguments: str) -> Path:
+    """The kubelet's configuration of the plugin."""
+    node.write("etc/systemd/system/kubelet.service", UNIT)
+    ours = {"name": "crio-credential-provider", "args": arguments}
+    text = json.dumps({"kind": "CredentialProviderConfig", "providers": [ours]})
+    return node.write("etc/kubernetes/providers.yaml", text)
+
+
+def test_the_kubelet_s_configuration_counts(place: Place) -> None:
+    """It looks where the plugin writes, on the node below --root."""
+    config = configure(place.node, "--auth-dir=/run/elsewhere", "--stale-after=2m")
+    elsewhere = place.node.root / "run/elsewhere"
+    elsewhere.mkdir(parents=True, mode=0o700)
+    for name, age in ((STALE, 200), (OTHER, 60)):
+        (elsewhere / name).write_text("{}")
+        os.utime(elsewhere / name, (time.time() - age,) * 2)
+    usual = place.put(STALE, 60)
+    done = place.run()
+    assert (done.status, done.err) == (0, "")
+    assert done.lines[0] == f"Note: the plugin's arguments come from {config}, the kubelet's configuration"
+    assert done.lines[-1] == "Removed 1 file."
+    assert os.listdir(elsewhere) == [OTHER] and usual.exists()
+    # What a person gives goes before it.
+    assert place.run("--auth-dir", str(place.auth), "--stale-after=20s").status == 0
+    assert not usual.exists()
+
+
+def test_a_configuration_that_the_plugin_refuses_is_a_fault(place: Place) -> None:
+    config = configure(place.node, "--none")
+    path = place.put(STALE, 60)
+    assert_fault(place.run(), f"{config}: ", "--none")
+    assert path.exists()
+
+
 def test_a_dry_run_only_tells(place: Place) -> None:
     stale, orphan = place.put(STALE, 60), place.put_in_use(25 * HOUR)
     done = place.run("--dry-run", "--in-use")

@@ -167,19 +167,17 @@ def test_no_credential_says_which_key_was_meant(place: Place) -> None:
     assert source["credential"] is None and source["credentialSentTo"] == []
     assert (
         "secret mirror-creds has the key docker.io, but docker.io is the registry in the pod's image"
-        in source["remedy"]
+        in source["evidence"]
     )
-    assert f"add a key for {place.mirror.host} to a pull secret of namespace team-alpha" in source["remedy"]
+    assert source["remedy"] == f"add a key for {place.mirror.host} to a pull secret of namespace team-alpha"
     assert {p.user for p in place.mirror.log} <= {None, ""}
 
 
 def test_a_secret_that_cannot_be_used_is_named(place: Place) -> None:
     place.cluster.add_secret("team-alpha", "wrapped", {"value": "{}"})
     source = place.verify_json("nginx:1.27", *WEB).report["sources"][0]
-    assert source["remedy"].startswith(
-        "no pull secret of namespace team-alpha has a credential for any of its pull sources"
-    )
-    assert "; secret wrapped is not used: its .dockerconfigjson cannot be used" in source["remedy"]
+    assert "; no pull secret of namespace team-alpha has a credential for any of its pull sources" in source["evidence"]
+    assert "; secret wrapped is not used: its .dockerconfigjson cannot be used" in source["evidence"]
 
 
 def test_a_secret_of_another_type_is_named(place: Place) -> None:
@@ -187,7 +185,7 @@ def test_a_secret_of_another_type_is_named(place: Place) -> None:
     place.cluster.add_secret("team-alpha", "opaque", {"auths": auths}, type="Opaque")
     assert (
         "but the secret is of type 'Opaque', and the plugin only lists"
-        in place.verify_json("nginx:1.27", *WEB).report["sources"][0]["remedy"]
+        in place.verify_json("nginx:1.27", *WEB).report["sources"][0]["evidence"]
     )
 
 
@@ -200,8 +198,38 @@ def test_a_password_with_a_line_break_is_told(place: Place) -> None:
 
 def test_no_secret_at_all(place: Place) -> None:
     done = place.verify_json("nginx:1.27", *WEB)
-    assert "no secret has a credential for it" in done.report["sources"][0]["remedy"]
+    assert "no secret has a credential for it" in done.report["sources"][0]["evidence"]
+    assert (
+        done.report["verdict"]["remedy"]
+        == f"add a key for {place.mirror.host} to a pull secret of namespace team-alpha"
+    )
     assert done.status == 3
+
+
+@pytest.mark.parametrize(
+    ("mode", "holder"), [("pod", "pod web names"), ("service-account", "service account default names")]
+)
+def test_a_secret_that_is_not_named_is_no_help(place: Place, mode: str, holder: str) -> None:
+    """Where a key in any secret of the namespace would not do, this is said."""
+    place.cluster.allow("team-alpha", "default", ["get"], "secrets")
+    place.cluster.allow("team-alpha", "default", ["get"], "serviceaccounts")
+    place.cluster.add_pod("team-alpha", "web", "node1", image_pull_secrets=["mirror-creds"])
+    place.add_secret("mirror-creds", **{"other.corp": ("alpha", PASSWORD)})
+    place.add_secret("another", **{place.mirror.host: ("alpha", PASSWORD)})
+    done = place.verify_json("nginx:1.27", *WEB, "--secrets-from", mode)
+    remedy = done.report["verdict"]["remedy"]
+    assert (done.status, done.report["sources"][0]["cause"]) == (3, "no-credential")
+    assert remedy.startswith(
+        f"add a key for {place.mirror.host} to a pull secret that {holder} in its imagePullSecrets"
+    )
+
+
+def test_outside_of_mirror_registry_no_secret_helps(place: Place) -> None:
+    place.add_secret("mirror-creds", **{place.mirror.host: ("alpha", PASSWORD)})
+    done = place.verify_json("nginx:1.27", *WEB, "--mirror-registry", "other.corp")
+    remedy = done.report["sources"][0]["remedy"]
+    assert "node's own auth file" in remedy and f"--mirror-registry {place.mirror.host}" in remedy
+    assert "pull secret" not in remedy
 
 
 def test_an_image_that_is_not_there(place: Place) -> None:
@@ -605,9 +633,28 @@ def test_the_plugin_fails_and_the_pull_goes_on_without(place: Place) -> None:
     assert "may not list secrets" in done.report["pluginError"]
     assert "may not list secrets" in done.report["verdict"]["text"]
     assert "kubectl -n team-alpha create role" in done.report["verdict"]["remedy"]
-    assert done.report["sources"][0]["cause"] == "no-credential"
-    text = place.verify("nginx:1.27", *WEB).out
-    assert "plugin fails" in text and "the node's own auth file" in text
+    source = done.report["sources"][0]
+    assert (source["cause"], source["remedy"]) == ("no-credential", done.report["verdict"]["remedy"])
+    text = place.verify("nginx:1.27", *WEB)
+    assert "as the plugin does" in text.flat
+    # Each thing is told once, and what is pasted stands on a line of its own.
+    assert text.flat.count("answered 403") == text.flat.count("may not list secrets") == 1
+    role, binding = (line for line in text.lines if "kubectl" in line)
+    assert role.startswith("  kubectl -n team-alpha create role ")
+    assert binding.startswith("  kubectl -n team-alpha create rolebinding ")
+    assert binding.endswith(" --serviceaccount=team-alpha:default")
+    assert text.lines[text.lines.index(role) - 1] == "To do: grant it with a Role:"
+    assert "add a key" not in text.out
+
+
+def test_the_plugin_fails_and_the_registry_is_not_at_fault_for_it(place: Place) -> None:
+    """The pull does not come to the credential; the plugin's failure is a note."""
+    place.cluster.revoke("team-alpha", "default")
+    with refused_port() as port:
+        place.write_conf(table("docker.io", f"127.0.0.1:{port}", location="hub.nowhere.invalid"))
+        text = place.verify("nginx:1.27", *WEB)
+    assert "The plugin fails for this pull, and CRI-O reads the node's own auth file" in text.flat
+    assert any(line.endswith(" --serviceaccount=team-alpha:default") for line in text.lines)
 
 
 def test_a_registries_conf_that_cri_o_refuses(place: Place) -> None:

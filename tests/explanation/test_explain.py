@@ -77,7 +77,9 @@ def test_the_text_tells_the_verdict_first_and_every_step(place: Place) -> None:
         assert words in done.flat, words
     # Hanging indents and no blanks at the ends of lines.
     assert not [line for line in done.out.splitlines() if line != line.rstrip()]
-    assert max(map(len, done.out.splitlines())) <= 100
+    path = f"{place.node.auth_dir}/team-alpha-{NGINX_HASH}.json"
+    assert f"Auth file  {path}" in done.lines
+    assert max(len(line) for line in done.lines if path not in line) <= 100
 
 
 def test_a_digest_changes_who_is_asked(place: Place) -> None:
@@ -141,9 +143,10 @@ def test_a_refusal_of_the_cluster_is_the_plugins_own(place: Place) -> None:
     # What is known without the cluster, and what CRI-O does all the same.
     assert done.report["sources"][0]["name"] == SOURCE
     assert any("reads the node's own" in step for step in done.report["then"])
-    # A command is not broken into lines.
-    text = place.run("nginx:1.27", "-n", "team-alpha", "--pod=web").out
-    assert done.report["verdict"]["remedy"] in text
+    # Each command is a line, as it is pasted.
+    lines = [line.strip() for line in place.run("nginx:1.27", "-n", "team-alpha", "--pod=web").lines]
+    start = lines.index("To do: grant it with a Role:")
+    assert " && ".join(lines[start : start + 3]).replace(": && ", ": ") == f"To do: {done.report['verdict']['remedy']}"
 
 
 def test_a_broken_configuration_is_the_plugins_own_fault(place: Place) -> None:
@@ -308,6 +311,15 @@ def test_an_alias_leads_elsewhere(place: Place) -> None:
     handed = "has a key for docker.io, the kubelet passes that credential: CRI-O uses it at"
     assert f"{handed} registry.corp instead of any file" in done.report["then"][1]
     assert f"{handed} docker.io instead of any file" in spelled.report["then"][1]
+
+
+def test_a_command_within_a_reason_is_a_line_too(place: Place) -> None:
+    place.node.write_registries_conf('[aliases]\nnginx = "registry.corp/web/nginx"\n')
+    place.cluster.revoke("team-alpha", "default")
+    done = place.run("nginx:1.27", "-n", "team-alpha", "--pod=web")
+    commands = [line.strip() for line in done.lines if "kubectl" in line]
+    assert commands and {command.partition(" create ")[0] for command in commands} == {"kubectl -n team-alpha"}
+    assert commands[1].endswith(" --serviceaccount=team-alpha:default")
 
 
 def test_a_request_does_not_tell_of_a_short_name(place: Place) -> None:

@@ -78,6 +78,7 @@ def test_a_token_from_a_file(place: Place) -> None:
     [
         ("without a pod", "give the pod with --pod"),
         ("unknown pod", "only for pods that run on it"),
+        ("unknown pod", "and this object), or there is no such pod"),
         ("server away", "no answer from the API server"),
         ("no kubeconfig", "--kubeconfig"),
     ],

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .. import explanation, settings
 from ..errors import RequestError, masked
@@ -31,12 +31,10 @@ from .output import (
     write_line,
     write_report,
 )
+from .paste import ended, split_commands, told
 from .request.arguments import add_arguments
 from .request.find import Pull, find
 from .request.place import Place, RefusedArguments, find_flag, find_settings, look, stand_ins
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 STATUSES = {PASSED: OK, FAILED: output.FAILED, UNKNOWN: FAULT}
 """Exit status of each verdict."""
@@ -112,7 +110,14 @@ def _explain(given: argparse.Namespace, place: Place) -> Explanation:
         return explanation.failed(error, chosen, given.image or "", notes)
     image = asked.image if asked.typed else None
     explained = explanation.explain(
-        asked.request, chosen, asked.connect, image, asked.typed, asked.notes, enforcing=asked.enforcing
+        asked.request,
+        chosen,
+        asked.connect,
+        image,
+        asked.typed,
+        asked.notes,
+        enforcing=asked.enforcing,
+        on_node=asked.on_node,
     )
     verdict = explained.verdict
     if asked.offline is not None and asked.offline.lacks[0] and verdict.status == FAILED:
@@ -266,28 +271,24 @@ Line = tuple[int, str]
 
 def _write_text(explained: Explanation) -> None:
     """The verdict, what to do about it, then each step."""
-    from rich.console import Group
-    from rich.padding import Padding
-    from rich.table import Table as Grid
-    from rich.text import Text
-
-    def body(lines: Iterable[Line]) -> RenderableType:
-        return Group(*(Padding(Text(printable(text), overflow="fold"), (0, 0, 0, indent)) for indent, text in lines))
-
     verdict = explained.verdict
-    text = verdict.text if verdict.text.endswith("?") else f"{verdict.text.rstrip('.')}."
-    write(Text(printable(text), style=_STYLES[verdict.status], overflow="fold"))
+    write(*told(ended(verdict.text), _STYLES[verdict.status]))
     if verdict.remedy:
-        # Not broken into lines: it may hold a command to be copied.
-        write_line(f"To do: {printable(verdict.remedy)}")
-    grid = Grid.grid(padding=(0, 2, 0, 0))
-    grid.add_column(no_wrap=True, style="bold")
-    grid.add_column(overflow="fold")
-    for heading, lines in _sections(explained):
-        if lines:
-            grid.add_row(heading, body(lines))
-    if grid.row_count:
-        write(Text(""), grid)
+        words, commands = split_commands(f"To do: {verdict.remedy}")
+        # Not broken into lines: it may hold a line of a file to be copied.
+        for line in (words, *(f"  {command}" for command in commands)):
+            write_line(printable(line))
+    sections = [(heading, lines) for heading, lines in _sections(explained) if lines]
+    if not sections:
+        return
+    column = max(len(heading) for heading, _ in sections) + 2
+    parts = [
+        part
+        for heading, lines in sections
+        for label, (indent, text) in zip([heading, *[""] * (len(lines) - 1)], lines, strict=True)
+        for part in told(text, label=label, indent=column + indent)
+    ]
+    write("", *parts)
 
 
 def _sections(explained: Explanation) -> Iterable[tuple[str, list[Line]]]:
@@ -300,9 +301,9 @@ def _sections(explained: Explanation) -> Iterable[tuple[str, list[Line]]]:
     yield "Secrets", _secrets(explained)
     yield "Auth file", _auth_file(explained)
     yield "Answer", _answer(explained)
-    yield "CRI-O then", [(0, sentence(step)) for step in explained.steps]
-    yield "Warnings", [(0, sentence(warning)) for warning in (resolution.warnings if resolution else ())]
-    yield "Notes", [(0, sentence(note)) for note in explained.notes]
+    yield "Then", [(0, ended(step)) for step in explained.steps]
+    yield "Warnings", [(0, ended(warning)) for warning in (resolution.warnings if resolution else ())]
+    yield "Notes", [(0, ended(note)) for note in explained.notes]
 
 
 def _image(explained: Explanation) -> list[Line]:

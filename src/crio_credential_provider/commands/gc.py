@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from .. import settings
-from ..errors import AuthFileError, UsageError
+from ..errors import AuthFileError, ConfigError, UsageError
 from ..kubernetes.pullintents import PullIntents
 from ..pull import authfile, handoff, sweep
 from ..pull.handoff import Line
@@ -36,12 +36,13 @@ from .output import (
     there,
     write_line,
 )
+from .request.place import Place, RefusedArguments, load_settings, look
 
 IN_USE = "in-use"
 """Directory below the auth directory into which CRI-O renames a file for the time of a pull."""
 
 FLAGS = ("auth-dir", "kubelet-root-dir", "stale-after", "cache-dir", "root")
-"""The plugin's flags that count here as well, with its defaults and its environment variables."""
+"""The plugin's flags that count here as well: as the kubelet gives them to it, else with its defaults."""
 
 _IN_USE_AFTER = "24h"
 _IN_USE_AFTER_BOUNDS = 60, 240 * 3600
@@ -57,6 +58,7 @@ of the kubelet names, and temporary files of runs that were killed. Prints what 
 how old it is and why, before it removes anything. The files' contents are not read.
 
 The plugin does the same after each run, so that this is only needed where it no longer runs.
+Flags not given are taken from the kubelet's CredentialProviderConfig, as by explain.
 """
 _EPILOG = """\
 The kubelet and CRI-O may be running: a file that is taken or replaced in the meantime is skipped.
@@ -91,11 +93,16 @@ def run(arguments: list[str]) -> int:
 
 
 def _sweep(given: argparse.Namespace) -> int:
-    chosen = _settings(given)
+    place = look(given)
+    chosen = _settings(given, place)
+    if given.auth_dir and not _is_readable(chosen.auth_dir):
+        raise AuthFileError(f"--auth-dir: {chosen.auth_dir}: no such directory")
     intents = PullIntents(chosen.kubelet_root_dir)
     in_use_after = _in_use_after(given)
     doomed = list(_find(chosen, intents, in_use_after, dry=given.dry_run))
     report = _as_json if given.output == "json" else _as_text
+    if place.note and report is _as_text:
+        _say(f"Note: {place.note}")
     return report(chosen, intents, doomed, dry=given.dry_run, in_use_after=in_use_after)
 
 
@@ -124,16 +131,25 @@ def parser() -> Parser:
     return made
 
 
-def _settings(given: argparse.Namespace) -> Settings:
-    """What the plugin would take these flags, and its variables of the same names, for."""
+def _settings(given: argparse.Namespace, place: Place) -> Settings:
+    """What the plugin would take these flags, and its variables of the same names, for.
+
+    Raises:
+        ConfigError: the plugin would refuse what the CredentialProviderConfig says.
+    """
     texts = {name: getattr(given, FLAGS_BY_NAME[name].attribute) for name in FLAGS}
     texts["root"] = given.root and os.path.abspath(given.root)
-    variables = {variable: os.environ.get(variable) for variable in (FLAGS_BY_NAME[name].variable for name in FLAGS)}
-    found = settings.loads(
-        [f"--{name}={text}" for name, text in texts.items() if text is not None],
-        {variable: text for variable, text in variables.items() if text is not None},
-    )
-    settings.check_root(found)
+    try:
+        found = load_settings([f"--{name}={text}" for name, text in texts.items() if text is not None], place)
+    except RefusedArguments as error:
+        raise ConfigError(f"{error.path}: {error.message}", error.hint) from None
+    configured = settings.loads(place.arguments, place.variables)
+    if found.root != configured.root:
+        # What that node's kubelet names is below the root as well: no file of this machine is meant.
+        for flag in (FLAGS_BY_NAME[name] for name in FLAGS if texts[name] is None):
+            path = vars(configured).get(flag.attribute)
+            if flag.is_path and path:
+                setattr(found, flag.attribute, f"{found.root}{path}")
     return found
 
 

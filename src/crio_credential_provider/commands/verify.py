@@ -31,11 +31,11 @@ from .output import (
     make_parser,
     printable,
     printable_lines,
-    sentence,
     serve,
     write,
     write_report,
 )
+from .paste import ended, told
 from .request import handedover
 from .request.arguments import add_arguments
 from .request.find import find
@@ -135,7 +135,14 @@ def _verify(given: argparse.Namespace) -> Report:
     chosen = find_settings(given, place)
     asked = find(given, chosen, place)
     explained = explanation.explain(
-        asked.request, chosen, asked.connect, asked.image, asked.typed, asked.notes, enforcing=asked.enforcing
+        asked.request,
+        chosen,
+        asked.connect,
+        asked.image,
+        asked.typed,
+        asked.notes,
+        enforcing=asked.enforcing,
+        on_node=asked.on_node,
     )
     if isinstance(explained.error, NotAsked):
         raise explained.error
@@ -153,11 +160,9 @@ def _verify(given: argparse.Namespace) -> Report:
     verdicts = ask_all(explained, reference, chosen.root, () if isinstance(handed, str) else handed)
     checked: list[Checked] = []
     serving: Checked | None = None
-    namespace = resolution.account.namespace if resolution.account else ""
     for source in explained.sources:
         shown, verdict = verdicts.get(source.source.name, (source, None))
-        why_none = resolution.reason if resolution.skipped and source.is_wanted else ""
-        found = meaning.check(shown, verdict, serving is None, namespace, why_none)
+        found = meaning.check(shown, verdict, serving is None, explained)
         if meaning.is_left_to_the_kubelet(found, explained):
             found = meaning.left_to_the_kubelet(found, handed)
         checked.append(found)
@@ -175,6 +180,7 @@ def _verify(given: argparse.Namespace) -> Report:
     if not asked.typed and not asked.image.tag:
         notes.append("a recorded request has no tag or digest: latest was asked for")
     assumed = stand_ins(given, chosen, place)
+    namespace = resolution.account.namespace if resolution.account else ""
     return Report(
         explained, reference, namespace, tuple(checked), serving, succeeds, text, remedy, tuple(notes), assumed
     )
@@ -229,7 +235,6 @@ def _checked_json(found: Checked) -> dict[str, Any]:
 
 def _write_text(report: Report) -> None:
     """The conclusion, a table of all sources, and what is to be said of each."""
-    from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
@@ -239,29 +244,35 @@ def _write_text(report: Report) -> None:
     def lines(words: str, style: str = "") -> Text:
         return Text(printable_lines(words), style=style, overflow="fold")
 
-    parts: list[RenderableType] = [text(sentence(report.assumed)), ""] if report.assumed else []
-    parts.append(text(sentence(report.text), _STYLES[report.succeeds]))
+    parts: list[RenderableType] = [*told(ended(report.assumed)), ""] if report.assumed else []
+    parts += told(ended(report.text), _STYLES[report.succeeds])
     if report.remedy:
-        parts.append(text(sentence(f"To do: {report.remedy}")))
+        parts += told(ended(f"To do: {report.remedy}"))
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for heading in ("", "Source", "Credential", "Verdict"):
         table.add_column(heading, overflow="fold")
-    details = Table.grid(padding=(0, 2, 0, 0))
-    details.add_column(no_wrap=True)
-    details.add_column(overflow="fold")
+    details: list[RenderableType] = []
+    column = len(str(len(report.checked))) + 2
     for number, found in enumerate(report.checked, 1):
         style = "green" if found.outcome == registryclient.OK else "" if found.verdict is None else "red"
         name, credential = text(found.source.source.name), lines(_shown_credential(found))
         table.add_row(str(number), name, credential, lines(_shown(found), style))
-        if told := [text(sentence(line)) for line in _details(found, report.remedy)]:
-            details.add_row(str(number), Group(*told))
+        label = str(number)
+        for line in _details(found):
+            details += told(ended(line), label=label, indent=column)
+            label = ""
+        if found.outcome != registryclient.OK and found.needed and found.remedy and found.remedy != report.remedy:
+            details += told(ended(f"To do: {found.remedy}"), label=label, indent=column)
     parts += [Text(""), table] if report.checked else []
-    parts += [Text(""), details] if details.row_count else []
-    notes = list(report.notes)
-    if report.explained.error is not None:
-        error = str(report.explained.error)
-        notes.insert(0, f"the plugin fails for this pull, and CRI-O reads the node's own auth file: {error}")
-    parts += [Text(""), *(text(sentence(note)) for note in notes)] if notes else []
+    parts += ["", *details] if details else []
+    notes: list[RenderableType] = []
+    error = report.explained.error
+    if error is not None and error.message not in report.text:
+        why = str(error).removesuffix(f"; {error.hint}")
+        notes += told(ended(f"the plugin fails for this pull, and CRI-O reads the node's own auth file: {why}"))
+        notes += told(ended(f"To do: {error.hint}")) if error.hint else ()
+    notes += [part for note in report.notes for part in told(ended(note))]
+    parts += ["", *notes] if notes else []
     write(*parts)
 
 
@@ -287,13 +298,11 @@ def _shown(found: Checked) -> str:
     return words if found.needed else f"{words}\nnot needed"
 
 
-def _details(found: Checked, told: str) -> Iterator[str]:
-    """What was answered, what to do about it unless that was told, and who else was shown the credential."""
+def _details(found: Checked) -> Iterator[str]:
+    """What was answered, and who else was shown the credential."""
     verdict = found.verdict
     if found.outcome != registryclient.OK:
         yield found.evidence
-        if found.needed and found.remedy and found.remedy != told:
-            yield f"to do: {found.remedy}"
     elif verdict is not None and verdict.scheme == "http":
         yield f"it {verdict.evidence}, over plain HTTP"
     if verdict is not None:

@@ -20,7 +20,7 @@ from ..images.reference import Reference
 from ..pull import decision
 from ..pull.decision import Resolution
 from ..settings import Settings
-from . import outcome, sources, tables, unusable
+from . import outcome, sources, tables, unusable, writing
 from .records import (
     FAILED,
     NO_TABLES,
@@ -80,6 +80,7 @@ def explain(
     notes: Iterable[str] = (),
     *,
     enforcing: bool = True,
+    on_node: bool = False,
 ) -> Explanation:
     """Explains a pull.
 
@@ -89,6 +90,7 @@ def explain(
         typed: the image as the pod spells it, from which CRI-O sees whether it is a short name.
         notes: taken over.
         enforcing: whether CRI-O refuses a short name that may mean several images: its short_name_mode.
+        on_node: whether this process runs where the plugin does, and as its user: the auth directory is looked at.
     """
     resolution: Resolution | None = None
     error: ProviderError | None = None
@@ -100,6 +102,10 @@ def explain(
         error = _as_seen_by_root(raised)
         if resolution is None:
             return failed(error, settings, typed, notes)
+    auth_file = outcome.auth_file(resolution, settings)
+    if on_node and auth_file is not None and (refused := writing.why_not(auth_file.path)) is not None:
+        # Nothing of the namespace comes to CRI-O.
+        error, auth_file, resolution.auth_file, resolution.selection = refused, None, None, None
     configured = tables.find_tables(resolution, settings)
     ignored: tuple[Ignored, ...] = ()
     if resolution.config:
@@ -110,7 +116,6 @@ def explain(
         asked = sources.find_asked(resolution.config, image, typed, enforcing, ignored)
     spoilt = unusable.find(seen, resolution, request.token, settings)
     found = tuple(sources.find_sources(resolution, settings, error, asked, image, typed, spoilt))
-    auth_file = outcome.auth_file(resolution, settings)
     verdict = outcome.verdict(resolution, error, found, asked, settings, spoilt, configured)
     return Explanation(
         typed=typed,

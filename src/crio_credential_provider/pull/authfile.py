@@ -75,20 +75,31 @@ def write(directory: str, name: str, content: bytes) -> str:
                     os.unlink(temporary)
                 raise
     except OSError as error:
-        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise AuthFileError(
-            f"cannot write the auth file {path}: {error.strerror}",
-            f"check the free space and inodes: df {directory} and df -i {directory}"
-            if is_full
-            else "CRI-O's namespaced_auth_dir must be a directory that root can write to; --auth-dir names another",
-        ) from None
+        raise unwritable(path, error) from None
     return path
 
 
+def unwritable(path: str, error: OSError) -> AuthFileError:
+    """What is to be said where the system does not let a file be written."""
+    directory = os.path.dirname(path)
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return AuthFileError(
+        f"cannot write the auth file {path}: {error.strerror}",
+        f"check the free space and inodes: df {directory} && df -i {directory}"
+        if is_full
+        else "CRI-O's namespaced_auth_dir must be a directory that root can write to; --auth-dir names another",
+    )
+
+
 def _ensure_directory(directory: str) -> None:
-    """Makes the directory (0700) if it is missing, and refuses one that others can write to: they could swap files."""
+    """Makes the directory (0700) if it is missing, and refuses one that others can write to."""
     if not os.path.exists(directory):
         os.makedirs(directory, 0o700, exist_ok=True)
+    check_directory(directory)
+
+
+def check_directory(directory: str) -> None:
+    """Refuses a directory that others can write to, with an AuthFileError: they could swap files."""
     status = os.stat(directory)
     if stat.S_ISDIR(status.st_mode) and status.st_mode & _OTHERS_CAN_WRITE:
         mode = stat.S_IMODE(status.st_mode)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import base64
 import json
+import os
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -45,6 +46,7 @@ class Pull(NamedTuple):
         notes: what differs here from a pull, for the person.
         offline: the file that replaces the cluster, if one was given.
         enforcing: whether CRI-O refuses a short name that may mean several images.
+        on_node: whether this is the node of the pull, and its root runs this.
     """
 
     typed: str
@@ -55,6 +57,7 @@ class Pull(NamedTuple):
     notes: tuple[str, ...] = ()
     offline: ObjectsFile | None = None
     enforcing: bool = True
+    on_node: bool = False
 
 
 def find(given: argparse.Namespace, chosen: Settings, place: Place) -> Pull:
@@ -70,7 +73,8 @@ def find(given: argparse.Namespace, chosen: Settings, place: Place) -> Pull:
     _check(given, chosen)
     found = _find(given, chosen, place)
     notes = (place.note, *found.notes) if place.note else found.notes
-    return found._replace(notes=notes, enforcing=is_short_name(found.typed) and place.enforcing)
+    on_node = not (chosen.root or place.missing or found.offline or os.geteuid())
+    return found._replace(notes=notes, enforcing=is_short_name(found.typed) and place.enforcing, on_node=on_node)
 
 
 def _find(given: argparse.Namespace, chosen: Settings, place: Place) -> Pull:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ...kubernetes.clientcertificate import ClientCertificate
     from ...kubernetes.pullsecrets import Cluster
 
+_NO_RELATION = "no relationship found between node"
 _TOKEN_SECONDS = 600
 """The least that the API server grants; a pull's token is asked for and used within a second."""
 
@@ -126,7 +127,9 @@ def create_token(given: argparse.Namespace, user: User, audience: str) -> str:
         wanted = {"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1", "spec": spec}
         token = objectsfile.text(user.create(f"{namespace}/serviceaccounts/{account}/token", wanted), "status", "token")
     except ClusterError as error:
-        raise ClusterError(error.message, _remedy(error, given), status=error.status) from None
+        # The API server answers a node the same for a pod of another node and for none.
+        perhaps = ", or there is no such pod" if _NO_RELATION in error.message else ""
+        raise ClusterError(f"{error.message}{perhaps}", _remedy(error, given), status=error.status) from None
     try:
         serviceaccount.loads(token)
     except RequestError:

@@ -59,7 +59,7 @@ def look(given: argparse.Namespace) -> Place:
         UsageError: a ``--config`` that cannot be used.
     """
 
-    root = given.root or os.environ.get(FLAGS_BY_NAME["root"].variable, "")
+    root, named = given.root or os.environ.get(FLAGS_BY_NAME["root"].variable, ""), getattr(given, "config", None)
     tree, ticks = Tree(root), os.sysconf("SC_CLK_TCK")
     kubelets = kubelet.find_kubelet(tree, ticks, live=not root)
     runtime = crio.find_crio(tree, ticks, live=not root)
@@ -67,8 +67,8 @@ def look(given: argparse.Namespace) -> Place:
     config, kubeconfig = (tree.real(f.value) if f is not None and tree.exists(f.value) else "" for f in flags)
     entry: tuple[list[str], dict[str, str], str | None] = ([], {}, "")
     note = ""
-    if given.config:
-        config, entry = given.config, _load_entry(given.config)
+    if named:
+        config, entry = named, _load_entry(named)
     elif config:
         note = f"the plugin's arguments come from {config}, the kubelet's configuration"
         try:
@@ -96,14 +96,8 @@ def find_settings(given: argparse.Namespace, place: Place) -> Settings:
         UsageError: a flag that cannot be.
         RefusedArguments: the plugin would refuse what the CredentialProviderConfig says.
     """
-    environment = {**os.environ, **place.variables}
-    try:
-        settings.loads(place.arguments, place.variables)
-    except UsageError as error:
-        raise RefusedArguments(error.message, error.hint, place.config) from None
     own = [f"--{name}={text}" for name in FLAGS for text in _typed(given, name)]
-    found = settings.loads([*place.arguments, *own], environment)
-    settings.check_root(found)
+    found = load_settings(own, place)
     if given.mirror_registry:
         # Flags of a person go before those of the file; this one would be added to them.
         found.mirror_registry = settings.loads(own, {}).mirror_registry
@@ -111,6 +105,21 @@ def find_settings(given: argparse.Namespace, place: Place) -> Settings:
     found.kubeconfig = found.kubeconfig or place.kubeconfig
     # Nothing is kept by a command that only looks.
     found.cache_dir = ""
+    return found
+
+
+def load_settings(own: list[str], place: Place) -> Settings:
+    """The settings of the plugin's entry in the CredentialProviderConfig, which flags of a person go before.
+
+    Raises:
+        UsageError, RefusedArguments: as ``find_settings``.
+    """
+    try:
+        settings.loads(place.arguments, place.variables)
+    except UsageError as error:
+        raise RefusedArguments(error.message, error.hint, place.config) from None
+    found = settings.loads([*place.arguments, *own], {**os.environ, **place.variables})
+    settings.check_root(found)
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ... import registryclient
+from ... import registryclient, settings
 from ...explanation import NODE_HELPER, SECRET, Explanation, Source, named_key
 from ...pull import decision
 from ...registryclient import Verdict
@@ -35,12 +35,11 @@ class Checked(NamedTuple):
     needed: bool
 
 
-def check(source: Source, verdict: Verdict | None, needed: bool, namespace: str, why_none: str) -> Checked:
+def check(source: Source, verdict: Verdict | None, needed: bool, explained: Explanation) -> Checked:
     """A source's answer as part of this pull.
 
     Args:
         needed: whether no source before it serves.
-        why_none: the plugin's reason for a place without a credential, if it tells of secrets that are not used.
     """
     if source.asked is False:
         return Checked(source, LEFT_OUT, source.why_not, "", None, False)
@@ -56,8 +55,11 @@ def check(source: Source, verdict: Verdict | None, needed: bool, namespace: str,
             "a registry answers; CRI-O gets the credential from the node's credential helper, which verify does not run"
         )
         return Checked(source, UNKNOWN, evidence, "", verdict, needed)
-    outcome, remedy = UNKNOWN if verdict.undecided else verdict.outcome, _remedy(source, verdict, namespace, why_none)
-    return Checked(source, outcome, verdict.evidence, remedy, verdict, needed)
+    outcome = UNKNOWN if verdict.undecided else verdict.outcome
+    if verdict.cause == "no-credential" and not holder(source):
+        evidence = f"{verdict.evidence}; {_why_none(source, explained)}"
+        return Checked(source, outcome, evidence, _remedy_of_none(source, explained), verdict, needed)
+    return Checked(source, outcome, verdict.evidence, _remedy(source, verdict), verdict, needed)
 
 
 def is_left_to_the_kubelet(found: Checked, explained: Explanation) -> bool:
@@ -75,43 +77,65 @@ def left_to_the_kubelet(found: Checked, handed: Sequence[HandedOver] | str) -> C
     """The same with what the kubelet hands over, or why that is not known."""
     host = found.source.source.name.partition("/")[0]
     remedy = f"add a key for {host} to a pull secret in the pod's imagePullSecrets"
+    answered = found.verdict.evidence if found.verdict is not None else found.evidence
     if not isinstance(handed, str):
-        evidence = f"{found.evidence}; the pod's imagePullSecrets, which the kubelet passes, have none for {host}"
+        evidence = f"{answered}; the pod's imagePullSecrets, which the kubelet passes, have none for {host}"
         return found._replace(evidence=evidence, remedy=remedy)
     return found._replace(
         outcome=UNKNOWN,
-        evidence=f"{found.evidence}; the plugin writes none for {host}, and whether the kubelet passes one "
+        evidence=f"{answered}; the plugin writes none for {host}, and whether the kubelet passes one "
         f"is not known: {handed}",
         remedy=f"{remedy}, and give the pod with --pod; --mirror-registry {host} tries the namespace's secrets",
     )
 
 
-def _remedy(source: Source, verdict: Verdict, namespace: str, why_none: str) -> str:
-    """What to do, and in which secret: the registry's verdict knows of none.
-
-    Args:
-        why_none: the plugin's reason for a place without a credential, if it tells of secrets that are not used.
-    """
+def _remedy(source: Source, verdict: Verdict) -> str:
+    """What to do, and in which secret: the registry's verdict knows of none."""
     place = holder(source)
-    host = source.source.name.partition("/")[0]
     if verdict.cause == "refused" and verdict.outcome == registryclient.UNAUTHORIZED:
         return f"{place}: write the current credential there, if it was rotated or mistyped"
     if verdict.cause in ("first-scheme", "no-credential") and place:
         return f"{place}: {verdict.remedy}"
     if verdict.cause == "not-allowed" and place:
         return f"{place}: check that its user may pull this repository, and that the repository exists"
-    if verdict.cause == "no-credential":
-        where = f" of namespace {namespace}" if namespace else ""
-        return f"{_why_none(source, why_none)}; add a key for {host} to a pull secret{where}"
     return verdict.remedy
 
 
-def _why_none(source: Source, why_none: str) -> str:
+def _why_none(source: Source, explained: Explanation) -> str:
     """Why a source gets no credential: the entry that somebody most likely meant for it, else the core's reason."""
+    resolution = explained.resolution
+    assert resolution is not None
     if source.others:
         other = source.others[0]
         return f"secret {other.secret} has the key {named_key(other.key)}, but {other.why}"
-    return why_none or source.reason or "no credential was looked for"
+    if explained.error is not None:
+        return "the plugin fails, so that none is written for it"
+    # The plugin's reason tells of secrets that are not used.
+    reason = resolution.reason if resolution.skipped and source.is_wanted else source.reason
+    return reason or resolution.reason or "the plugin looks for none"
+
+
+def _remedy_of_none(source: Source, explained: Explanation) -> str:
+    """What to do where no credential was found, or none was looked for."""
+    resolution, chosen = explained.resolution, explained.settings
+    assert resolution is not None
+    if explained.error is not None:
+        return explained.error.hint
+    account = resolution.account
+    key = f"add a key for {source.host} to"
+    of_node = f"{key} the node's own auth file {chosen.global_auth_file}"
+    if account is None:
+        return explained.verdict.remedy or of_node
+    if not decision.may_use_secrets(source.source, chosen):
+        return f"{of_node}, or give the plugin --mirror-registry {source.host}"
+    holders = {
+        settings.POD: f"pod {account.pod}",
+        settings.SERVICE_ACCOUNT: f"service account {account.name}",
+    }
+    if chosen.secrets_from in holders:
+        who = holders[chosen.secrets_from]
+        return f"{key} a pull secret that {who} names in its imagePullSecrets (a key in any other secret is not used)"
+    return f"{key} a pull secret of namespace {account.namespace}"
 
 
 def holder(source: Source) -> str:
