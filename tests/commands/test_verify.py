@@ -277,7 +277,7 @@ def test_what_cri_o_does_not_ask_is_left_out(place: Place) -> None:
         f"{host}/hub/library/nginx": "ok",
         "blocked.corp/x/library/nginx": "blocked",
         "hub.nowhere.invalid/library/nginx": "dns",
-        "digests.corp/library/nginx": "left-out",
+        "digests.corp/library/nginx": "not-asked",
     }
     left = done.report["sources"][-1]
     assert (left["evidence"], left["exchanges"]) == ("it only serves pulls by digest, and this is a pull by tag", [])

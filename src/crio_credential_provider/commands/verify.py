@@ -6,7 +6,7 @@ the command line, and what these mean together: whose mistake it is that a pull 
 
 JSON is one object: ``assumed`` (what was taken for a node, null on one), ``verdict`` (``succeeds``, ``source``,
 ``text``, ``remedy``), ``image``, ``reference``, ``namespace``, ``sources``, ``pluginError`` and ``notes``. Each source
-has ``name``, ``outcome`` (one of ``registryclient.OUTCOMES``, or ``blocked``, ``left-out``, ``unknown``), ``cause``,
+has ``name``, ``outcome`` (one of ``registryclient.OUTCOMES``, or ``blocked``, ``not-asked``, ``unknown``), ``cause``,
 ``evidence``, ``remedy``, ``needed``, ``insecure``, ``credential`` (``from``, ``secret``, ``key``), ``scheme``,
 ``digest``, ``tokenService`` (its URL, where it is at fault), ``credentialSentTo`` and ``exchanges``; members that do
 not apply are null. ``from`` is ``secret``, ``node``, ``node-helper`` or, where the kubelet hands it over, ``kubelet``.
@@ -43,7 +43,7 @@ from .request.handedover import HandedOver
 from .request.place import find_settings, look, stand_ins
 from .verification import meaning
 from .verification.asking import KUBELET, ask_all, is_own
-from .verification.meaning import BLOCKED, LEFT_OUT, UNKNOWN, Checked
+from .verification.meaning import BLOCKED, NOT_ASKED, UNKNOWN, Checked
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -281,7 +281,7 @@ _STYLES = {True: "bold green", False: "bold red", None: "bold yellow"}
 
 def _shown_credential(found: Checked) -> str:
     source = found.source
-    if found.outcome in (LEFT_OUT, BLOCKED):
+    if found.outcome in (NOT_ASKED, BLOCKED):
         return "-"
     if source.origin == NODE_HELPER:
         return "the node's credential helper"

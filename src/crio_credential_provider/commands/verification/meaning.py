@@ -12,7 +12,7 @@ from ...registryclient import Verdict
 from ..request.handedover import HandedOver
 from .asking import KUBELET, is_own
 
-BLOCKED, LEFT_OUT, UNKNOWN = "blocked", "left-out", "unknown"
+BLOCKED, NOT_ASKED, UNKNOWN = "blocked", "not-asked", "unknown"
 """Outcomes of sources that were not asked, or whose answer says nothing about the pull."""
 
 
@@ -42,14 +42,14 @@ def check(source: Source, verdict: Verdict | None, needed: bool, explained: Expl
         needed: whether no source before it serves.
     """
     if source.asked is False:
-        return Checked(source, LEFT_OUT, source.why_not, "", None, False)
+        return Checked(source, NOT_ASKED, source.why_not, "", None, False)
     if source.source.blocked:
         return Checked(source, BLOCKED, "CRI-O does not ask it: it is blocked in registries.conf", "", None, False)
     if not source.is_reachable:
         evidence = f"CRI-O cannot connect: {source.why_unreachable}"
-        return Checked(source, LEFT_OUT, evidence, "", None, False)
+        return Checked(source, NOT_ASKED, evidence, "", None, False)
     if verdict is None:
-        return Checked(source, LEFT_OUT, "CRI-O fails this pull before it asks", "", None, False)
+        return Checked(source, NOT_ASKED, "CRI-O fails this pull before it asks", "", None, False)
     if verdict.outcome == registryclient.OK and source.origin == NODE_HELPER:
         evidence = (
             "a registry answers; CRI-O gets the credential from the node's credential helper, which verify does not run"
@@ -209,7 +209,7 @@ def summary(found: Checked) -> str:
     """In a few words."""
     verdict = found.verdict
     if verdict is None:
-        return "not asked" if found.outcome == LEFT_OUT else found.outcome
+        return "not asked" if found.outcome == NOT_ASKED else found.outcome
     cause = "" if verdict.outcome == registryclient.CONNECT else verdict.cause
     words = _SUMMARIES.get(cause) or _SUMMARIES.get(found.outcome, found.outcome)
     if not verdict.token_service:
