@@ -432,7 +432,7 @@ def test_what_a_plugin_does_wrong_becomes_a_line_of_the_log() -> None:
     with ApiServer() as cluster:
         cluster.add_pod("team-alpha", "web", "node1", image=IMAGE)
         for code, error in {
-            "raise SystemExit(3)": "exit status 3: nothing on stderr",
+            "raise SystemExit(3)": "exit status 3: ",
             "import os; os.kill(os.getpid(), 15)": "signal 15: ",
             "import time; time.sleep(60)": "context deadline exceeded",
             "print('hello')": "standard output is not JSON: JSONDecodeError",

@@ -121,7 +121,8 @@ class Story:
         """The same, where the plugin must answer and say nothing else."""
         asked = self._ask(step, team)
         run = asked.run
-        step.check(not run.error, f"the kubelet rejects its answer: {run.error}")
+        error = run.error + ("nothing on stderr" if run.error.endswith(": ") else "")
+        step.check(not error, f"the kubelet rejects its answer: {error}")
         step.check(not run.stderr, f"it wrote on stderr: {run.stderr.strip()}")
         step.check(len(asked.journal) == 1, f"expected one entry in the journal, got {len(asked.journal)}")
         return asked

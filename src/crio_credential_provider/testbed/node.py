@@ -115,7 +115,7 @@ class Kubelet:
         stderr = done.stderr.decode(errors="replace")
         if done.returncode != 0:
             ended = f"exit status {done.returncode}" if done.returncode > 0 else f"signal {-done.returncode}"
-            error_line = f"{ended}: {stderr.strip() or 'nothing on stderr'}"
+            error_line = f"{ended}: {stderr.strip()}"
             return Run(request, done.returncode, done.stdout, stderr, seconds, None, error_line)
         try:
             return Run(request, 0, done.stdout, stderr, seconds, loads_response(done.stdout), "")
