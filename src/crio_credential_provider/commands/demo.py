@@ -18,10 +18,10 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from ..demo.stage import JOURNAL_SOCKET, Stage
 from ..demo.story import Step, Story, Tell
 from ..errors import ProviderError, UsageError
 from ..testbed.journald import MAX_PATH
-from ..testbed.stage import JOURNAL_SOCKET, Stage
 from . import ENDING
 from .output import (
     FAULT,

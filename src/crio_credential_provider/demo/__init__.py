@@ -1,1 +1,1 @@
-"""The story that `demo` tells on the `testbed`."""
+"""What `demo` tells: the story, and the stage that it is played on, made of the `testbed`."""

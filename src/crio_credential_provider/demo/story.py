@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from ..testbed.crio import AUTH_DIR, Pull
 from ..testbed.registry import Pulled
-from ..testbed.stage import IMAGE, MIRRORED, REGISTRIES_CONF, Asked, Stage, Team
+from .stage import IMAGE, MIRRORED, REGISTRIES_CONF, Asked, Stage, Team
 
 REQUESTED = "docker.io/library/nginx"
 """`IMAGE` as the kubelet normalises it."""

@@ -20,12 +20,12 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import NamedTuple
 
-from .certificates import Authority
-from .cluster import ApiServer
-from .crio import AUTH_DIR, CERTIFICATE_DIRS, IN_USE, ContainerRuntime, Pull
-from .journald import JournalSocket
-from .node import Kubelet, Run, own_environment
-from .registry import MirrorRegistry
+from ..testbed.certificates import Authority
+from ..testbed.cluster import ApiServer
+from ..testbed.crio import AUTH_DIR, CERTIFICATE_DIRS, IN_USE, ContainerRuntime, Pull
+from ..testbed.journald import JournalSocket
+from ..testbed.node import Kubelet, Run, own_environment
+from ..testbed.registry import MirrorRegistry
 
 NODE = "node1"
 IMAGE = "docker.io/nginx:1.27"
