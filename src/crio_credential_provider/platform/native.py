@@ -142,12 +142,13 @@ def dumps(value: Any) -> str:
 
 def sha256(data: bytes) -> str:
     """The digest of a name, in hex."""
+    half = "_sha256" if sys.version_info < (3, 12) else "_sha2"
     try:
-        own = __import__("_sha256" if sys.version_info < (3, 12) else "_sha2")
+        module = __import__(half if C_HALVES else "hashlib")
     except ImportError:
         # Red Hat's Python is built without its own, so that OpenSSL's is the only one.
-        own = __import__("hashlib")
-    return str(own.sha256(data).hexdigest())
+        module = __import__("hashlib")
+    return str(module.sha256(data).hexdigest())
 
 
 # -- TLS: loaded only when a connection is to be made -----------------------------------------------------------------
