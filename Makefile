@@ -24,11 +24,9 @@ build: $(BUILD_VENV) ## build/bin/crio-credential-provider, with what it needs b
 wheel: $(BUILD_VENV) ## dist/*.whl
 	@$(VENV) tools/make_bundle.py wheel
 
-bundle: $(BUILD_VENV) ## dist/*.tar.gz: the program with its own Python, for any Linux; needs gcc and Python's headers
-	@$(VENV) tools/make_selfcontained.py
-
-unpacked: bundle
-	@rm -rf build/bundle && mkdir -p build/bundle && tar -C build/bundle --strip-components=1 -xzf dist/*.tar.gz
+# ARCHITECTURES=amd64 makes that one alone.
+executable: $(BUILD_VENV) ## dist/crio-credential-provider-linux-{amd64,arm64}: one static file each; on Debian 12, see .ci/run
+	@$(VENV) tools/make_executable.py $(ARCHITECTURES)
 
 packages: $(BUILD_VENV) ## dist/*.deb and dist/*.rpm of the bundle; needs dpkg-deb and rpmbuild as well
 	@$(VENV) tools/make_packages.py

@@ -1,10 +1,10 @@
-"""Which modules of the standard library and of third parties the bundle takes along, and each one's code.
+"""Writes the archive of byte code that the executable takes along: `needed_modules.py LIBRARIES STDLIB ARCHIVE`.
 
-The rule: of our own package and of the libraries beside it everything that is imported anywhere in them; of the
+Run by the interpreter that goes into the executable, whose C modules are all built in. The rule: of our own package and of the libraries beside it everything that is imported anywhere in them; of the
 standard library what is imported when the module is loaded, since what it imports inside functions (pdb,
 multiprocessing, webbrowser) is rarely what we call.
 Where it is, `LATE` says so. A codec is a module as well, looked up by a name: each that a module names comes along.
-The process tests run on the bundle, where a missing one fails.
+The process tests run on the executable, where a missing one fails.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ import importlib.machinery
 import importlib.util
 import marshal
 import operator
-import sysconfig
-from collections.abc import Iterable, Iterator, Mapping
+import sys
+import zipfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import CodeType
 from typing import NamedTuple
@@ -30,21 +31,6 @@ PACKAGE = "crio_credential_provider"
 # Reached by a name that is made at run time, or imported inside a function that is called.
 LATE = (
     *("encodings.utf_8", "encodings.ascii", "encodings.latin_1"),  # codecs that Python itself looks up
-    *(
-        "_json",
-        "_sha256",
-        "_sha2",
-        "_hashlib",
-        "_blake2",
-        "_struct",
-        "binascii",
-        "math",
-        "select",
-        "array",
-        "fcntl",
-        "pwd",
-        "grp",
-    ),
     "_strptime",  # datetime.strptime
     "locale",  # gettext, which argparse uses
     "urllib.parse",
@@ -58,9 +44,8 @@ LEFT_OUT = frozenset(
     (
         *("bz2", "_bz2", "lzma", "_lzma"),  # tarfile, shutil: compressions that nothing here uses
         *("_typing", "typing_extensions"),
+        "unicodedata",  # 1.1 MB, for names of hosts that are not in ASCII
         *("importlib._bootstrap", "importlib._bootstrap_external"),  # the interpreter has them under other names
-        "_uuid",  # would bring libuuid; uuid.uuid4 does without
-        "unicodedata",  # 1.1 MB; of what is here only encodings.idna wants it (packaging/bundle/idna.py)
         *("_pydecimal", "statistics", "_statistics", "doctest", "unittest", "pydoc", "pdb", "readline"),
         *("ctypes", "_ctypes", "sqlite3", "tkinter", "curses", "multiprocessing", "asyncio"),
         *("nturl2path", "msvcrt", "winreg", "_winapi", "nt", "_wmi", "java", "vms_lib", "_scproxy"),
@@ -68,17 +53,6 @@ LEFT_OUT = frozenset(
         *("yaml.cyaml", "yaml._yaml", "_yaml"),  # 0.5 MB, for files that are parsed when they changed
     )
 )
-
-# What the interpreter needs before it can import, whether or not anything names it.
-CORE = frozenset(
-    (
-        *("builtins", "sys", "_imp", "_warnings", "marshal", "posix", "_thread", "_weakref", "_io", "_signal", "time"),
-        *("_codecs", "atexit", "faulthandler", "_tracemalloc", "gc", "errno", "_abc", "_stat", "_string", "itertools"),
-        *("_functools", "_collections", "_operator", "_sre", "_locale", "_ast", "_symtable", "_tokenize", "_typing"),
-        *("_sysconfig", "_suggestions", "_contextvars"),
-    )
-)
-
 
 class Module(NamedTuple):
     """A module in Python: `code` marshalled, without docstrings; `source_hash` as a hash-based .pyc holds it."""
@@ -89,77 +63,35 @@ class Module(NamedTuple):
     source_hash: bytes
 
 
-class Needed(NamedTuple):
-    """All that the bundle takes along. `extensions` maps names of C modules that are files to these files."""
-
-    modules: dict[str, Module]
-    built_in: frozenset[str]
-    extensions: dict[str, Path]
-
-
-def load_order(name: str, modules: Mapping[str, Module]) -> list[str]:
-    """Those of our modules that are loaded with this one, and it, each after its package and what it imports."""
-    order: list[str] = []
-    seen: set[str] = set()
-
-    def visit(name: str) -> None:
-        if name in modules and name.startswith(PACKAGE) and name not in seen:
-            seen.add(name)
-            visit(name.rpartition(".")[0])
-            module = modules[name]
-            for imported in imports(marshal.loads(module.code), name, module.is_package, False):
-                visit(imported)
-            order.append(name)
-
-    visit(name)
-    return order
-
-
 class Search:
     """Follows imports from a directory with our package and its dependencies.
 
     Args:
         libraries: the directory.
-        built_in: names of the C modules that can be linked in.
+        standard: that of the standard library.
     """
 
-    def __init__(self, libraries: Path, built_in: frozenset[str]) -> None:
-        shared = sysconfig.get_config_var("DESTSHARED")
-        self._path = [str(libraries), sysconfig.get_path("stdlib"), str(shared)]
-        self._can_be_built_in = built_in
+    def __init__(self, libraries: Path, standard: Path) -> None:
+        self._path = [str(libraries), str(standard)]
         self._seen: set[str] = set()
         self._modules: dict[str, Module] = {}
-        self._built_in = set(CORE & built_in)
-        self._extensions: dict[str, Path] = {}
 
-    def run(self, roots: Iterable[str], files: Mapping[str, Path]) -> Needed:
-        """Everything that these modules need, with `LATE`, and these files, each a module of that name."""
-        for name, path in files.items():
-            self._seen.add(name)
-            self._read(name, path, False)
-        return self.closure((*roots, *LATE))
-
-    def closure(self, roots: Iterable[str]) -> Needed:
-        """Everything that these modules import."""
+    def run(self, roots: Iterable[str]) -> list[Module]:
+        """Everything that these modules need, sorted by name."""
         for name in roots:
             self._add(name)
-        return Needed(dict(sorted(self._modules.items())), frozenset(self._built_in), self._extensions)
+        return [module for _, module in sorted(self._modules.items())]
 
     def _add(self, name: str) -> None:
         if name in self._seen or not LEFT_OUT.isdisjoint((name, name.partition(".")[0])):
             return
         self._seen.add(name)
-        if name in self._can_be_built_in:
-            self._built_in.add(name)
-            return
         found = self._find(name)
         if found is None or found.origin is None:
             return
         if "." in name:
             self._add(name.rpartition(".")[0])
-        if isinstance(found.loader, importlib.machinery.ExtensionFileLoader):
-            self._extensions[name] = Path(found.origin)
-        elif found.origin.endswith(".py"):
+        if found.origin.endswith(".py"):
             self._read(name, Path(found.origin), found.submodule_search_locations is not None)
 
     def _find(self, name: str) -> importlib.machinery.ModuleSpec | None:
@@ -276,3 +208,42 @@ def _absolute(name: str, is_package: bool, level: int, imported: str) -> str:
     parts = name.split(".")
     above = parts[: len(parts) - level + (1 if is_package else 0)]
     return ".".join([*above, *([imported] if imported else [])])
+
+
+def named_at_run_time(libraries: Path) -> list[str]:
+    """Modules that are imported by a name made at run time: commands, and rich's widths of characters."""
+    found = [
+        path.relative_to(libraries).with_suffix("")
+        for pattern in (f"{PACKAGE}/commands/[!_]*.py", "rich/_unicode_data/unicode*.py")
+        for path in sorted(libraries.glob(pattern))
+    ]
+    return [".".join(path.parts) for path in found]
+
+
+def write_archive(modules: Iterable[Module], target: Path) -> None:
+    """For zipimport: byte code that is never compared with a source (PEP 552, unchecked)."""
+    files = {
+        module.name.replace(".", "/") + ("/__init__.pyc" if module.is_package else ".pyc"): importlib.util.MAGIC_NUMBER
+        + (1).to_bytes(4, "little")
+        + module.source_hash
+        + module.code
+        for module in modules
+    }
+    # zipimport finds a package without an __init__, such as ruamel, only by an entry of its directory.
+    files |= {f"{path.partition('/')[0]}/": b"" for path in [*files] if "/" in path}
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for path, data in files.items():
+            information = zipfile.ZipInfo(path)  # 1980: the format knows nothing older
+            information.compress_type = zipfile.ZIP_DEFLATED
+            information.external_attr = 0o644 << 16
+            archive.writestr(information, data, zipfile.ZIP_DEFLATED, 9)
+
+
+def main() -> None:
+    libraries, standard, archive = map(Path, sys.argv[1:])
+    roots = [f"{PACKAGE}.__main__", f"{PACKAGE}.testbed.selftest", *named_at_run_time(libraries), *LATE]
+    write_archive(Search(libraries, standard).run(roots), archive)
+
+
+if __name__ == "__main__":
+    main()

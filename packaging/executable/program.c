@@ -1,0 +1,329 @@
+/* CPython with the program loaded.
+ *
+ * The build runs this once with the name of a script (load.py) and of a file: Python starts, the script imports the
+ * program, and all memory of both goes to the file. The build puts that in the place of the section that it comes from
+ * (snapshot.ld), so that what is shipped begins where that run ended: nothing is left to do for a pull but to bring up
+ * to date what belongs to a process. docs/decisions/0011-executable.md.
+ */
+#define PY_SSIZE_T_CLEAN
+#define Py_BUILD_CORE
+#include <Python.h>
+
+#include <errno.h>
+#include <frozen_modules/importlib._bootstrap.h>
+#include <frozen_modules/importlib._bootstrap_external.h>
+#include <frozen_modules/zipimport.h>
+#include <internal/pycore_import.h>
+#include <internal/pycore_pystate.h>
+#include <internal/pycore_runtime.h>
+#include <limits.h>
+#include <netdb.h>
+#include <nss.h>
+#include <openssl/crypto.h>
+#include <openssl/rand.h>
+#include <openssl/ssl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+/* -- memory: what is taken while the program is loaded lies in the snapshot, what is taken later does not ------------- */
+
+enum { HEAP = 48 << 20, ALIGNMENT = 16, CLASSES = 64, PAGE = 4096 };
+extern char snapshot_start[];
+static char heap[HEAP] __attribute__((section(".heap,\"aw\",@nobits#"), aligned(PAGE)));
+static size_t heap_used;
+static int is_loaded;
+
+/* What is in use begins at `next`. */
+struct block {
+    size_t size, unused;
+    struct block *next;
+};
+
+/* Released ones, by the power of two in their size. */
+static struct block *released[CLASSES];
+
+static int in_snapshot(const void *memory)
+{
+    return (const char *)memory >= heap && (const char *)memory < heap + heap_used;
+}
+
+static struct block *block_of(void *memory)
+{
+    return (struct block *)((char *)memory - offsetof(struct block, next));
+}
+
+static void *fresh(size_t size, size_t alignment)
+{
+    size_t place = (heap_used + offsetof(struct block, next) + alignment - 1) & -alignment;
+    if (size > HEAP || place + size > HEAP)
+        Py_FatalError("the heap of the snapshot is too small");
+    heap_used = place + size;
+    block_of(heap + place)->size = size;
+    return heap + place;
+}
+
+static struct block **class_of(size_t size)
+{
+    return &released[63 - __builtin_clzl(size)];
+}
+
+/* Zeroed: the same bytes at each build. */
+static void give_back(struct block *block)
+{
+    memset(&block->next, 0, block->size);
+    struct block **class = class_of(block->size);
+    block->next = *class;
+    *class = block;
+}
+
+/* A released block that is as large or larger, of which the rest is given back; else a fresh one. */
+static void *take(size_t size)
+{
+    size = size ? (size + ALIGNMENT - 1) & -ALIGNMENT : ALIGNMENT;
+    for (struct block **class = class_of(size); class < released + CLASSES; class++)
+        for (struct block **place = class; *place; place = &(*place)->next) {
+            struct block *block = *place;
+            if (block->size < size)
+                continue;
+            *place = block->next;
+            block->next = NULL;
+            if (block->size >= size + 2 * ALIGNMENT) {
+                struct block *rest = (struct block *)((char *)&block->next + size);
+                rest->size = block->size - size - offsetof(struct block, next);
+                block->size = size;
+                give_back(rest);
+            }
+            return &block->next;
+        }
+    return fresh(size, ALIGNMENT);
+}
+
+/* In place of libc's everywhere, libc included (the linker's --wrap), which are called __real_... then. */
+void *__real_malloc(size_t size), *__real_calloc(size_t count, size_t size), *__real_realloc(void *block, size_t size);
+void __real_free(void *block);
+
+void *__wrap_malloc(size_t size)
+{
+    return is_loaded ? __real_malloc(size) : take(size);
+}
+
+void *__wrap_calloc(size_t count, size_t size)
+{
+    return is_loaded ? __real_calloc(count, size) : take(count * size);
+}
+
+void __wrap_free(void *block)
+{
+    if (!in_snapshot(block))
+        __real_free(block);
+    else if (!is_loaded)
+        give_back(block_of(block));
+}
+
+void *__wrap_realloc(void *block, size_t size)
+{
+    if (!in_snapshot(block))
+        return is_loaded || block ? __real_realloc(block, size) : take(size);
+    void *copy = __wrap_malloc(size);
+    if (copy) {
+        size_t old = block_of(block)->size;
+        memcpy(copy, block, old < size ? old : size);
+        __wrap_free(block);
+    }
+    return copy;
+}
+
+static void *allocate_arena(void *context, size_t size)
+{
+    if (!is_loaded)
+        return fresh(size, PAGE);
+    void *arena = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return arena == MAP_FAILED ? NULL : arena;
+}
+
+static void free_arena(void *context, void *arena, size_t size)
+{
+    if (!in_snapshot(arena))
+        munmap(arena, size);
+}
+
+/* -- randomness: the kernel's, at each call. A generator with a state would be the same in every process. ------------- */
+
+static int random_bytes(unsigned char *target, int size)
+{
+    if (!is_loaded) { /* the same bytes at each build; nothing of what is made with them is used */
+        memset(target, 0x5a, size);
+        return 1;
+    }
+    while (size > 0) {
+        ssize_t got = getrandom(target, size, 0);
+        if (got < 0 && errno != EINTR)
+            return 0;
+        target += got > 0 ? got : 0;
+        size -= got > 0 ? got : 0;
+    }
+    return 1;
+}
+
+static int random_status(void)
+{
+    return 1;
+}
+
+static const RAND_METHOD kernel_random = {NULL, random_bytes, NULL, NULL, random_bytes, random_status};
+
+/* -- loading, in the build ------------------------------------------------------------------------------------------ */
+
+/* Of the modules that Python has frozen those that it imports with. By their own names, which keeps the others out of
+ * its static library: they are in the archive, as all the rest. */
+static const struct _frozen bootstrap[] = {
+    {"_frozen_importlib", _Py_M__importlib__bootstrap, sizeof _Py_M__importlib__bootstrap},
+    {"_frozen_importlib_external", _Py_M__importlib__bootstrap_external, sizeof _Py_M__importlib__bootstrap_external},
+    {"zipimport", _Py_M__zipimport, sizeof _Py_M__zipimport},
+    {NULL},
+};
+static const struct _frozen no_modules[1];
+static const struct _module_alias no_aliases[1];
+const struct _frozen *PyImport_FrozenModules = no_modules, *_PyImport_FrozenBootstrap = bootstrap;
+const struct _frozen *_PyImport_FrozenStdlib = no_modules, *_PyImport_FrozenTest = no_modules;
+const struct _module_alias *_PyImport_FrozenAliases = no_aliases;
+
+int _Py_Deepfreeze_Init(void)
+{
+    return 0;
+}
+
+void _Py_Deepfreeze_Fini(void)
+{
+}
+
+static PyObject *entry;
+static unsigned thread_keys;
+
+static PyStatus start_python(void)
+{
+    PyPreConfig before;
+    PyPreConfig_InitIsolatedConfig(&before);
+    before.utf8_mode = 1;
+    PyStatus status = Py_PreInitialize(&before);
+    if (PyStatus_Exception(status))
+        return status;
+    PyConfig config;
+    PyConfig_InitIsolatedConfig(&config);
+    config.site_import = 0;
+    config.write_bytecode = 0;
+    config.pathconfig_warnings = 0;
+    config.install_signal_handlers = 1;
+    config.use_hash_seed = 1;
+    config.hash_seed = 0;
+    config.module_search_paths_set = 1;
+    PyWideStringList_Append(&config.module_search_paths, L"/proc/self/exe");
+    const wchar_t *nowhere = L"";
+    wchar_t **paths[] = {&config.program_name, &config.executable, &config.base_executable, &config.prefix, &config.base_prefix, &config.exec_prefix, &config.base_exec_prefix};
+    for (size_t i = 0; i < sizeof paths / sizeof *paths; i++)
+        PyConfig_SetString(&config, paths[i], nowhere);
+    status = Py_InitializeFromConfig(&config);
+    PyConfig_Clear(&config);
+    return status;
+}
+
+static int load(const char *script, const char *target)
+{
+    PyObject_SetArenaAllocator(&(PyObjectArenaAllocator){NULL, allocate_arena, free_arena});
+    RAND_set_rand_method(&kernel_random);
+    OPENSSL_init_ssl(OPENSSL_INIT_NO_LOAD_CONFIG | OPENSSL_INIT_NO_ADD_ALL_CIPHERS | OPENSSL_INIT_NO_ATEXIT, NULL);
+    PyStatus status = start_python();
+    if (PyStatus_Exception(status))
+        Py_ExitStatusException(status);
+    FILE *file = fopen(script, "r");
+    PyObject *names = PyDict_New();
+    PyObject *done = file && names && PyDict_SetItemString(names, "__builtins__", PyEval_GetBuiltins()) == 0
+        ? PyRun_FileEx(file, script, Py_file_input, names, names, 1) : NULL;
+    entry = done ? PyDict_GetItemString(names, "start") : NULL;
+    if (!entry) {
+        PyErr_Print();
+        return 1;
+    }
+    Py_INCREF(entry);
+    pthread_key_t key;
+    if (pthread_key_create(&key, NULL))
+        return 1;
+    thread_keys = key;
+    is_loaded = 1;
+    FILE *out = fopen(target, "w");
+    size_t size = heap + heap_used - snapshot_start;
+    return !out || fwrite(snapshot_start, 1, size, out) != size || fclose(out);
+}
+
+/* -- a process ------------------------------------------------------------------------------------------------------ */
+
+static void find_system_cas(void)
+{
+    static const char *const files[] = {
+        "/etc/ssl/certs/ca-certificates.crt",                /* Debian, Ubuntu, Arch */
+        "/etc/pki/tls/certs/ca-bundle.crt",                  /* Fedora, RHEL 6 */
+        "/etc/ssl/ca-bundle.pem",                            /* openSUSE */
+        "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", /* RHEL 7 and newer */
+        "/etc/ssl/cert.pem",                                 /* Alpine */
+    };
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++)
+        if (access(files[i], R_OK) == 0) {
+            setenv("SSL_CERT_FILE", files[i], 1);
+            return;
+        }
+}
+
+static int set_arguments(int argc, char **argv)
+{
+    PyObject *arguments = PyList_New(argc);
+    for (int i = 0; i < argc && arguments; i++) {
+        PyObject *argument = PyUnicode_DecodeFSDefault(argv[i]);
+        if (!argument)
+            return -1;
+        PyList_SET_ITEM(arguments, i, argument);
+    }
+    return arguments && PySys_SetObject("argv", arguments) == 0 ? 0 : -1;
+}
+
+static int set_environment(void)
+{
+    PyObject *posix = PyImport_ImportModule("posix");
+    PyObject *variables = posix ? PyObject_GetAttrString(posix, "environ") : NULL;
+    for (char **line = environ; variables && *line; line++) {
+        const char *end = strchr(*line, '=');
+        PyObject *name = end ? PyBytes_FromStringAndSize(*line, end - *line) : NULL;
+        PyObject *value = end ? PyBytes_FromString(end + 1) : NULL;
+        if (end && (!name || !value || !PyDict_SetDefault(variables, name, value)))
+            return -1;
+    }
+    return variables ? 0 : -1;
+}
+
+static int run(int argc, char **argv)
+{
+    for (unsigned i = 0; i < thread_keys; i++)
+        pthread_key_create(&(pthread_key_t){0}, NULL);
+    PyThreadState *thread = _PyThreadState_GET();
+    PyThread_tss_set(&_PyRuntime.gilstate.autoTSSkey, thread);
+    PyOS_AfterFork_Child();
+    thread->thread_id = PyThread_get_thread_ident();
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);
+    find_system_cas();
+    __nss_configure_lookup("hosts", "files dns");
+    if (set_arguments(argc, argv) < 0 || set_environment() < 0 || !PyObject_CallNoArgs(entry)) {
+        PyErr_Print();
+        return 1;
+    }
+    return Py_FinalizeEx() < 0;
+}
+
+int main(int argc, char **argv)
+{
+    return is_loaded ? run(argc, argv) : argc == 3 ? load(argv[1], argv[2]) : 2;
+}

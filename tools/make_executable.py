@@ -1,0 +1,349 @@
+"""Makes the program as one static executable for each architecture.
+
+    dist/crio-credential-provider-linux-amd64
+    dist/crio-credential-provider-linux-arm64
+
+Interpreter, C modules, OpenSSL, zlib and libc are linked into one file, in which the program lies already loaded: the
+interpreter is started once, here, and the memory that it has then becomes part of the file (packaging/executable). At
+its end is an archive with the modules that a pull does not need. docs/decisions/0011-executable.md says why.
+
+Runs on Debian 12, whose sources of CPython, OpenSSL and zlib it takes (`SOURCES`), and builds for the other
+architecture with Debian's cross compiler; qemu-user then runs what was built for it. What takes minutes stays in
+build/executable for the next time. The same files and commit make the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import hashlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from make_bundle import DIST, NAME, build_wheel, made_from
+from make_venv import ROOT, WHEELS
+
+PARTS = ROOT / "packaging/executable"
+WORK = ROOT / "build/executable"
+MAX_SIZE = 16 * 1024 * 1024
+"""Bytes of an executable."""
+
+
+class Source(NamedTuple):
+    """A source package of Debian, and the sha256 of its .dsc, which has those of all its files."""
+
+    package: str
+    version: str
+    sha256: str
+
+
+SOURCES = (
+    Source("python3.11", "3.11.2-6+deb12u8", "197fa19ab45f41c820f40f6d9ead671c2ea29ddc53ba9424b36f1bf58458a10e"),
+    Source("openssl", "3.0.20-1~deb12u2", "a614474a2773c23b10c0d65f4eccbcf93fdac4749afb7c26d76e1b0340154d3d"),
+    Source("zlib", "1:1.2.13.dfsg-1", "3fa1e6b2fc525062aa88207dda52fed8e045373c809d362fe8a2bfbf7cf515a8"),
+)
+PYTHON, OPENSSL, ZLIB = (WORK / "sources" / source.package for source in SOURCES)
+
+
+class Target(NamedTuple):
+    """An architecture: its name in files' names, to the kernel and compiler, to OpenSSL."""
+
+    name: str
+    machine: str
+    openssl: str
+
+    @property
+    def host(self) -> str:
+        return f"{self.machine}-linux-gnu"
+
+    @property
+    def directory(self) -> Path:
+        return WORK / self.name
+
+    @property
+    def is_native(self) -> bool:
+        return self.machine == platform.machine()
+
+
+TARGETS = (Target("amd64", "x86_64", "linux-x86_64"), Target("arm64", "aarch64", "linux-aarch64"))
+
+# For TLS 1.2 and 1.3 as a client of Go's servers: every algorithm more is one more that OpenSSL looks through. DH stays
+# only because Python's module names it.
+WITHOUT = (
+    *("shared", "pic", "tests", "dso", "engine", "module", "legacy", "autoload-config", "ui-console", "filenames"),
+    *("aria", "camellia", "idea", "seed", "sm2", "sm3", "sm4", "bf", "cast", "rc2", "rc4", "des", "siv", "ocb"),
+    *("md4", "mdc2", "rmd160", "whirlpool", "blake2", "scrypt", "cmac", "dsa", "ec2m", "gost", "srp", "psk", "srtp"),
+    *("dtls", "sctp", "ssl3", "tls1", "tls1_1", "nextprotoneg", "weak-ssl-ciphers", "comp", "ct", "cms", "ts", "ocsp"),
+    *("cmp", "rfc3779", "ssl-trace", "err", "afalgeng"),
+)
+COMPILE = ("-O2", "-fno-pie", "-fno-asynchronous-unwind-tables", "-ffunction-sections", "-fdata-sections")
+_HINT = (
+    "hint: Debian 12: apt-get install dpkg-dev gcc gcc-aarch64-linux-gnu gcc-x86-64-linux-gnu libc6-dev-arm64-cross "
+    "make perl qemu-user-static"
+)
+
+
+class BuildError(Exception):
+    """The machine lacks something; the message says what, and how to get it."""
+
+
+def say(text: str) -> None:
+    print(f"make_executable: {text}", file=sys.stderr, flush=True)
+
+
+def run(*command: str | Path, cwd: Path = WORK, **variables: str) -> None:
+    """Runs a command; what it prints goes to a file in `cwd`, and is shown where it fails."""
+    environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "SOURCE_DATE_EPOCH": "0", **variables}
+    # Pipes as standard streams.
+    done = subprocess.run(command, cwd=cwd, env=environment, check=False, input=b"", capture_output=True)
+    output = done.stdout + done.stderr
+    (cwd / "log").write_bytes(output)
+    if done.returncode != 0:
+        told = output.decode(errors="replace").splitlines()[-30:]
+        raise BuildError("\n".join([*told, f"exit status {done.returncode} from: {' '.join(map(str, command))}"]))
+
+
+def need(*programs: str) -> None:
+    if missing := [program for program in programs if shutil.which(program) is None]:
+        raise BuildError(f"not installed here: {', '.join(missing)}\n{_HINT}")
+
+
+# -- sources ----------------------------------------------------------------------------------------------------------
+
+
+def fetch_sources() -> None:
+    """Debian's source packages, unpacked and patched below build/executable/sources."""
+    if all(place.is_dir() for place in (PYTHON, OPENSSL, ZLIB)):
+        return
+    need("apt-get", "dpkg-source")
+    say("fetching the sources")
+    packed = WORK / "packed"
+    for directory in ("lists/partial", "cache/archives/partial", "packed"):
+        (WORK / directory).mkdir(parents=True, exist_ok=True)
+    (WORK / "sources.list").write_text("".join(f"{line}\n" for line in source_lists()))
+    settings = {
+        "Dir::Etc::sourcelist": WORK / "sources.list",
+        "Dir::Etc::sourceparts": "/dev/null",
+        "Dir::State::lists": WORK / "lists",
+        "Dir::Cache": WORK / "cache",
+        "APT::Sandbox::User": "root",
+    }
+    apt = ["apt-get", "-q", *(f"-o{name}={value}" for name, value in settings.items())]
+    run(*apt, "update")
+    for source, place in zip(SOURCES, (PYTHON, OPENSSL, ZLIB), strict=True):
+        wanted = f"{source.package}={source.version}"
+        run(*apt, "source", "--download-only", "--only-source", wanted, cwd=packed)
+        _, _, bare_version = source.version.rpartition(":")
+        description = packed / f"{source.package}_{bare_version}.dsc"
+        if hashlib.sha256(description.read_bytes()).hexdigest() != source.sha256:
+            raise BuildError(f"{description} is not the one that SOURCES in {__file__} names")
+        place.parent.mkdir(exist_ok=True)
+        shutil.rmtree(place, ignore_errors=True)
+        run("dpkg-source", "--no-copy", "-x", description, place)
+
+
+def source_lists() -> list[str]:
+    """Where this machine has its packages of Debian from, as lists of sources."""
+    pattern = "$(SITE) $(RELEASE) $(COMPONENT)"
+    command = ["apt-get", "indextargets", "--format", pattern, "Created-By: Packages"]
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    lists = {tuple(line.split()) for line in told.splitlines()}
+    found = sorted(
+        f"deb-src {site} {release} main"
+        for site, release, component in lists
+        if component == "main" and release.partition("-")[0] == "bookworm"
+    )
+    if not found:
+        raise BuildError("apt has no sources of Debian 12 (bookworm) here; build on that, or in a container of it")
+    return found
+
+
+# -- libraries --------------------------------------------------------------------------------------------------------
+
+
+def build_libraries(target: Target) -> None:
+    """zlib, OpenSSL and Python's static library for an architecture; once for the same sources and switches."""
+    need("make", "perl", f"{target.host}-gcc", f"{target.host}-objcopy")
+    made = target.directory / "made"
+    key = repr((SOURCES, WITHOUT, COMPILE, (PARTS / "modules").read_text(), compiler_version(target)))
+    if made.exists() and made.read_text() == key:
+        return
+    shutil.rmtree(target.directory, ignore_errors=True)
+    target.directory.mkdir(parents=True)
+    build_zlib(target)
+    build_openssl(target)
+    build_python(target)
+    made.write_text(key)
+
+
+def compiler_version(target: Target) -> str:
+    return subprocess.run([f"{target.host}-gcc", "-v"], check=True, capture_output=True, text=True).stderr
+
+
+def flags(target: Target) -> str:
+    """For the compiler; no directory of the build gets in."""
+    return " ".join([*COMPILE, f"-ffile-prefix-map={WORK}=/build"])
+
+
+def parallel() -> str:
+    return f"-j{len(os.sched_getaffinity(0))}"
+
+
+def build_zlib(target: Target) -> None:
+    say(f"{target.name}: zlib")
+    place = target.directory / "zlib"
+    shutil.copytree(ZLIB, place)
+    tools = {name: f"{target.host}-{name.lower()}" for name in ("AR", "RANLIB")}
+    run("./configure", "--static", cwd=place, CC=f"{target.host}-gcc", CFLAGS=flags(target), **tools)
+    run("make", parallel(), "libz.a", cwd=place)
+
+
+def build_openssl(target: Target) -> None:
+    say(f"{target.name}: OpenSSL")
+    place = target.directory / "openssl"
+    place.mkdir()
+    switches = [f"no-{name}" for name in WITHOUT]
+    configure = ("perl", OPENSSL / "Configure", target.openssl, f"--cross-compile-prefix={target.host}-")
+    run(*configure, *switches, "--openssldir=/etc/ssl", "--prefix=/usr", *flags(target).split(), cwd=place)
+    run("make", parallel(), "build_libs", cwd=place)
+    # As an installed one, which is what Python's configure looks for.
+    shutil.copytree(OPENSSL / "include/openssl", place / "installed/include/openssl")
+    shutil.copytree(place / "include/openssl", place / "installed/include/openssl", dirs_exist_ok=True)
+    (place / "installed/lib").mkdir()
+    for name in ("libssl.a", "libcrypto.a"):
+        (place / "installed/lib" / name).symlink_to(place / name)
+
+
+def build_python(target: Target) -> None:
+    say(f"{target.name}: Python")
+    place = target.directory / "python"
+    place.mkdir()
+    arguments = ["--disable-shared", "--disable-test-modules", "--without-ensurepip", "--without-doc-strings"]
+    arguments += [f"--with-openssl={target.directory}/openssl/installed"]
+    if not target.is_native:
+        arguments += [f"--build={native().host}", f"--host={target.host}"]
+        arguments += [f"--with-build-python={native().directory}/python/python"]
+        # Of what it would find out by running a program.
+        arguments += ["ac_cv_file__dev_ptmx=yes", "ac_cv_file__dev_ptc=no", "ac_cv_buggy_getaddrinfo=no"]
+    variables = {
+        "CC": f"{target.host}-gcc",
+        "CFLAGS": flags(target),
+        "CPPFLAGS": f"-I{target.directory}/zlib",
+        "LDFLAGS": f"-static -no-pie -L{target.directory}/zlib",
+        "LINKFORSHARED": " ",
+        "MODULE_BUILDTYPE": "static",
+    }
+    run(PYTHON / "configure", *arguments, cwd=place, **variables)
+    (place / "Modules/Setup.local").write_text(f"*static*\n{(PARTS / 'modules').read_text()}")
+    run("make", parallel(), "python", cwd=place)
+
+
+def native() -> Target:
+    for target in TARGETS:
+        if target.is_native:
+            return target
+    raise BuildError(f"cannot build on {platform.machine()}, only on {' or '.join(each.machine for each in TARGETS)}")
+
+
+# -- the executable ---------------------------------------------------------------------------------------------------
+
+
+def make_archive(wheel: Path) -> Path:
+    """Byte code of all modules, made by the interpreter that will run it."""
+    libraries, archive = WORK / "libraries", WORK / "modules.zip"
+    shutil.rmtree(libraries, ignore_errors=True)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "install"]
+    wheels = [wheel, *sorted(WHEELS.glob("*.whl"))]
+    run(*pip, "--no-index", "--no-deps", "--no-compile", "--target", libraries, *wheels)
+    python = (native().directory / "python/python", "-I", "-S", "-X", "no_debug_ranges")
+    run(*python, ROOT / "tools/needed_modules.py", libraries, PYTHON / "Lib", archive)
+    return archive
+
+
+def link(target: Target) -> Path:
+    """The interpreter, of which nothing is loaded yet."""
+    place, compiler = target.directory, f"{target.host}-gcc"
+    headers = (place / "python", place / "python/Python", PYTHON / "Include", PYTHON / "Include/internal", place / "openssl/installed/include")
+    include = [f"-I{directory}" for directory in headers]
+    warnings = ("-Wall", "-Werror", "-Wno-deprecated-declarations")
+    run(compiler, "-c", "-fwrapv", *warnings, *flags(target).split(), *include, PARTS / "program.c", "-o", place / "program.o")
+    linker = ["--gc-sections", "--build-id=none", "-z,noexecstack", f"-T,{PARTS / 'snapshot.ld'}"]
+    linker += [f"--wrap={name}" for name in ("malloc", "calloc", "realloc", "free")]
+    libraries = ("python/libpython3.11.a", "openssl/libssl.a", "openssl/libcrypto.a", "zlib/libz.a")
+    options = ["-static", "-no-pie", "-s", *(f"-Wl,{option}" for option in linker)]
+    run(compiler, *options, place / "program.o", *(place / name for name in libraries), "-lm", "-o", place / "linked")
+    return place / "linked"
+
+
+def load(target: Target, linked: Path, archive: Path) -> Path:
+    """The interpreter with the program loaded, and the archive behind it."""
+    # Addresses of the stack, and what this processor can do, would be different at each build.
+    still = ["setarch", "-R"] if target.is_native else [f"qemu-{target.machine}-static"]
+    loader, snapshot, program = linked.with_name("loader"), linked.with_name("snapshot"), linked.with_name("program")
+    append(linked, archive, loader)
+    capabilities = {"OPENSSL_ia32cap": "~0x200000200000000", "OPENSSL_armcap": "0"}
+    need(still[0])
+    run("env", "-i", *(f"{name}={value}" for name, value in capabilities.items()), *still, loader, PARTS / "load.py", snapshot)
+    run(f"{target.host}-objcopy", "--update-section", f".snapshot={snapshot}", linked, program)
+    append(program, archive, program)
+    return program
+
+
+def append(program: Path, archive: Path, target: Path) -> None:
+    content = program.read_bytes() + archive.read_bytes()
+    target.write_bytes(content)
+    target.chmod(0o755)
+
+
+def check(target: Target, program: Path) -> None:
+    """Raises BuildError where the file cannot be what it should."""
+    if program.stat().st_size > MAX_SIZE:
+        raise BuildError(f"{program} has {program.stat().st_size:,} bytes, {MAX_SIZE:,} are the limit")
+    runner = [] if target.is_native else [f"qemu-{target.machine}-static"]
+    done = subprocess.run([*runner, program, "--version-json"], capture_output=True, text=True, check=False, env={}, cwd="/")
+    if f'"platform": "linux/{target.machine}"' not in done.stdout or done.returncode != 0:
+        raise BuildError(f"exit status {done.returncode} from {program} --version-json\n{done.stdout}{done.stderr}")
+
+
+def make(targets: Sequence[Target], output: Path) -> list[Path]:
+    WORK.mkdir(parents=True, exist_ok=True)
+    fetch_sources()
+    wheel = build_wheel(made_from())
+    for target in dict.fromkeys([native(), *targets]):
+        build_libraries(target)
+    archive = make_archive(wheel)
+    made = []
+    output.mkdir(parents=True, exist_ok=True)
+    for target in targets:
+        program = load(target, link(target), archive)
+        check(target, program)
+        place = output / f"{NAME}-linux-{target.name}"
+        program.replace(place)
+        say(f"{place} ({place.stat().st_size:,} bytes)")
+        made.append(place)
+    return made
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Makes the program as one static executable for each architecture.")
+    parser.add_argument("--output", type=Path, default=DIST, help="directory for the files (default dist)")
+    parser.add_argument("targets", nargs="*", metavar="ARCHITECTURE", help="amd64 or arm64 (default: both)")
+    given = parser.parse_args()
+    targets = [target for target in TARGETS if target.name in given.targets or not given.targets]
+    with (ROOT / "pyproject.toml").open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two makes in one checkout take turns
+        make(targets, given.output)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except BuildError as error:
+        sys.exit(f"make_executable: {error}")
