@@ -19,7 +19,7 @@ BARRED = frozenset(
         *("typing", "dataclasses", "logging", "pathlib", "tempfile", "argparse", "http", "http.client", "urllib"),
         *("urllib.parse", "urllib.request", "importlib.metadata", "email", "inspect", "subprocess", "asyncio"),
         *("random", "shutil", "traceback", "pickle", "tomllib", "tomli", "yaml"),
-        *("_yaml", "uuid", "datetime", "decimal", "locale", "platform", "zipfile", "threading"),
+        *("_yaml", "uuid", "datetime", "decimal", "locale", "platform", "zipfile", "threading", "encodings.idna"),
     )
 )
 TLS = frozenset(("ssl", "_ssl"))
