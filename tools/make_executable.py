@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from make_bundle import DIST, NAME, build_wheel, made_from
+from make_build import DIST, NAME, build_wheel, made_from
 from make_venv import ROOT, WHEELS
 
 PARTS = ROOT / "packaging/executable"
