@@ -113,8 +113,8 @@ def facts(directory: Path, target: Target, version: str, commit: str) -> Iterato
     rpm = directory / f"{NAME}-{version}-1.{target.machine}.rpm"
     query = ("rpm", "--query", "--nosignature", "--package", rpm, "--queryformat")
     yield rpm.name, told(*query, "%{ARCH} %{VERSION}"), f"{target.machine} {version}"
-    files = dict(line.split() for line in told(*query, "[%{FILENAMES} %{FILEDIGESTS}\n]").splitlines() if " " in line)
-    yield f"the program in {rpm.name}", files.get(f"/{DIRECTORY}/{NAME}"), content
+    files = told(*query, "[%{FILENAMES} %{FILEDIGESTS}\n]").splitlines()
+    yield f"the program in {rpm.name}", f"/{DIRECTORY}/{NAME} {content}" in files, True
 
     if shutil.which("skopeo"):
         image = f"oci-archive:{directory}/{NAME}-{version}.oci.tar"
