@@ -59,17 +59,17 @@ def parts_of(sources: Path, compiler: str, libraries: Path, archive: Path) -> li
     Raises:
         ValueError: a part has no license here.
     """
-    parts = [*map(_source, sorted(sources.iterdir())), *_linked(compiler), *_wheels(libraries, archive)]
+    parts = [*map(_source, sources.glob("*/debian")), *_linked(compiler), *_wheels(libraries, archive)]
     for part in parts:
         if not part.texts or not part.license:
             raise ValueError(f"no license is known for {part.name}: tools/bill_of_materials.py must learn of it")
     return sorted(parts, key=lambda part: (part.name != NAME, part.name))
 
 
-def _source(place: Path) -> Part:
-    name, version = re.findall(r"^(\S+) \((\S+)\)", (place / "debian/changelog").read_text())[0]
-    texts = [place / file for file in ("LICENSE", "LICENSE.txt", "debian/copyright")]
-    return _debian(name, version, "?arch=source", [text.read_bytes() for text in texts if text.exists()])
+def _source(debian: Path) -> Part:
+    name, version = re.findall(r"^(\S+) \((\S+)\)", (debian / "changelog").read_text())[0]
+    texts = [*debian.parent.glob("LICENSE*"), debian / "copyright"]
+    return _debian(name, version, "?arch=source", [text.read_bytes() for text in texts])
 
 
 def _linked(compiler: str) -> Iterator[Part]:

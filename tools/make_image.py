@@ -55,7 +55,7 @@ def make_image(executables: Iterable[Path], target: Path, version: str, commit: 
             "schemaVersion": 2,
             "mediaType": f"{_TYPE}.manifest.v1+json",
             "config": add("config.v1+json", _json(config)),
-            "layers": [add("layer.v1.tar+gzip", gzip.compress(layer, 9, mtime=0))],
+            "layers": [add("layer.v1.tar+gzip", gzip.compress(layer, 6, mtime=0))],
         }
         manifests.append({**add("manifest.v1+json", _json(manifest)), "platform": platform})
     entry = add("index.v1+json", _index(manifests))

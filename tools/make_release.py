@@ -85,9 +85,12 @@ def faults(directory: Path, version: str, commit: str) -> Iterator[str]:
     if checked.returncode != 0:
         yield f"{SUMS} has other checksums"
     for target in TARGETS:
-        for what, found, wanted in facts(directory, target, version, commit):
-            if found != wanted:
-                yield f"{what}: {found!r}, expected {wanted!r}"
+        try:
+            for what, found, wanted in facts(directory, target, version, commit):
+                if found != wanted:
+                    yield f"{what}: {found!r}, expected {wanted!r}"
+        except BuildError as error:
+            yield str(error)
 
 
 def facts(directory: Path, target: Target, version: str, commit: str) -> Iterator[tuple[str, object, object]]:
@@ -120,15 +123,21 @@ def facts(directory: Path, target: Target, version: str, commit: str) -> Iterato
         image = f"oci-archive:{directory}/{NAME}-{version}.oci.tar"
         config: Any = json.loads(told("skopeo", "--override-arch", target.name, "inspect", "--config", image))
         labels = config["config"]["Labels"]
-        found = config["architecture"], *(labels[f"org.opencontainers.image.{name}"] for name in ("version", "revision"))
+        found = (
+            config["architecture"],
+            *(labels[f"org.opencontainers.image.{name}"] for name in ("version", "revision")),
+        )
         yield image, found, (target.name, version, commit)
 
 
 def told(*command: str | Path) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise BuildError(f"exit status {done.returncode} from: {' '.join(map(str, command))}\n{done.stderr}")
-    return done.stdout
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    except OSError as error:
+        raise BuildError(f"{error.filename}: {error.strerror}") from None
+    except subprocess.CalledProcessError as error:
+        command_line = " ".join(map(str, command))
+        raise BuildError(f"exit status {error.returncode} from: {command_line}\n{error.stderr}") from None
 
 
 def main() -> None:

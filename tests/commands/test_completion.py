@@ -79,7 +79,8 @@ def test_every_command_is_there(offered: Offered) -> None:
 
 
 def test_the_flags_of_the_plugin(offered: Offered) -> None:
-    assert {f"--{flag.name}" for flag in FLAGS} | {"--help", "--version", "--version-json", "--licenses"} <= set(offered("--"))
+    bare = {"--help", "--version", "--version-json", "--licenses"}
+    assert {f"--{flag.name}" for flag in FLAGS} | bare <= set(offered("--"))
     assert offered("--secrets-from", "") == list(SECRETS_FROM)
     assert offered("--log-level", "w") == ["warning"]
 

@@ -12,16 +12,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import make_packages
 import pytest
-from make_executable import TARGETS, Target
-from make_packages import DIRECTORY, NAME
 
 import executables
+import make_packages
 from conftest import NodeMaker
 from crio_credential_provider import __version__
 from crio_credential_provider.testbed.cluster import ApiServer
 from executables import FOREIGN, NATIVE
+from make_executable import TARGETS, Target
+from make_packages import DIRECTORY, NAME
 from node import request
 from real_programs import cannot, need
 
@@ -179,5 +179,3 @@ def test_an_upgrade_fails_no_run(
         answers = [run.result() for run in runs]
     assert {(run.status, run.stderr) for run in answers} == {(0, "")}
     assert len(node.auth_files()) == 50
-
-

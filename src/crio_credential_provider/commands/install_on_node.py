@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import errno
 import fcntl
-import filecmp
 import os
 import shutil
 import signal
@@ -39,6 +38,7 @@ Examples:
 
 Exit status: 0 installed, removed, or nothing to do; 1 an error, reported on stderr; 2 wrong usage.
 """
+_BLOCK = 1 << 20
 _HINTS = {
     errno.EACCES: "run this as root; in a container on a node with SELinux, as spc_t",
     errno.EPERM: "run this as root",
@@ -49,7 +49,7 @@ _HINTS = {
 
 
 class _CannotInstall(ProviderError):
-    """What the system refuses, or a program that is more than one file."""
+    """What the system refuses, or a program that is not the executable."""
 
     fault = "install"
 
@@ -98,19 +98,18 @@ def _locked(directory: str) -> Iterator[None]:
 def _install(directory: str) -> str:
     if not version.is_executable():
         raise _CannotInstall(
-            "this program is not a single file, but started by a Python of this machine",
+            "this is not the executable: it needs the Python of this machine",
             "run the executable, crio-credential-provider-linux-amd64 or -arm64",
         )
-    target, fresh, _ = paths = _paths(directory)
-    if is_there := _is_same(target):
-        _clear(*paths[1:])
-    else:
-        _clear(fresh)
+    target, fresh, earlier = _paths(directory)
+    _clear(fresh)  # of a copy that was killed
+    if not (is_there := _is_same(target)):
         try:
             _copy(fresh)
             os.rename(fresh, target)
         finally:
-            _clear(*paths[1:])
+            _clear(fresh)
+    _clear(earlier)
     return f"{target} {'is already' if is_there else 'is now'} version {__version__}"
 
 
@@ -137,8 +136,13 @@ def _is_same(target: str) -> bool:
         status = os.lstat(target)
     except FileNotFoundError:
         return False
-    is_ours = status.st_mode == stat.S_IFREG | 0o755 and status.st_uid == os.geteuid()
-    return is_ours and filecmp.cmp(version.EXECUTABLE, target, shallow=False)
+    if (status.st_mode, status.st_uid) != (stat.S_IFREG | 0o755, os.geteuid()):
+        return False
+    with open(version.EXECUTABLE, "rb") as ours, open(target, "rb") as theirs:
+        while (block := ours.read(_BLOCK)) == theirs.read(_BLOCK):
+            if not block:
+                return True
+    return False
 
 
 def _copy(target: str) -> None:

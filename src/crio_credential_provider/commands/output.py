@@ -34,7 +34,7 @@ USAGE_FAULT = 2
 FAILED = 3
 """The command did its job, and found a problem: a pull that gets no credential, a broken node."""
 
-_NAMES_A_PLACE = ("FILE", "DIR", "PATH", "URL", "VERSION")
+_NAMES_A_PLACE = ("FILE", "DIR", "DIRECTORY", "PATH", "URL", "VERSION")
 """What the help has for a value without which another place is taken."""
 
 WIDTH = 100
