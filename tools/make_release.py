@@ -23,13 +23,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
+
 import make_executable
 import make_packages
 from bill_of_materials import bill, parts_of
+from crio_credential_provider import __version__
 from hatch_build import UNKNOWN, git, git_commit
 from make_bundle import DIST, NAME, build_wheel, made_from
 from make_executable import PYTHON, TARGETS, WORK, BuildError, Target
-from make_packages import DIRECTORY, __version__, epoch, executable
+from make_packages import DIRECTORY, epoch, executable
 from make_venv import ROOT
 
 SUMS, NOTES = "SHA256SUMS", "RELEASE_NOTES.md"

@@ -13,9 +13,10 @@ import pytest
 
 import docker_registry
 import executables
+from make_bundle import NAME
 from make_executable import TARGETS, Target
 from make_image import make_image
-from make_packages import NAME, executable
+from make_packages import executable
 from node import TESTS
 from real_programs import need
 

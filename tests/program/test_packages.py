@@ -20,8 +20,9 @@ from conftest import NodeMaker
 from crio_credential_provider import __version__
 from crio_credential_provider.testbed.cluster import ApiServer
 from executables import FOREIGN, NATIVE
+from make_bundle import NAME
 from make_executable import TARGETS, Target
-from make_packages import DIRECTORY, NAME
+from make_packages import DIRECTORY
 from node import request
 from real_programs import cannot, need
 
@@ -152,7 +153,7 @@ def test_the_license_of_the_rpm_names_those_of_all_parts(made: Packages) -> None
     told = subprocess.run([*executables.command(NATIVE), "--licenses"], capture_output=True, text=True, check=True)
     parts = {line.split(maxsplit=1)[1] for line in told.stdout.split("\n\n")[1].splitlines()}
     query = ("rpm", "--query", "--package", "--nosignature", "--queryformat", "%{LICENSE}")
-    command = [*query, path_of("rpm", NATIVE, made.now)]
+    command: list[str | Path] = [*query, path_of("rpm", NATIVE, made.now)]
     license = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert set(license.split(" AND ")) == parts
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import shutil
@@ -19,8 +20,9 @@ import make_release
 from bill_of_materials import Part
 from crio_credential_provider import __version__
 from executables import NATIVE, command
+from make_bundle import NAME
 from make_executable import TARGETS, BuildError, Target
-from make_packages import NAME, executable
+from make_packages import executable
 from node import COMMAND, ENVIRONMENT, PROGRAM, TESTS
 from real_programs import need
 
@@ -74,7 +76,7 @@ def released(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(path, directory)
     make = make_packages.make
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(make_packages, "make", lambda *arguments: make(*arguments, level=0))
+        patch.setattr(make_packages, "make", functools.partial(make, level=0))
         patch.setattr(make_packages, "git_commit", lambda _: commit_of(directory))
         patch.setattr(make_release, "parts_of", lambda *_: [Part("a", "1", "MIT", "pkg:generic/a@1", [b"text"])])
         make_release.finish(directory, __version__, CHANGELOG.replace("0.1.0", __version__))
