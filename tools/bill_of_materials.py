@@ -47,11 +47,11 @@ class Part(NamedTuple):
     texts: list[bytes]
 
 
-def parts_of(sources: Path, compiler: str, libraries: Path, archive: Path) -> list[Part]:
+def parts_of(sources: Iterable[Path], compiler: str, libraries: Path, archive: Path) -> list[Part]:
     """Everything in an executable, ourselves first.
 
     Args:
-        sources: directory of unpacked source packages, all of which are built in.
+        sources: directories of unpacked source packages.
         compiler: the one that linked it.
         libraries: where the wheels are installed whose modules may be in the archive.
         archive: of byte code.
@@ -59,16 +59,16 @@ def parts_of(sources: Path, compiler: str, libraries: Path, archive: Path) -> li
     Raises:
         ValueError: a part has no license here.
     """
-    parts = [*map(_source, sources.glob("*/debian")), *_linked(compiler), *_wheels(libraries, archive)]
+    parts = [*map(_source, sources), *_linked(compiler), *_wheels(libraries, archive)]
     for part in parts:
         if not part.texts or not part.license:
             raise ValueError(f"no license is known for {part.name}: tools/bill_of_materials.py must learn of it")
     return sorted(parts, key=lambda part: (part.name != NAME, part.name))
 
 
-def _source(debian: Path) -> Part:
-    name, version = re.findall(r"^(\S+) \((\S+)\)", (debian / "changelog").read_text())[0]
-    texts = [*debian.parent.glob("LICENSE*"), debian / "copyright"]
+def _source(place: Path) -> Part:
+    name, version = re.findall(r"^(\S+) \((\S+)\)", (place / "debian/changelog").read_text())[0]
+    texts = [*place.glob("LICENSE*"), place / "debian/copyright"]
     return _debian(name, version, "?arch=source", [text.read_bytes() for text in texts])
 
 

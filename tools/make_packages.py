@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 from bill_of_materials import TEXT
 from crio_credential_provider import __version__
 from hatch_build import git, git_commit
-from make_bundle import DIST, NAME
+from make_build import DIST, NAME
 from make_executable import TARGETS, BuildError, Target
 from make_image import make_image
 from make_venv import ROOT

@@ -30,8 +30,8 @@ import make_packages
 from bill_of_materials import bill, parts_of
 from crio_credential_provider import __version__
 from hatch_build import UNKNOWN, git, git_commit
-from make_bundle import DIST, NAME, build_wheel, made_from
-from make_executable import PYTHON, TARGETS, WORK, BuildError, Target
+from make_build import DIST, NAME, build_wheel, made_from
+from make_executable import OPENSSL, PYTHON, TARGETS, WORK, ZLIB, BuildError, Target
 from make_packages import DIRECTORY, epoch, executable
 from make_venv import ROOT
 
@@ -64,7 +64,7 @@ def finish(directory: Path, version: str, changelog: str) -> None:
     make_packages.make(TARGETS, directory, directory, version)
     for target in TARGETS:
         program = executable(target, directory)
-        parts = parts_of(PYTHON.parent, f"{target.host}-gcc", WORK / "libraries", WORK / "modules.zip")
+        parts = parts_of((PYTHON, OPENSSL, ZLIB), f"{target.host}-gcc", WORK / "libraries", WORK / "modules.zip")
         (directory / f"{program.name}.cdx.json").write_text(bill(version, parts, program, epoch()))
     (directory / NOTES).write_text(notes(changelog, version))
     sums = [f"{digest(directory / name)}  {name}\n" for name in names(version)]

@@ -13,7 +13,7 @@ import pytest
 
 import docker_registry
 import executables
-from make_bundle import NAME
+from make_build import NAME
 from make_executable import TARGETS, Target
 from make_image import make_image
 from make_packages import executable

@@ -20,7 +20,7 @@ from conftest import NodeMaker
 from crio_credential_provider import __version__
 from crio_credential_provider.testbed.cluster import ApiServer
 from executables import FOREIGN, NATIVE
-from make_bundle import NAME
+from make_build import NAME
 from make_executable import TARGETS, Target
 from make_packages import DIRECTORY
 from node import request

@@ -20,7 +20,7 @@ import make_release
 from bill_of_materials import Part
 from crio_credential_provider import __version__
 from executables import NATIVE, command
-from make_bundle import NAME
+from make_build import NAME
 from make_executable import TARGETS, BuildError, Target
 from make_packages import executable
 from node import COMMAND, ENVIRONMENT, PROGRAM, TESTS
@@ -230,4 +230,4 @@ def test_a_part_without_a_license_is_not_released(tmp_path: Path) -> None:
     archive = tmp_path / "archive.zip"
     archive.write_bytes(b"PK\5\6" + bytes(18))
     with pytest.raises(ValueError, match="no license is known for unknown"):
-        bill_of_materials.parts_of(tmp_path, f"{NATIVE.host}-gcc", tmp_path, archive)
+        bill_of_materials.parts_of([tmp_path / "unknown"], f"{NATIVE.host}-gcc", tmp_path, archive)
