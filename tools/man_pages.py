@@ -73,7 +73,7 @@ def _paragraphs(text: str) -> str:
 
 def _synopsis(command: str, parser: argparse.ArgumentParser) -> str:
     """The command, then every flag in brackets, exclusive ones together."""
-    lines = [f".B {_escaped(NAME)} {command}"]
+    lines = [f".B {_escaped(f'{NAME} {command}')}"]
     together: dict[int, list[argparse.Action]] = {}
     for group in parser._mutually_exclusive_groups:
         for action in group._group_actions:

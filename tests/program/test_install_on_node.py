@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,9 @@ def _earlier_version(directory: Path) -> None:
 
 
 def _killed_while_copying(directory: Path) -> None:
-    (directory / f".{NAME}.new").write_bytes(b"half a file")
+    path = directory / f".{NAME}.x1y2.new"
+    path.write_bytes(b"half a file")
+    os.utime(path, (time.time() - 700,) * 2)
 
 
 def _there_and_a_copy_killed(directory: Path) -> None:
@@ -123,6 +126,15 @@ def test_remove(tmp_path: Path, before: Any) -> None:
     said = f"{tmp_path}/{NAME} {'removed' if was_there else 'not found, nothing to remove'}\n"
     assert run("--remove", tmp_path) == Done(0, said, "")
     assert [path.name for path in tmp_path.iterdir()] == ["ecr-credential-provider"]
+
+
+def test_the_copy_of_another_stays_unless_all_is_to_go(tmp_path: Path) -> None:
+    fresh = tmp_path / f".{NAME}.x1y2.new"
+    fresh.write_bytes(b"half a file")
+    run(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [fresh.name, NAME]
+    run("--remove", tmp_path)
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_several_at_a_time_while_a_kubelet_runs_it(tmp_path: Path, make_node: NodeMaker) -> None:

@@ -1,7 +1,6 @@
 """``crio-credential-provider install-on-node``: copies this executable into the kubelet's directory of plugins.
 
-The container of the DaemonSet runs this. The copy is complete and on disk before a rename gives it its name: a kubelet
-finds the old program or the new one, at any time. Copies take turns by a lock on the directory.
+The container of the DaemonSet runs this.
 """
 
 from __future__ import annotations
@@ -9,12 +8,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
-import fcntl
 import os
 import shutil
 import signal
 import stat
-from collections.abc import Iterator
+import tempfile
+import time
 
 from .. import __version__, version
 from ..errors import ProviderError
@@ -38,6 +37,10 @@ Examples:
 
 Exit status: 0 installed, removed, or nothing to do; 1 an error, reported on stderr; 2 wrong usage.
 """
+_START, _ENDING = f".{NAME}.", ".new"
+"""Of the name of a copy that is not complete."""
+_STALE_AFTER = 600
+"""Seconds: no copy takes as long."""
 _BLOCK = 1 << 20
 _HINTS = {
     errno.EACCES: "run this as root; in a container on a node with SELinux, as spc_t",
@@ -71,8 +74,7 @@ def parser() -> Parser:
 
 def _run(given: argparse.Namespace) -> int:
     try:
-        with _locked(given.directory):
-            done = (_remove if given.remove else _install)(given.directory)
+        done = (_remove if given.remove else _install)(given.directory)
     except OSError as error:
         what = f"cannot {'remove from' if given.remove else 'write to'} {given.directory}: {error.strerror}"
         raise _CannotInstall(what, _HINTS.get(error.errno or 0, "")) from None
@@ -83,52 +85,26 @@ def _run(given: argparse.Namespace) -> int:
     return OK
 
 
-@contextlib.contextmanager
-def _locked(directory: str) -> Iterator[None]:
-    """What is done inside is on disk afterwards."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _install(directory: str) -> str:
     if not version.is_executable():
         raise _CannotInstall(
             "this is not the executable: it needs the Python of this machine",
             "run the executable, crio-credential-provider-linux-amd64 or -arm64",
         )
-    target, fresh, earlier = _paths(directory)
-    _clear(fresh)  # of a copy that was killed
+    target = os.path.join(directory, NAME)
     if not (is_there := _is_same(target)):
-        try:
-            _copy(fresh)
-            os.rename(fresh, target)
-        finally:
-            _clear(fresh)
-    _clear(earlier)
+        _replace(target)
+    _clear(directory, time.time() - _STALE_AFTER)
     return f"{target} {'is already' if is_there else 'is now'} version {__version__}"
 
 
 def _remove(directory: str) -> str:
-    target, *others = _paths(directory)
+    target = os.path.join(directory, NAME)
     was_there = os.path.lexists(target)
-    _clear(target, *others)
+    if was_there:
+        os.unlink(target)
+    _clear(directory, time.time())
     return f"{target} removed" if was_there else f"{target} not found, nothing to remove"
-
-
-def _paths(directory: str) -> tuple[str, str, str]:
-    """The program, the copy that is being written, and the directory in which earlier versions kept theirs."""
-    return os.path.join(directory, NAME), os.path.join(directory, f".{NAME}.new"), os.path.join(directory, f".{NAME}")
-
-
-def _clear(*paths: str) -> None:
-    for path in paths:
-        with contextlib.suppress(FileNotFoundError):
-            (shutil.rmtree if os.path.isdir(path) and not os.path.islink(path) else os.unlink)(path)
 
 
 def _is_same(target: str) -> bool:
@@ -145,9 +121,32 @@ def _is_same(target: str) -> bool:
     return False
 
 
-def _copy(target: str) -> None:
-    with open(version.EXECUTABLE, "rb") as source, open(target, "xb") as copy:
-        shutil.copyfileobj(source, copy)
-        os.fchmod(copy.fileno(), 0o755)
-        copy.flush()
-        os.fsync(copy.fileno())
+def _replace(target: str) -> None:
+    """Complete and on disk before it gets its name: a kubelet finds the old program or the new one."""
+    directory = os.path.dirname(target)
+    descriptor, fresh = tempfile.mkstemp(_ENDING, _START, directory)
+    try:
+        with open(version.EXECUTABLE, "rb") as source, open(descriptor, "wb") as copy:
+            shutil.copyfileobj(source, copy)
+            os.fchmod(copy.fileno(), 0o755)
+            copy.flush()
+            os.fsync(copy.fileno())
+        os.rename(fresh, target)
+    except BaseException:
+        os.unlink(fresh)
+        raise
+    descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _clear(directory: str, before: float) -> None:
+    """Removes copies that were killed, begun before that time, and the directory where earlier versions were kept."""
+    for entry in os.scandir(directory):
+        if entry.name.startswith(_START) and entry.name.endswith(_ENDING):
+            with contextlib.suppress(FileNotFoundError):
+                if entry.stat(follow_symlinks=False).st_mtime <= before:
+                    os.unlink(entry.path)
+    shutil.rmtree(os.path.join(directory, f".{NAME}"), ignore_errors=True)
