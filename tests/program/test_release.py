@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -166,6 +167,30 @@ def test_what_is_wrong_with_a_release_is_seen(
 def test_another_commit_is_seen(released: Path) -> None:
     found = "\n".join(make_release.faults(released, __version__, "f" * 40))
     assert f"{NAME}-linux-amd64: " in found and "oci-archive:" in found
+
+
+@pytest.mark.parametrize(
+    ("file", "tag", "said"),
+    [
+        ("", "v0.0.9", f"the commit has the tag v0.0.9, and its version is {__version__}"),
+        ("src/new.py", "", r"not committed:\n\?\? src/"),
+        ("CHANGELOG.md", "", "no section"),
+    ],
+)
+def test_what_is_not_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, tag: str, said: str) -> None:
+    """Said before anything is made."""
+    (tmp_path / "CHANGELOG.md").write_text(CHANGELOG.replace("0.1.0", __version__))
+    identity = ("-c", "user.name=a", "-c", "user.email=a@example.com")
+    commands = [["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "all"], *([["tag", tag]] if tag else [])]
+    for words in commands:
+        subprocess.run(["git", "-C", tmp_path, *words], check=True)
+    if file:
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text("")
+    monkeypatch.setattr(make_release, "ROOT", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["make_release.py"])
+    with pytest.raises(BuildError, match=said):
+        make_release.main()
 
 
 def test_the_bill_is_of_that_executable(released: Path) -> None:
