@@ -236,6 +236,7 @@ def test_as_somebody_else(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (1, expected)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
