@@ -78,11 +78,11 @@ fuzz: $(FUZZ_VENV) ## coverage-guided fuzzing, FUZZ_SECONDS (30) for each target
 	$(VENV) fuzz/fuzz.py $$target -max_total_time=$(FUZZ_SECONDS) || exit 1; done
 
 # PEER=/path/to/another/plugin measures that one as well; BENCH takes flags (--help), --document to write docs/explanation/performance.md.
-bench: build $(DEV_VENV) $(BENCH_VENV) ## whole runs against a local API server: time, CPU, memory; PEER=PLUGIN puts one beside
+bench: build executable $(DEV_VENV) $(BENCH_VENV) ## whole runs against a local API server: time, CPU, memory; PEER=PLUGIN puts one beside
 	@$(VENV) bench/pull.py $(BENCH)
 
 # BUDGET=--write sets the figures.
-budget: build $(DEV_VENV) ## instructions of a launch against bench/budget.json; fails where one grew by over 3 %
+budget: $(DEV_VENV) ## instructions of a launch of the executable against bench/budget.json; fails where one grew by over 3 %
 	@$(VENV) bench/budget.py $(BUDGET)
 
 bench-resolve: $(DEV_VENV) ## time from registries.conf to pull sources, for 50 and for 1,000 tables

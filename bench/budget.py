@@ -2,14 +2,13 @@
 """Holds the instructions of a launch against the committed figures, and fails where one has grown by more than 3 %.
 
     make budget                                     compares
-    make budget BUDGET=--write                      writes this interpreter's figures into bench/budget.json
+    make budget BUDGET=--write                      writes this machine's figures into bench/budget.json
 
-Counted by valgrind's callgrind, user space only, for build/bin/crio-credential-provider with a kept configuration: an
-image without a mirror, and one whose mirror a single secret serves (TLS 1.3, P-256). An instruction count, other than
-a time, is the same on a busy machine; what it depends on is the interpreter and OpenSSL, so that figures are kept for
-each of these, and where there are none this fails and says what to commit. What is left of chance, the seed of the
-string hashes (-I takes no PYTHONHASHSEED) and TLS's random numbers, is small against 3 %, as are OpenSSL's fixes within
-a series: the least of several runs counts, and the spread is printed.
+Counted by valgrind's callgrind, user space only, for the executable in dist with a kept configuration: an image without
+a mirror, and one whose mirror a single secret serves (TLS 1.3, P-256). An instruction count, other than a time, is the
+same on a busy machine; what it depends on is the interpreter and the architecture, so that figures are kept for each,
+and where there are none this fails and says what to commit. What is left of chance, TLS's random numbers, is small
+against 3 %: the least of several runs counts, and the spread is printed.
 
 The processor's extensions are held down to what every x86-64 has for glibc's and OpenSSL's choice of code.
 """
@@ -30,6 +29,8 @@ from cases import P256, Case, Node, answers, make_certificates, request
 from instructions import Counter
 from spawner import ENVIRONMENT
 
+from pull import DEFAULT_EXECUTABLE
+
 ROOT = Path(__file__).resolve().parent.parent
 FIGURES = ROOT / "bench/budget.json"
 CASES = (Case("no mirror", mirrors=0), Case("1 secret", 1, certificate=P256))
@@ -38,11 +39,6 @@ RUNS = 5
 
 # So that another processor chooses the same code: of 1 %, with and without AVX2 and the like.
 _PLAIN_PROCESSOR = {"GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX2,-AVX512F,-BMI2,-ERMS", "OPENSSL_ia32cap": "0x0:0x0"}
-
-_ASK_BUILD = """
-import platform, ssl
-print(platform.python_version() + ", OpenSSL %d.%d," % ssl.OPENSSL_VERSION_INFO[:2], platform.machine())
-"""
 
 _WRITE = "make budget BUDGET=--write keeps what is measured here"
 
@@ -55,11 +51,9 @@ class Figure(NamedTuple):
 
 
 def build_of(plugin: Path) -> str:
-    """What the figures of a launcher depend on: its interpreter, OpenSSL and the machine."""
-    with plugin.open() as launcher:
-        interpreter, options = launcher.readline().removeprefix("#!").split()
-    done = subprocess.run([interpreter, options, "-c", _ASK_BUILD], capture_output=True, text=True, check=True)
-    return f"{interpreter} {done.stdout.strip()}"
+    """What the figures of a program depend on: its interpreter and the machine."""
+    told = json.loads(subprocess.run([plugin, "--version-json"], capture_output=True, check=True).stdout)
+    return f"Python {told['pythonVersion']}, {told['platform']}"
 
 
 def measure(plugin: Path, counter: Counter, runs: int = RUNS) -> dict[str, Figure]:
@@ -109,7 +103,7 @@ def judge(build: str, measured: dict[str, Figure], committed: dict[str, dict[str
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--plugin", type=Path, default=ROOT / "build/bin/crio-credential-provider")
+    parser.add_argument("--plugin", type=Path, default=DEFAULT_EXECUTABLE)
     parser.add_argument("--runs", type=int, default=RUNS, help="of which the least counts")
     parser.add_argument("--write", action="store_true", help="write the figures instead of comparing them")
     given = parser.parse_args()

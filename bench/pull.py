@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures a whole run of the plugin, as a kubelet starts it, against a local API server; with PEER beside another one.
 
-    make bench                                     the built plugin, and the bundle below dist/ where there is one
+    make bench                                     what is built: the executable in dist, the system launch in build
     PEER=/path/to/another/plugin make bench        that program as well, run by run in turns, and ratios to it
     make bench BENCH='--cases "1 secret" --pairs 100'
 
@@ -39,7 +39,8 @@ from report import table, write_document, write_plot
 
 ROOT = Path(__file__).resolve().parent.parent
 PLUGIN = "crio-credential-provider"
-SYSTEM, BUNDLE, PEER = "system launch", "bundle", "peer"
+SYSTEM, EXECUTABLE, PEER = "system launch", "executable", "peer"
+DEFAULT_EXECUTABLE = ROOT / f"dist/{PLUGIN}-linux-{'arm64' if platform.machine() == 'aarch64' else 'amd64'}"
 
 # Cases in which instructions are counted: valgrind takes a hundred times as long.
 COUNTED = ("no mirror", "1 secret", "200 secrets")
@@ -65,20 +66,18 @@ class Contender(NamedTuple):
 # -- contenders -------------------------------------------------------------------------------------------------------
 
 
-def find_contenders(given: argparse.Namespace, scratch: Path, root: str) -> list[Contender]:
+def find_contenders(given: argparse.Namespace, root: str) -> list[Contender]:
     """Those that are there; says which are not, and why."""
     flags = ("--root", root) if root else ()
     found = []
-    bundle = _unpacked_bundle(scratch, given.bundle)
-    if bundle is None:
-        say(f"no bundle: dist/ has no {PLUGIN}-*-linux-*.tar.gz (make bundle)")
-    else:
-        found.append(Contender(BUNDLE, (str(bundle), *flags), True))
-    built = ROOT / "build/bin" / PLUGIN
-    if built.exists():
-        found.append(Contender(SYSTEM, (str(built), *flags), True))
-    else:
-        say(f"no system launch: {built} is missing (make build)")
+    for name, path, target in (
+        (EXECUTABLE, DEFAULT_EXECUTABLE, "executable"),
+        (SYSTEM, ROOT / "build/bin" / PLUGIN, "build"),
+    ):
+        if path.exists():
+            found.append(Contender(name, (str(path), *flags), True))
+        else:
+            say(f"no {name}: {path} is missing (make {target})")
     for name, _, path in (text.partition("=") for text in given.plugin):
         found.append(Contender(name, (os.path.abspath(path), *flags), True))
     if not given.peer:
@@ -90,22 +89,6 @@ def find_contenders(given: argparse.Namespace, scratch: Path, root: str) -> list
     if not found:
         sys.exit("pull: nothing to measure")
     return found
-
-
-def _unpacked_bundle(scratch: Path, archive: Path | None) -> Path | None:
-    """The launcher of a bundle, the newest below dist/ where none is named, unpacked."""
-    archives = sorted(ROOT.glob(f"dist/{PLUGIN}-*-linux-*.tar.gz"), key=lambda path: path.stat().st_mtime)
-    if archive is None and not archives:
-        return None
-    archive = archive or archives[-1]
-    target = scratch / "bundle"
-    target.mkdir()
-    subprocess.run(["tar", "--extract", "--file", archive, "--directory", target], check=True)
-    launchers = [path for path in target.rglob(PLUGIN) if path.is_file() and os.access(path, os.X_OK)]
-    if not launchers:
-        sys.exit(f"pull: {archive} has no program {PLUGIN}")
-    # Something else in it may go by the same name.
-    return min(launchers, key=lambda path: (path.parent.name != "bin", len(path.parts)))
 
 
 # -- a node of its own ------------------------------------------------------------------------------------------------
@@ -265,7 +248,7 @@ def spawner() -> Iterator[subprocess.Popen[str]]:
 
 def measure_all(given: argparse.Namespace, cases: Sequence[Case], scratch: Path, root: str) -> dict[str, Any]:
     """Everything that was asked for, as plain data."""
-    contenders = find_contenders(given, scratch, root)
+    contenders = find_contenders(given, root)
     kinds = {case.certificate for case in cases}
     certificates = {kind: make_certificates(kind, scratch / kind.replace(" ", "-")) for kind in sorted(kinds)}
     node = Node(Path(root or "/"))
@@ -326,7 +309,6 @@ def main() -> None:
     parser.add_argument("--cases", default="*", help="names of cases, separated by semicolons; * stands for anything")
     parser.add_argument("--pairs", type=int, default=30, help="measured runs of each contender in each case")
     parser.add_argument("--peer", default=os.environ.get("PEER", ""), help="another plugin; $PEER")
-    parser.add_argument("--bundle", type=Path, help="archive of the bundle; without it the newest below dist/")
     parser.add_argument("--plugin", action="append", default=[], metavar="NAME=PATH", help="one more of our launchers")
     parser.add_argument("--no-instructions", action="store_true", help="count none, which takes most of the time")
     parser.add_argument("--results", type=Path, default=ROOT / "build/bench/pull.json", help="where to write figures")

@@ -19,7 +19,6 @@ import fcntl
 import hashlib
 import os
 import platform
-import re
 import shutil
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from bill_of_materials import add_licenses, parts_of
 from make_build import DIST, NAME, build_wheel, made_from
 from make_venv import ROOT, WHEELS
 
@@ -231,7 +231,13 @@ def build_python(target: Target) -> None:
     say(f"{target.name}: Python")
     place = target.directory / "python"
     place.mkdir()
-    arguments = ["--disable-shared", "--disable-test-modules", "--without-ensurepip", "--without-doc-strings", "--without-mimalloc"]
+    arguments = [
+        "--disable-shared",
+        "--disable-test-modules",
+        "--without-ensurepip",
+        "--without-doc-strings",
+        "--without-mimalloc",
+    ]
     arguments += [f"--with-openssl={target.directory}/openssl/installed"]
     if not target.is_native:
         arguments += [f"--build={native().host}", f"--host={target.host}"]
@@ -283,19 +289,37 @@ def make_archive(wheel: Path) -> Path:
     run(*pip, "--no-index", "--no-deps", "--no-compile", "--target", libraries, *wheels)
     python = (native().directory / "python/python", "-I", "-S", "-X", "no_debug_ranges")
     run(*python, ROOT / "tools/needed_modules.py", libraries, PYTHON / "Lib", archive)
+    add_licenses(archive, parts_of((PYTHON, OPENSSL, ZLIB), f"{native().host}-gcc", libraries, archive))
     return archive
 
 
 def link(target: Target) -> Path:
     """The interpreter, of which nothing is loaded yet."""
     place, compiler = target.directory, f"{target.host}-gcc"
-    headers = (place / "python", place / "python/Python", PYTHON / "Include", PYTHON / "Include/internal", place / "openssl/installed/include")
+    headers = (
+        place / "python",
+        place / "python/Python",
+        PYTHON / "Include",
+        PYTHON / "Include/internal",
+        place / "openssl/installed/include",
+    )
     include = [f"-I{directory}" for directory in headers]
     warnings = ("-Wall", "-Werror", "-Wno-deprecated-declarations")
-    run(compiler, "-c", "-fwrapv", *warnings, *flags(target).split(), *include, PARTS / "program.c", "-o", place / "program.o")
+    run(
+        compiler,
+        "-c",
+        "-fwrapv",
+        *warnings,
+        *flags(target).split(),
+        *include,
+        PARTS / "program.c",
+        "-o",
+        place / "program.o",
+    )
     linker = ["--gc-sections", "--build-id=none", "-z,noexecstack", f"-T,{PARTS / 'snapshot.ld'}"]
     linker += [f"--wrap={name}" for name in ("malloc", "calloc", "realloc", "free", "posix_memalign")]
-    libraries = ("python/libpython3.13.a", "python/Modules/_hacl/libHacl_Hash_SHA2.a", "openssl/libssl.a", "openssl/libcrypto.a", "zlib/libz.a")
+    libraries = ("python/libpython3.13.a", "python/Modules/_hacl/libHacl_Hash_SHA2.a")
+    libraries += ("openssl/libssl.a", "openssl/libcrypto.a", "zlib/libz.a")
     options = ["-static", "-no-pie", "-s", *(f"-Wl,{option}" for option in linker)]
     run(compiler, *options, place / "program.o", *(place / name for name in libraries), "-lm", "-o", place / "linked")
     return place / "linked"
@@ -318,7 +342,7 @@ def without_modules(archive: Path, names: Sequence[str]) -> Path:
     """A copy of an archive without these modules."""
     smaller = archive.with_name("rest.zip")
     loaded = {f"{name.replace('.', '/')}{end}" for name in names for end in (".pyc", "/__init__.pyc")}
-    with zipfile.ZipFile(archive) as whole, zipfile.ZipFile(smaller, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as rest:
+    with zipfile.ZipFile(archive) as whole, zipfile.ZipFile(smaller, "w", compresslevel=9) as rest:
         for entry in whole.infolist():
             if entry.filename not in loaded:
                 rest.writestr(entry, whole.read(entry))

@@ -1,8 +1,8 @@
 """Writes the archive of byte code that the executable takes along: `needed_modules.py LIBRARIES STDLIB ARCHIVE`.
 
-Run by the interpreter that goes into the executable, whose C modules are all built in. The rule: of our own package and of the libraries beside it everything that is imported anywhere in them; of the
-standard library what is imported when the module is loaded, since what it imports inside functions (pdb,
-multiprocessing, webbrowser) is rarely what we call.
+Run by the interpreter that goes into the executable, whose C modules are all built in. The rule: of our own package and
+of the libraries beside it everything that is imported anywhere in them; of the standard library what is imported when
+the module is loaded, since what it imports inside functions (pdb, multiprocessing, webbrowser) is rarely what we call.
 Where it is, `LATE` says so. A codec is a module as well, looked up by a name: each that a module names comes along.
 The process tests run on the executable, where a missing one fails.
 """
@@ -46,6 +46,7 @@ LEFT_OUT = frozenset(
         *("_typing", "typing_extensions"),
         "unicodedata",  # 1.1 MB, for names of hosts that are not in ASCII
         *("importlib._bootstrap", "importlib._bootstrap_external"),  # the interpreter has them under other names
+        *("_pydatetime", "_pyio", "pickle", "tarfile", "markdown_it", "mdurl", "rich.markdown"),
         *("statistics", "_statistics", "doctest", "unittest", "pydoc", "pdb", "readline"),
         *("ctypes", "_ctypes", "sqlite3", "tkinter", "curses", "multiprocessing", "asyncio"),
         *("nturl2path", "msvcrt", "winreg", "_winapi", "nt", "_wmi", "java", "vms_lib", "_scproxy"),
@@ -53,6 +54,7 @@ LEFT_OUT = frozenset(
         *("yaml.cyaml", "yaml._yaml", "_yaml"),  # 0.5 MB, for files that are parsed when they changed
     )
 )
+
 
 class Module(NamedTuple):
     """A module in Python: `code` marshalled, without docstrings; `source_hash` as a hash-based .pyc holds it."""

@@ -28,7 +28,7 @@ def import_modules():
 
 
 def find_codec(name):
-    """The codec "idna", which ``ssl`` asks for, for names in ASCII; the standard one would bring ``unicodedata``, 1.1 MB."""
+    """The codec "idna", which ``ssl`` asks for, for names in ASCII; the standard one brings ``unicodedata``, 1.1 MB."""
     if name != "idna":
         return None
     ascii = codecs.lookup("ascii")
@@ -36,8 +36,8 @@ def find_codec(name):
 
 
 def shake_hands(directory, certificate, version):
-    """A whole handshake with ourselves. OpenSSL looks up each algorithm once in its life, which takes longer than to use
-    it: so it is done here, in both versions of TLS and for both kinds of certificate."""
+    """A whole handshake with ourselves. OpenSSL looks up each algorithm once in its life, which takes longer than to
+    use it: so it is done here, in both versions of TLS and for both kinds of certificate."""
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.load_verify_locations(f"{directory}/authority.pem")
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -58,10 +58,25 @@ def shake_hands(directory, certificate, version):
         reader.read(20000)
 
 
-def start():
+def start(program):
+    """Runs in each process; `program` is the path by which it was executed."""
+    if len(sys.argv) > 1:
+        serve_people(program)
     from crio_credential_provider.__main__ import main
 
     main()
+
+
+def serve_people(program):
+    """What a pull can do without: lines that appear at once, and the archive where there is no /proc."""
+    sys.executable = sys.argv[0] = os.path.realpath(ARCHIVE if os.path.exists(ARCHIVE) else program)
+    sys.stdout.reconfigure(line_buffering=os.isatty(1))
+    if os.path.exists(ARCHIVE):
+        return
+    sys.path[:] = [sys.executable]
+    for module in [*sys.modules.values()]:
+        if hasattr(module, "__path__"):
+            module.__path__ = [path.replace(ARCHIVE, sys.executable) for path in module.__path__]
 
 
 def load():

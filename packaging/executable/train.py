@@ -1,7 +1,7 @@
 """What the compiler optimizes the interpreter for: run by an instrumented one, in the build.
 
-What most of a pull's work is: JSON, base64, text and small objects. By itself, so that a build of the interpreter depends
-on nothing of the program.
+What most of a pull's work is: JSON, base64, text and small objects. By itself, so that a build of the interpreter
+depends on nothing of the program.
 """
 
 import base64

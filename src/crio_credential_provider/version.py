@@ -52,7 +52,7 @@ def as_json() -> str:
 
 def is_executable() -> bool:
     """Whether this program is one file (packaging/executable), of which this module is a part."""
-    return getattr(_loader(), "archive", "") == EXECUTABLE
+    return hasattr(_loader(), "archive")
 
 
 def licenses() -> str:
