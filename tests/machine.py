@@ -1,6 +1,6 @@
-"""A laid node as a machine of its own, for a program that ships: its files are the root, its names lead to our servers.
+"""A laid node as a machine of its own, for the executable: its files are the root, its names lead to our servers.
 
-Only root can do that, and only for a program that needs nothing of the node, the self-contained form.
+Only root can do that, and only for a program that needs nothing of the node.
 
     with own_network():  # servers that are started here listen inside
         with lead({"api.corp.example:6443": server.port}, root):
@@ -27,18 +27,19 @@ _CLONE_NEWNET = 0x40000000
 _PLACE, _PROC = ".program", ".proc"
 
 
-def needs_nothing(program: str) -> bool:
-    """Whether a program runs without anything of the machine: no script, whose first line names an interpreter."""
-    return bool(program) and Path(program).read_bytes()[:4] == b"\x7fELF"
+def is_executable(program: str) -> bool:
+    """Whether a program is the static executable, which needs nothing of the machine: not a script."""
+    if not program:
+        return False
+    with open(program, "rb") as file:
+        return file.read(4) == b"\x7fELF"
 
 
 def below(root: Path, program: str) -> list[str]:
     """The command that runs the program below root; puts it there, with a shell for the node's scripts."""
-    entry = Path(program).resolve()
-    tree = entry.parent.parent
-    inside = f"/{_PLACE}/{entry.relative_to(tree)}"
+    inside = f"/{_PLACE}"
     if not (root / _PLACE).exists():
-        shutil.copytree(tree, root / _PLACE, symlinks=True)
+        shutil.copy(program, root / _PLACE)
         libraries = re.findall(r"/\S+", subprocess.run(["ldd", "/bin/sh"], capture_output=True, text=True).stdout)
         for path in ("/bin/sh", *libraries):
             (root / path[1:]).parent.mkdir(parents=True, exist_ok=True)
