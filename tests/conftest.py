@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -60,6 +61,19 @@ def _refuse_processes(event: str, arguments: object) -> None:
 
 
 sys.addaudithook(_refuse_processes)
+
+
+# -- the program -----------------------------------------------------------------------------------------------------
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if machine.is_foreign(PROGRAM):
+        try:
+            stack = contextlib.ExitStack()
+            stack.enter_context(machine.emulated(PROGRAM))
+            config.add_cleanup(stack.close)
+        except OSError as error:
+            raise pytest.UsageError(f"cannot run {PROGRAM} here: {error}") from error
 
 
 # -- nodes and clusters ------------------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ from crio_credential_provider.__main__ import COMMANDS
 from crio_credential_provider.testbed.certificates import Authority
 from crio_credential_provider.testbed.cluster import ApiServer
 from handingoff import until
+from machine import is_foreign
 from mainjob import assert_serves, warm
 from node import Node, request
 from real_programs import cannot, need
@@ -189,7 +190,7 @@ def test_version_json(executable: Path) -> None:
 
 # -- places -----------------------------------------------------------------------------------------------------------
 
-ARGUMENTS = ["--help", "--version", "completion bash", "manifests kinds", "gc --dry-run"]
+ARGUMENTS = ["--help", "--version", "completion bash", "manifests rbac", "gc --dry-run"]
 ARGUMENTS += [f"{command} --help" for command in COMMANDS]
 
 
@@ -329,14 +330,9 @@ def test_the_name_in_the_journal(make_node: NodeMaker, own: Path) -> None:
     node.write_registries_conf("")
     started = node.start()
     process = Path("/proc", str(started.process.pid))
-    until(lambda: process.joinpath("exe").resolve() == own.resolve() or _emulated(own))
-    assert process.joinpath("comm").read_text() == "crio-credential\n" or _emulated(own)
+    until(lambda: process.joinpath("exe").resolve() == own.resolve() or is_foreign(str(own)))
+    assert process.joinpath("comm").read_text() == "crio-credential\n" or is_foreign(str(own))
     assert started.finish(request()).status == 0
-
-
-def _emulated(program: Path) -> bool:
-    """Whether the kernel starts an emulator for it."""
-    return struct.unpack_from("<H", program.read_bytes(), 18)[0] != {"x86_64": 62, "aarch64": 183}[platform.machine()]
 
 
 def test_as_an_ordinary_user(make_node: NodeMaker, executable: Path) -> None:
@@ -440,9 +436,9 @@ def test_a_hostile_environment(make_node: NodeMaker, executable: Path, cluster: 
     node.environment = {**node.environment, **hostile}
     assert_serves(node, cluster, alpha)
     assert not (planted / "keys").exists()
-    done = run(executable, "manifests", "kinds", env=hostile)
+    done = run(executable, "manifests", "rbac", env=hostile)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == run(executable, "manifests", "kinds").stdout
+    assert done.stdout == run(executable, "manifests", "rbac").stdout
 
 
 def test_the_environment_names_no_certificates(
@@ -506,7 +502,7 @@ LIMITS = {
 
 @pytest.mark.parametrize("limit", LIMITS)
 def test_limits(make_node: NodeMaker, executable: Path, cluster: ApiServer, alpha: str, limit: str) -> None:
-    if _emulated(executable) and LIMITS[limit][0] in (resource.RLIMIT_AS, resource.RLIMIT_DATA):
+    if is_foreign(str(executable)) and LIMITS[limit][0] in (resource.RLIMIT_AS, resource.RLIMIT_DATA):
         pytest.skip("the emulator takes more")
     node = make_node(str(executable))
     node.join(cluster)
@@ -528,11 +524,9 @@ def test_any_layout_of_memory(
 
 
 @pytest.mark.parametrize("processor", ["qemu64", "core2duo", "Nehalem", "max"])
-def test_any_processor(
-    make_node: NodeMaker, executable: Path, cluster: ApiServer, alpha: str, processor: str
-) -> None:
+def test_any_processor(make_node: NodeMaker, executable: Path, cluster: ApiServer, alpha: str, processor: str) -> None:
     """OpenSSL's code is for the processor that runs it, not for the one of the build."""
-    if platform.machine() != "x86_64" or _emulated(executable):
+    if platform.machine() != "x86_64" or is_foreign(str(executable)):
         pytest.skip("the processors are those of amd64")
     (emulator,) = need("qemu-x86_64-static")
     assert_serves(make_node(emulator, "-cpu", processor, str(executable)), cluster, alpha)
@@ -633,7 +627,7 @@ def opened(node: Node, message: bytes, trace: Path) -> list[str]:
 
 def test_a_pull_opens_its_own_inputs_alone(warm_node: Node, executable: Path, tmp_path: Path, alpha: str) -> None:
     """No configuration of OpenSSL or of the C library, no locale, nothing of the file that it runs from."""
-    if _emulated(executable):
+    if is_foreign(str(executable)):
         pytest.skip("the emulator opens files of its own")
     # The C library's start asks for it, for $ORIGIN of libraries that are not there.
     at_start = ["/proc/self/exe"]
