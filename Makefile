@@ -19,10 +19,10 @@ help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
 
 build: $(BUILD_VENV) ## build/bin/crio-credential-provider, with what it needs beside it
-	@$(VENV) -X no_debug_ranges tools/make_bundle.py build
+	@$(VENV) tools/make_build.py build
 
 wheel: $(BUILD_VENV) ## dist/*.whl
-	@$(VENV) tools/make_bundle.py wheel
+	@$(VENV) tools/make_build.py wheel
 
 # ARCHITECTURES=amd64 makes that one alone.
 executable: $(BUILD_VENV) ## dist/crio-credential-provider-linux-{amd64,arm64}: one static file each; on Debian 12, see .ci/run

@@ -156,12 +156,12 @@ def test_the_program_loads_what_is_for_people_for_a_command_word_alone() -> None
 
 
 def test_one_module_opens_network_connections() -> None:
-    # native.py only chooses which spelling of the two modules is used; the journal's socket is a Unix one.
+    # The journal's socket is a Unix one.
     users = {name for name, found in CORE.items() if any(i.module in ("socket", "_socket") for i in found)}
-    assert users - {"platform.native"} <= {"kubernetes.apiserver"}
+    assert users == {"kubernetes.apiserver", "platform.journal"}
     users = {name for name, found in CORE.items() if any(i.module in ("ssl", "_ssl") for i in found)}
-    assert users - {"platform.native"} <= {"kubernetes.apiserver"}
-    for name in set(CORE) - {"kubernetes.apiserver", "platform.native"}:
+    assert users == {"kubernetes.apiserver"}
+    for name in set(CORE) - {"kubernetes.apiserver"}:
         path = PACKAGE.joinpath(*name.split("."))
         text = (path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text()
         assert "AF_INET" not in text and "getaddrinfo" not in text, name
@@ -181,12 +181,10 @@ def test_what_only_computes_imports_nothing_that_acts(name: str) -> None:
 
 def test_the_core_needs_third_parties_for_parsing_alone_and_late() -> None:
     """Only when a configuration file has changed: yaml takes 20 ms of CPU, tomli 10."""
-    # Of these two each Python has one: sha256's C half was renamed in 3.12.
-    standard = sys.stdlib_module_names | {"_sha256", "_sha2"}
     foreign: dict[str, set[str]] = {}
     for name, found in CORE.items():
         for i in found:
-            if not i.inside and i.module not in standard and i.module != "__future__":
+            if not i.inside and i.module not in sys.stdlib_module_names and i.module != "__future__":
                 foreign.setdefault(name, set()).add(i.module)
                 assert i.lazy and not i.typing_only, f"{name} imports {i.module} when it is loaded"
     assert foreign == {"kubernetes.kubeconfig": {"yaml"}, "runtimes.crio.registriestoml": {"tomli"}}

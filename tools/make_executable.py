@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from make_bundle import DIST, NAME, build_wheel, made_from
+from make_build import DIST, NAME, build_wheel, made_from
 from make_venv import ROOT, WHEELS
 
 PARTS = ROOT / "packaging/executable"
@@ -37,17 +37,21 @@ MAX_SIZE = 16 * 1024 * 1024
 
 
 class Source(NamedTuple):
-    """A source package of Debian, and the sha256 of its .dsc, which has those of all its files."""
+    """A source package of a release of Debian, and the sha256 of its .dsc, which has those of all its files."""
 
     package: str
+    suite: str
     version: str
     sha256: str
 
 
+# Of Debian 13, whose OpenSSL is supported until 2030; that of Debian 12 ended in 2026.
 SOURCES = (
-    Source("python3.11", "3.11.2-6+deb12u8", "197fa19ab45f41c820f40f6d9ead671c2ea29ddc53ba9424b36f1bf58458a10e"),
-    Source("openssl", "3.0.20-1~deb12u2", "a614474a2773c23b10c0d65f4eccbcf93fdac4749afb7c26d76e1b0340154d3d"),
-    Source("zlib", "1:1.2.13.dfsg-1", "3fa1e6b2fc525062aa88207dda52fed8e045373c809d362fe8a2bfbf7cf515a8"),
+    Source(
+        "python3.13", "trixie", "3.13.5-2+deb13u5", "4be84e20fb902354fa86955e2fbea6e8bdbd158f54833423488308a9b3532662"
+    ),
+    Source("openssl", "trixie", "3.5.7-1~deb13u2", "25904642004d30c5c3da4642a72a7d09f8d9eb6e5ce62dab53c0371114faf8f2"),
+    Source("zlib", "bookworm", "1:1.2.13.dfsg-1", "3fa1e6b2fc525062aa88207dda52fed8e045373c809d362fe8a2bfbf7cf515a8"),
 )
 PYTHON, OPENSSL, ZLIB = (WORK / "sources" / source.package for source in SOURCES)
 
@@ -81,7 +85,8 @@ WITHOUT = (
     *("aria", "camellia", "idea", "seed", "sm2", "sm3", "sm4", "bf", "cast", "rc2", "rc4", "des", "siv", "ocb"),
     *("md4", "mdc2", "rmd160", "whirlpool", "blake2", "scrypt", "cmac", "dsa", "ec2m", "gost", "srp", "psk", "srtp"),
     *("dtls", "sctp", "ssl3", "tls1", "tls1_1", "nextprotoneg", "weak-ssl-ciphers", "comp", "ct", "cms", "ts", "ocsp"),
-    *("cmp", "rfc3779", "ssl-trace", "err", "afalgeng"),
+    *("cmp", "rfc3779", "ssl-trace", "err", "afalgeng", "ml-dsa", "slh-dsa", "quic", "tls-deprecated-ec", "argon2"),
+    *("thread-pool", "default-thread-pool", "jitter", "http"),
 )
 COMPILE = ("-O2", "-fno-pie", "-fno-asynchronous-unwind-tables", "-ffunction-sections", "-fdata-sections")
 _HINT = (
@@ -150,19 +155,18 @@ def fetch_sources() -> None:
 
 
 def source_lists() -> list[str]:
-    """Where this machine has its packages of Debian from, as lists of sources."""
-    pattern = "$(SITE) $(RELEASE) $(COMPONENT)"
-    command = ["apt-get", "indextargets", "--format", pattern, "Created-By: Packages"]
+    """Where this machine has its packages of Debian from, as lists of sources of all releases that are needed."""
+    pattern = "$(SITE) $(RELEASE) $(COMPONENT) $(CODENAME)"
+    command = ["apt-get", "indextargets", "--format", pattern, "Created-By: Packages", "Origin: Debian"]
     told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    lists = {tuple(line.split()) for line in told.splitlines()}
-    found = sorted(
-        f"deb-src {site} {release} main"
-        for site, release, component in lists
-        if component == "main" and release.partition("-")[0] == "bookworm"
-    )
-    if not found:
-        raise BuildError("apt has no sources of Debian 12 (bookworm) here; build on that, or in a container of it")
-    return found
+    if not told:
+        raise BuildError("apt knows no packages of Debian here: apt-get update, or build in a container of Debian 12")
+    found = set()
+    for site, release, component, codename in map(str.split, told.splitlines()):
+        if component == "main":
+            code = codename.partition("-")[0]
+            found |= {f"deb-src {site} {release.replace(code, source.suite)} main" for source in SOURCES}
+    return sorted(found)
 
 
 # -- libraries --------------------------------------------------------------------------------------------------------
@@ -238,11 +242,10 @@ def build_python(target: Target) -> None:
         "CPPFLAGS": f"-I{target.directory}/zlib",
         "LDFLAGS": f"-static -no-pie -L{target.directory}/zlib",
         "LINKFORSHARED": " ",
-        "MODULE_BUILDTYPE": "static",
     }
     run(PYTHON / "configure", *arguments, cwd=place, **variables)
     (place / "Modules/Setup.local").write_text(f"*static*\n{(PARTS / 'modules').read_text()}")
-    run("make", parallel(), "python", cwd=place)
+    run("make", parallel(), "python", cwd=place, LDFLAGS=variables["LDFLAGS"])
 
 
 def native() -> Target:
@@ -276,7 +279,7 @@ def link(target: Target) -> Path:
     run(compiler, "-c", "-fwrapv", *warnings, *flags(target).split(), *include, PARTS / "program.c", "-o", place / "program.o")
     linker = ["--gc-sections", "--build-id=none", "-z,noexecstack", f"-T,{PARTS / 'snapshot.ld'}"]
     linker += [f"--wrap={name}" for name in ("malloc", "calloc", "realloc", "free")]
-    libraries = ("python/libpython3.11.a", "openssl/libssl.a", "openssl/libcrypto.a", "zlib/libz.a")
+    libraries = ("python/libpython3.13.a", "openssl/libssl.a", "openssl/libcrypto.a", "zlib/libz.a")
     options = ["-static", "-no-pie", "-s", *(f"-Wl,{option}" for option in linker)]
     run(compiler, *options, place / "program.o", *(place / name for name in libraries), "-lm", "-o", place / "linked")
     return place / "linked"

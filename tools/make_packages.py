@@ -25,7 +25,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from make_bundle import DIST, NAME
+from make_build import DIST, NAME
 from make_selfcontained import BuildError, epoch, make_from_sources, restart_without_columns
 from make_venv import ROOT
 

@@ -4,7 +4,7 @@ Runs on the bare interpreter, so standard library only. It also works where Debi
 ensurepip (package python3-venv): root gets that package installed, anybody else borrows pip from Debian's package
 python3-pip-whl, unpacked into a temporary directory. Afterwards:
 
-    .venv/wheels/     the run-time dependencies as wheels; the bundle and the tests are installed from these same files
+    .venv/wheels/     the run-time dependencies as wheels; the program and the tests are installed from these same files
     .venv/*.made      what it was made from; other dependencies or another interpreter make it anew
 """
 
@@ -103,7 +103,7 @@ def main(group: str) -> None:
         fcntl.flock(file, fcntl.LOCK_EX)  # two makes in one checkout take turns
         settings = tomllib.load(file)
         groups, project = settings["dependency-groups"], settings["project"]
-        requires = settings["build-system"]["requires"] + groups["build"]
+        requires = settings["build-system"]["requires"]
         develop = groups["dev"]
         made_from = json.dumps(
             [INTERPRETER, sys.version, requires, project["dependencies"], project["scripts"], develop], indent=1

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 from crio_credential_provider import __version__
 from crio_credential_provider.commands import SUMMARIES
 from flags_table import replaced
-from make_bundle import NAME
+from make_build import NAME
 from make_venv import ROOT
 
 _EXAMPLES = re.compile(r"^Examples?(?P<intro>[^\n:]*):\n(?P<lines>(?:  .*\n)+)", re.MULTILINE)

@@ -4,9 +4,11 @@ What a pull may use is imported here, and lies in memory when the process of a p
 from the archive at the end of the file. ``start`` is what each process runs.
 """
 
+import codecs
 import gc
 import importlib
 import os
+import ssl
 import sys
 import zipimport
 
@@ -15,25 +17,64 @@ ARCHIVE = "/proc/self/exe"
 COLD = ("commands", "demo", "doctor", "explanation", "manifests", "node", "registryclient", "testbed", "version")
 
 
-def load():
+def import_modules():
     for path in zipimport._zip_directory_cache[ARCHIVE]:
         package, _, rest = path.removesuffix(".pyc").removesuffix("/__init__").partition("/")
         if package == "crio_credential_provider" and path.endswith(".pyc") and rest.partition("/")[0] not in COLD:
             importlib.import_module(f"{package}.{rest.replace('/', '.')}".removesuffix("."))
     importlib.import_module("tomli")
     importlib.import_module("yaml")
-    # The archive's place in the file that is being made is another one.
-    zipimport._zip_directory_cache.clear()
-    sys.path_importer_cache.clear()
-    gc.collect()
-    gc.freeze()
-    gc.disable()
+
+
+def find_codec(name):
+    """The codec "idna", which ``ssl`` asks for, for names in ASCII; the standard one would bring ``unicodedata``, 1.1 MB."""
+    if name != "idna":
+        return None
+    ascii = codecs.lookup("ascii")
+    return codecs.CodecInfo(ascii.encode, ascii.decode, name="idna")
+
+
+def shake_hands(directory, certificate, version):
+    """A whole handshake with ourselves. OpenSSL looks up each algorithm once in its life, which takes longer than to use
+    it: so it is done here, in both versions of TLS and for both kinds of certificate."""
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.load_verify_locations(f"{directory}/authority.pem")
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(f"{directory}/{certificate}.pem")
+    server.maximum_version = version
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = [client.wrap_bio(back, there, server_hostname="handshake"), server.wrap_bio(there, back, server_side=True)]
+    waiting = list(ends)
+    while waiting:
+        for end in [*waiting]:
+            try:
+                end.do_handshake()
+                waiting.remove(end)
+            except ssl.SSLWantReadError:
+                pass
+    for writer, reader in (ends, ends[::-1]):
+        writer.write(b"x" * 20000)
+        reader.read(20000)
 
 
 def start():
     from crio_credential_provider.__main__ import main
 
     main()
+
+
+def load():
+    import_modules()
+    codecs.register(find_codec)
+    for certificate in "rsa", "ec":
+        for version in ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3:
+            shake_hands(os.path.join(os.path.dirname(__file__), "handshake"), certificate, version)
+    # The archive's place in the file that is being made is another one.
+    zipimport._zip_directory_cache.clear()
+    sys.path_importer_cache.clear()
+    gc.collect()
+    gc.freeze()
+    gc.disable()
 
 
 load()

@@ -32,10 +32,9 @@
 
 /* -- memory: what is taken while the program is loaded lies in the snapshot, what is taken later does not ------------- */
 
-enum { HEAP = 48 << 20, ALIGNMENT = 16, CLASSES = 64, PAGE = 4096 };
-extern char snapshot_start[];
-static char heap[HEAP] __attribute__((section(".heap,\"aw\",@nobits#"), aligned(PAGE)));
-static size_t heap_used;
+enum { ALIGNMENT = 16, CLASSES = 64, PAGE = 4096 };
+extern char snapshot_start[], heap[], heap_end[]; /* snapshot.ld */
+static char *heap_free = heap;
 static int is_loaded;
 
 /* What is in use begins at `next`. */
@@ -49,7 +48,7 @@ static struct block *released[CLASSES];
 
 static int in_snapshot(const void *memory)
 {
-    return (const char *)memory >= heap && (const char *)memory < heap + heap_used;
+    return (const char *)memory >= heap && (const char *)memory < heap_free;
 }
 
 static struct block *block_of(void *memory)
@@ -59,12 +58,12 @@ static struct block *block_of(void *memory)
 
 static void *fresh(size_t size, size_t alignment)
 {
-    size_t place = (heap_used + offsetof(struct block, next) + alignment - 1) & -alignment;
-    if (size > HEAP || place + size > HEAP)
+    char *place = (char *)(((uintptr_t)heap_free + offsetof(struct block, next) + alignment - 1) & -alignment);
+    if (size > (size_t)(heap_end - place))
         Py_FatalError("the heap of the snapshot is too small");
-    heap_used = place + size;
-    block_of(heap + place)->size = size;
-    return heap + place;
+    block_of(place)->size = size;
+    heap_free = place + size;
+    return place;
 }
 
 static struct block **class_of(size_t size)
@@ -157,7 +156,9 @@ static void free_arena(void *context, void *arena, size_t size)
 static int random_bytes(unsigned char *target, int size)
 {
     if (!is_loaded) { /* the same bytes at each build; nothing of what is made with them is used */
-        memset(target, 0x5a, size);
+        static uint64_t state; /* Knuth's MMIX */
+        for (int i = 0; i < size; i++)
+            target[i] = (state = state * 6364136223846793005 + 1442695040888963407) >> 56;
         return 1;
     }
     while (size > 0) {
@@ -241,8 +242,9 @@ static int load(const char *script, const char *target)
     if (PyStatus_Exception(status))
         Py_ExitStatusException(status);
     FILE *file = fopen(script, "r");
-    PyObject *names = PyDict_New();
+    PyObject *names = PyDict_New(), *name = PyUnicode_DecodeFSDefault(script);
     PyObject *done = file && names && PyDict_SetItemString(names, "__builtins__", PyEval_GetBuiltins()) == 0
+        && name && PyDict_SetItemString(names, "__file__", name) == 0
         ? PyRun_FileEx(file, script, Py_file_input, names, names, 1) : NULL;
     entry = done ? PyDict_GetItemString(names, "start") : NULL;
     if (!entry) {
@@ -256,7 +258,7 @@ static int load(const char *script, const char *target)
     thread_keys = key;
     is_loaded = 1;
     FILE *out = fopen(target, "w");
-    size_t size = heap + heap_used - snapshot_start;
+    size_t size = heap_free - snapshot_start;
     return !out || fwrite(snapshot_start, 1, size, out) != size || fclose(out);
 }
 

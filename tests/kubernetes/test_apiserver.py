@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import select
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -377,6 +381,27 @@ def test_an_api_server_that_goes_away_in_tls(alpha_node: Node, alpha: str) -> No
         assert_cluster_fault(run, alpha_node, alpha, "check that it is running")
         # As with a reset, another try may do.
         assert peer.connections > 1
+
+
+def test_an_api_server_that_is_gone_before_tls_is_sent_nothing(
+    connect: Callable[..., Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``wrap_socket`` begins no TLS on a socket that is not connected any more, and writes as to any other socket."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        class Left(socket.socket):
+            def connect(self, address: Any) -> None:
+                super().connect(address)
+                other, _ = listener.accept()
+                other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                other.close()
+                select.select([self], [], [], 5)
+                assert self.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNRESET
+
+        monkeypatch.setattr(socket, "socket", Left)
+        # Not "Broken pipe", as of a write.
+        with pytest.raises(ClusterError, match="not connected"):
+            connect(listener.getsockname()[1], deadline=0.3).get("/api", TOKEN)
 
 
 def test_an_api_server_that_is_down(alpha_node: Node, alpha: str) -> None:

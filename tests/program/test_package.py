@@ -151,49 +151,6 @@ def test_byte_code_lies_beside_and_nothing_is_written_there(
     assert make_node(str(moved)).run(request()).status == 0
 
 
-def test_a_pull_comes_out_of_one_file(make_node: NodeMaker, moved: Path, cluster: ApiServer, alpha: str) -> None:
-    """And the package itself is for everything else."""
-    package = moved.parent.parent / "lib" / NAME / "crio_credential_provider"
-    away = package.with_name("away")
-    package.rename(away)
-    node = make_node(str(moved))
-    node.join(cluster)
-    # Of the package, only reading a file that changed is missing.
-    assert "internal error: ImportError at" in node.run(request(token=alpha)).stderr
-    away.rename(package)
-    assert_serves(make_node(str(moved)), cluster, alpha)
-
-
-def test_another_python_imports_the_package(make_node: NodeMaker, moved: Path, cluster: ApiServer, alpha: str) -> None:
-    """The file of a pull is for the interpreter of the build alone, and is named for it."""
-    (file,) = (moved.parent.parent / "lib" / NAME).glob("pull-path.*")
-    assert file.suffix == f".{sys.implementation.cache_tag}"
-    file.unlink()
-    assert_serves(make_node(str(moved)), cluster, alpha)
-
-
-DAMAGES: dict[str, tuple[int, int | None]] = {
-    "empty": (0, 0),
-    "cut off in its header": (100, 0),
-    "cut off": (60000, 0),
-    "a header of zeros": (0, 8192),
-    "modules of zeros": (8192, None),
-}
-"""Where it begins, and how many zeros are there: 0 for the end of the file, None for the rest of it."""
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_file_of_a_pull_is_no_reason_to_fail(
-    make_node: NodeMaker, moved: Path, cluster: ApiServer, alpha: str, damage: str
-) -> None:
-    (file,) = (moved.parent.parent / "lib" / NAME).glob("pull-path.*")
-    begin, zeros = DAMAGES[damage]
-    data = file.read_bytes()
-    end = len(data) if zeros is None else begin + zeros
-    file.write_bytes(data[:begin] + bytes(end - begin) + (data[end:] if zeros else b""))
-    assert_serves(make_node(str(moved)), cluster, alpha)
-
-
 def test_a_module_that_is_missing_is_one_line(moved: Path) -> None:
     library = moved.parent.parent / "lib" / NAME
     shutil.rmtree(library / "rich")

@@ -19,10 +19,10 @@ BARRED = frozenset(
         *("typing", "dataclasses", "logging", "pathlib", "tempfile", "argparse", "http", "http.client", "urllib"),
         *("urllib.parse", "urllib.request", "importlib.metadata", "email", "inspect", "subprocess", "asyncio"),
         *("random", "shutil", "traceback", "pickle", "tomllib", "tomli", "yaml"),
-        *("_yaml", "uuid", "datetime", "decimal", "locale", "platform", "zipfile", "threading"),
+        *("_yaml", "uuid", "datetime", "decimal", "locale", "platform", "zipfile", "threading", "encodings.idna"),
     )
 )
-TLS = frozenset(("ssl", "_ssl", "_hashlib"))
+TLS = frozenset(("ssl", "_ssl"))
 # What only tools for people and a node that changed need.
 NOT_ON_THE_PULL_PATH = frozenset(
     f"crio_credential_provider.{name}"
@@ -52,9 +52,9 @@ def test_a_pull_with_a_mirror_loads_nothing_barred(plugin: Path, warm_node: Node
     found = imported(str(plugin), warm_node, request(NGINX, alpha))
     assert warm_node.auth_files()
     assert sorted(found & BARRED) == []
-    assert sorted(found & (NOT_ON_THE_PULL_PATH | {"json", "hashlib", "ctypes"})) == []
+    assert sorted(found & NOT_ON_THE_PULL_PATH) == []
     # The reverse, so that the check itself cannot rot: what this run needs is seen.
-    assert "_ssl" in found
+    assert "ssl" in found
 
 
 def test_a_pull_without_a_mirror_loads_nothing_of_tls(plugin: Path, warm_node: Node, alpha: str) -> None:
@@ -63,16 +63,6 @@ def test_a_pull_without_a_mirror_loads_nothing_of_tls(plugin: Path, warm_node: N
     loaded = {name for name in found if name.startswith("crio_credential_provider.")}
     assert "crio_credential_provider.kubernetes.apiserver" not in loaded
     assert "crio_credential_provider.kubernetes.endpoint" not in loaded
-
-
-def test_a_pull_without_a_mirror_and_a_journal_loads_next_to_nothing(plugin: Path, warm_node: Node, alpha: str) -> None:
-    """``socket`` would cost more than all the rest, and its C half is for the journal."""
-    message = request("quay.io/team/app", alpha)
-    dear = {"socket", "ssl", "enum", "re", "json", "hashlib"}
-    found = imported(str(plugin), warm_node, message)
-    assert "_socket" in found and sorted(found & dear) == []
-    found = imported(str(plugin), warm_node, message, "--journal-socket=")
-    assert sorted(found & (dear | {"_socket"})) == []
 
 
 def test_a_static_pod_loads_nothing_of_tls(plugin: Path, warm_node: Node) -> None:
@@ -87,9 +77,7 @@ def test_a_changed_file_loads_the_parsers(plugin: Path, warm_node: Node, alpha: 
     assert "yaml" in imported(str(plugin), warm_node, request(NGINX, alpha))
 
 
-def test_what_the_plugin_loads_lies_in_the_bundle_or_the_standard_library(
-    plugin: Path, warm_node: Node, alpha: str
-) -> None:
+def test_nothing_around_it_steers_the_plugin(plugin: Path, warm_node: Node, alpha: str) -> None:
     """Neither the environment, nor the current directory, nor site-packages may steer a program that runs as root."""
     planted = warm_node.root / "planted"
     for name in ("json", "tomli", "sitecustomize", "usercustomize", "crio_credential_provider"):

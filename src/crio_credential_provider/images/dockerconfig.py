@@ -11,9 +11,10 @@ file, other than a key that is a host, or part of the repository that was looked
 from __future__ import annotations
 
 import binascii
+import json
 
 from ..errors import SCHEMES, ConfigError
-from ..platform import native
+from ..platform import jsontext
 from ..platform.record import Record
 from . import reference
 
@@ -113,7 +114,7 @@ def loads(data: bytes) -> DockerConfig:
         raise ConfigError("it is a JSON string: it was quoted twice", rule="json")
     for name, value in _members(document, "the file"):
         # Members match without regard to case; a second one adds to the first, null takes it back.
-        folded = name if name == "auths" else native.fold(name)
+        folded = name if name == "auths" else jsontext.fold(name)
         if folded == "auths":
             if value is None:
                 auths.clear()
@@ -147,7 +148,7 @@ def _has_objects(value: Any) -> bool:
 def why_empty(data: bytes) -> str:
     """Why a docker config that could be parsed has no entry. Names no key but those of the formats."""
     config, members = loads(data), dict(_members(_parse(data), "the file"))
-    folded = {native.fold(name) for name in members}
+    folded = {jsontext.fold(name) for name in members}
     found = 'its "auths" is empty' if "auths" in folded else 'it has no "auths"'
     if config.creds_store:
         return f"{found}, and {KEPT_ELSEWHERE}"
@@ -171,15 +172,20 @@ class _Object(tuple[tuple[str, "Any"], ...]):
     __slots__ = ()
 
 
+def _refuse_constant(text: str) -> Any:
+    """NaN and Infinity, which are not JSON."""
+    raise ValueError
+
+
 # Numbers matter only as "not a string": as floats they cannot run into Python's limit on digits.
-_DECODER = native.Decoder(_Object, numbers_as_float=True)
+_DECODER = json.JSONDecoder(object_pairs_hook=_Object, parse_int=float, parse_constant=_refuse_constant)
 
 
 def _parse(data: bytes) -> Any:
     try:
         return _DECODER.decode(data.decode(errors="replace"))
     except (ValueError, RecursionError) as error:
-        reason = _mistake(data) or native.json_reason(error)
+        reason = _mistake(data) or jsontext.reason(error)
     raise ConfigError(f"not valid JSON: {reason}", rule="json")
 
 
@@ -238,7 +244,7 @@ def _entry(value: Any, key: str, number: int) -> AuthEntry:
     read = dict.fromkeys(_ENTRY_MEMBERS, "")
     mistyped = False
     for name, member in members:
-        folded = name if name in read else native.fold(name)
+        folded = name if name in read else jsontext.fold(name)
         if folded not in read:
             continue
         if isinstance(member, str):
@@ -270,7 +276,7 @@ def dumps(credentials: dict[str, Credential], cred_helpers: dict[str, str]) -> b
     document: dict[str, object] = {"auths": auths}
     if cred_helpers:
         document["credHelpers"] = cred_helpers
-    return native.dumps(document).encode() + b"\n"
+    return jsontext.dumps(document).encode() + b"\n"
 
 
 # -- look-up ----------------------------------------------------------------------------------------------------------

@@ -9,24 +9,22 @@ becomes part of an error.
 from __future__ import annotations
 
 import _thread
+import json
 import os
+import socket
+import ssl
 import time
 
 from .. import __version__
 from ..errors import ClusterError, ConfigError
-from ..platform import native
+from ..platform import jsontext
 from .endpoint import Endpoint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
-    import ssl
     from typing import Any
 
     from .clientcertificate import ClientCertificate
-else:
-    socket = native.load_socket()
-    ssl = native.load_ssl()
 
 _MAX_HEAD = 64 * 1024
 """Bytes of a status line with its headers."""
@@ -98,7 +96,7 @@ class ApiServer:
 
     def create(self, path: str, value: dict[str, Any], token: str = "") -> dict[str, Any]:
         """Posts an object that is answered and not kept: an access review, a token request. Else as ``get``."""
-        return self._ask("POST", path, token, native.dumps(value).encode())
+        return self._ask("POST", path, token, jsontext.dumps(value).encode())
 
     def _ask(self, method: str, path: str, token: str, content: bytes = b"") -> dict[str, Any]:
         pause = _FIRST_PAUSE
@@ -133,7 +131,7 @@ class ApiServer:
 
     def _object(self, body: bytes) -> dict[str, Any]:
         try:
-            value = native.loads(body.decode())
+            value = json.loads(body.decode())
         except (ValueError, RecursionError):
             value = None
         if not isinstance(value, dict):
@@ -181,7 +179,7 @@ class ApiServer:
             )
             raise _Passing(refused) from None
 
-    def _connect(self) -> native.TlsStream:
+    def _connect(self) -> ssl.SSLSocket:
         """A verified connection to the first address that takes one; each gets its share of the time left."""
         addresses = self._addresses()
         for left in range(len(addresses), 0, -1):
@@ -197,13 +195,18 @@ class ApiServer:
                     raise
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         plain.settimeout(_positive(self._remaining()))
-        return native.start_tls(self._tls, plain, self._endpoint.server_name)
+        # As bytes, which need no codec for international names.
+        name = self._endpoint.server_name.encode("ascii")
+        stream = self._tls.wrap_socket(plain, server_hostname=name, do_handshake_on_connect=False)
+        # wrap_socket leaves it out for a socket that is not connected any more, and then encrypts nothing.
+        stream.do_handshake()
+        return stream
 
     def _addresses(self) -> list[Any]:
         """Addresses of the endpoint. A resolver may take longer than the deadline and cannot be interrupted, so that
         a name is looked up in a thread of its own, which is left behind if it is late."""
         endpoint = self._endpoint
-        # As bytes, since the codec for international names takes 5 ms of CPU to import.
+        # As bytes, which need no codec for international names.
         host = endpoint.host.encode("ascii")
         try:
             return socket.getaddrinfo(
@@ -291,7 +294,8 @@ def _positive(seconds: float) -> float:
 
 
 def _tls_context(endpoint: Endpoint, verify: bool) -> ssl.SSLContext:
-    context = native.tls_client_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
     if not verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -337,7 +341,7 @@ def _load_client_certificate(context: ssl.SSLContext, client: ClientCertificate)
 def _status_message(body: bytes, token: str) -> str:
     """The message of a Status object, for an error: short, printable, and without any part of the token."""
     try:
-        status = native.loads(body[:_MAX_HEAD].decode())
+        status = json.loads(body[:_MAX_HEAD].decode())
         message = status["message"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return " (not a Kubernetes Status)"
@@ -372,7 +376,7 @@ class _Malformed(Exception):
 class _Connection:
     """Requests and answers on one connection, read under the deadline and within the size."""
 
-    def __init__(self, tls: native.TlsStream, deadline: float, max_size: int) -> None:
+    def __init__(self, tls: ssl.SSLSocket, deadline: float, max_size: int) -> None:
         self._tls = tls
         self._deadline = deadline
         self._max_size = max_size

@@ -6,8 +6,10 @@ Reads and writes bytes; knows neither standard streams nor what an answer is mad
 
 from __future__ import annotations
 
+import json
+
 from ..errors import RequestError
-from ..platform import native
+from ..platform import jsontext
 from ..platform.record import Record
 
 TYPE_CHECKING = False
@@ -46,9 +48,9 @@ def loads(data: bytes) -> Request:
     if not data.strip():
         raise RequestError("standard input is empty: no CredentialProviderRequest", _BY_HAND)
     try:
-        message = native.loads(data.decode())
+        message = json.loads(data.decode())
     except (ValueError, RecursionError) as error:
-        reason = native.json_reason(error)
+        reason = jsontext.reason(error)
         raise RequestError(
             f"the CredentialProviderRequest on standard input is not valid JSON: {reason}", _BY_HAND
         ) from None
@@ -107,4 +109,4 @@ def dumps(record_for: str | None = None) -> bytes:
     }
     if record_for is not None:
         response["auth"] = {record_for: {"username": "", "password": ""}}
-    return native.dumps(response).encode() + b"\n"
+    return jsontext.dumps(response).encode() + b"\n"

@@ -7,12 +7,13 @@ files (docs/reference/contracts.md, 2).
 
 from __future__ import annotations
 
+import json
 import os
 import time
 
 from ..errors import ProviderError
 from ..images import reference
-from ..platform import native, regularfile
+from ..platform import regularfile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class PullIntents:
 
 def _image(data: bytes) -> Any:
     """What an intent names. Any of the errors above if it is not of a known form."""
-    intent = native.loads(data.decode())
+    intent = json.loads(data.decode())
     group, _, version = intent.get("apiVersion", f"{_GROUP}/v1").partition("/")
     if intent["kind"] != _KIND or group != _GROUP or not (version == "v1" or version.startswith(_VERSIONS)):
         raise ValueError

@@ -8,9 +8,9 @@ token reads nothing; it could at most name the auth file of its own made-up name
 from __future__ import annotations
 
 import binascii
+import json
 
 from ..errors import RequestError
-from ..platform import native
 from ..platform.record import Record
 from .names import is_label, is_subdomain
 
@@ -82,7 +82,7 @@ def _claims(token: str) -> dict[str, Any]:
     if len(parts) == 3 and all(map(_is_base64url, parts)):
         try:
             payload = parts[1].replace("-", "+").replace("_", "/")
-            claims = native.loads(binascii.a2b_base64(payload + "=" * (-len(payload) % 4), strict_mode=True).decode())
+            claims = json.loads(binascii.a2b_base64(payload + "=" * (-len(payload) % 4), strict_mode=True).decode())
         except (ValueError, RecursionError):
             claims = None
         if isinstance(claims, dict):

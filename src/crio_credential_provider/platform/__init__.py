@@ -1,4 +1,4 @@
-"""The machine below: the journal, bounded reads, kept parsed forms, and the shortest way to json, socket and ssl.
+"""The machine below: the journal, bounded reads, kept parsed forms, JSON.
 
 Knows nothing of images, pulls or clusters.
 """

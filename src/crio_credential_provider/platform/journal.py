@@ -7,10 +7,10 @@ Protocol: https://systemd.io/JOURNAL_NATIVE_PROTOCOL/.
 from __future__ import annotations
 
 import os
+import socket
 import time
 
 from ..errors import shown
-from . import native
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -127,14 +127,10 @@ class Journal:
 
 def _connect(path: str) -> int:
     """A descriptor for datagrams to a socket of this machine, that neither blocks nor is inherited."""
-    socket = native.load_socket()
-    channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    try:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
         channel.setblocking(False)
         channel.connect(path)
-        return channel.detach()  # type: ignore[no-any-return]
-    finally:
-        channel.close()
+        return channel.detach()
 
 
 def _field(name: str, value: str) -> bytes:

@@ -11,12 +11,13 @@ Docs: docs/decisions/0003-parse-cache.md.
 from __future__ import annotations
 
 import binascii
+import json
 import os
 import stat
 import time
 
 from .. import __version__
-from . import native
+from . import jsontext
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class ParseCache:
             # The checksum tells a torn or damaged file; the owner and the mode that nobody else wrote it.
             if checksum != _checksum(data):
                 return None
-            kept = native.loads(data.decode())
+            kept = json.loads(data.decode())
         except (OSError, ValueError, RecursionError):
             return None
         if not isinstance(kept, dict) or kept.get("version") != _VERSION or kept.get("files") != self.snapshot(paths):
@@ -90,7 +91,7 @@ class ParseCache:
         horizon = time.time_ns() - _SETTLED_NS
         if self.snapshot(paths) != snapshot or any(entry[-1] >= horizon for entry in snapshot if len(entry) > 1):
             return
-        data = native.dumps({"version": _VERSION, "files": snapshot, "form": form}).encode()
+        data = jsontext.dumps({"version": _VERSION, "files": snapshot, "form": form}).encode()
         path = self._path(paths)
         temporary = f"{path}.{os.getpid()}.tmp"
         try:

@@ -7,12 +7,12 @@ at the pull (docs/reference/contracts.md, 2).
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 
 from ..errors import AuthFileError
 from ..kubernetes.names import is_label
-from ..platform import native
 
 _HEX = "0123456789abcdef"
 _OTHERS_CAN_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -30,7 +30,7 @@ def file_name(namespace: str, repository: str) -> str:
 
 def digest(repository: str) -> str:
     """What a file name has in place of the repository."""
-    return native.sha256(repository.encode())
+    return hashlib.sha256(repository.encode()).hexdigest()
 
 
 def repository_digest(name: str) -> str:

@@ -1,5 +1,4 @@
 """What the demo and the tests stand on: an API server, a registry, a kubelet and CRI-O, simulated on 127.0.0.1.
 
-Held against recordings of the real ones (tests/recordings). Nothing but the demo, the self-test of a bundle and the
-tests imports it.
+Held against recordings of the real ones (tests/recordings). Nothing but the demo and the tests imports it.
 """

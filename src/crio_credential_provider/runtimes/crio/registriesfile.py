@@ -11,7 +11,8 @@ import os
 from ...errors import ConfigError, masked
 from ...images import reference
 from ...images.reference import ReferenceSyntaxError
-from ...platform import native, regularfile
+from ...platform import regularfile
+from ...platform.jsontext import fold
 from .registriestoml import (
     LOCATION,
     Refused,
@@ -309,7 +310,7 @@ def _get_aliases(top: dict[str, Any]) -> dict[str, str] | None:
         return None
     for name, target in aliases.items():
         if not isinstance(target, str):
-            raise wrong_type(f"aliases.{masked(name)}", "a string", ("aliases", native.fold(name)))
+            raise wrong_type(f"aliases.{masked(name)}", "a string", ("aliases", fold(name)))
     return aliases
 
 
@@ -480,7 +481,7 @@ def _check_search_registry(host: str) -> str:
 
 def _check_alias(name: str, target: str) -> str:
     """The target normalised, or "" where the alias is taken back."""
-    path: Path = ("aliases", native.fold(name))
+    path: Path = ("aliases", fold(name))
     try:
         left = reference.parse_literal(name)
         if left.tag or left.digest or reference.is_registry_host(left.domain):

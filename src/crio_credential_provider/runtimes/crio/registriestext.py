@@ -11,7 +11,7 @@ from __future__ import annotations
 from ...errors import masked
 from ...images import reference
 from ...images.reference import ReferenceSyntaxError
-from ...platform.native import fold
+from ...platform.jsontext import fold
 from ...platform.record import Record
 from .tomllines import find_lines
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...errors import ConfigError, masked
-from ...platform import native
+from ...platform.jsontext import fold
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def _check_integers(document: dict[str, Any]) -> None:
 
 def fold_keys(table: dict[str, Any]) -> dict[str, Any]:
     """A table with its keys folded; an exact spelling wins."""
-    folded = {native.fold(key): value for key, value in table.items()}
+    folded = {fold(key): value for key, value in table.items()}
     folded.update({key: value for key, value in table.items() if key in folded})
     return folded
 

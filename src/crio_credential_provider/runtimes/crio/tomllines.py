@@ -8,7 +8,7 @@ Loaded by faults and by tools alone. Of a text that is not TOML it finds what co
 
 from __future__ import annotations
 
-from ...platform.native import fold
+from ...platform.jsontext import fold
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
