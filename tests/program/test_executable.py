@@ -15,6 +15,7 @@ import re
 import resource
 import shutil
 import socket
+import stat
 import struct
 import subprocess
 import time
@@ -50,7 +51,7 @@ def own(executable: Path, tmp_path: Path) -> Path:
 
 
 def run(program: str | Path, *arguments: str | bytes, **options: object) -> subprocess.CompletedProcess[str]:
-    given = {"env": HOME, "capture_output": True, "text": True, "timeout": 60, "check": False, **options}
+    given = {"env": HOME, "capture_output": True, "text": True, "timeout": 120, "check": False, **options}
     return subprocess.run([program, *arguments], **given)  # type: ignore[call-overload, no-any-return]
 
 
@@ -194,84 +195,64 @@ ARGUMENTS = ["--help", "--version", "completion bash", "manifests rbac", "gc --d
 ARGUMENTS += [f"{command} --help" for command in COMMANDS]
 
 
-class Box:
-    """A root file system with the executable in it and nothing else, to run it in."""
+PROC = 'mount -t proc proc "$1/proc"'
+READ_ONLY = 'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1"'
 
-    def __init__(self, root: Path, program: Path, *, proc: bool) -> None:
-        self.root, self.inside = root, f"/{NAME}"
-        shutil.copy(program, root / NAME)
-        if os.geteuid() != 0:
-            cannot("only root can mount and chroot")
-        unshare, chroot, _ = need("unshare", "chroot", "mount")
-        if proc:
-            (root / "proc").mkdir()
-        mounts = 'mount -t proc proc "$1/proc"' if proc else ":"
-        self._command = [unshare, "--mount", "sh", "-c", f'{mounts} && exec {chroot} "$@"', "sh", str(root)]
 
-    def command(self, *, read_only: bool = False) -> list[str]:
-        command = [*self._command, self.inside]
-        if read_only:
-            bind = 'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && '
-            command[4] = bind + command[4]
-        return command
+def below(root: Path, program: Path, *mounts: str) -> list[str]:
+    """The command that runs the executable with a root that has nothing but itself and what is mounted."""
+    if os.geteuid() != 0:
+        cannot("only root can mount and chroot")
+    unshare, chroot, _ = need("unshare", "chroot", "mount")
+    shutil.copy(program, root / NAME)
+    (root / "proc").mkdir(exist_ok=True)
+    script = " && ".join([*mounts, f'exec {chroot} "$@"'])
+    return [unshare, "--mount", "sh", "-c", script, "sh", str(root), f"/{NAME}"]
 
 
 @pytest.fixture
-def box(executable: Path, tmp_path: Path) -> Box:
-    return Box(tmp_path, executable, proc=True)
-
-
-def test_a_pull_in_an_empty_root_file_system(
-    make_node: NodeMaker, executable: Path, cluster: ApiServer, alpha: str
-) -> None:
-    """No shell, no libc, no certificates, no /dev, no /tmp; and no /proc."""
+def bare_node(make_node: NodeMaker, executable: Path, cluster: ApiServer) -> Node:
+    """A node of the cluster without a shell, a libc, certificates, /dev, /tmp and /proc."""
     node = make_node("unused")
-    node.command, node.flags = Box(node.root, executable, proc=False).command(), []
-    assert_serves(node, cluster, alpha)
-
-
-def test_an_api_server_by_name_in_an_empty_root_file_system(
-    make_node: NodeMaker, executable: Path, cluster: ApiServer, alpha: str
-) -> None:
-    """Names are looked up by the C library in the file, in the node's own /etc/hosts."""
-    node = make_node("unused")
-    node.command, node.flags = Box(node.root, executable, proc=False).command(), []
+    node.command, node.flags = below(node.root, executable), []
     node.join(cluster)
-    node.write("etc/hosts", "127.0.0.1 kubernetes.default.svc\n")
+    return node
+
+
+def test_a_pull_in_an_empty_root_file_system(bare_node: Node, cluster: ApiServer, alpha: str) -> None:
+    assert_serves(bare_node, cluster, alpha)
+
+
+def test_an_api_server_by_name_in_an_empty_root_file_system(bare_node: Node, cluster: ApiServer, alpha: str) -> None:
+    """Names are looked up by the C library in the file, in the node's own /etc/hosts."""
     url = f"https://kubernetes.default.svc:{cluster.port}"
-    node.write_kubeconfig(url, cluster.authority.certificate_pem)
-    run = node.run(request(token=alpha))
+    bare_node.write_kubeconfig(url, cluster.authority.certificate_pem)
+    assert "kubernetes.default.svc" in bare_node.run(request(token=alpha), "--deadline=2s").stderr
+    bare_node.write("etc/hosts", "127.0.0.1 kubernetes.default.svc\n")
+    run = bare_node.run(request(token=alpha))
     assert (run.status, run.stderr) == (0, "")
-    assert node.auth_files()
+    assert bare_node.auth_files()
 
 
 @pytest.mark.parametrize("arguments", ARGUMENTS)
-def test_commands_in_an_empty_read_only_root_file_system(box: Box, arguments: str) -> None:
-    done = subprocess.run(
-        [*box.command(read_only=True), *arguments.split()],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=HOME,
-        timeout=60,
-    )
+def test_commands_in_an_empty_read_only_root_file_system(executable: Path, tmp_path: Path, arguments: str) -> None:
+    done = run(*below(tmp_path, executable, READ_ONLY, PROC), *arguments.split())
     assert (done.returncode, done.stderr) == (0, "")
     assert len(done.stdout) > 100 or arguments.startswith("gc")
 
 
-def test_the_demo_in_an_empty_root_file_system(box: Box) -> None:
+def test_the_demo_in_an_empty_root_file_system(executable: Path, tmp_path: Path) -> None:
     """Everything that the program can do, the mirror registry and the cluster included; it starts itself for that."""
-    (box.root / "tmp").mkdir()
-    (box.root / "dev").mkdir()
-    os.mknod(box.root / "dev/null", 0o666 | 0o020000, os.makedev(1, 3))
-    done = subprocess.run([*box.command(), "demo"], capture_output=True, text=True, check=False, env=HOME, timeout=120)
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "dev").mkdir()
+    os.mknod(tmp_path / "dev/null", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    done = run(*below(tmp_path, executable, PROC), "demo")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr
 
 
 def test_without_proc_a_command_says_what_is_missing(executable: Path, tmp_path: Path) -> None:
     """All but a pull is read from the file itself, whose name the kernel tells there."""
-    command = Box(tmp_path, executable, proc=False).command()
-    done = subprocess.run([*command, "doctor", "--help"], capture_output=True, text=True, check=False, env=HOME)
+    done = run(*below(tmp_path, executable), "doctor", "--help")
     assert done.returncode == 0 or "mount /proc" in done.stderr, done.stderr
 
 
@@ -441,32 +422,29 @@ def test_a_hostile_environment(make_node: NodeMaker, executable: Path, cluster: 
     assert done.stdout == run(executable, "manifests", "rbac").stdout
 
 
+@pytest.mark.parametrize("names", [{"SSL_CERT_FILE": "/ca.pem"}, {"SSL_CERT_DIR": "/certificates"}], ids=str)
 def test_the_environment_names_no_certificates(
-    make_node: NodeMaker, executable: Path, cluster: ApiServer, authority: Authority, alpha: str
+    bare_node: Node, cluster: ApiServer, authority: Authority, alpha: str, tmp_path: Path, names: dict[str, str]
 ) -> None:
     """Where the kubeconfig names no CA, the node's own vouch, and no others."""
-    node = make_node("unused")
-    node.command, node.flags = Box(node.root, executable, proc=False).command(), []
-    node.join(cluster)
-    node.write_kubeconfig(cluster.url)
-    node.write("ca.pem", authority.certificate_pem)
-    for names in ({"SSL_CERT_FILE": "/ca.pem"}, {"SSL_CERT_DIR": "/"}):
-        run = node.run(request(token=alpha), env=names)
-        assert run.status == 1 and "not issued by one of the system's CAs" in run.stderr, names
+    bare_node.write_kubeconfig(cluster.url)
+    pem = bare_node.write("ca.pem", authority.certificate_pem)
+    (openssl,) = need("openssl")
+    hashed = run(openssl, "x509", "-in", str(pem), "-noout", "-hash").stdout.strip()
+    bare_node.write(f"certificates/{hashed}.0", authority.certificate_pem)
+    told = bare_node.run(request(token=alpha), env=names)
+    assert told.status == 1 and "not issued by one of the system's CAs" in told.stderr
 
 
 @pytest.mark.parametrize("place", ["etc/ssl/certs/ca-certificates.crt", "etc/pki/tls/certs/ca-bundle.crt"])
 def test_the_node_s_own_certificates_are_found(
-    make_node: NodeMaker, executable: Path, cluster: ApiServer, authority: Authority, alpha: str, place: str
+    bare_node: Node, cluster: ApiServer, authority: Authority, alpha: str, place: str
 ) -> None:
     """Where that node's distribution keeps them. OpenSSL would look where its own does."""
-    node = make_node("unused")
-    node.command, node.flags = Box(node.root, executable, proc=False).command(), []
-    node.join(cluster)
-    node.write_kubeconfig(cluster.url)
-    node.write(place, authority.certificate_pem)
-    run = node.run(request(token=alpha))
-    assert (run.status, run.stderr) == (0, "")
+    bare_node.write_kubeconfig(cluster.url)
+    bare_node.write(place, authority.certificate_pem)
+    told = bare_node.run(request(token=alpha))
+    assert (told.status, told.stderr) == (0, "")
 
 
 def test_many_variables_and_names_that_are_not_utf_8(
