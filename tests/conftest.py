@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator
@@ -12,8 +14,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-import bundles
 import handingoff
+import machine
 import odd_registries
 from crio_credential_provider.testbed.certificates import Authority, Identity
 from crio_credential_provider.testbed.cluster import DNS_NAMES, ApiServer
@@ -30,7 +32,7 @@ hypothesis.settings.register_profile("check", max_examples=10)
 # -- what `make check` runs --------------------------------------------------------------------------------------------
 
 # Tests that request these run a program.
-PROGRAMS = {"plugin", "make_node", "wheel", "archive"}
+PROGRAMS = {"plugin", "make_node", "wheel"}
 STARTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"}
 # The test that is running, where it is one of `make check`.
 _unit = ""
@@ -59,6 +61,22 @@ def _refuse_processes(event: str, arguments: object) -> None:
 
 
 sys.addaudithook(_refuse_processes)
+
+
+# -- the program -----------------------------------------------------------------------------------------------------
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if machine.is_foreign(PROGRAM):
+        try:
+            stack = contextlib.ExitStack()
+            stack.enter_context(machine.emulated(PROGRAM))
+            config.add_cleanup(stack.close)
+        except OSError as error:
+            reason = f"cannot run {PROGRAM} here: {error}"
+            if os.environ.get("REQUIRE_REAL_PROGRAMS"):
+                raise pytest.UsageError(reason) from error
+            pytest.exit(f"skipped: {reason}", returncode=0)
 
 
 # -- nodes and clusters ------------------------------------------------------------------------------------------------
@@ -90,16 +108,24 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The self-contained bundle: $BUNDLE, else one of the source tree."""
-    if named := os.environ.get("BUNDLE"):
-        return Path(named).absolute()
-    return once(tmp_path_factory, "archive", lambda: bundles.build(tmp_path_factory))
+def executable() -> Path:
+    """The static executable: $PROGRAM, where it is one."""
+    if not machine.is_executable(PROGRAM):
+        pytest.skip("PROGRAM is not an executable: make test-program tests that")
+    return Path(PROGRAM)
 
 
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return once(tmp_path_factory, "wheel", lambda: bundles.wheel(tmp_path_factory))
+    """A copy: others may build while this runs."""
+
+    def build() -> Path:
+        done = subprocess.run(["make", "--silent", "wheel"], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        (made,) = (ROOT / "dist").glob("*.whl")
+        return Path(shutil.copy(made, tmp_path_factory.mktemp("wheel")))
+
+    return once(tmp_path_factory, "wheel", build)
 
 
 @pytest.fixture(scope="session")

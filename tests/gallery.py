@@ -319,14 +319,14 @@ class World:
         _lay_metadata(root, node)
         _lay_processes(root, node)
         with contextlib.ExitStack() as stack:
-            if machine.needs_nothing(PROGRAM):
+            if machine.is_executable(PROGRAM):
                 stack.enter_context(machine.own_network())
             server = Cluster(cluster, node, secrets)
             addresses = {cluster["address"]: self._start(stack, cluster.get("failure"), cluster["address"], server)}
             for mirror, behaviour in _merged(fault, "mirrors.json", None).items():
                 addresses[_with_port(mirror)] = self._start(stack, behaviour, mirror, None)
             ports = {_split(address): port for address, port in addresses.items()}
-            if machine.needs_nothing(PROGRAM):
+            if machine.is_executable(PROGRAM):
                 known = {address: port for address, port in ports.items() if port is not None}
                 stack.enter_context(machine.lead(known, root))
             else:
@@ -671,8 +671,8 @@ def _command(laid: Laid, offline: bool) -> list[str]:
     """The program as it is run on the node, or on its files; empty where doctor runs in this process."""
     if not PROGRAM or offline:
         return [PROGRAM] if PROGRAM else []
-    if not machine.needs_nothing(PROGRAM):
-        pytest.skip("of the forms that ship, only the self-contained one runs on a laid node")
+    if not machine.is_executable(PROGRAM):
+        pytest.skip("only the executable runs on a laid node")
     return machine.below(laid.root, PROGRAM)
 
 

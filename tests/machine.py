@@ -1,6 +1,6 @@
-"""A laid node as a machine of its own, for a program that ships: its files are the root, its names lead to our servers.
+"""A laid node as a machine of its own, for the executable: its files are the root, its names lead to our servers.
 
-Only root can do that, and only for a program that needs nothing of the node, the self-contained form.
+Only root can do that, and only for a program that needs nothing of the node.
 
     with own_network():  # servers that are started here listen inside
         with lead({"api.corp.example:6443": server.port}, root):
@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import platform
 import re
 import shutil
 import socket
@@ -27,18 +28,56 @@ _CLONE_NEWNET = 0x40000000
 _PLACE, _PROC = ".program", ".proc"
 
 
-def needs_nothing(program: str) -> bool:
-    """Whether a program runs without anything of the machine: no script, whose first line names an interpreter."""
-    return bool(program) and Path(program).read_bytes()[:4] == b"\x7fELF"
+def is_executable(program: str) -> bool:
+    """Whether a program is the static executable, which needs nothing of the machine: not a script."""
+    if not program:
+        return False
+    with open(program, "rb") as file:
+        return file.read(4) == b"\x7fELF"
+
+
+_MACHINES = {"x86_64": 62, "aarch64": 183}
+"""Where ELF names the processor (e_machine)."""
+_BINFMT = Path("/proc/sys/fs/binfmt_misc")
+
+
+def is_foreign(program: str) -> bool:
+    """Whether it is an executable for another processor."""
+    if not is_executable(program):
+        return False
+    with open(program, "rb") as file:
+        return int.from_bytes(file.read(20)[18:], "little") != _MACHINES[platform.machine()]
+
+
+@contextlib.contextmanager
+def emulated(program: str) -> Iterator[None]:
+    """Lets the kernel start such a program by qemu's emulator, wherever it is started, in a changed root as well.
+
+    Raises:
+        OSError: only root can have that, and not in each container.
+    """
+    name, machine = next((name, machine) for name, machine in _MACHINES.items() if name != platform.machine())
+    emulator = shutil.which(f"qemu-{name}-static")
+    if emulator is None:
+        raise FileNotFoundError(f"not installed here: qemu-{name}-static")
+    if not (_BINFMT / "register").exists():
+        subprocess.run(["mount", "-t", "binfmt_misc", "binfmt_misc", _BINFMT], check=False, capture_output=True)
+    # Of the header: 64 bits, little-endian, ET_EXEC, the machine. F opens the emulator once, P hands argv[0] over.
+    magic = b"\x7fELF\2\1\1" + bytes(9) + b"\2\0" + machine.to_bytes(2, "little")
+    written = "".join(f"\\x{byte:02x}" for byte in magic)
+    entry = _BINFMT / f"{name}-{os.getpid()}"
+    (_BINFMT / "register").write_text(f":{entry.name}:M::{written}::{emulator}:FP")
+    try:
+        yield
+    finally:
+        entry.write_text("-1")
 
 
 def below(root: Path, program: str) -> list[str]:
     """The command that runs the program below root; puts it there, with a shell for the node's scripts."""
-    entry = Path(program).resolve()
-    tree = entry.parent.parent
-    inside = f"/{_PLACE}/{entry.relative_to(tree)}"
+    inside = f"/{_PLACE}"
     if not (root / _PLACE).exists():
-        shutil.copytree(tree, root / _PLACE, symlinks=True)
+        shutil.copy(program, root / _PLACE)
         libraries = re.findall(r"/\S+", subprocess.run(["ldd", "/bin/sh"], capture_output=True, text=True).stdout)
         for path in ("/bin/sh", *libraries):
             (root / path[1:]).parent.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-import bundles
 from conftest import NodeMaker
 from crio_credential_provider.testbed.cluster import ApiServer
 from handingoff import expect, intents_of, last_entry, processes_of, put, until, written
@@ -31,11 +30,12 @@ class Form:
         self.program = program
 
 
-@pytest.fixture(params=["bundle", "system launch", "wheel"])
+@pytest.fixture(params=[pytest.param("executable", marks=pytest.mark.process), "system launch", "wheel"])
 def form(request: pytest.FixtureRequest, tmp_path: Path) -> Form:
-    if request.param == "bundle":
-        tree = bundles.unpack(request.getfixturevalue("archive"), tmp_path)
-        return Form(tree, tree / "bin" / NAME)
+    if request.param == "executable":
+        tree = tmp_path / "bin"
+        tree.mkdir()
+        return Form(tree, Path(shutil.copy(request.getfixturevalue("executable"), tree / NAME)))
     if request.param == "system launch":
         built: Path = request.getfixturevalue("plugin")
         tree = tmp_path / "opt"

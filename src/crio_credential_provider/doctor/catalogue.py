@@ -104,9 +104,9 @@ _BINARY = {
         WARNING,
         "the node is in FIPS mode, and the plugin's cryptography is not the node's validated one",
         "Pulls work. The plugin's TLS with the API server is done by a cryptographic module that is not validated.",
-        "The self-contained bundle brings an OpenSSL of its own. It neither reads the node's OpenSSL configuration nor "
-        "loads the node's FIPS provider, so FIPS mode, which the kernel and the node's libraries follow, "
-        "has no effect on it. It matters if the node must comply with FIPS 140.",
+        "The executable has its own OpenSSL, without a FIPS provider. It neither reads the node's OpenSSL "
+        "configuration nor loads the node's FIPS provider, so FIPS mode, which the kernel and the node's libraries "
+        "follow, has no effect on it. It matters if the node must comply with FIPS 140.",
         "None.",
         "Use the wheel, or the result of make build, on the node's own python3: it uses the node's OpenSSL in its FIPS "
         "configuration.",

@@ -14,6 +14,7 @@ from ..finding import Evidence, Examined, Results, Unexamined, at, find
 from .runtime import mount_of
 
 _OTHERS_CAN_WRITE = stat.S_IWGRP | stat.S_IWOTH
+_ELF = b"\x7fELF"
 _MACHINE = slice(18, 20)
 """Where ELF names the processor (e_machine), read as little-endian; s390x is the other way round."""
 _MACHINES = {3: "386", 40: "arm", 62: "amd64", 183: "arm64", 21: "ppc64le", 22 << 8: "s390x"}
@@ -56,23 +57,19 @@ def check_program(node: Node) -> Results:
 
 
 def check_cryptography(node: Node) -> Results:
-    """On a node in FIPS mode, whether the plugin uses the node's OpenSSL; the bundle brings its own."""
+    """On a node in FIPS mode, whether the plugin uses the node's OpenSSL; the executable has its own."""
     if node.entry is None or not node.bin_dir or not is_name(node.entry.name):
         return
     try:
         is_fips = node.tree.text(_FIPS).strip() == "1"
-        path = node.tree.target(posixpath.join(node.bin_dir, node.entry.name))
+        entry = posixpath.join(node.bin_dir, node.entry.name)
+        path = node.tree.target(entry)
     except (Unreadable, OSError):
         # A kernel without FIPS has no such file.
         return
-    top = posixpath.dirname(posixpath.dirname(path))
-    if is_fips and all(node.tree.exists(posixpath.join(top, name)) for name in ("BUILD", "lib/program")):
-        entry = posixpath.join(node.bin_dir, node.entry.name)
-        remedy = (
-            f"install as {entry} what uses the node's OpenSSL: the wheel or the result of make build "
-            "(docs/how-to/install.md)"
-        )
-        evidence = at(path, f"part of the self-contained bundle in {top}, which has its own OpenSSL")
+    if is_fips and (_head(node, path) or b"").startswith(_ELF):
+        remedy = f"install the wheel, or the result of make build, as {entry} (docs/how-to/install.md)"
+        evidence = at(path, "it is an executable with its own OpenSSL")
         yield find("plugin-not-fips", evidence, at(_FIPS, "1: the node is in FIPS mode"), remedy=remedy)
 
 
@@ -141,14 +138,23 @@ def _why_it_cannot_run(node: Node, path: str) -> str:
         interpreter = head[2:].split(b"\n")[0].split()[:1]
         name = interpreter[0].decode("utf-8", "replace") if interpreter else ""
         return "" if node.tree.exists(name) else f"its interpreter {name}: no such file"
-    if not head.startswith(b"\x7fELF"):
+    if not head.startswith(_ELF):
         return "it is neither an executable nor a script"
     # The shell of the node is of its architecture.
-    if shell.startswith(b"\x7fELF") and head[_MACHINE] != shell[_MACHINE]:
+    if shell.startswith(_ELF) and head[_MACHINE] != shell[_MACHINE]:
         machines = (int.from_bytes(one[_MACHINE], "little") for one in (head, shell))
         mine, nodes = (_MACHINES.get(machine, f"machine {machine}") for machine in machines)
         return f"it is a program for {mine}, and the node is {nodes}"
-    return ""
+    found, end = node.tree.stat(path), _end(head)
+    return f"it is cut off: {found.st_size:,} of at least {end:,} bytes" if found and found.st_size < end else ""
+
+
+def _end(head: bytes) -> int:
+    """Where the section headers of a 64-bit ELF file end, the last of what a linker writes."""
+    if head[4:6] != b"\2\1":  # 64 bits, little-endian
+        return 0
+    place, size, number = (int.from_bytes(head[start:end], "little") for start, end in ((40, 48), (58, 60), (60, 62)))
+    return max(64, place + size * number)
 
 
 def _head(node: Node, path: str) -> bytes | None:

@@ -1,4 +1,7 @@
-"""The bundle's OpenSSL, which has not every algorithm: it shakes hands with whatever the public modules do."""
+"""The executable's OpenSSL, which does not have every algorithm: it gives the verdicts of the public modules.
+
+Those of certificates that are expired or have another name: tests/kubernetes/test_tls.py, which runs on it as well.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +9,22 @@ import contextlib
 import socket
 import ssl
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from bundles import ENTRY, unpack
 from conftest import NodeMaker
-from node import Node, request
+from node import SOURCES, Node, request
 from real_programs import need
 
-pytestmark = pytest.mark.usefixtures("openssl")
+pytestmark = pytest.mark.process
 
 KEYS = {
     "RSA 2048": ["-newkey", "rsa:2048"],
+    "RSA 3072": ["-newkey", "rsa:3072"],
     "RSA 4096": ["-newkey", "rsa:4096"],
     "RSA-PSS": ["-newkey", "rsa-pss", "-pkeyopt", "rsa_keygen_bits:2048"],
     "P-256": ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"],
@@ -53,28 +57,25 @@ REFUSED = [
 SUITES = {suite["name"] for suite in ssl.create_default_context().get_ciphers()}
 
 
-@pytest.fixture(scope="module")
-def openssl() -> str:
+@pytest.fixture
+def pair(make_node: NodeMaker, executable: Path) -> list[Node]:
+    """A node that runs the program on this Python and its ssl, and one that runs the executable."""
+    public, ours = make_node(sys.executable, "-m", "crio_credential_provider"), make_node(str(executable))
+    public.environment["PYTHONPATH"] = str(SOURCES)
+    return [public, ours]
+
+
+def openssl(directory: Path, *arguments: str) -> None:
     (program,) = need("openssl")
-    return program
-
-
-@pytest.fixture(scope="module")
-def entry(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(unpack(archive, tmp_path_factory.mktemp("bundle")) / ENTRY)
+    done = subprocess.run([program, *arguments], check=False, capture_output=True, text=True, cwd=directory)
+    assert done.returncode == 0, done.stderr
 
 
 def make_certificate(directory: Path, key: str) -> None:
     """A certificate that is its own authority, as key.pem and certificate.pem."""
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-nodes", "-days", "1", "-subj", "/CN=api", *KEYS[key]),
-            *("-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:TRUE"),
-            *("-keyout", str(directory / "key.pem"), "-out", str(directory / "certificate.pem")),
-        ],
-        check=True,
-        capture_output=True,
-    )
+    extensions = ("-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:TRUE")
+    files = ("-keyout", "key.pem", "-out", "certificate.pem")
+    openssl(directory, "req", "-x509", "-nodes", "-days", "1", "-subj", "/CN=api", *KEYS[key], *extensions, *files)
 
 
 @contextlib.contextmanager
@@ -112,54 +113,57 @@ SHAKEN_HANDS = "answered with something that is not a JSON object"
 
 
 @pytest.mark.parametrize(("key", "flags"), [*TAKEN, *REFUSED])
-def test_the_same_handshakes(
-    make_node: NodeMaker, plugin: Path, entry: str, alpha: str, tmp_path: Path, key: str, flags: str
-) -> None:
+def test_the_same_handshakes(pair: list[Node], alpha: str, tmp_path: Path, key: str, flags: str) -> None:
     make_certificate(tmp_path, key)
     with serving(tmp_path, *flags.split()) as url:
-        public, bundled = (
-            complaint(make_node(program), url, tmp_path / "certificate.pem", alpha) for program in (str(plugin), entry)
-        )
-    assert bundled == public
-    assert (SHAKEN_HANDS in bundled) is ((key, flags) in TAKEN or flags.rpartition(" ")[2] in SUITES), bundled
+        public, ours = (complaint(node, url, tmp_path / "certificate.pem", alpha) for node in pair)
+    assert ours == public
+    assert (SHAKEN_HANDS in ours) is ((key, flags) in TAKEN or flags.rpartition(" ")[2] in SUITES), ours
 
 
-def test_a_chain_below_any_key(make_node: NodeMaker, plugin: Path, entry: str, alpha: str, tmp_path: Path) -> None:
-    """DSA signs, so that a decoder for it has to be there: whether it is good enough is OpenSSL's to say."""
+def issue(directory: Path, name: str, key: list[str], extension: str, *signer: str) -> None:
+    """A certificate NAME.pem with the key NAME-key.pem, signed by whoever `signer` tells."""
+    private = f"{name}-key.pem"
+    openssl(directory, "req", "-nodes", "-subj", f"/CN={name}", *key, "-keyout", private, "-out", "request.pem")
+    (directory / "extensions").write_text(f"{extension}\n")
+    how = ("-req", "-in", "request.pem", "-extfile", "extensions", "-days", "1", "-out", f"{name}.pem")
+    openssl(directory, "x509", *how, *signer)
 
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=tmp_path)
 
-    openssl("dsaparam", "-genkey", "-out", "authority-key.pem", "2048")
-    openssl(
-        "req", "-x509", "-key", "authority-key.pem", "-subj", "/CN=authority", "-days", "1", "-out", "authority.pem"
-    )
-    openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", "key.pem", "-subj", "/CN=api", "-out", "request.pem")
-    (tmp_path / "names").write_text("subjectAltName=IP:127.0.0.1\n")
-    signed_by = ("-CA", "authority.pem", "-CAkey", "authority-key.pem", "-CAcreateserial", "-extfile", "names")
-    openssl("x509", "-req", "-in", "request.pem", *signed_by, "-days", "1", "-out", "certificate.pem")
-    with serving(tmp_path, "-tls1_3") as url:
-        public, bundled = (
-            complaint(make_node(program), url, tmp_path / "authority.pem", alpha) for program in (str(plugin), entry)
-        )
-    assert bundled == public
-    assert SHAKEN_HANDS in bundled
+@pytest.mark.parametrize("digest", ["sha256", "sha512", "sha1"])
+@pytest.mark.parametrize("chain", ["whole", "without the intermediate"])
+@pytest.mark.parametrize("key", ["RSA 4096", "RSA-PSS", "P-384", "Ed25519"])
+def test_the_same_chains(pair: list[Node], alpha: str, tmp_path: Path, key: str, chain: str, digest: str) -> None:
+    """An authority with that key, which signs with that digest; an intermediate, and a server's certificate."""
+    how = () if key == "Ed25519" else (f"-{digest}",)
+    issue(tmp_path, "authority", KEYS[key], "basicConstraints=critical,CA:TRUE", "-signkey", "authority-key.pem", *how)
+    for name, issuer, extension in (
+        ("intermediate", "authority", "basicConstraints=critical,CA:TRUE"),
+        ("certificate", "intermediate", "subjectAltName=IP:127.0.0.1"),
+    ):
+        signer = ("-CA", f"{issuer}.pem", "-CAkey", f"{issuer}-key.pem", "-CAcreateserial")
+        issue(tmp_path, name, KEYS[key], extension, *signer, *how)
+    (tmp_path / "certificate-key.pem").rename(tmp_path / "key.pem")
+    # A server that shows what a client is to refuse.
+    flags = ["-cipher", "ALL:@SECLEVEL=0"]
+    if chain == "whole":
+        flags += ["-cert_chain", str(tmp_path / "intermediate.pem")]
+    with serving(tmp_path, *flags) as url:
+        public, ours = (complaint(node, url, tmp_path / "authority.pem", alpha) for node in pair)
+    assert ours == public
+    assert (SHAKEN_HANDS in ours) is (chain == "whole" and (digest != "sha1" or key == "Ed25519")), ours
 
 
 CLIENT_KEYS = [*((key, "") for key in KEYS), *((key, "-traditional") for key in ("RSA 2048", "P-256", "P-521"))]
 
 
 @pytest.mark.parametrize(("key", "form"), CLIENT_KEYS)
-def test_the_same_client_keys(
-    make_node: NodeMaker, plugin: Path, entry: str, alpha: str, tmp_path: Path, key: str, form: str
-) -> None:
+def test_the_same_client_keys(pair: list[Node], alpha: str, tmp_path: Path, key: str, form: str) -> None:
     make_certificate(tmp_path, key)
     certificate, pem = tmp_path / "certificate.pem", tmp_path / "client-key.pem"
-    convert = ["openssl", "pkey", *form.split(), "-in", str(tmp_path / "key.pem"), "-out", str(pem)]
-    subprocess.run(convert, check=True, capture_output=True)
+    openssl(tmp_path, "pkey", *form.split(), "-in", "key.pem", "-out", str(pem))
     with serving(tmp_path, "-Verify", "1", "-CAfile", str(certificate)) as url:
-        for program in (str(plugin), entry):
-            node = make_node(program)
+        for node in pair:
             node.write("var/lib/kubelet/pki/kubelet-client-current.pem", certificate.read_text() + pem.read_text())
             told = complaint(node, url, certificate, alpha, "--secrets-from", "pod")
             assert SHAKEN_HANDS in told, told
