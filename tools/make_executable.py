@@ -217,7 +217,7 @@ def build_openssl(target: Target) -> None:
     place.mkdir()
     switches = [f"no-{name}" for name in WITHOUT]
     configure = ("perl", OPENSSL / "Configure", target.openssl, f"--cross-compile-prefix={target.host}-")
-    run(*configure, *switches, "--openssldir=/etc/ssl", "--prefix=/usr", *flags(target).split(), cwd=place)
+    run(*configure, *switches, "--openssldir=/etc/ssl", "--prefix=/usr", *flags(target).split(), "-Os", cwd=place)
     run("make", parallel(), "build_libs", cwd=place)
     # As an installed one, which is what Python's configure looks for.
     shutil.copytree(OPENSSL / "include/openssl", place / "installed/include/openssl")

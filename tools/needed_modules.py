@@ -47,6 +47,7 @@ LEFT_OUT = frozenset(
         "unicodedata",  # 1.1 MB, for names of hosts that are not in ASCII
         *("importlib._bootstrap", "importlib._bootstrap_external"),  # the interpreter has them under other names
         *("_pydatetime", "_pyio", "pickle", "tarfile", "markdown_it", "mdurl", "rich.markdown"),
+        *("pygments", "rich.syntax", "rich.traceback"),
         *("statistics", "_statistics", "doctest", "unittest", "pydoc", "pdb", "readline"),
         *("ctypes", "_ctypes", "sqlite3", "tkinter", "curses", "multiprocessing", "asyncio"),
         *("nturl2path", "msvcrt", "winreg", "_winapi", "nt", "_wmi", "java", "vms_lib", "_scproxy"),
@@ -123,7 +124,15 @@ def read(name: str, source: bytes, is_package: bool, path: str = "") -> Module:
     path = path or name.replace(".", "/") + ("/__init__.py" if is_package else ".py")
     # optimize=0: assertions hold in the bundle as in every other installation.
     code = compile(tree, path, "exec", flags=features, dont_inherit=True, optimize=0)
+    if name.partition(".")[0] != PACKAGE:
+        code = without_lines(code)
     return Module(name, is_package, marshal.dumps(code), importlib.util.source_hash(source))
+
+
+def without_lines(code: CodeType) -> CodeType:
+    """Of what is not ours: a tenth of the code's size, and a traceback tells the place in ours."""
+    constants = tuple(without_lines(item) if isinstance(item, CodeType) else item for item in code.co_consts)
+    return code.replace(co_linetable=b"", co_consts=constants)
 
 
 def without_docstrings(tree: ast.Module) -> ast.Module:

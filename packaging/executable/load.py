@@ -15,15 +15,16 @@ import zipimport
 ARCHIVE = "/proc/self/exe"
 # For people, who wait for some milliseconds more.
 COLD = ("commands", "demo", "doctor", "explanation", "manifests", "node", "registryclient", "testbed", "version")
+COLD += ("kubernetes/credentialproviderconfig", "kubernetes/imagepatterns")
 
 
 def import_modules():
     # First what most of the others build on, so that it lies together.
-    for name in "hashlib", "json", "socket", "ssl", "tomli", "yaml":
+    for name in "hashlib", "json", "socket", "ssl", "tomli":
         importlib.import_module(name)
     for path in zipimport._zip_directory_cache[ARCHIVE]:
         package, _, rest = path.removesuffix(".pyc").removesuffix("/__init__").partition("/")
-        if package == "crio_credential_provider" and path.endswith(".pyc") and rest.partition("/")[0] not in COLD:
+        if package == "crio_credential_provider" and path.endswith(".pyc") and not rest.startswith(COLD):
             importlib.import_module(f"{package}.{rest.replace('/', '.')}".removesuffix("."))
 
 

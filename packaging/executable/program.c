@@ -34,19 +34,19 @@
 
 /* -- memory: what is taken while the program is loaded lies in the snapshot, what is taken later does not ------------- */
 
-enum { UNIT = 16, CLASSES = 64, PAGE = 4096 };
+enum { UNIT = 16, PAGE = 4096 };
 extern char snapshot_start[], heap[], heap_end[]; /* snapshot.ld */
 static char *heap_free = heap;
 static int is_loaded;
 
-/* What is in use begins at `next`. */
+/* A header; what it stands for begins behind it. */
 struct block {
-    size_t size, unused;
+    size_t size;
     struct block *next;
 };
 
-/* Released ones, by the power of two in their size. */
-static struct block *released[CLASSES];
+/* Blocks that were released, by address. */
+static struct block *released;
 
 static int in_snapshot(const void *memory)
 {
@@ -55,12 +55,17 @@ static int in_snapshot(const void *memory)
 
 static struct block *block_of(void *memory)
 {
-    return (struct block *)((char *)memory - offsetof(struct block, next));
+    return (struct block *)memory - 1;
+}
+
+static char *end_of(struct block *block)
+{
+    return (char *)(block + 1) + block->size;
 }
 
 static void *fresh(size_t size, size_t alignment)
 {
-    char *place = (char *)(((uintptr_t)heap_free + offsetof(struct block, next) + alignment - 1) & -alignment);
+    char *place = (char *)(((uintptr_t)heap_free + sizeof(struct block) + alignment - 1) & -alignment);
     if (size > (size_t)(heap_end - place))
         Py_FatalError("the heap of the snapshot is too small");
     block_of(place)->size = size;
@@ -68,39 +73,52 @@ static void *fresh(size_t size, size_t alignment)
     return place;
 }
 
-static struct block **class_of(size_t size)
+/* Makes one of a block and the next in the list, where that begins at its end. */
+static void join(struct block *block)
 {
-    return &released[63 - __builtin_clzl(size)];
+    struct block *next = block->next;
+    if ((char *)next != end_of(block))
+        return;
+    block->size += sizeof *next + next->size;
+    block->next = next->next;
+    memset(next, 0, sizeof *next);
 }
 
-/* Zeroed: the same bytes at each build. */
+/* Puts a block into the list, one with its neighbours; zeroed, for the same bytes at each build. */
 static void give_back(struct block *block)
 {
-    memset(&block->next, 0, block->size);
-    struct block **class = class_of(block->size);
-    block->next = *class;
-    *class = block;
+    struct block *before = NULL, *after = released;
+    for (; after && after < block; after = after->next)
+        before = after;
+    memset(block + 1, 0, block->size);
+    block->next = after;
+    if (before)
+        before->next = block;
+    else
+        released = block;
+    join(block);
+    if (before)
+        join(before);
 }
 
-/* A released block that is as large or not much larger, of which the rest is given back; else a fresh one. */
+/* The first released block that is large enough, of which the rest is given back; else a fresh one. */
 static void *take(size_t size)
 {
     size = size ? (size + UNIT - 1) & -UNIT : UNIT;
-    for (struct block **class = class_of(size), **end = class + 2; class < end; class++)
-        for (struct block **place = class; *place; place = &(*place)->next) {
-            struct block *block = *place;
-            if (block->size < size)
-                continue;
-            *place = block->next;
-            block->next = NULL;
-            if (block->size >= size + 2 * UNIT) {
-                struct block *rest = (struct block *)((char *)&block->next + size);
-                rest->size = block->size - size - offsetof(struct block, next);
-                block->size = size;
-                give_back(rest);
-            }
-            return &block->next;
+    for (struct block **place = &released; *place; place = &(*place)->next) {
+        struct block *block = *place;
+        if (block->size < size)
+            continue;
+        *place = block->next;
+        block->next = NULL;
+        if (block->size >= size + 2 * UNIT) {
+            struct block *rest = (struct block *)((char *)(block + 1) + size);
+            rest->size = block->size - size - sizeof *rest;
+            block->size = size;
+            give_back(rest);
         }
+        return block + 1;
+    }
     return fresh(size, UNIT);
 }
 
