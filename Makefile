@@ -13,7 +13,7 @@ DOCS_VENV := .venv/.docs-$(FOR)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build wheel bundle unpacked packages demo docs lint format check test test-program conformance fuzz bench bench-resolve budget clean distclean
+.PHONY: help build wheel executable unpacked packages release demo docs lint format check test test-program conformance fuzz bench bench-resolve budget clean distclean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -28,8 +28,12 @@ wheel: $(BUILD_VENV) ## dist/*.whl
 executable: $(BUILD_VENV) ## dist/crio-credential-provider-linux-{amd64,arm64}: one static file each; on Debian 12, see .ci/run
 	@$(VENV) tools/make_executable.py $(ARCHITECTURES)
 
-packages: $(BUILD_VENV) ## dist/*.deb and dist/*.rpm of the bundle; needs dpkg-deb and rpmbuild as well
-	@$(VENV) tools/make_packages.py
+packages: executable ## dist/*.deb, dist/*.rpm and the container image of the executables; needs dpkg-deb and rpmbuild as well
+	@$(VENV) tools/make_packages.py $(ARCHITECTURES)
+
+# RELEASE=--allow-dirty tries it on files that are not committed.
+release: $(BUILD_VENV) ## dist, emptied: all that a version is released with, checked, with checksums and release notes
+	@$(VENV) tools/make_release.py $(RELEASE)
 
 demo: build ## the main job, told step by step, on an embedded cluster and registry
 	@build/bin/crio-credential-provider demo

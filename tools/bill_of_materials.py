@@ -1,147 +1,143 @@
-"""What a bundle is made of: names, versions and licenses, from the machine's own records; and as CycloneDX JSON."""
+"""What is in an executable: names, versions and licenses, from the records of the machine that built it; as CycloneDX
+JSON, and as the text that ``--licenses`` prints."""
 
 from __future__ import annotations
 
 import email
 import hashlib
 import json
-import platform
 import re
 import subprocess
-import sys
-import sysconfig
 import time
+import urllib.parse
 import uuid
-from collections.abc import Iterable
+import zipfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-# SPDX expressions, by the names of Debian's source packages and of wheels.
+NAME = "crio-credential-provider"
+TEXT = "crio_credential_provider/licenses.txt"
+"""Path in the archive at the end of an executable, where ``version.licenses`` finds it."""
+
+# SPDX expressions of what Debian has, by the letters that the package's name begins with. Wheels have theirs in them.
 _LICENSES = {
-    "cpython": "PSF-2.0",
-    "glibc": "LGPL-2.1-or-later",
+    "python": "PSF-2.0",
     "openssl": "Apache-2.0",
     "zlib": "Zlib",
-    "expat": "MIT",
-    "util-linux": "BSD-3-Clause",
-    "libffi": "MIT",
-    "tomli": "MIT",
-    "pyyaml": "MIT",
-    "rich": "MIT",
-    "ruamel-yaml": "MIT",
-    "shtab": "MPL-2.0",
-    "markdown-it-py": "MIT",
-    "mdurl": "MIT",
-    "pygments": "BSD-2-Clause",
-    "crio-credential-provider": "Apache-2.0",
+    "libc": "LGPL-2.1-or-later",
+    "libgcc": "GPL-3.0-or-later WITH GCC-exception-3.1",
 }
+# Debian's copyright files only name the path of these.
+_COMMON = {"libc": "LGPL-2.1", "libgcc": "GPL-3"}
 _COMMON_LICENSES = Path("/usr/share/common-licenses")
+
+_HEAD = """\
+crio-credential-provider, and what is linked into this executable with it. The sources of the Debian packages are
+Debian's; whoever changes one of them links the executable anew with `make executable`.
+
+"""
 
 
 class Part(NamedTuple):
-    """A component. `license_texts` maps names of files to their bytes."""
-
     name: str
     version: str
     license: str
     purl: str
-    license_texts: dict[str, bytes]
+    texts: list[bytes]
 
 
-def parts_of(libraries: Iterable[Path], wheels: Path) -> list[Part]:
-    """Python, the packages that the libraries came with, and what is installed below `wheels`, sorted by name.
+def parts_of(sources: Iterable[Path], compiler: str, libraries: Path, archive: Path) -> list[Part]:
+    """Everything in an executable, ourselves first.
+
+    Args:
+        sources: directories of unpacked source packages.
+        compiler: the one that linked it.
+        libraries: where the wheels are installed whose modules may be in the archive.
+        archive: of byte code.
 
     Raises:
-        ValueError: a part has no license text here.
+        ValueError: a part has no license here.
     """
-    parts = [_python(), *_packages(libraries), *map(_wheel, sorted(wheels.glob("*.dist-info")))]
+    parts = [*map(_source, sources), *_linked(compiler), *_wheels(libraries, archive)]
     for part in parts:
-        if not part.license_texts or part.name not in _LICENSES:
+        if not part.texts or not part.license:
             raise ValueError(f"no license is known for {part.name}: tools/bill_of_materials.py must learn of it")
-    return sorted(parts, key=lambda part: part.name)
+    return sorted(parts, key=lambda part: (part.name != NAME, part.name))
 
 
-def _python() -> Part:
-    version = platform.python_version()
-    standard_library = Path(sysconfig.get_path("stdlib"))
-    debian = Path(f"/usr/share/doc/python{sysconfig.get_python_version()}/copyright")
-    found = [path for path in (standard_library / "LICENSE.txt", debian) if path.exists()]
-    texts = {path.name: path.read_bytes() for path in found[:1]}
-    return Part("cpython", version, _LICENSES["cpython"], f"pkg:generic/cpython@{version}", texts)
+def _source(place: Path) -> Part:
+    name, version = re.findall(r"^(\S+) \((\S+)\)", (place / "debian/changelog").read_text())[0]
+    texts = [*place.glob("LICENSE*"), place / "debian/copyright"]
+    return _debian(name, version, "?arch=source", [text.read_bytes() for text in texts])
 
 
-def _packages(libraries: Iterable[Path]) -> list[Part]:
-    """The source packages of the distribution that own these files."""
-    parts: dict[str, Part] = {}
-    for library in libraries:
-        package = _owner(library)
-        source, version = source_of(library)
-        text = Path(f"/usr/share/doc/{package.partition(':')[0]}/copyright").read_bytes()
-        texts = {"copyright": text, **_common_licenses(text)}
-        purl = f"pkg:deb/debian/{source}@{version}?arch=source"
-        parts[source] = Part(source, version, _LICENSES.get(source, ""), purl, texts)
-    return list(parts.values())
+def _linked(compiler: str) -> Iterator[Part]:
+    """libc and the compiler's own library: packages of this machine."""
+    for library in ("libc.a", "libgcc.a"):
+        where = _told(compiler, f"-print-file-name={library}").strip()
+        package = _told("dpkg-query", "--search", str(Path(where).resolve())).partition(": ")[0]
+        name, version = _told("dpkg-query", "--show", "--showformat=${Package} ${Version}", package).split()
+        yield _debian(name, version, "", [Path(f"/usr/share/doc/{name}/copyright").read_bytes()])
 
 
-def source_of(library: Path) -> tuple[str, str]:
-    """Name and version of the source package that a file was built from."""
-    name, version = _query(_owner(library), "${source:Package} ${source:Version}").split()
-    return name, version
+def _debian(name: str, version: str, qualifier: str, texts: list[bytes]) -> Part:
+    project = re.match("[a-z]+", name)[0]  # type: ignore[index]
+    if project in _COMMON:
+        texts.append((_COMMON_LICENSES / _COMMON[project]).read_bytes())
+    purl = f"pkg:deb/debian/{name}@{urllib.parse.quote(version)}{qualifier}"
+    return Part(name, version, _LICENSES.get(project, ""), purl, texts)
 
 
-def _owner(library: Path) -> str:
-    """The package with this file, which it may know below / or below /usr."""
-    real = library.resolve()
-    for path in (real, Path(str(real).removeprefix("/usr")), library):
-        done = subprocess.run(["dpkg-query", "--search", path], capture_output=True, text=True, check=False)
-        if done.returncode == 0:
-            return done.stdout.partition(": ")[0].partition(",")[0]
-    raise ValueError(f"no package owns {library}: its version and license are unknown\nhint: build on Debian or Ubuntu")
-
-
-def _query(package: str, form: str) -> str:
-    command = ["dpkg-query", "--show", f"--showformat={form}", package]
+def _told(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def _common_licenses(text: bytes) -> dict[str, bytes]:
-    """Debian's copyright files refer to these by path; only the LGPL asks for its text to come along."""
-    if b"/usr/share/common-licenses/LGPL" not in text:
-        return {}
-    return {"LGPL-2.1": (_COMMON_LICENSES / "LGPL-2.1").read_bytes()}
+def _wheels(libraries: Path, archive: Path) -> Iterator[Part]:
+    with zipfile.ZipFile(archive) as opened:
+        modules = set(opened.namelist())
+    for information in libraries.glob("*.dist-info"):
+        files = {line.partition(",")[0] for line in (information / "RECORD").read_text().splitlines()}
+        if modules.isdisjoint(f"{file}c" for file in files):
+            continue
+        metadata = email.message_from_bytes((information / "METADATA").read_bytes())
+        name, version = re.sub(r"[-_.]+", "-", metadata["Name"]).lower(), metadata["Version"]
+        texts = [path.read_bytes() for path in sorted(information.rglob("*LICEN*"))]
+        license = metadata["License-Expression"] or metadata["License"] or ""
+        yield Part(name, version, license, f"pkg:pypi/{name}@{version}", texts)
 
 
-def _wheel(information: Path) -> Part:
-    metadata = email.message_from_bytes((information / "METADATA").read_bytes())
-    name, version = re.sub(r"[-_.]+", "-", metadata["Name"]).lower(), metadata["Version"]
-    found = [path for path in sorted(information.rglob("*")) if path.is_file() and "LICEN" in path.name.upper()]
-    texts = {path.name: path.read_bytes() for path in found}
-    return Part(name, version, _LICENSES.get(name, ""), f"pkg:pypi/{name}@{version}", texts)
+def add_licenses(archive: Path, parts: Iterable[Part]) -> None:
+    """Puts the text of ``--licenses`` into the archive. It names no versions, which may differ by architecture."""
+    parts = list(parts)
+    width = max(len(part.name) for part in parts) + 2
+    pieces = [_HEAD.encode(), *(f"{part.name:{width}}{part.license}\n".encode() for part in parts)]
+    for part in parts:
+        pieces += [f"\n{f' {part.name} '.center(100, '=')}\n\n".encode(), b"\n".join(part.texts)]
+    with zipfile.ZipFile(archive, "a") as opened:
+        opened.writestr(zipfile.ZipInfo(TEXT), b"".join(pieces), zipfile.ZIP_DEFLATED, 9)
 
 
-def bill(name: str, version: str, parts: list[Part], archive: str, digest: str, seconds: int) -> str:
-    """CycloneDX 1.5. Its serial number follows from the archive, so that the same bytes have the same bill."""
+def bill(version: str, parts: list[Part], executable: Path, seconds: int) -> str:
+    """CycloneDX 1.5. Its serial number follows from the executable, so that the same bytes have the same bill."""
+    digest = hashlib.sha256(executable.read_bytes()).hexdigest()
     document = {
         "bomFormat": "CycloneDX",
         "specVersion": "1.5",
-        "serialNumber": uuid.UUID(hashlib.sha256(digest.encode()).hexdigest()[:32], version=4).urn,
+        "serialNumber": uuid.UUID(digest[:32], version=4).urn,
         "version": 1,
         "metadata": {
             "timestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds)),
             "component": {
                 "type": "application",
-                "bom-ref": "bundle",
-                "name": name,
+                "bom-ref": executable.name,
+                "name": executable.name,
                 "version": version,
                 "hashes": [{"alg": "SHA-256", "content": digest}],
-                "properties": [
-                    {"name": "archive", "value": archive},
-                    {"name": "compiler", "value": sys.version.partition("[")[2].rstrip("]")},
-                ],
             },
         },
         "components": [_component(part) for part in parts],
-        "dependencies": [{"ref": "bundle", "dependsOn": [part.purl for part in parts]}],
+        "dependencies": [{"ref": executable.name, "dependsOn": [part.purl for part in parts]}],
     }
     return json.dumps(document, indent=2) + "\n"
 

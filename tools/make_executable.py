@@ -23,6 +23,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -103,8 +104,8 @@ def say(text: str) -> None:
     print(f"make_executable: {text}", file=sys.stderr, flush=True)
 
 
-def run(*command: str | Path, cwd: Path = WORK, **variables: str) -> None:
-    """Runs a command; what it prints goes to a file in `cwd`, and is shown where it fails."""
+def run(*command: str | Path, cwd: Path = WORK, **variables: str) -> str:
+    """What a command prints, which goes to a file in `cwd` as well, and is shown where it fails."""
     environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "SOURCE_DATE_EPOCH": "0", **variables}
     # Pipes as standard streams.
     done = subprocess.run(command, cwd=cwd, env=environment, check=False, input=b"", capture_output=True)
@@ -113,6 +114,7 @@ def run(*command: str | Path, cwd: Path = WORK, **variables: str) -> None:
     if done.returncode != 0:
         told = output.decode(errors="replace").splitlines()[-30:]
         raise BuildError("\n".join([*told, f"exit status {done.returncode} from: {' '.join(map(str, command))}"]))
+    return done.stdout.decode()
 
 
 def need(*programs: str) -> None:
@@ -229,7 +231,7 @@ def build_python(target: Target) -> None:
     say(f"{target.name}: Python")
     place = target.directory / "python"
     place.mkdir()
-    arguments = ["--disable-shared", "--disable-test-modules", "--without-ensurepip", "--without-doc-strings"]
+    arguments = ["--disable-shared", "--disable-test-modules", "--without-ensurepip", "--without-doc-strings", "--without-mimalloc"]
     arguments += [f"--with-openssl={target.directory}/openssl/installed"]
     if not target.is_native:
         arguments += [f"--build={native().host}", f"--host={target.host}"]
@@ -239,13 +241,27 @@ def build_python(target: Target) -> None:
     variables = {
         "CC": f"{target.host}-gcc",
         "CFLAGS": flags(target),
-        "CPPFLAGS": f"-I{target.directory}/zlib",
+        # Its radix tree is 0.6 MB, for heaps that are larger than ours.
+        "CPPFLAGS": f"-I{target.directory}/zlib -DWITH_PYMALLOC_RADIX_TREE=0",
         "LDFLAGS": f"-static -no-pie -L{target.directory}/zlib",
         "LINKFORSHARED": " ",
     }
     run(PYTHON / "configure", *arguments, cwd=place, **variables)
     (place / "Modules/Setup.local").write_text(f"*static*\n{(PARTS / 'modules').read_text()}")
-    run("make", parallel(), "python", cwd=place, LDFLAGS=variables["LDFLAGS"])
+    # Twice: what the first one counts tells the compiler which parts are used, and how.
+    make = ("make", parallel(), f"LDFLAGS={variables['LDFLAGS']}")
+    run(*make, "CFLAGS_NODIST=-fprofile-generate", "LDFLAGS_NODIST=-fprofile-generate", "python", cwd=place)
+    library = {"PYTHONPATH": str(PYTHON / "Lib"), "PYTHONHASHSEED": "0"}
+    run(*runner(target), "./python", "-S", PARTS / "train.py", cwd=place, **library)
+    run(*make, "clean-retain-profile", cwd=place)
+    run(*make, "CFLAGS_NODIST=-fprofile-use -fprofile-correction -Wno-missing-profile", "python", cwd=place)
+
+
+def runner(target: Target) -> list[str]:
+    """What runs a program of this architecture here, with addresses that are the same each time."""
+    runner = ["setarch", "-R"] if target.is_native else [f"qemu-{target.machine}-static"]
+    need(runner[0])
+    return runner
 
 
 def native() -> Target:
@@ -278,8 +294,8 @@ def link(target: Target) -> Path:
     warnings = ("-Wall", "-Werror", "-Wno-deprecated-declarations")
     run(compiler, "-c", "-fwrapv", *warnings, *flags(target).split(), *include, PARTS / "program.c", "-o", place / "program.o")
     linker = ["--gc-sections", "--build-id=none", "-z,noexecstack", f"-T,{PARTS / 'snapshot.ld'}"]
-    linker += [f"--wrap={name}" for name in ("malloc", "calloc", "realloc", "free")]
-    libraries = ("python/libpython3.13.a", "openssl/libssl.a", "openssl/libcrypto.a", "zlib/libz.a")
+    linker += [f"--wrap={name}" for name in ("malloc", "calloc", "realloc", "free", "posix_memalign")]
+    libraries = ("python/libpython3.13.a", "python/Modules/_hacl/libHacl_Hash_SHA2.a", "openssl/libssl.a", "openssl/libcrypto.a", "zlib/libz.a")
     options = ["-static", "-no-pie", "-s", *(f"-Wl,{option}" for option in linker)]
     run(compiler, *options, place / "program.o", *(place / name for name in libraries), "-lm", "-o", place / "linked")
     return place / "linked"
@@ -287,16 +303,26 @@ def link(target: Target) -> Path:
 
 def load(target: Target, linked: Path, archive: Path) -> Path:
     """The interpreter with the program loaded, and the archive behind it."""
-    # Addresses of the stack, and what this processor can do, would be different at each build.
-    still = ["setarch", "-R"] if target.is_native else [f"qemu-{target.machine}-static"]
     loader, snapshot, program = linked.with_name("loader"), linked.with_name("snapshot"), linked.with_name("program")
     append(linked, archive, loader)
+    # What this processor can do must not become part of it.
     capabilities = {"OPENSSL_ia32cap": "~0x200000200000000", "OPENSSL_armcap": "0"}
-    need(still[0])
-    run("env", "-i", *(f"{name}={value}" for name, value in capabilities.items()), *still, loader, PARTS / "load.py", snapshot)
+    variables = [f"{name}={value}" for name, value in capabilities.items()]
+    loaded = run("env", "-i", *variables, *runner(target), loader, PARTS / "load.py", snapshot).split()
     run(f"{target.host}-objcopy", "--update-section", f".snapshot={snapshot}", linked, program)
-    append(program, archive, program)
+    append(program, without_modules(archive, loaded), program)
     return program
+
+
+def without_modules(archive: Path, names: Sequence[str]) -> Path:
+    """A copy of an archive without these modules."""
+    smaller = archive.with_name("rest.zip")
+    loaded = {f"{name.replace('.', '/')}{end}" for name in names for end in (".pyc", "/__init__.pyc")}
+    with zipfile.ZipFile(archive) as whole, zipfile.ZipFile(smaller, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as rest:
+        for entry in whole.infolist():
+            if entry.filename not in loaded:
+                rest.writestr(entry, whole.read(entry))
+    return smaller
 
 
 def append(program: Path, archive: Path, target: Path) -> None:
@@ -309,8 +335,9 @@ def check(target: Target, program: Path) -> None:
     """Raises BuildError where the file cannot be what it should."""
     if program.stat().st_size > MAX_SIZE:
         raise BuildError(f"{program} has {program.stat().st_size:,} bytes, {MAX_SIZE:,} are the limit")
-    runner = [] if target.is_native else [f"qemu-{target.machine}-static"]
-    done = subprocess.run([*runner, program, "--version-json"], capture_output=True, text=True, check=False, env={}, cwd="/")
+    done = subprocess.run(
+        [*runner(target), program, "--version-json"], capture_output=True, text=True, check=False, env={}, cwd="/"
+    )
     if f'"platform": "linux/{target.machine}"' not in done.stdout or done.returncode != 0:
         raise BuildError(f"exit status {done.returncode} from {program} --version-json\n{done.stdout}{done.stderr}")
 

@@ -13,13 +13,12 @@ import argparse
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from importlib import import_module
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
 from crio_credential_provider import __version__
-from crio_credential_provider.commands import SUMMARIES
+from crio_credential_provider.commands import SUMMARIES, module
 from flags_table import replaced
 from make_build import NAME
 from make_venv import ROOT
@@ -30,7 +29,7 @@ _EXIT = re.compile(r"^Exit status:(?P<text>.*)\Z", re.MULTILINE | re.DOTALL)
 
 def page(command: str) -> str:
     """One command's page."""
-    parser: argparse.ArgumentParser = import_module(f"{NAME.replace('-', '_')}.commands.{command}").parser()
+    parser: argparse.ArgumentParser = module(command).parser()
     epilog = parser.epilog or ""
     examples, statuses = _EXAMPLES.search(epilog), _EXIT.search(epilog)
     if examples is None or statuses is None:
@@ -74,7 +73,7 @@ def _paragraphs(text: str) -> str:
 
 def _synopsis(command: str, parser: argparse.ArgumentParser) -> str:
     """The command, then every flag in brackets, exclusive ones together."""
-    lines = [f".B {_escaped(NAME)} {command}"]
+    lines = [f".B {_escaped(f'{NAME} {command}')}"]
     together: dict[int, list[argparse.Action]] = {}
     for group in parser._mutually_exclusive_groups:
         for action in group._group_actions:

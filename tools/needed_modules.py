@@ -46,7 +46,7 @@ LEFT_OUT = frozenset(
         *("_typing", "typing_extensions"),
         "unicodedata",  # 1.1 MB, for names of hosts that are not in ASCII
         *("importlib._bootstrap", "importlib._bootstrap_external"),  # the interpreter has them under other names
-        *("_pydecimal", "statistics", "_statistics", "doctest", "unittest", "pydoc", "pdb", "readline"),
+        *("statistics", "_statistics", "doctest", "unittest", "pydoc", "pdb", "readline"),
         *("ctypes", "_ctypes", "sqlite3", "tkinter", "curses", "multiprocessing", "asyncio"),
         *("nturl2path", "msvcrt", "winreg", "_winapi", "nt", "_wmi", "java", "vms_lib", "_scproxy"),
         *("rich._win32_console", "rich._windows", "rich._windows_renderer"),
@@ -241,7 +241,7 @@ def write_archive(modules: Iterable[Module], target: Path) -> None:
 
 def main() -> None:
     libraries, standard, archive = map(Path, sys.argv[1:])
-    roots = [f"{PACKAGE}.__main__", f"{PACKAGE}.testbed.selftest", *named_at_run_time(libraries), *LATE]
+    roots = [f"{PACKAGE}.__main__", *named_at_run_time(libraries), *LATE]
     write_archive(Search(libraries, standard).run(roots), archive)
 
 

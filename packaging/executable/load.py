@@ -18,12 +18,13 @@ COLD = ("commands", "demo", "doctor", "explanation", "manifests", "node", "regis
 
 
 def import_modules():
+    # First what most of the others build on, so that it lies together.
+    for name in "hashlib", "json", "socket", "ssl", "tomli", "yaml":
+        importlib.import_module(name)
     for path in zipimport._zip_directory_cache[ARCHIVE]:
         package, _, rest = path.removesuffix(".pyc").removesuffix("/__init__").partition("/")
         if package == "crio_credential_provider" and path.endswith(".pyc") and rest.partition("/")[0] not in COLD:
             importlib.import_module(f"{package}.{rest.replace('/', '.')}".removesuffix("."))
-    importlib.import_module("tomli")
-    importlib.import_module("yaml")
 
 
 def find_codec(name):
@@ -72,6 +73,7 @@ def load():
     # The archive's place in the file that is being made is another one.
     zipimport._zip_directory_cache.clear()
     sys.path_importer_cache.clear()
+    print(*sys.modules, flush=True)
     gc.collect()
     gc.freeze()
     gc.disable()

@@ -14,6 +14,7 @@
 #include <frozen_modules/importlib._bootstrap_external.h>
 #include <frozen_modules/zipimport.h>
 #include <internal/pycore_import.h>
+#include <internal/pycore_object.h>
 #include <internal/pycore_pystate.h>
 #include <internal/pycore_runtime.h>
 #include <limits.h>
@@ -32,7 +33,7 @@
 
 /* -- memory: what is taken while the program is loaded lies in the snapshot, what is taken later does not ------------- */
 
-enum { ALIGNMENT = 16, CLASSES = 64, PAGE = 4096 };
+enum { UNIT = 16, CLASSES = 64, PAGE = 4096 };
 extern char snapshot_start[], heap[], heap_end[]; /* snapshot.ld */
 static char *heap_free = heap;
 static int is_loaded;
@@ -80,18 +81,18 @@ static void give_back(struct block *block)
     *class = block;
 }
 
-/* A released block that is as large or larger, of which the rest is given back; else a fresh one. */
+/* A released block that is as large or not much larger, of which the rest is given back; else a fresh one. */
 static void *take(size_t size)
 {
-    size = size ? (size + ALIGNMENT - 1) & -ALIGNMENT : ALIGNMENT;
-    for (struct block **class = class_of(size); class < released + CLASSES; class++)
+    size = size ? (size + UNIT - 1) & -UNIT : UNIT;
+    for (struct block **class = class_of(size), **end = class + 2; class < end; class++)
         for (struct block **place = class; *place; place = &(*place)->next) {
             struct block *block = *place;
             if (block->size < size)
                 continue;
             *place = block->next;
             block->next = NULL;
-            if (block->size >= size + 2 * ALIGNMENT) {
+            if (block->size >= size + 2 * UNIT) {
                 struct block *rest = (struct block *)((char *)&block->next + size);
                 rest->size = block->size - size - offsetof(struct block, next);
                 block->size = size;
@@ -99,7 +100,7 @@ static void *take(size_t size)
             }
             return &block->next;
         }
-    return fresh(size, ALIGNMENT);
+    return fresh(size, UNIT);
 }
 
 /* In place of libc's everywhere, libc included (the linker's --wrap), which are called __real_... then. */
@@ -135,6 +136,16 @@ void *__wrap_realloc(void *block, size_t size)
         __wrap_free(block);
     }
     return copy;
+}
+
+int __real_posix_memalign(void **memory, size_t alignment, size_t size);
+
+int __wrap_posix_memalign(void **memory, size_t alignment, size_t size)
+{
+    if (is_loaded)
+        return __real_posix_memalign(memory, alignment, size);
+    *memory = fresh(size, alignment);
+    return 0;
 }
 
 static void *allocate_arena(void *context, size_t size)
@@ -194,15 +205,6 @@ const struct _frozen *PyImport_FrozenModules = no_modules, *_PyImport_FrozenBoot
 const struct _frozen *_PyImport_FrozenStdlib = no_modules, *_PyImport_FrozenTest = no_modules;
 const struct _module_alias *_PyImport_FrozenAliases = no_aliases;
 
-int _Py_Deepfreeze_Init(void)
-{
-    return 0;
-}
-
-void _Py_Deepfreeze_Fini(void)
-{
-}
-
 static PyObject *entry;
 static unsigned thread_keys;
 
@@ -233,6 +235,50 @@ static PyStatus start_python(void)
     return status;
 }
 
+/* Objects of the snapshot are never freed (PEP 683): to count references to them would write to nearly every page of it,
+ * of which each process would then have to make a copy. */
+static PyObject **pending;
+static size_t pending_count;
+
+static int keep(PyObject *object, void *unused)
+{
+    if (object && !_Py_IsImmortal(object)) {
+        _Py_SetImmortalUntracked(object);
+        pending[pending_count++] = object;
+    }
+    return 0;
+}
+
+static int keep_referents(PyObject *object, void *unused)
+{
+    keep(object, NULL);
+    while (pending_count) {
+        object = pending[--pending_count];
+        keep((PyObject *)Py_TYPE(object), NULL);
+        if (PyCode_Check(object)) { /* of which the garbage collector knows nothing */
+            PyCodeObject *code = (PyCodeObject *)object;
+            PyObject *parts[] = {code->co_consts, code->co_names, code->co_exceptiontable, code->co_localsplusnames,
+                                 code->co_localspluskinds, code->co_filename, code->co_name, code->co_qualname,
+                                 code->co_linetable};
+            for (size_t i = 0; i < Py_ARRAY_LENGTH(parts); i++)
+                keep(parts[i], NULL);
+        } else if (Py_TYPE(object)->tp_traverse)
+            Py_TYPE(object)->tp_traverse(object, keep, NULL);
+    }
+    return 1;
+}
+
+static int keep_all(void)
+{
+    size_t size = 1 << 26;
+    pending = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (pending == MAP_FAILED)
+        return -1;
+    PyUnstable_GC_VisitObjects(keep_referents, NULL);
+    pending = NULL;
+    return 0;
+}
+
 static int load(const char *script, const char *target)
 {
     PyObject_SetArenaAllocator(&(PyObjectArenaAllocator){NULL, allocate_arena, free_arena});
@@ -253,9 +299,10 @@ static int load(const char *script, const char *target)
     }
     Py_INCREF(entry);
     pthread_key_t key;
-    if (pthread_key_create(&key, NULL))
+    if (keep_all() < 0 || pthread_key_create(&key, NULL))
         return 1;
     thread_keys = key;
+    PyOS_BeforeFork();
     is_loaded = 1;
     FILE *out = fopen(target, "w");
     size_t size = heap_free - snapshot_start;
@@ -310,10 +357,11 @@ static int run(int argc, char **argv)
 {
     for (unsigned i = 0; i < thread_keys; i++)
         pthread_key_create(&(pthread_key_t){0}, NULL);
-    PyThreadState *thread = _PyThreadState_GET();
-    PyThread_tss_set(&_PyRuntime.gilstate.autoTSSkey, thread);
-    PyOS_AfterFork_Child();
+    PyThreadState *thread = PyInterpreterState_ThreadHead(PyInterpreterState_Main());
+    _Py_tss_tstate = thread;
+    PyThread_tss_set(&_PyRuntime.autoTSSkey, thread);
     thread->thread_id = PyThread_get_thread_ident();
+    PyOS_AfterFork_Child();
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN);
     find_system_cas();

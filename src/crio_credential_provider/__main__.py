@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-COMMANDS = ("completion", "demo", "doctor", "explain", "gc", "manifests", "verify")
+COMMANDS = ("completion", "demo", "doctor", "explain", "gc", "install-on-node", "manifests", "verify")
 _OWN_PAGE = ("help", "version")
 """What ``help`` tells of on the program's own page, beside the flags."""
 
@@ -116,6 +116,11 @@ def _run_flags(arguments: list[str]) -> int:
             from . import version
 
             _say(version.as_json())
+            return 0
+        if argument in ("--licenses", "-licenses"):
+            from . import version
+
+            _say(version.licenses())
             return 0
         if argument in ("--help", "-h", "-help"):
             from .commands import help

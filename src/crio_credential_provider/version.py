@@ -1,12 +1,22 @@
-"""What ``--version`` and ``--version-json`` say, in the members that the Go provider has where both have them."""
+"""What ``--version`` and ``--version-json`` say, in the members that the Go provider has where both have them; what
+``--licenses`` prints."""
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import json
 import os
 import sys
+from typing import Any
 
 from . import __version__
+
+EXECUTABLE = "/proc/self/exe"
+_ELSEWHERE = """\
+Python and the packages that this program imports have licenses of their own: Python's is in its installation, those of
+PyYAML, rich, ruamel.yaml, shtab and tomli are in the *.dist-info directories of theirs.
+"""
 
 
 def describe() -> dict[str, str]:
@@ -38,3 +48,25 @@ def as_text() -> str:
 def as_json() -> str:
     """The same as an indented JSON object."""
     return json.dumps(describe(), indent=2) + "\n"
+
+
+def is_executable() -> bool:
+    """Whether this program is one file (packaging/executable), of which this module is a part."""
+    return getattr(_loader(), "archive", "") == EXECUTABLE
+
+
+def licenses() -> str:
+    """Those of all that is in the executable, of which the build made one text; elsewhere the program's own."""
+    directory = os.path.dirname(__file__)
+    if is_executable():
+        text: bytes = _loader().get_data(f"{directory}/licenses.txt")
+        return text.decode()
+    installed = glob.glob(f"{directory}/../{__package__}-*.dist-info/licenses/LICENSE")
+    for path in (*installed, f"{directory}/../../LICENSE"):
+        with contextlib.suppress(OSError), open(path, encoding="utf-8") as file:
+            return f"{file.read()}\n{_ELSEWHERE}"
+    return _ELSEWHERE
+
+
+def _loader() -> Any:
+    return __spec__ and __spec__.loader

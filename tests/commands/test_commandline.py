@@ -40,7 +40,7 @@ LINES: dict[str, tuple[int, tuple[str, ...]]] = {
     "verify": (3, ("verify", *PULL, "--root", "node")),
     "verify json": (3, ("verify", *PULL, "--root", "node", "--output", "json")),
     **{f"{command} --help": (0, (command, "--help")) for command in COMMANDS},
-    **{word: (0, (word,)) for word in ("--help", "--version", "--version-json", "help", "version")},
+    **{word: (0, (word,)) for word in ("--help", "--version", "--version-json", "--licenses", "help", "version")},
     "help explain": (0, ("help", "explain")),
 }
 """Every way of writing to standard output: exit status on a good day, arguments."""
@@ -325,6 +325,7 @@ def test_what_stands_in_for_a_node_is_told_first(
         ("--help=x", "--help takes no value"),
         ("-h=x", "-h takes no value"),
         ("--version-json=", "--version-json takes no value"),
+        ("--licenses=1", "--licenses takes no value"),
         ("-version=1", "-version takes no value"),
         ("h", "unknown command 'h'; --help lists the flags and commands"),
         ("explain --help=x", "explain: -h/--help takes no value"),

@@ -9,7 +9,7 @@ import pytest
 
 from commandline import typed
 from crio_credential_provider.__main__ import COMMANDS
-from crio_credential_provider.commands import SUMMARIES, completion
+from crio_credential_provider.commands import SUMMARIES, completion, module
 from crio_credential_provider.settings import FLAGS, SECRETS_FROM
 from real_programs import need
 
@@ -79,14 +79,15 @@ def test_every_command_is_there(offered: Offered) -> None:
 
 
 def test_the_flags_of_the_plugin(offered: Offered) -> None:
-    assert {f"--{flag.name}" for flag in FLAGS} | {"--help", "--version", "--version-json"} <= set(offered("--"))
+    bare = {"--help", "--version", "--version-json", "--licenses"}
+    assert {f"--{flag.name}" for flag in FLAGS} | bare <= set(offered("--"))
     assert offered("--secrets-from", "") == list(SECRETS_FROM)
     assert offered("--log-level", "w") == ["warning"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_flags_of_every_command(offered: Offered, command: str) -> None:
-    parser = __import__(f"crio_credential_provider.commands.{command}", fromlist=["parser"]).parser()
+    parser = module(command).parser()
     flags = {option for action in parser._actions for option in action.option_strings if option.startswith("--")}
     assert "--help" in flags
     assert {word for word in offered(command, "--") if word.startswith("--")} == flags
@@ -112,6 +113,7 @@ def test_kinds_codes_and_shells(offered: Offered) -> None:
 def test_files_and_directories(offered: Offered) -> None:
     assert sorted(offered("verify", "nginx", "--secrets", "secr")) == ["secretary", "secrets.yaml"]
     assert offered("gc", "--auth-dir", "secr") == ["secretary"]
+    assert offered("install-on-node", "secr") == ["secretary"]
     assert sorted(offered("--kubeconfig", "secr")) == ["secretary", "secrets.yaml"]
     assert sorted(offered("demo", "--plugin", "secr")) == ["secretary", "secrets.yaml"]
 

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ import yaml
 
 from crio_credential_provider import errors
 from crio_credential_provider.__main__ import COMMANDS
+from crio_credential_provider.commands import module
 from crio_credential_provider.platform import journal
 from crio_credential_provider.settings import FLAGS, FLAGS_BY_NAME, loads
 from node import TESTS
@@ -38,7 +38,7 @@ _BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[[^]]*\]\(([^)\s]+)\)")
 _PROGRAM = re.compile(r"(?:\S*/)?crio-credential-provider$")
 _CODE = re.compile(r"`([^`]+)`")
-_THERE = {"--config": MAN_PAGE, "--merge": MAN_PAGE, "--registries-conf": MAN_PAGE, "--root": DOCS}
+_THERE = {"--config": MAN_PAGE, "--merge": MAN_PAGE, "--registries-conf": MAN_PAGE, "--root": DOCS, "--remove": DOCS}
 
 
 def named(path: Path) -> str:
@@ -109,8 +109,8 @@ def test_every_variable_of_the_manual_page_exists() -> None:
 
 def test_every_flag_that_a_document_names_exists() -> None:
     # `--flag` or `--flag=value` in code type.
-    ours = {f"--{name}" for name in FLAGS_BY_NAME} | {"--version", "--version-json", "--help"}
-    parsers = [import_module(f"crio_credential_provider.commands.{command}").parser() for command in COMMANDS]
+    ours = {f"--{name}" for name in (*FLAGS_BY_NAME, "version", "version-json", "licenses", "help")}
+    parsers = [module(command).parser() for command in COMMANDS]
     of_commands = {option for parser in parsers for option in parser._option_string_actions}
     of_others = {
         *("--docker-server", "--authorization-mode", "--feature-gates", "--image-credential-provider-config"),
@@ -148,7 +148,7 @@ def invocations(path: Path) -> Iterator[list[str]]:
 def test_commands_of_the_program_are_ones_it_takes(path: Path) -> None:
     for word, *rest in invocations(path):
         if word in COMMANDS:
-            parser = import_module(f"crio_credential_provider.commands.{word}").parser()
+            parser = module(word).parser()
             if rest != ["[--help]"]:
                 with contextlib.redirect_stderr(io.StringIO()) as said:
                     try:
@@ -156,7 +156,7 @@ def test_commands_of_the_program_are_ones_it_takes(path: Path) -> None:
                     except SystemExit:
                         pytest.fail(f"{word} {rest}: {said.getvalue()}")
         else:
-            assert word in ("--version", "--version-json", "--help") or loads([word, *rest], {})
+            assert word in ("--version", "--version-json", "--licenses", "--help") or loads([word, *rest], {})
 
 
 def test_there_are_commands_to_look_at() -> None:
@@ -165,7 +165,7 @@ def test_there_are_commands_to_look_at() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_is_in_the_manual(command: str) -> None:
-    assert f".B crio\\-credential\\-provider {command}\n" in MAN_PAGE.read_text()
+    assert f".B crio-credential-provider {command}\n" in MAN_PAGE.read_text().replace("\\-", "-")
 
 
 def test_make_has_every_target_that_a_document_names() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from crio_credential_provider.__main__ import COMMANDS
-from crio_credential_provider.commands import SUMMARIES
+from crio_credential_provider.commands import SUMMARIES, module
 from node import TESTS
 from real_programs import need
 
@@ -76,7 +76,7 @@ def test_sections(command: str) -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_flags_statuses_and_examples_reach_the_reader(command: str) -> None:
     text = shown(of(command))
-    parser = __import__(f"{NAME.replace('-', '_')}.commands.{command}", fromlist=["parser"]).parser()
+    parser = module(command).parser()
     options = text.partition("\nOPTIONS\n")[2].partition("\nEXIT STATUS\n")[0]
     for action in parser._actions:
         for flag in action.option_strings:
@@ -124,7 +124,7 @@ def test_the_program_s_own_page_leads_to_all() -> None:
 
 
 def test_packages_take_all_pages() -> None:
-    """What is in docs/man goes into the bundle and the .deb by its name; the .rpm lists what it has."""
+    """What is in docs/man goes into the packages by its name; the .rpm lists what it has."""
     spec = (ROOT / f"packaging/rpm/{NAME}.spec").read_text()
     assert re.search(rf"^/usr/share/man/man8/{NAME}\*\.8\.gz$", spec, re.MULTILINE)
     assert all(path.match(f"{NAME}*.8") for path in PAGES)

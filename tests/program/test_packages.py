@@ -1,11 +1,11 @@
-"""The .deb and the .rpm of the bundle: installed, upgraded and removed in a scratch root by dpkg and rpm themselves."""
+"""The .deb and the .rpm of the executables: installed, upgraded and removed in a scratch root by dpkg and rpm
+themselves."""
 
 from __future__ import annotations
 
 import concurrent.futures
 import gzip
 import os
-import platform
 import subprocess
 import time
 from collections.abc import Callable
@@ -14,38 +14,47 @@ from typing import NamedTuple
 
 import pytest
 
-from bundles import NAME, another_build, packages, unpack
+import executables
+import make_packages
 from conftest import NodeMaker
 from crio_credential_provider import __version__
 from crio_credential_provider.testbed.cluster import ApiServer
+from executables import FOREIGN, NATIVE
+from make_build import NAME
+from make_executable import TARGETS, Target
+from make_packages import DIRECTORY
 from node import request
 from real_programs import cannot, need
 
-ENTRY = f"usr/libexec/kubelet-image-credential-provider-plugins/{NAME}"
-STORE = f"usr/lib/{NAME}"
+pytestmark = pytest.mark.slow
+
+ENTRY = f"{DIRECTORY}/{NAME}"
 NEXT = "0.9.0"
 
 
 class Packages(NamedTuple):
-    """The packages of this version, and of one that comes after it."""
+    """Directories: packages of this version, and of one that comes after it, whose executable is a byte longer."""
 
-    now: dict[str, Path]
-    later: dict[str, Path]
+    now: Path
+    later: Path
+
+
+def path_of(kind: str, target: Target, directory: Path) -> Path:
+    (path,) = directory.glob(f"*{target.name if kind == 'deb' else target.machine}.{kind}")
+    return path
 
 
 @pytest.fixture(scope="module")
-def made(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Packages:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Packages:
     if os.geteuid() != 0:
         cannot("only root can install packages")
-    need("dpkg", "dpkg-deb", "rpm", "rpmbuild", "unshare", "mount", "tar")
-    place = tmp_path_factory.mktemp("packages")
-    newer = another_build(unpack(archive, place), place / "next" / f"{NAME}-{NEXT}", NEXT)
-    subprocess.run(["tar", "-C", newer.parent, "-czf", place / "next.tar.gz", newer.name], check=True)
-    found = []
-    for bundle, output in ((archive, place / "a"), (place / "next.tar.gz", place / "b")):
-        deb, rpm = packages(bundle, output)
-        found.append({"deb": deb, "rpm": rpm})
-    return Packages(*found)
+    need("dpkg", "dpkg-deb", "rpm", "rpmbuild")
+    now, later, changed = (tmp_path_factory.mktemp(name) for name in ("now", "later", "changed"))
+    make_packages.make(TARGETS, executables.directory(), now, level=0)
+    copy = changed / make_packages.executable(NATIVE).name
+    copy.write_bytes(make_packages.executable(NATIVE, executables.directory()).read_bytes() + b"\0")
+    make_packages.make([NATIVE], changed, later, NEXT, level=0)
+    return Packages(now, later)
 
 
 class System(NamedTuple):
@@ -76,18 +85,14 @@ def _debian(root: Path) -> System:
     (root / "var/lib/dpkg/updates").mkdir()
     (root / "var/lib/dpkg/status").touch()
     (root / "var/log").mkdir()
-    dpkg = ["dpkg", f"--root={root}", "--force-script-chrootless"]
+    dpkg = ["dpkg", f"--root={root}", "--force-script-chrootless,architecture"]
     return System("deb", root, lambda path: _run(*dpkg, "--install", path), lambda: _run(*dpkg, "--purge", NAME))
 
 
 def _red_hat(root: Path) -> System:
-    # rpm changes its root, and its script looks for running programs in /proc.
-    (root / "proc").mkdir()
-    inside = ["unshare", "--mount", "sh", "-c", 'mount --rbind /proc "$0/proc" && exec "$@"', str(root), "rpm"]
-    rpm = [*inside, f"--root={root}", "--dbpath=/var/lib/rpm"]
-    return System(
-        "rpm", root, lambda path: _run(*rpm, "--upgrade", "--nosignature", path), lambda: _run(*rpm, "--erase", NAME)
-    )
+    rpm = ["rpm", f"--root={root}", "--dbpath=/var/lib/rpm"]
+    upgrade = [*rpm, "--upgrade", "--nosignature", "--ignorearch"]
+    return System("rpm", root, lambda path: _run(*upgrade, path), lambda: _run(*rpm, "--erase", NAME))
 
 
 @pytest.fixture(params=[_debian, _red_hat], ids=["deb", "rpm"])
@@ -97,84 +102,81 @@ def system(request: pytest.FixtureRequest, tmp_path: Path) -> System:
 
 
 def test_install_upgrade_remove(system: System, made: Packages) -> None:
-    system.install(made.now[system.kind])
+    system.install(path_of(system.kind, NATIVE, made.now))
     first = system.files()
     for program in (system.entry, system.root / "usr/bin" / NAME):
         told = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
         assert told.split()[1] == __version__
+    assert [name for name in first if "/libexec/" in name] == [ENTRY]
     assert f"usr/lib/tmpfiles.d/{NAME}.conf" in first
-    assert any(name.startswith(f"usr/share/doc/{NAME}/licenses/openssl/") for name in first)
+    document = (system.root / f"usr/share/doc/{NAME}/copyright").read_text()
+    told = subprocess.run([system.entry, "--licenses"], capture_output=True, text=True, check=True).stdout
+    assert document == told
     page = gzip.decompress((system.root / f"usr/share/man/man8/{NAME}.8.gz").read_bytes())
     assert b".TH CRIO" in page
     assert [path for path in system.root.joinpath("usr").rglob("*") if path.lstat().st_uid or path.lstat().st_gid] == []
 
-    # Another provider's entry in the same directory is nobody's business.
+    # Another provider's program in the same directory is nobody's business.
     other = system.entry.with_name("ecr-credential-provider")
     other.write_text("")
-    system.install(made.later[system.kind])
-    assert [path.name.split("-")[0] for path in (system.root / STORE).iterdir()] == [NEXT]
+    system.install(path_of(system.kind, NATIVE, made.later))
+    assert sorted(path.name for path in system.entry.parent.iterdir()) == [NAME, other.name]
+    assert system.entry.read_bytes()[-1:] == b"\0"
     subprocess.run([system.entry, "--version"], capture_output=True, check=True)
 
     system.remove()
     assert system.files() == [str(other.relative_to(system.root))]
 
 
-def test_no_package_is_needed(made: Packages) -> None:
-    fields = subprocess.run(["dpkg-deb", "--field", made.now["deb"]], capture_output=True, text=True, check=True).stdout
+def test_the_other_architecture_has_its_own_executable(system: System, made: Packages) -> None:
+    system.install(path_of(system.kind, FOREIGN, made.now))
+    assert system.entry.read_bytes() == make_packages.executable(FOREIGN, executables.directory()).read_bytes()
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
+def test_no_package_is_needed(made: Packages, target: Target) -> None:
+    deb, rpm = (path_of(kind, target, made.now) for kind in ("deb", "rpm"))
+    fields = subprocess.run(["dpkg-deb", "--field", deb], capture_output=True, text=True, check=True).stdout
     assert "Depends" not in fields
-    assert f"Architecture: { ({'x86_64': 'amd64', 'aarch64': 'arm64'}[platform.machine()]) }\n" in fields
-    command: list[str | Path] = ["rpm", "--query", "--package", "--nosignature", "--requires", made.now["rpm"]]
-    requires = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert all(line.startswith("rpmlib(") for line in requires.splitlines())
-    provides = subprocess.run(
-        [*command[:-2], "--provides", made.now["rpm"]], capture_output=True, text=True, check=True
-    )
-    assert "lib" not in provides.stdout
+    assert f"Architecture: {target.name}\n" in fields
+    query = ("rpm", "--query", "--package", "--nosignature")
+    told = subprocess.run([*query, "--requires", rpm], capture_output=True, text=True, check=True).stdout
+    assert all(line.startswith("rpmlib(") for line in told.splitlines())
+    told = subprocess.run([*query, "--provides", rpm], capture_output=True, text=True, check=True).stdout
+    assert "lib" not in told
+    told = subprocess.run([*query, "--info", rpm], capture_output=True, text=True, check=True).stdout
+    assert f"Architecture: {target.machine}\n" in told
 
 
-def test_the_same_bundle_makes_the_same_packages(
-    made: Packages, archive: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    deb, rpm = packages(archive, tmp_path_factory.mktemp("again"))
-    assert deb.read_bytes() == made.now["deb"].read_bytes()
-    assert rpm.read_bytes() == made.now["rpm"].read_bytes()
+def test_the_license_of_the_rpm_names_those_of_all_parts(made: Packages) -> None:
+    """As the text of --licenses lists them, in the lines between its first and its third paragraph."""
+    told = subprocess.run([*executables.command(NATIVE), "--licenses"], capture_output=True, text=True, check=True)
+    parts = {line.split(maxsplit=1)[1] for line in told.stdout.split("\n\n")[1].splitlines()}
+    query = ("rpm", "--query", "--package", "--nosignature", "--queryformat", "%{LICENSE}")
+    command: list[str | Path] = [*query, path_of("rpm", NATIVE, made.now)]
+    license = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert set(license.split(" AND ")) == parts
+
+
+def test_the_same_executables_make_the_same_packages(made: Packages, tmp_path: Path) -> None:
+    again = make_packages.make(TARGETS, executables.directory(), tmp_path, level=0)
+    assert len(again) == 5
+    for path in again:
+        assert path.read_bytes() == (made.now / path.name).read_bytes(), path.name
 
 
 def test_an_upgrade_fails_no_run(
     make_node: NodeMaker, system: System, made: Packages, cluster: ApiServer, alpha: str
 ) -> None:
-    """50 runs, 4 at a time, around an upgrade that removes the tree that some of them run from."""
-    system.install(made.now[system.kind])
+    """50 runs, 4 at a time, around an upgrade and a step back."""
+    system.install(path_of(system.kind, NATIVE, made.now))
     node = make_node(str(system.entry), journald=False)
     node.join(cluster)
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         runs = [pool.submit(node.run, request(f"docker.io/library/image{number}", alpha)) for number in range(50)]
         while not any(run.done() for run in runs):
             time.sleep(0.01)
-        system.install(made.later[system.kind])
+        system.install(path_of(system.kind, NATIVE, made.later))
         answers = [run.result() for run in runs]
     assert {(run.status, run.stderr) for run in answers} == {(0, "")}
     assert len(node.auth_files()) == 50
-
-
-def test_an_upgrade_waits_for_a_run_that_is_under_way(make_node: NodeMaker, system: System, made: Packages) -> None:
-    """One that has not yet been given its request, and will load from the old tree."""
-    system.install(made.now[system.kind])
-    node = make_node(str(system.entry))
-    node.write_registries_conf("")
-    started = node.start()
-    (old,) = (system.root / STORE).iterdir()
-    deadline = time.monotonic() + 10
-    while Path(f"/proc/{started.process.pid}/exe").resolve() != (old / "lib" / NAME).resolve():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        upgrade = pool.submit(system.install, made.later[system.kind])
-        while os.readlink(system.entry).count(NEXT) == 0:
-            assert time.monotonic() < deadline + 20
-            time.sleep(0.05)
-        time.sleep(0.5)
-        assert (old / "lib/python.zip").exists() and not upgrade.done()
-        assert started.finish(request()).status == 0
-        upgrade.result(30)
-    assert not old.exists()

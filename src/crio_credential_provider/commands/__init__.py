@@ -1,4 +1,4 @@
-"""The commands for people, one module each, named like the command.
+"""The commands for people, one module each, named like the command with ``_`` for ``-``.
 
 Each has ``run(arguments)``, which returns the exit status, and ``parser()``, from which completion and man pages are
 made as well.
@@ -12,7 +12,7 @@ import signal
 import sys
 from importlib import import_module
 from io import TextIOBase, TextIOWrapper
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import NoReturn, TextIO, cast
 
 SUMMARIES = {
@@ -21,6 +21,7 @@ SUMMARIES = {
     "doctor": "check a node: what is wrong, and what to do",
     "explain": "show what a pull will do, step by step",
     "gc": "remove stale auth files",
+    "install-on-node": "copy this program into the kubelet's plugin directory",
     "manifests": "print what a cluster needs: configuration, RBAC, files for nodes",
     "verify": "ask every pull source for the image, with its credential",
 }
@@ -62,12 +63,17 @@ def run(arguments: list[str]) -> int:
         # Names of secrets and keys may hold what the terminal's encoding lacks.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        status = import_module(f".{command}", __name__).run(rest)
+        status = module(command).run(rest)
     except SystemExit as stop:
         # argparse, after --help.
         status = int(stop.code or 0)
     assert isinstance(status, int)
     return status
+
+
+def module(command: str) -> ModuleType:
+    """That of a command word."""
+    return import_module(f".{command.replace('-', '_')}", __name__)
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:

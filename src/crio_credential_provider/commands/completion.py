@@ -9,11 +9,10 @@ words that a value can be: choices, files, directories, kinds of manifests, code
 from __future__ import annotations
 
 import argparse
-from importlib import import_module
 from typing import Any
 
 from ..settings import FLAGS
-from . import SUMMARIES
+from . import SUMMARIES, module
 from .output import OK, Parser, make_parser, serve, write_line
 
 SHELLS = ("bash", "zsh")
@@ -53,14 +52,14 @@ def parser() -> Parser:
 def whole_parser() -> argparse.ArgumentParser:
     """All command lines of the program as one parser, for completion alone: it parses none."""
     whole = argparse.ArgumentParser(prog="crio-credential-provider", allow_abbrev=False)
-    for name in ("--version", "--version-json"):
-        whole.add_argument(name, action="store_true", help="print the version")
+    for name, what in (("--version", "version"), ("--version-json", "version"), ("--licenses", "licenses")):
+        whole.add_argument(name, action="store_true", help=f"print the {what}")
     for flag in FLAGS:
         options: dict[str, Any] = {"metavar": flag.metavar} if flag.metavar else {"action": "store_true"}
         whole.add_argument(f"--{flag.name}", help=flag.help.replace("%", "%%"), **options)
     commands = whole.add_subparsers(metavar="COMMAND")
     for command in SUMMARIES:
-        its_own = import_module(f".{command}", __package__).parser()
+        its_own = module(command).parser()
         made = commands.add_parser(command, help=SUMMARIES[command], parents=[its_own], add_help=False)
         _complete(made)
     _complete(whole)
@@ -71,7 +70,8 @@ def _complete(made: argparse.ArgumentParser) -> None:
     """Says what the values of its flags and arguments can be, by their names in the help."""
     import shtab
 
-    files = {"FILE": shtab.FILE, "SOCKET": shtab.FILE, "PATH": shtab.FILE, "DIR": shtab.DIRECTORY}
+    files = {"FILE": shtab.FILE, "SOCKET": shtab.FILE, "PATH": shtab.FILE}
+    files |= {"DIR": shtab.DIRECTORY, "DIRECTORY": shtab.DIRECTORY}
     for action in made._actions:
         if not isinstance(action.metavar, str) or action.choices:
             continue

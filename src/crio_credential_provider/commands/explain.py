@@ -23,15 +23,17 @@ from .output import (
     Parser,
     add_output,
     complain,
+    ended,
     make_parser,
     printable,
     sentence,
     serve,
+    split_commands,
+    told,
     write,
     write_line,
     write_report,
 )
-from .paste import ended, split_commands, told
 from .request.arguments import add_arguments
 from .request.find import Pull, find
 from .request.place import Place, RefusedArguments, find_flag, find_settings, look, stand_ins

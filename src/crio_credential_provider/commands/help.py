@@ -19,12 +19,12 @@ Usage:
   crio-credential-provider [FLAGS] < request     as the kubelet does
   crio-credential-provider COMMAND [--help]      for people:
 {commands}  crio-credential-provider help [COMMAND] | version
-  crio-credential-provider --version | --version-json | --help
+  crio-credential-provider --version | --version-json | --licenses | --help
 
 Flags, each also as an environment variable:
 """
 
-_BARE = ("version", "version-json", "help")
+_BARE = ("version", "version-json", "licenses", "help")
 """Flags that are not settings."""
 
 _TAIL = """\
@@ -37,7 +37,7 @@ closes the pipe; 2 wrong usage. A command ended by a signal: 128 plus its number
 
 def text() -> str:
     """The whole help, at most 100 columns wide."""
-    commands = "".join(f"    {command:12} {summary}\n" for command, summary in SUMMARIES.items())
+    commands = "".join(f"    {command:16} {summary}\n" for command, summary in SUMMARIES.items())
     return _HEAD.format(commands=commands) + "".join(map(_flag, FLAGS)) + _TAIL
 
 

@@ -28,14 +28,15 @@ from .output import (
     Parser,
     add_output,
     complain,
+    ended,
     make_parser,
     printable,
     printable_lines,
     serve,
+    told,
     write,
     write_report,
 )
-from .paste import ended, told
 from .request import handedover
 from .request.arguments import add_arguments
 from .request.find import find

@@ -184,7 +184,7 @@ def daemonset(image: str, bin_dir: str, *, openshift: bool = False) -> list[Obje
                 "Keeps the plugin of this image's version on every node, in the kubelet's "
                 "--image-credential-provider-bin-dir. The kubelet's own configuration and its two flags are set on "
                 "the node, after this: a kubelet does not start with a provider whose program is missing. Removing "
-                "the DaemonSet does not remove the plugin; `install-on-node --remove /node` does."
+                "the DaemonSet does not remove the plugin; `crio-credential-provider install-on-node --remove` does."
             ): None,
             "apiVersion": "apps/v1",
             "kind": "DaemonSet",
@@ -219,7 +219,8 @@ def _pod(image: str, bin_dir: str) -> Object:
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "priorityClassName": "system-node-critical",
-        "nodeSelector": {"kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"},
+        "nodeSelector": {"kubernetes.io/os": "linux"},
+        "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": _of_architecture()}},
         Comment("Every node, tainted or not: each needs the plugin to pull from mirrors."): None,
         "tolerations": [{"operator": "Exists"}],
         "terminationGracePeriodSeconds": 5,
@@ -228,11 +229,16 @@ def _pod(image: str, bin_dir: str) -> Object:
     }
 
 
+def _of_architecture() -> Object:
+    built_for = {"key": "kubernetes.io/arch", "operator": "In", "values": ["amd64", "arm64"]}
+    return {"nodeSelectorTerms": [{"matchExpressions": [built_for]}]}
+
+
 def _container(image: str) -> Object:
     return {
         "name": "install",
         "image": image,
-        "args": ["--stay", "/node"],
+        "args": ["install-on-node", "--stay", "/node"],
         "securityContext": {
             Comment("Root, since the kubelet runs what it writes as root; without any capability of root."): None,
             "runAsUser": 0,
