@@ -50,8 +50,8 @@ def is_foreign(program: str) -> bool:
 
 
 @contextlib.contextmanager
-def emulated(program: str) -> Iterator[None]:
-    """Lets the kernel start such a program by qemu's emulator, wherever it is started, in a changed root as well.
+def emulated() -> Iterator[None]:
+    """Lets the kernel start such programs by qemu's emulator, wherever they are started, in a changed root as well.
 
     Raises:
         OSError: only root can have that, and not in each container.
