@@ -70,7 +70,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if machine.is_foreign(PROGRAM):
         try:
             stack = contextlib.ExitStack()
-            stack.enter_context(machine.emulated(PROGRAM))
+            stack.enter_context(machine.emulated())
             config.add_cleanup(stack.close)
         except OSError as error:
             reason = f"cannot run {PROGRAM} here: {error}"

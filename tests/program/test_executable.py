@@ -352,7 +352,7 @@ def test_a_command_outlives_its_file(own: Path, update: Callable[[Path], None]) 
     expected = run(own, *arguments, str(secrets))
     assert (expected.returncode, expected.stderr) == (0, ""), expected
     os.mkfifo(pipe)
-    command = [own, *arguments, pipe]
+    command = [str(own), *arguments, str(pipe)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=HOME, text=True) as process:
         with open(pipe, "w") as given:  # opens once it reads
             update(own)
