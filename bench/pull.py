@@ -39,7 +39,8 @@ from report import table, write_document, write_plot
 
 ROOT = Path(__file__).resolve().parent.parent
 PLUGIN = "crio-credential-provider"
-SYSTEM, EXECUTABLE, PEER = "system launch", "executable", "peer"
+SYSTEM, EXECUTABLE, PEER, LIMIT = "system launch", "executable", "peer", "limit"
+LIBRARIES = ROOT / f"build/executable/{'arm64' if platform.machine() == 'aarch64' else 'amd64'}/openssl"
 DEFAULT_EXECUTABLE = ROOT / f"dist/{PLUGIN}-linux-{'arm64' if platform.machine() == 'aarch64' else 'amd64'}"
 
 # Cases in which instructions are counted: valgrind takes a hundred times as long.
@@ -89,6 +90,18 @@ def find_contenders(given: argparse.Namespace, root: str) -> list[Contender]:
     if not found:
         sys.exit("pull: nothing to measure")
     return found
+
+
+def build_limit(scratch: Path) -> Path | None:
+    """limit.c with the OpenSSL of the executable; None where that was not built here."""
+    if not (LIBRARIES / "libssl.a").exists():
+        say(f"no limit: {LIBRARIES} is missing (make executable)")
+        return None
+    target = scratch / LIMIT
+    libraries = (LIBRARIES / "libssl.a", LIBRARIES / "libcrypto.a")
+    include = f"-I{LIBRARIES / 'installed/include'}"
+    subprocess.run(["gcc", "-O2", "-static", include, ROOT / "bench/limit.c", *libraries, "-o", target], check=True)
+    return target
 
 
 # -- a node of its own ------------------------------------------------------------------------------------------------
@@ -192,7 +205,8 @@ class Bench:
         self._spawner.stdin.flush()
         wall, cpu, memory, *statuses = self._spawner.stdout.readline().split()
         assert set(statuses) == {"0"}, f"exit status {' '.join(statuses)}: {self._complaint(contender, case)}"
-        self._node.check(case, [Path(output).read_bytes() for output in outputs])
+        if contender.name != LIMIT:
+            self._node.check(case, [Path(output).read_bytes() for output in outputs])
         return Sample(float(wall) * 1000, float(cpu) * 1000, float(memory) / 1024)
 
     def _complaint(self, contender: Contender, case: Case) -> str:
@@ -249,12 +263,13 @@ def spawner() -> Iterator[subprocess.Popen[str]]:
 def measure_all(given: argparse.Namespace, cases: Sequence[Case], scratch: Path, root: str) -> dict[str, Any]:
     """Everything that was asked for, as plain data."""
     contenders = find_contenders(given, root)
+    limit = build_limit(scratch)
     kinds = {case.certificate for case in cases}
     certificates = {kind: make_certificates(kind, scratch / kind.replace(" ", "-")) for kind in sorted(kinds)}
     node = Node(Path(root or "/"))
     counter = None if given.no_instructions else find_counter()
     prebuilt = answers(cases)
-    results: dict[str, Any] = {"machine": machine(), "pairs": given.pairs, "contenders": [c.name for c in contenders]}
+    results: dict[str, Any] = {"machine": machine(), "pairs": given.pairs, "contenders": [*(c.name for c in contenders), *([LIMIT] if limit else ())]}
     results["python"] = python_of(ROOT / "build/bin" / PLUGIN)
     results["counter"] = counter.name if counter else ""
     results["cases"] = {}
@@ -265,10 +280,13 @@ def measure_all(given: argparse.Namespace, cases: Sequence[Case], scratch: Path,
         for case in cases:
             node.lay_out(case, ports[case.certificate], certificates[case.certificate])
             able = [contender for contender in contenders if contender.can(case)]
+            if limit and not case.flags:
+                connection = [str(certificates[case.certificate].authority), str(ports[case.certificate])]
+                able.append(Contender(LIMIT, (str(limit), *(connection if case.secrets else ())), False))
             begin = time.monotonic()
             measured = bench.measure(case, able, given.pairs)
             row = results["cases"][case.name] = {name: summary(samples) for name, samples in measured.items()}
-            for contender in able if counter and case.name in COUNTED else ():
+            for contender in contenders if counter and case.name in COUNTED else ():
                 assert counter is not None
                 try:
                     row[contender.name]["instructions"] = bench.count(case, contender, counter) / 1e6

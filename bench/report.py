@@ -93,7 +93,7 @@ def write_document(results: dict[str, Any], path: Path) -> None:
 # -- plot -------------------------------------------------------------------------------------------------------------
 
 # Told apart by lightness as well as by hue.
-_COLOURS = {"executable": "#0b5fa5", "system launch": "#7fb6e6", PEER: "#e08a1e"}
+_COLOURS = {"limit": "#9a9a9a", "executable": "#0b5fa5", "system launch": "#7fb6e6", PEER: "#e08a1e"}
 _FURTHER_COLOURS = ("#2e8b57", "#8c6bb1", "#666666")
 
 

@@ -89,10 +89,15 @@ WITHOUT = (
     *("cmp", "rfc3779", "ssl-trace", "err", "afalgeng", "ml-dsa", "slh-dsa", "quic", "tls-deprecated-ec", "argon2"),
     *("thread-pool", "default-thread-pool", "jitter", "http"),
 )
+# Functions of libc and OpenSSL that program.c has others for.
+WRAPPED = (
+    *("malloc", "calloc", "realloc", "free", "posix_memalign", "getaddrinfo"),
+    *("X509_get_default_cert_file", "X509_get_default_cert_file_env", "X509_get_default_cert_dir_env"),
+)
 COMPILE = ("-O2", "-fno-pie", "-fno-asynchronous-unwind-tables", "-ffunction-sections", "-fdata-sections")
 _HINT = (
-    "hint: Debian 12: apt-get install dpkg-dev gcc gcc-aarch64-linux-gnu gcc-x86-64-linux-gnu libc6-dev-arm64-cross "
-    "make perl qemu-user-static"
+    "hint: Debian 12: apt-get install dpkg-dev gcc libc6-dev gcc-aarch64-linux-gnu libc6-dev-arm64-cross make perl "
+    "qemu-user-static"
 )
 
 
@@ -105,12 +110,14 @@ def say(text: str) -> None:
 
 
 def run(*command: str | Path, cwd: Path = WORK, **variables: str) -> str:
-    """What a command prints, which goes to a file in `cwd` as well, and is shown where it fails."""
+    """What a command prints, which is shown where it fails.
+
+    Sources are named relative to `cwd`, so that no directory of the build gets into what is built.
+    """
     environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "SOURCE_DATE_EPOCH": "0", **variables}
     # Pipes as standard streams.
     done = subprocess.run(command, cwd=cwd, env=environment, check=False, input=b"", capture_output=True)
     output = done.stdout + done.stderr
-    (cwd / "log").write_bytes(output)
     if done.returncode != 0:
         told = output.decode(errors="replace").splitlines()[-30:]
         raise BuildError("\n".join([*told, f"exit status {done.returncode} from: {' '.join(map(str, command))}"]))
@@ -194,8 +201,7 @@ def compiler_version(target: Target) -> str:
 
 
 def flags(target: Target) -> str:
-    """For the compiler; no directory of the build gets in."""
-    return " ".join([*COMPILE, f"-ffile-prefix-map={WORK}=/build"])
+    return " ".join(COMPILE)
 
 
 def parallel() -> str:
@@ -216,7 +222,7 @@ def build_openssl(target: Target) -> None:
     place = target.directory / "openssl"
     place.mkdir()
     switches = [f"no-{name}" for name in WITHOUT]
-    configure = ("perl", OPENSSL / "Configure", target.openssl, f"--cross-compile-prefix={target.host}-")
+    configure = ("perl", "../../sources/openssl/Configure", target.openssl, f"--cross-compile-prefix={target.host}-")
     run(*configure, *switches, "--openssldir=/etc/ssl", "--prefix=/usr", *flags(target).split(), "-Os", cwd=place)
     run("make", parallel(), "build_libs", cwd=place)
     # As an installed one, which is what Python's configure looks for.
@@ -238,6 +244,8 @@ def build_python(target: Target) -> None:
         "--without-doc-strings",
         "--without-mimalloc",
     ]
+    # As Debian's own, which leaves the choice of suites to OpenSSL.
+    arguments += ["--with-ssl-default-suites=openssl"]
     arguments += [f"--with-openssl={target.directory}/openssl/installed"]
     if not target.is_native:
         arguments += [f"--build={native().host}", f"--host={target.host}"]
@@ -252,7 +260,7 @@ def build_python(target: Target) -> None:
         "LDFLAGS": f"-static -no-pie -L{target.directory}/zlib",
         "LINKFORSHARED": " ",
     }
-    run(PYTHON / "configure", *arguments, cwd=place, **variables)
+    run("../../sources/python3.13/configure", *arguments, cwd=place, **variables)
     (place / "Modules/Setup.local").write_text(f"*static*\n{(PARTS / 'modules').read_text()}")
     # Twice: what the first one counts tells the compiler which parts are used, and how.
     make = ("make", parallel(), f"LDFLAGS={variables['LDFLAGS']}")
@@ -317,9 +325,9 @@ def link(target: Target) -> Path:
         place / "program.o",
     )
     linker = ["--gc-sections", "--build-id=none", "-z,noexecstack", f"-T,{PARTS / 'snapshot.ld'}"]
-    linker += [f"--wrap={name}" for name in ("malloc", "calloc", "realloc", "free", "posix_memalign")]
-    libraries = ("python/libpython3.13.a", "python/Modules/_hacl/libHacl_Hash_SHA2.a")
-    libraries += ("openssl/libssl.a", "openssl/libcrypto.a", "zlib/libz.a")
+    linker += [f"--wrap={name}" for name in WRAPPED]
+    libraries = [f"python/{name}" for name in ("libpython3.13.a", "Modules/_hacl/libHacl_Hash_SHA2.a")]
+    libraries += ["openssl/libssl.a", "openssl/libcrypto.a", "zlib/libz.a"]
     options = ["-static", "-no-pie", "-s", *(f"-Wl,{option}" for option in linker)]
     run(compiler, *options, place / "program.o", *(place / name for name in libraries), "-lm", "-o", place / "linked")
     return place / "linked"
@@ -332,7 +340,7 @@ def load(target: Target, linked: Path, archive: Path) -> Path:
     # What this processor can do must not become part of it.
     capabilities = {"OPENSSL_ia32cap": "~0x200000200000000", "OPENSSL_armcap": "0"}
     variables = [f"{name}={value}" for name, value in capabilities.items()]
-    loaded = run("env", "-i", *variables, *runner(target), loader, PARTS / "load.py", snapshot).split()
+    loaded = run("env", "-i", *variables, *runner(target), loader, "load.py", snapshot, cwd=PARTS).split()
     run(f"{target.host}-objcopy", "--update-section", f".snapshot={snapshot}", linked, program)
     append(program, without_modules(archive, loaded), program)
     return program

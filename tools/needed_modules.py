@@ -44,9 +44,9 @@ LEFT_OUT = frozenset(
     (
         *("bz2", "_bz2", "lzma", "_lzma"),  # tarfile, shutil: compressions that nothing here uses
         *("_typing", "typing_extensions"),
-        "unicodedata",  # 1.1 MB, for names of hosts that are not in ASCII
+        *("unicodedata", "encodings.idna", "stringprep"),  # 1.1 MB, for names of hosts that are not in ASCII
         *("importlib._bootstrap", "importlib._bootstrap_external"),  # the interpreter has them under other names
-        *("_pydatetime", "_pyio", "pickle", "tarfile", "markdown_it", "mdurl", "rich.markdown"),
+        *("_pydatetime", "_pyio", "pickle", "markdown_it", "mdurl", "rich.markdown"),
         *("pygments", "rich.syntax", "rich.traceback"),
         *("statistics", "_statistics", "doctest", "unittest", "pydoc", "pdb", "readline"),
         *("ctypes", "_ctypes", "sqlite3", "tkinter", "curses", "multiprocessing", "asyncio"),

@@ -69,9 +69,15 @@ def start(program):
 
 
 def serve_people(program):
-    """What a pull can do without: lines that appear at once, and the archive where there is no /proc."""
+    """What a pull can do without: streams as Python has them, and the archive where there is no /proc."""
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            setattr(sys, name, None)
     sys.executable = sys.argv[0] = os.path.realpath(ARCHIVE if os.path.exists(ARCHIVE) else program)
-    sys.stdout.reconfigure(line_buffering=os.isatty(1))
+    if sys.stdout:
+        sys.stdout.reconfigure(line_buffering=os.isatty(1))
     if os.path.exists(ARCHIVE):
         return
     sys.path[:] = [sys.executable]
@@ -85,7 +91,9 @@ def load():
     codecs.register(find_codec)
     for certificate in "rsa", "ec":
         for version in ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3:
-            shake_hands(os.path.join(os.path.dirname(__file__), "handshake"), certificate, version)
+            shake_hands("handshake", certificate, version)
+    # The build's; a process has its own.
+    os.environ.clear()
     # The archive's place in the file that is being made is another one.
     zipimport._zip_directory_cache.clear()
     sys.path_importer_cache.clear()

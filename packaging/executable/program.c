@@ -325,9 +325,8 @@ static int load(const char *script, const char *target)
     if (PyStatus_Exception(status))
         Py_ExitStatusException(status);
     FILE *file = fopen(script, "r");
-    PyObject *names = PyDict_New(), *name = PyUnicode_DecodeFSDefault(script);
+    PyObject *names = PyDict_New();
     PyObject *done = file && names && PyDict_SetItemString(names, "__builtins__", PyEval_GetBuiltins()) == 0
-        && name && PyDict_SetItemString(names, "__file__", name) == 0
         ? PyRun_FileEx(file, script, Py_file_input, names, names, 1) : NULL;
     entry = done ? PyDict_GetItemString(names, "start") : NULL;
     if (!entry) {
@@ -348,7 +347,9 @@ static int load(const char *script, const char *target)
 
 /* -- a process ------------------------------------------------------------------------------------------------------ */
 
-static void find_system_cas(void)
+/* In place of OpenSSL's (--wrap). Where distributions keep the system's CAs, as Go's crypto/x509 looks for them; libcrypto
+ * knows its own one's alone. Only a plugin that was told no CA of the cluster asks. No variable names another file. */
+const char *__wrap_X509_get_default_cert_file(void)
 {
     static const char *const files[] = {
         "/etc/ssl/certs/ca-certificates.crt",                /* Debian, Ubuntu, Arch */
@@ -357,11 +358,20 @@ static void find_system_cas(void)
         "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", /* RHEL 7 and newer */
         "/etc/ssl/cert.pem",                                 /* Alpine */
     };
-    for (size_t i = 0; i < sizeof files / sizeof *files; i++)
-        if (access(files[i], R_OK) == 0) {
-            setenv("SSL_CERT_FILE", files[i], 1);
-            return;
-        }
+    size_t i = 0;
+    while (i < Py_ARRAY_LENGTH(files) - 1 && access(files[i], R_OK) != 0)
+        i++;
+    return files[i];
+}
+
+const char *__wrap_X509_get_default_cert_file_env(void)
+{
+    return "";
+}
+
+const char *__wrap_X509_get_default_cert_dir_env(void)
+{
+    return "";
 }
 
 static int set_arguments(int argc, char **argv)
@@ -403,13 +413,23 @@ static int set_signals(void)
     return module ? 0 : -1;
 }
 
-/* No plugin of the node's libc: another version than ours. As Go's own resolver does. */
+/* No plugin of the node's libc: another version than ours. As Go's own resolver does. Reads nsswitch.conf, so that a pull
+ * does it only for a name that it has to look up. */
 static void configure_libc(void)
 {
     static const char *const sources[][2] = {
         {"hosts", "files dns"}, {"passwd", "files"}, {"group", "files"}, {"services", "files"}};
     for (size_t i = 0; i < Py_ARRAY_LENGTH(sources); i++)
         __nss_configure_lookup(sources[i][0], sources[i][1]);
+}
+
+int __real_getaddrinfo(const char *, const char *, const struct addrinfo *, struct addrinfo **);
+
+int __wrap_getaddrinfo(const char *host, const char *service, const struct addrinfo *hints, struct addrinfo **found)
+{
+    if (!hints || !(hints->ai_flags & AI_NUMERICHOST))
+        configure_libc();
+    return __real_getaddrinfo(host, service, hints, found);
 }
 
 static int run(int argc, char **argv)
@@ -421,8 +441,8 @@ static int run(int argc, char **argv)
     PyThread_tss_set(&_PyRuntime.autoTSSkey, thread);
     thread->thread_id = PyThread_get_thread_ident();
     PyOS_AfterFork_Child();
-    find_system_cas();
-    configure_libc();
+    if (argc > 1 && *argv[1] != '-')
+        configure_libc(); /* a command may ask for users */
     if (set_signals() == 0 && set_arguments(argc, argv) == 0 && set_environment() == 0)
         PyObject_CallFunction(entry, "O&", PyUnicode_DecodeFSDefault, (const char *)getauxval(AT_EXECFN));
     PyErr_Print(); /* the program ends the process */

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import json
 import select
 import socket
@@ -55,7 +56,14 @@ def tls_peer(behave: Behave, identity: Identity) -> Iterator[Peer]:
 OBJECT = b'{"kind":"SecretList","items":[]}'
 LENGTH = b"Content-Length: %d\r\n" % len(OBJECT)
 
+
+def gzipped(data: bytes) -> bytes:
+    """An answer with this as its body, said to be of gzip."""
+    return b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(data) + data
+
+
 GOOD_ANSWERS: dict[str, bytes] = {
+    "compressed": gzipped(gzip.compress(OBJECT)),
     "with its length": b"HTTP/1.1 200 OK\r\n" + LENGTH + b"\r\n" + OBJECT,
     "without a reason phrase": b"HTTP/1.1 200\r\n" + LENGTH + b"\r\n" + OBJECT,
     "header names in any case": b"HTTP/1.1 200 OK\r\n" + LENGTH.lower() + b"\r\n" + OBJECT,
@@ -179,6 +187,11 @@ BAD_ANSWERS: dict[str, tuple[bytes, str]] = {
     "a chunk size with an underscore": (CHUNKED + b"1_0\r\n{}\r\n0\r\n\r\n", "invalid chunked body"),
     "a chunk longer than its size": (CHUNKED + b"1\r\n{}\r\n0\r\n\r\n", "invalid chunked body"),
     "an endless chunk size": (CHUNKED + b"0" * 5000, "does not answer in HTTP/1.1"),
+    "more than the limit, compressed": (gzipped(gzip.compress(b" " * 50_000_000)), "larger than 1 MiB"),
+    "said to be compressed": (gzipped(OBJECT), "gzip body that is damaged"),
+    "half of what was compressed": (gzipped(gzip.compress(OBJECT)[:-9]), "gzip body that is damaged"),
+    "compressed, with a wrong checksum": (gzipped(gzip.compress(OBJECT)[:-8] + bytes(8)), "gzip body that is damaged"),
+    "something behind what was compressed": (gzipped(gzip.compress(OBJECT) + b"{}"), "gzip body that is damaged"),
     "no body": (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "not a JSON object"),
     "a length too short": (b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n" + OBJECT, "not a JSON object"),
     "a body that is not UTF-8": (

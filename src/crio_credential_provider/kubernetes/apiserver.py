@@ -14,6 +14,7 @@ import os
 import socket
 import ssl
 import time
+import zlib
 
 from .. import __version__
 from ..errors import ClusterError, ConfigError
@@ -148,7 +149,7 @@ class ApiServer:
         body = f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n" if content else ""
         request = (
             f"{method} {endpoint.path}{path} HTTP/1.1\r\nHost: {endpoint.authority}\r\n{authorization}"
-            f"Accept: application/json\r\n{body}"
+            f"Accept: application/json\r\nAccept-Encoding: gzip\r\n{body}"
             f"User-Agent: crio-credential-provider/{__version__}\r\n\r\n"
         )
         try:
@@ -398,7 +399,22 @@ class _Connection:
             body = self._rest()
         if headers.get("connection", "").lower() == "close":
             self.reusable = False
+        if headers.get("content-encoding", "").lower() == "gzip":
+            body = self._unpacked(body)
         return status, headers, body
+
+    def _unpacked(self, body: bytes) -> bytes:
+        """An API server compresses what is larger than 128 KiB, a list of many secrets to a tenth."""
+        unpacker = zlib.decompressobj(16 + zlib.MAX_WBITS)
+        try:
+            plain = unpacker.decompress(body, self._max_size + 1)
+        except zlib.error:
+            plain = b""
+        if len(plain) > self._max_size:
+            raise self._too_large()
+        if not unpacker.eof or unpacker.unused_data:
+            raise _Malformed("sent a gzip body that is damaged")
+        return plain
 
     def _head(self) -> tuple[int, dict[str, str]]:
         end = self._until(b"\r\n\r\n", _MAX_HEAD)
