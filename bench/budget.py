@@ -26,8 +26,7 @@ from typing import NamedTuple
 
 from canned_apiserver import CannedApiServer
 from cases import P256, Case, Node, answers, make_certificates, request
-from instructions import Counter
-from spawner import ENVIRONMENT
+from instructions import ENVIRONMENT, Counter
 
 from pull import DEFAULT_EXECUTABLE
 

@@ -34,7 +34,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from canned_apiserver import CannedApiServer
 from cases import CASES, Case, Certificates, Node, answers, make_certificates, request
-from instructions import Counter, find_counter
+from instructions import ENVIRONMENT, Counter, find_counter
 from report import table, write_document, write_plot
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -97,10 +97,16 @@ def build_limit(scratch: Path) -> Path | None:
     if not (LIBRARIES / "libssl.a").exists():
         say(f"no limit: {LIBRARIES} is missing (make executable)")
         return None
-    target = scratch / LIMIT
-    libraries = (LIBRARIES / "libssl.a", LIBRARIES / "libcrypto.a")
     include = f"-I{LIBRARIES / 'installed/include'}"
-    subprocess.run(["gcc", "-O2", "-static", include, ROOT / "bench/limit.c", *libraries, "-o", target], check=True)
+    return build_c(scratch, LIMIT, include, LIBRARIES / "libssl.a", LIBRARIES / "libcrypto.a")
+
+
+def build_c(scratch: Path, name: str, *further: str | Path) -> Path:
+    """A static program of bench/NAME.c."""
+    target = scratch / name
+    subprocess.run(
+        ["gcc", "-O2", "-static", ROOT / f"bench/{name}.c", *further, "-o", target], check=True, capture_output=True
+    )
     return target
 
 
@@ -199,7 +205,7 @@ class Bench:
         inputs = [str(self._scratch / f"request-{number}") for number in range(case.at_once)]
         outputs = [str(self._scratch / f"answer-{number}") for number in range(case.at_once)]
         self._node.before_run(case)
-        order = "\0".join((str(case.at_once), *inputs, *outputs, *contender.command, *case.flags))
+        order = "\t".join((str(case.at_once), *inputs, *outputs, *contender.command, *case.flags))
         assert self._spawner.stdin is not None and self._spawner.stdout is not None
         self._spawner.stdin.write(f"{order}\n")
         self._spawner.stdin.flush()
@@ -251,9 +257,11 @@ def summary(samples: Sequence[Sample]) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def spawner() -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-IS", str(ROOT / "bench/spawner.py")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+def spawner(scratch: Path) -> Iterator[subprocess.Popen[str]]:
+    program = build_c(scratch, "spawner")
+    with subprocess.Popen(
+        [program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT
+    ) as process:
         assert process.stdin is not None and process.stdout is not None
         say(f"memory below {int(process.stdout.readline()) / 1024:.1f} MiB cannot be told")
         yield process
@@ -269,14 +277,18 @@ def measure_all(given: argparse.Namespace, cases: Sequence[Case], scratch: Path,
     node = Node(Path(root or "/"))
     counter = None if given.no_instructions else find_counter()
     prebuilt = answers(cases)
-    results: dict[str, Any] = {"machine": machine(), "pairs": given.pairs, "contenders": [*(c.name for c in contenders), *([LIMIT] if limit else ())]}
+    results: dict[str, Any] = {
+        "machine": machine(),
+        "pairs": given.pairs,
+        "contenders": [*(c.name for c in contenders), *([LIMIT] if limit else ())],
+    }
     results["python"] = python_of(ROOT / "build/bin" / PLUGIN)
     results["counter"] = counter.name if counter else ""
     results["cases"] = {}
     with contextlib.ExitStack() as stack:
         ports = {kind: stack.enter_context(_server(files, prebuilt)) for kind, files in certificates.items()}
         stack.enter_context(journald(Path(root or "/", "run/systemd/journal/socket")))
-        bench = Bench(scratch, node, stack.enter_context(spawner()))
+        bench = Bench(scratch, node, stack.enter_context(spawner(scratch)))
         for case in cases:
             node.lay_out(case, ports[case.certificate], certificates[case.certificate])
             able = [contender for contender in contenders if contender.can(case)]

@@ -326,6 +326,8 @@ def link(target: Target) -> Path:
     )
     linker = ["--gc-sections", "--build-id=none", "-z,noexecstack", f"-T,{PARTS / 'snapshot.ld'}"]
     linker += [f"--wrap={name}" for name in WRAPPED]
+    # Not at a multiple of 2 MiB, where kernels with huge pages in the page cache map as much at once: 2 MB of memory.
+    linker += ["-Ttext-segment=0x410000"]
     libraries = [f"python/{name}" for name in ("libpython3.13.a", "Modules/_hacl/libHacl_Hash_SHA2.a")]
     libraries += ["openssl/libssl.a", "openssl/libcrypto.a", "zlib/libz.a"]
     options = ["-static", "-no-pie", "-s", *(f"-Wl,{option}" for option in linker)]

@@ -17,6 +17,7 @@ import cases
 import pytest
 import report
 
+import pull
 from crio_credential_provider.pull import authfile
 from node import SOURCES
 
@@ -91,8 +92,8 @@ def test_a_bench_leaves_the_machine_as_it_was(tmp_path: Path, plugin: Path) -> N
 def test_memory_is_that_of_the_program(tmp_path: Path) -> None:
     """Linux hands the peak of whoever starts a process on to it: this process is made large first."""
     ballast = bytearray(b"x") * (200 << 20)
-    command = [sys.executable, "-IS", str(BENCH / "spawner.py")]
-    order = "\0".join(("2", os.devnull, os.devnull, str(tmp_path / "0"), str(tmp_path / "1"), "/bin/echo", "hello"))
+    command = [pull.build_c(tmp_path, "spawner")]
+    order = "\t".join(("2", os.devnull, os.devnull, str(tmp_path / "0"), str(tmp_path / "1"), "/bin/echo", "hello"))
     done = subprocess.run(command, input=f"{order}\n", capture_output=True, text=True, check=True)
     floor, told = done.stdout.splitlines()
     wall, cpu, peak, *statuses = told.split()
