@@ -341,15 +341,17 @@ def decode_auth(text: str) -> bytes:
     Raises:
         ValueError: not base64.
     """
-    return decode_base64(text if is_padded(text) else text + "=" * (-len(text.translate(_LINE_BREAKS)) % 4))
+    return decode_base64(text if is_padded(text) else text + "=" * (-len(_unbroken(text)) % 4))
 
 
 def is_padded(auth: str) -> bool:
     """Whether CRI-O could read the text as it stands, as far as its length goes."""
-    return auth.strip().endswith("=") or not len(auth.translate(_LINE_BREAKS)) % 4
+    return auth.strip().endswith("=") or not len(_unbroken(auth)) % 4
 
 
-_LINE_BREAKS = {ord("\r"): None, ord("\n"): None}
+def _unbroken(text: str) -> str:
+    """Without line breaks. ``str.translate`` looks up each letter, and takes ten times as long."""
+    return text.replace("\r", "").replace("\n", "")
 
 
 def decode_base64(text: str) -> bytes:
@@ -358,7 +360,7 @@ def decode_base64(text: str) -> bytes:
     Raises:
         ValueError: not base64.
     """
-    text = text.translate(_LINE_BREAKS)
+    text = _unbroken(text)
     # Python's strict mode takes padding after whole groups of four ("dTpw=").
     if len(text) % 4 or text.endswith("==="):
         raise ValueError("wrong padding")
