@@ -91,7 +91,7 @@ WITHOUT = (
 )
 # Functions of libc and OpenSSL that program.c has others for.
 WRAPPED = (
-    *("malloc", "calloc", "realloc", "free", "posix_memalign", "getaddrinfo"),
+    *("malloc", "calloc", "realloc", "free", "posix_memalign", "getaddrinfo", "getpwuid_r"),
     *("X509_get_default_cert_file", "X509_get_default_cert_file_env", "X509_get_default_cert_dir_env"),
 )
 COMPILE = ("-O2", "-fno-pie", "-fno-asynchronous-unwind-tables", "-ffunction-sections", "-fdata-sections")
@@ -317,6 +317,7 @@ def link(target: Target) -> Path:
         compiler,
         "-c",
         "-fwrapv",
+        "-DNDEBUG",
         *warnings,
         *flags(target).split(),
         *include,

@@ -46,7 +46,7 @@ LEFT_OUT = frozenset(
         *("_typing", "typing_extensions"),
         *("unicodedata", "encodings.idna", "stringprep"),  # 1.1 MB, for names of hosts that are not in ASCII
         *("importlib._bootstrap", "importlib._bootstrap_external"),  # the interpreter has them under other names
-        *("_pydatetime", "_pyio", "pickle", "markdown_it", "mdurl", "rich.markdown"),
+        *("_pydatetime", "_pyio", "markdown_it", "mdurl", "rich.markdown"),
         *("pygments", "rich.syntax", "rich.traceback"),
         *("statistics", "_statistics", "doctest", "unittest", "pydoc", "pdb", "readline"),
         *("ctypes", "_ctypes", "sqlite3", "tkinter", "curses", "multiprocessing", "asyncio"),

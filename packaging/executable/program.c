@@ -17,13 +17,13 @@
 #include <internal/pycore_object.h>
 #include <internal/pycore_pystate.h>
 #include <internal/pycore_runtime.h>
-#include <limits.h>
 #include <netdb.h>
 #include <nss.h>
 #include <openssl/crypto.h>
 #include <openssl/rand.h>
 #include <openssl/ssl.h>
 #include <pthread.h>
+#include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -37,7 +37,7 @@
 enum { UNIT = 16, PAGE = 4096 };
 extern char snapshot_start[], heap[], heap_end[]; /* snapshot.ld */
 static char *heap_free = heap;
-static int is_loaded;
+static int is_loading, is_loaded; /* before the first libc starts, whose memory is not the program's */
 
 /* A header; what it stands for begins behind it. */
 struct block {
@@ -128,26 +128,26 @@ void __real_free(void *block);
 
 void *__wrap_malloc(size_t size)
 {
-    return is_loaded ? __real_malloc(size) : take(size);
+    return is_loading ? take(size) : __real_malloc(size);
 }
 
 void *__wrap_calloc(size_t count, size_t size)
 {
-    return is_loaded ? __real_calloc(count, size) : take(count * size);
+    return is_loading ? take(count * size) : __real_calloc(count, size);
 }
 
 void __wrap_free(void *block)
 {
     if (!in_snapshot(block))
         __real_free(block);
-    else if (!is_loaded)
+    else if (is_loading)
         give_back(block_of(block));
 }
 
 void *__wrap_realloc(void *block, size_t size)
 {
     if (!in_snapshot(block))
-        return is_loaded || block ? __real_realloc(block, size) : take(size);
+        return block ? __real_realloc(block, size) : __wrap_malloc(size);
     void *copy = __wrap_malloc(size);
     if (copy) {
         size_t old = block_of(block)->size;
@@ -161,7 +161,7 @@ int __real_posix_memalign(void **memory, size_t alignment, size_t size);
 
 int __wrap_posix_memalign(void **memory, size_t alignment, size_t size)
 {
-    if (is_loaded)
+    if (!is_loading)
         return __real_posix_memalign(memory, alignment, size);
     *memory = fresh(size, alignment);
     return 0;
@@ -169,7 +169,7 @@ int __wrap_posix_memalign(void **memory, size_t alignment, size_t size)
 
 static void *allocate_arena(void *context, size_t size)
 {
-    if (!is_loaded)
+    if (is_loading)
         return fresh(size, PAGE);
     void *arena = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     return arena == MAP_FAILED ? NULL : arena;
@@ -257,14 +257,15 @@ static PyStatus start_python(void)
     config.write_bytecode = 0;
     config.pathconfig_warnings = 0;
     config.install_signal_handlers = 1;
-    config.use_hash_seed = 1;
+    config.use_hash_seed = 1; /* the tables of the snapshot are made with it: 0011, point 6 */
     config.hash_seed = 0;
     config.module_search_paths_set = 1;
     PyWideStringList_Append(&config.module_search_paths, L"/proc/self/exe");
-    const wchar_t *nowhere = L"";
-    wchar_t **paths[] = {&config.program_name, &config.executable, &config.base_executable, &config.prefix, &config.base_prefix, &config.exec_prefix, &config.base_exec_prefix};
-    for (size_t i = 0; i < sizeof paths / sizeof *paths; i++)
-        PyConfig_SetString(&config, paths[i], nowhere);
+    /* Nothing of the build machine. */
+    wchar_t **paths[] = {&config.program_name, &config.executable,  &config.base_executable, &config.prefix,
+                         &config.base_prefix,  &config.exec_prefix, &config.base_exec_prefix};
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(paths); i++)
+        PyConfig_SetString(&config, paths[i], L"");
     status = Py_InitializeFromConfig(&config);
     PyConfig_Clear(&config);
     return status;
@@ -314,8 +315,9 @@ static int keep_all(void)
     return 0;
 }
 
-static int load(const char *script, const char *target)
+static __attribute__((noinline)) int load(const char *script, const char *target)
 {
+    is_loading = 1;
     PyObject_SetArenaAllocator(&(PyObjectArenaAllocator){NULL, allocate_arena, free_arena});
     RAND_set_rand_method(&kernel_random);
     for (int number = 1; number < NSIG; number++)
@@ -326,8 +328,9 @@ static int load(const char *script, const char *target)
         Py_ExitStatusException(status);
     FILE *file = fopen(script, "r");
     PyObject *names = PyDict_New();
-    PyObject *done = file && names && PyDict_SetItemString(names, "__builtins__", PyEval_GetBuiltins()) == 0
-        ? PyRun_FileEx(file, script, Py_file_input, names, names, 1) : NULL;
+    PyObject *done = NULL;
+    if (file && names && PyDict_SetItemString(names, "__builtins__", PyEval_GetBuiltins()) == 0)
+        done = PyRun_FileEx(file, script, Py_file_input, names, names, 1);
     entry = done ? PyDict_GetItemString(names, "start") : NULL;
     if (!entry) {
         PyErr_Print();
@@ -339,6 +342,10 @@ static int load(const char *script, const char *target)
         return 1;
     thread_keys = key;
     PyOS_BeforeFork();
+    PyThreadState *thread = PyThreadState_Get();
+    thread->native_thread_id = 0;
+    memset(thread->datastack_top, 0, (char *)thread->datastack_limit - (char *)thread->datastack_top);
+    is_loading = 0;
     is_loaded = 1;
     FILE *out = fopen(target, "w");
     size_t size = heap_free - snapshot_start;
@@ -432,6 +439,14 @@ int __wrap_getaddrinfo(const char *host, const char *service, const struct addri
     return __real_getaddrinfo(host, service, hints, found);
 }
 
+int __real_getpwuid_r(uid_t, struct passwd *, char *, size_t, struct passwd **);
+
+int __wrap_getpwuid_r(uid_t user, struct passwd *entry, char *space, size_t size, struct passwd **found)
+{
+    configure_libc();
+    return __real_getpwuid_r(user, entry, space, size, found);
+}
+
 static int run(int argc, char **argv)
 {
     for (unsigned i = 0; i < thread_keys; i++)
@@ -451,5 +466,10 @@ static int run(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-    return is_loaded ? run(argc, argv) : argc == 3 ? load(argv[1], argv[2]) : 2;
+    if (is_loaded)
+        return run(argc, argv);
+    /* Its addresses are left in memory, and depend on what the kernel put above it: the length of the file's name. */
+    void *aside = __builtin_alloca((uintptr_t)__builtin_frame_address(0) & 0xffff);
+    __asm__ volatile("" : : "r"(aside) : "memory");
+    return argc == 3 ? load(argv[1], argv[2]) : 2;
 }

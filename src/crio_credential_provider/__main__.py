@@ -22,6 +22,8 @@ _OWN_PAGE = ("help", "version")
 
 FAULT, USAGE_FAULT = 1, 2
 
+_SELF = "/proc/self/exe"
+
 
 def main() -> NoReturn:
     """Runs the program with the process's arguments, and ends the process."""
@@ -37,7 +39,10 @@ def main() -> NoReturn:
         # Not plugin.run's, which has a guard of its own.
         from .platform import journal
 
-        journal.complain(f"this installation is incomplete; install it again: {error}")
+        # The executable reads its modules from itself, which takes more than to execute it.
+        unreadable = __file__.startswith(_SELF) and not os.access(_SELF, os.R_OK)
+        remedy = "this user cannot read the program: chmod 0755" if unreadable else "install it again"
+        journal.complain(f"this installation is incomplete; {remedy}: {error}")
         status = FAULT
     _say("")
     os._exit(status)

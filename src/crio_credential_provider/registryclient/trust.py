@@ -28,6 +28,15 @@ CERTIFICATE_DIRECTORIES = ("/etc/containers/certs.d", "/etc/docker/certs.d")
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
 
+def _home_directories() -> list[str]:
+    """The one below the user's home; none for a user without one, as in a container."""
+    try:
+        home = os.environ.get("HOME") or pwd.getpwuid(os.geteuid()).pw_dir
+    except KeyError:
+        return []
+    return [f"{home}/{_HOME_CERTIFICATES}"]
+
+
 class Trust:
     """The CAs for one registry, and the certificate to show it.
 
@@ -54,8 +63,7 @@ class Trust:
 
     def _find_directory(self, host: str) -> str:
         """The first that exists: the others are not read."""
-        home = os.environ.get("HOME") or pwd.getpwuid(os.geteuid()).pw_dir
-        for directory in (f"{home}/{_HOME_CERTIFICATES}", *CERTIFICATE_DIRECTORIES):
+        for directory in (*_home_directories(), *CERTIFICATE_DIRECTORIES):
             path = f"{self._root}{directory}/{host}"
             try:
                 os.stat(path)
