@@ -61,29 +61,37 @@ def shake_hands(directory, certificate, version):
 
 def start(program):
     """Runs in each process; `program` is the path by which it was executed."""
-    if len(sys.argv) > 1:
+    if not os.path.exists(ARCHIVE):
+        find_archive(os.path.abspath(program))
+    if len(sys.argv) > 1 and not sys.argv[1].startswith("-"):
         serve_people(program)
     from crio_credential_provider.__main__ import main
 
     main()
 
 
+def find_archive(path):
+    """Where there is no /proc, by the file's name."""
+    sys.path[:] = [path]
+    for module in [*sys.modules.values()]:
+        if hasattr(module, "__path__"):
+            module.__path__ = [place.replace(ARCHIVE, path) for place in module.__path__]
+
+
 def serve_people(program):
-    """What a pull can do without: streams as Python has them, and the archive where there is no /proc."""
+    """What a pull can do without: the program's name, and standard streams as Python has them."""
+    try:
+        program = os.readlink(ARCHIVE)
+    except OSError:
+        program = os.path.abspath(program)
+    sys.executable = sys.argv[0] = program
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(descriptor)
         except OSError:
             setattr(sys, name, None)
-    sys.executable = sys.argv[0] = os.path.realpath(ARCHIVE if os.path.exists(ARCHIVE) else program)
     if sys.stdout:
         sys.stdout.reconfigure(line_buffering=os.isatty(1))
-    if os.path.exists(ARCHIVE):
-        return
-    sys.path[:] = [sys.executable]
-    for module in [*sys.modules.values()]:
-        if hasattr(module, "__path__"):
-            module.__path__ = [path.replace(ARCHIVE, sys.executable) for path in module.__path__]
 
 
 def load():
