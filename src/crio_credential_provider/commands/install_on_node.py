@@ -76,7 +76,9 @@ def _run(given: argparse.Namespace) -> int:
     try:
         done = (_remove if given.remove else _install)(given.directory)
     except OSError as error:
-        what = f"cannot {'remove from' if given.remove else 'write to'} {given.directory}: {error.strerror}"
+        target = os.path.join(given.directory, NAME)
+        place = target if os.path.isdir(target) else given.directory
+        what = f"cannot {'remove from' if given.remove else 'write to'} {place}: {error.strerror}"
         raise _CannotInstall(what, _HINTS.get(error.errno or 0, "")) from None
     write_line(done)
     if given.stay:
