@@ -153,7 +153,11 @@ def fetch_sources() -> None:
     run(*apt, "update")
     for source, place in zip(SOURCES, (PYTHON, OPENSSL, ZLIB), strict=True):
         wanted = f"{source.package}={source.version}"
-        run(*apt, "source", "--download-only", "--only-source", wanted, cwd=packed)
+        try:
+            run(*apt, "source", "--download-only", "--only-source", wanted, cwd=packed)
+        except BuildError as error:
+            hint = "where Debian has a newer one, review that, and name it and the digest of its .dsc in SOURCES"
+            raise BuildError(f"{error}\nhint: {hint}") from None
         _, _, bare_version = source.version.rpartition(":")
         description = packed / f"{source.package}_{bare_version}.dsc"
         if hashlib.sha256(description.read_bytes()).hexdigest() != source.sha256:

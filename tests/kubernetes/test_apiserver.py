@@ -109,6 +109,7 @@ def test_the_request_as_it_is_sent(connect: Callable[..., Client], identity: Ide
             "Host": f"127.0.0.1:{peer.port}",
             "Authorization": f"Bearer {TOKEN}",
             "Accept": "application/json",
+            "Accept-Encoding": "gzip",
             "User-Agent": headers[-1].partition(": ")[2],
         }
         assert headers[-1].startswith("User-Agent: crio-credential-provider/")
