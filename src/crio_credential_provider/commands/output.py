@@ -70,6 +70,9 @@ class Parser(argparse.ArgumentParser):
         try:
             given, left = self.parse_known_args(arguments)
         except argparse.ArgumentError as error:
+            if error.argument_name is None:
+                # What is required and not there, from Python 3.12 on.
+                self.error(error.message)
             raise UsageError(self._told(error)) from None
         if left:
             raise UsageError(f"unknown argument {masked(left[0])!r}", "--help lists the arguments")
