@@ -94,7 +94,7 @@ WRAPPED = (
     *("malloc", "calloc", "realloc", "free", "posix_memalign", "getaddrinfo", "getpwuid_r"),
     *("X509_get_default_cert_file", "X509_get_default_cert_file_env", "X509_get_default_cert_dir_env"),
 )
-COMPILE = ("-Os", "-fno-pie", "-fno-asynchronous-unwind-tables", "-ffunction-sections", "-fdata-sections")
+COMPILE = ("-O2", "-fno-pie", "-fno-asynchronous-unwind-tables", "-ffunction-sections", "-fdata-sections")
 _HINT = (
     "hint: Debian 12: apt-get install dpkg-dev gcc libc6-dev gcc-aarch64-linux-gnu libc6-dev-arm64-cross make perl "
     "qemu-user-static"
@@ -227,7 +227,7 @@ def build_openssl(target: Target) -> None:
     place.mkdir()
     switches = [f"no-{name}" for name in WITHOUT]
     configure = ("perl", "../../sources/openssl/Configure", target.openssl, f"--cross-compile-prefix={target.host}-")
-    run(*configure, *switches, "--openssldir=/etc/ssl", "--prefix=/usr", *flags(target).split(), cwd=place)
+    run(*configure, *switches, "--openssldir=/etc/ssl", "--prefix=/usr", *flags(target).split(), "-Os", cwd=place)
     run("make", parallel(), "build_libs", cwd=place)
     # As an installed one, which is what Python's configure looks for.
     shutil.copytree(OPENSSL / "include/openssl", place / "installed/include/openssl")
