@@ -22,6 +22,7 @@ import fnmatch
 import json
 import os
 import platform
+import shutil
 import socket
 import statistics
 import subprocess
@@ -40,8 +41,9 @@ from report import table, write_document, write_plot
 ROOT = Path(__file__).resolve().parent.parent
 PLUGIN = "crio-credential-provider"
 SYSTEM, EXECUTABLE, PEER, LIMIT = "system launch", "executable", "peer", "limit"
-LIBRARIES = ROOT / f"build/executable/{'arm64' if platform.machine() == 'aarch64' else 'amd64'}/openssl"
-DEFAULT_EXECUTABLE = ROOT / f"dist/{PLUGIN}-linux-{'arm64' if platform.machine() == 'aarch64' else 'amd64'}"
+ARCHITECTURE = "arm64" if platform.machine() == "aarch64" else "amd64"
+LIBRARIES = ROOT / f"build/executable/{ARCHITECTURE}/openssl"
+DEFAULT_EXECUTABLE = ROOT / f"dist/{PLUGIN}-linux-{ARCHITECTURE}"
 
 # Cases in which instructions are counted: valgrind takes a hundred times as long.
 COUNTED = ("no mirror", "1 secret", "200 secrets")
@@ -103,6 +105,8 @@ def build_limit(scratch: Path) -> Path | None:
 
 def build_c(scratch: Path, name: str, *further: str | Path) -> Path:
     """A static program of bench/NAME.c."""
+    if shutil.which("gcc") is None:
+        sys.exit("pull: gcc is not installed (Debian: packages gcc and libc6-dev)")
     target = scratch / name
     subprocess.run(
         ["gcc", "-O2", "-static", ROOT / f"bench/{name}.c", *further, "-o", target], check=True, capture_output=True

@@ -7,7 +7,7 @@ Interpreter, C modules, OpenSSL, zlib and libc are linked into one file, in whic
 interpreter is started once, here, and the memory that it has then becomes part of the file (packaging/executable). At
 its end is an archive with the modules that a pull does not need. docs/decisions/0011-executable.md says why.
 
-Runs on Debian 12, whose sources of CPython, OpenSSL and zlib it takes (`SOURCES`), and builds for the other
+Runs on Debian 12, takes the sources of CPython, OpenSSL and zlib from Debian (`SOURCES`), and builds for the other
 architecture with Debian's cross compiler; qemu-user then runs what was built for it. What takes minutes stays in
 build/executable for the next time. The same files and commit make the same bytes.
 """
@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import hashlib
+import inspect
 import os
 import platform
 import shutil
@@ -134,7 +135,8 @@ def need(*programs: str) -> None:
 
 def fetch_sources() -> None:
     """Debian's source packages, unpacked and patched below build/executable/sources."""
-    if all(place.is_dir() for place in (PYTHON, OPENSSL, ZLIB)):
+    made = WORK / "sources/made"
+    if made.exists() and made.read_text() == repr(SOURCES):
         return
     need("apt-get", "dpkg-source")
     say("fetching the sources")
@@ -165,6 +167,7 @@ def fetch_sources() -> None:
         place.parent.mkdir(exist_ok=True)
         shutil.rmtree(place, ignore_errors=True)
         run("dpkg-source", "--no-copy", "-x", description, place)
+    made.write_text(repr(SOURCES))
 
 
 def source_lists() -> list[str]:
@@ -189,7 +192,8 @@ def build_libraries(target: Target) -> None:
     """zlib, OpenSSL and Python's static library for an architecture; once for the same sources and switches."""
     need("make", "perl", f"{target.host}-gcc", f"{target.host}-objcopy")
     made = target.directory / "made"
-    key = repr((SOURCES, WITHOUT, COMPILE, (PARTS / "modules").read_text(), compiler_version(target)))
+    how = [inspect.getsource(build) for build in (build_zlib, build_openssl, build_python)]
+    key = repr((SOURCES, WITHOUT, COMPILE, how, (PARTS / "modules").read_text(), compiler_version(target)))
     if made.exists() and made.read_text() == key:
         return
     shutil.rmtree(target.directory, ignore_errors=True)
@@ -204,10 +208,6 @@ def compiler_version(target: Target) -> str:
     return subprocess.run([f"{target.host}-gcc", "-v"], check=True, capture_output=True, text=True).stderr
 
 
-def flags(target: Target) -> str:
-    return " ".join(COMPILE)
-
-
 def parallel() -> str:
     return f"-j{len(os.sched_getaffinity(0))}"
 
@@ -217,7 +217,7 @@ def build_zlib(target: Target) -> None:
     place = target.directory / "zlib"
     shutil.copytree(ZLIB, place)
     tools = {name: f"{target.host}-{name.lower()}" for name in ("AR", "RANLIB")}
-    run("./configure", "--static", cwd=place, CC=f"{target.host}-gcc", CFLAGS=flags(target), **tools)
+    run("./configure", "--static", cwd=place, CC=f"{target.host}-gcc", CFLAGS=" ".join(COMPILE), **tools)
     run("make", parallel(), "libz.a", cwd=place)
 
 
@@ -227,7 +227,7 @@ def build_openssl(target: Target) -> None:
     place.mkdir()
     switches = [f"no-{name}" for name in WITHOUT]
     configure = ("perl", "../../sources/openssl/Configure", target.openssl, f"--cross-compile-prefix={target.host}-")
-    run(*configure, *switches, "--openssldir=/etc/ssl", "--prefix=/usr", *flags(target).split(), "-Os", cwd=place)
+    run(*configure, *switches, "--openssldir=/etc/ssl", "--prefix=/usr", *COMPILE, "-Os", cwd=place)
     run("make", parallel(), "build_libs", cwd=place)
     # As an installed one, which is what Python's configure looks for.
     shutil.copytree(OPENSSL / "include/openssl", place / "installed/include/openssl")
@@ -258,7 +258,7 @@ def build_python(target: Target) -> None:
         arguments += ["ac_cv_file__dev_ptmx=yes", "ac_cv_file__dev_ptc=no", "ac_cv_buggy_getaddrinfo=no"]
     variables = {
         "CC": f"{target.host}-gcc",
-        "CFLAGS": flags(target),
+        "CFLAGS": " ".join(COMPILE),
         # Its radix tree is 0.6 MB, for heaps that are larger than ours.
         "CPPFLAGS": f"-I{target.directory}/zlib -DWITH_PYMALLOC_RADIX_TREE=0",
         "LDFLAGS": f"-static -no-pie -L{target.directory}/zlib",
@@ -317,7 +317,7 @@ def link(target: Target) -> Path:
         "-fwrapv",
         "-DNDEBUG",
         *warnings,
-        *flags(target).split(),
+        *COMPILE,
         *include,
         PARTS / "program.c",
         "-o",

@@ -20,6 +20,7 @@ import report
 import pull
 from crio_credential_provider.pull import authfile
 from node import SOURCES
+from real_programs import need
 
 BENCH = SOURCES.parent / "bench"
 
@@ -28,6 +29,7 @@ ONE_SECRET = "1 secret, P-256"
 
 def run_bench(directory: Path, *flags: str, peer: str = "") -> subprocess.CompletedProcess[str]:
     """`make bench` without its plot, for a case or two."""
+    need("gcc")
     results = directory / "pull.json"
     command = [sys.executable, str(BENCH / "pull.py"), "--no-instructions", "--results", str(results), *flags]
     environment = {**os.environ, "PYTHONPATH": str(SOURCES), "PEER": peer}
@@ -91,6 +93,7 @@ def test_a_bench_leaves_the_machine_as_it_was(tmp_path: Path, plugin: Path) -> N
 @pytest.mark.slow
 def test_memory_is_that_of_the_program(tmp_path: Path) -> None:
     """Linux hands the peak of whoever starts a process on to it: this process is made large first."""
+    need("gcc")
     ballast = bytearray(b"x") * (200 << 20)
     command = [pull.build_c(tmp_path, "spawner")]
     order = "\t".join(("2", os.devnull, os.devnull, str(tmp_path / "0"), str(tmp_path / "1"), "/bin/echo", "hello"))
