@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from .. import __version__
 from ..node.tree import Tree
-from .changes import ABSENT, DIRECTORY, FILE, Change, Contents, State, beside, dumps_change, loads_change, observe, put
+from .changes import ABSENT, FILE, Change, Contents, State, beside, dumps_change, loads_change, observe, put
 from .services import Actions
 from .store import INSTALLED, LAST, TRANSACTION, Store
 
@@ -55,10 +55,8 @@ def begin(store: Store, tree: Tree, run: Transaction, contents: Contents) -> Non
         OSError: nothing was changed.
     """
     for change in run.changes:
-        for state in (change.before, change.after):
-            # An after is needed by rollback, which makes it a before, and by uninstall.
-            if state.kind == FILE and (state is change.before or change.path == INSTALLED):
-                store.keep(contents(state.digest))
+        if change.before.kind == FILE:
+            store.keep(contents(change.before.digest))
     store.write(TRANSACTION, dumps(run))
 
 
@@ -91,10 +89,20 @@ def tidy(store: Store) -> None:
     for name in (TRANSACTION, LAST):
         if value := store.read(name):
             wanted.update(change.before.digest for change in loads(value).changes)
-    record = store.read(os.path.basename(INSTALLED))
-    for entry in (record or {}).get("changes", ()):
-        wanted.add(loads_change(entry).before.digest)
+    wanted.update(change.before.digest for change in installed(store))
     store.sweep(wanted)
+
+
+def installed(store: Store) -> list[Change]:
+    """What is installed: each path with what was there before the first installation, and what ours is."""
+    record = store.read(os.path.basename(INSTALLED)) or {}
+    return list(map(loads_change, record.get("changes", ())))
+
+
+def previous(store: Store) -> Transaction | None:
+    """The last rollout that was completed."""
+    value = store.read(LAST)
+    return loads(value) if value else None
 
 
 def interrupted(store: Store) -> Transaction | None:
@@ -127,7 +135,7 @@ def way_back(tree: Tree, changes: Sequence[Change]) -> tuple[list[Change], list[
     needed: dict[str, str] = {}
     for change in reversed(changes):
         now, _ = observe(place(tree, change.path))
-        if now.is_as(change.before) and now.kind != DIRECTORY:
+        if now.is_as(change.before):
             continue
         if not now.is_as(change.after):
             left.append(_foreign(change, now))
