@@ -119,7 +119,7 @@ def _depth(nodes: yaml.SequenceNode, kind: type[yaml.CollectionNode]) -> str:
     for node in nodes.value:
         for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
             if isinstance(value, kind) and not value.flow_style and value.value:
-                return " " * (value.start_mark.column - key.start_mark.column)
+                return " " * int(value.start_mark.column - key.start_mark.column)
     return "  "
 
 

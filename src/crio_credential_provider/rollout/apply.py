@@ -198,5 +198,3 @@ def recover(root: str, tell: Tell, timeout: float, *, restart: bool = True) -> N
     left = _undo(root, store, tree, Services(root), run, timeout, tell)
     if left:
         raise RolloutError(f"not everything of the interrupted {run.verb} was put back: {'; '.join(left)}")
-
-

@@ -117,4 +117,6 @@ def _why_not_ready(node: Node, since: float) -> str:
     if found.status != "True":
         return f"the node is not Ready: {found.message or found.status}"
     # Heartbeats are in whole seconds.
-    return "" if found.heartbeat >= int(since) else "the node has not reported itself to the API server since the restart"
+    return (
+        "" if found.heartbeat >= int(since) else "the node has not reported itself to the API server since the restart"
+    )

@@ -300,9 +300,7 @@ class _Installation:
         except Unreadable as error:
             if not error.missing:
                 raise
-            made = nodefiles.config(
-                providerconfig.new_entry(wanted), self._node_files(self._version), self._derived()
-            )
+            made = nodefiles.config(providerconfig.new_entry(wanted), self._node_files(self._version), self._derived())
             self._file(path, layout.dumps(made).encode(), "config")
             return
         except UnicodeDecodeError:

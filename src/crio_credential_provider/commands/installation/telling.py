@@ -41,8 +41,10 @@ def diff(plan: Plan, change: Change) -> str:
         return f"{action(change)} link {change.path} -> {change.after.digest or change.before.digest}"
     if before == after:
         return f"change mode and owner of {change.path} to {change.after.mode:04o}, {change.after.owner}"
+    old, new = (text.decode("utf-8", "replace").splitlines() for text in (before, after))
     lines = difflib.unified_diff(
-        *(text.decode("utf-8", "replace").splitlines() for text in (before, after)),
+        old,
+        new,
         change.path if change.before.kind == FILE else "/dev/null",
         change.path if change.after.kind == FILE else "/dev/null",
         lineterm="",
