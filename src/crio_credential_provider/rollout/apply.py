@@ -53,8 +53,7 @@ def apply(plan: Plan, verb: str, root: str, options: Options, tell: Tell) -> Non
     """
     tree, services = Tree(root), Services(root)
     store = Store(tree)
-    facts = gather(Given(root=root))
-    was_ready = options.restart and bool(plan.actions.kubelet) and _is_ready(health.find_ready(facts))
+    was_ready = options.restart and bool(plan.actions.kubelet) and _is_ready(root)
     run = Transaction(verb, plan.changes, plan.actions)
 
     def content(digest: str) -> bytes:
@@ -89,7 +88,8 @@ def apply(plan: Plan, verb: str, root: str, options: Options, tell: Tell) -> Non
     transaction.commit(store)
 
 
-def _is_ready(found: health.Ready | None) -> bool:
+def _is_ready(root: str) -> bool:
+    found = health.find_ready(gather(Given(root=root)))
     return found is not None and found.status == "True"
 
 

@@ -133,15 +133,21 @@ def way_back(tree: Tree, changes: Sequence[Change]) -> tuple[list[Change], list[
     back: list[Change] = []
     left: list[str] = []
     needed: dict[str, str] = {}
+    stays: list[str] = []
     for change in reversed(changes):
         now, _ = observe(place(tree, change.path))
         if now.is_as(change.before):
             continue
         if not now.is_as(change.after):
             left.append(_foreign(change, now))
+            stays.append(change.path)
             needed.update(dict.fromkeys(NEEDS.get(change.role, ()), change.path))
         elif change.role in needed:
             left.append(f"{change.path} stays, since {needed[change.role]} may need it")
+            stays.append(change.path)
+        elif any(path.startswith(f"{change.path}/") for path in stays):
+            # A directory with what stays in it.
+            continue
         else:
             back.append(Change(change.path, now, change.before, change.role))
     return back, left
