@@ -219,7 +219,10 @@ def test_a_link_is_followed_to_the_file_and_attributes_stay(tmp_path: Path) -> N
         ("KUBELET_EXTRA_ARGS=--v=2 --x \n", "KUBELET_EXTRA_ARGS=--v=2 --x --a --b \n"),
         ('# it\'s\nKUBELET_EXTRA_ARGS="--v=2"\nY=2', '# it\'s\nKUBELET_EXTRA_ARGS="--v=2 --a --b"\nY=2'),
         ("KUBELET_EXTRA_ARGS=''\n", "KUBELET_EXTRA_ARGS='--a --b'\n"),
-        ("KUBELET_EXTRA_ARGS=--x\nKUBELET_EXTRA_ARGS=--y\n", "KUBELET_EXTRA_ARGS=--x\nKUBELET_EXTRA_ARGS=--y --a --b\n"),
+        (
+            "KUBELET_EXTRA_ARGS=--x\nKUBELET_EXTRA_ARGS=--y\n",
+            "KUBELET_EXTRA_ARGS=--x\nKUBELET_EXTRA_ARGS=--y --a --b\n",
+        ),
     ],
 )
 def test_flags_come_behind_those_that_are_there(text: str, made: str) -> None:

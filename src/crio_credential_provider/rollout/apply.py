@@ -82,9 +82,9 @@ def apply(plan: Plan, verb: str, root: str, options: Options, tell: Tell) -> Non
             left = _undo(root, store, tree, services, run, options.timeout, tell)
         if isinstance(error, KeyboardInterrupt) and not left:
             raise
-        said = "everything was put back" if not left else f"not everything was put back: {'; '.join(left)}"
-        # What the service said while it was told is part of the reason already.
-        raise RolloutError(f"{verb} failed and {said}: {reason}{'' if last_words in reason else last_words}") from None
+        said = " and everything was put back" if not left else f", and not all is as it was: {'; '.join(left)}"
+        # What a service said while it was told is part of the reason already.
+        raise RolloutError(f"{verb} failed{said}: {reason}{'' if last_words in reason else last_words}") from None
     transaction.commit(store)
 
 

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from ..errors import ProviderError
 from ..kubernetes.credentialproviderconfig import NAME
 
+_CRIO = "crio.conf.d"
 ABSENT, FILE, DIRECTORY, LINK = "absent", "file", "directory", "link"
 
 
@@ -130,8 +131,7 @@ def put(path: str, state: State, contents: Contents) -> None:
         _remove(path)
     elif state.kind == DIRECTORY:
         with contextlib.suppress(FileExistsError):
-            os.mkdir(path, 0o700)
-            _dress(path, state)
+            _make_directory(path, state)
     else:
         fresh = beside(path)
         with contextlib.suppress(FileNotFoundError):
@@ -154,7 +154,8 @@ def put(path: str, state: State, contents: Contents) -> None:
 def beside(path: str) -> str:
     """Where a file is written before it gets its name: CRI-O reads whatever lies in its directory of drop-ins."""
     directory, name = os.path.split(path)
-    return os.path.join(os.path.dirname(directory) if directory.endswith(".d") else directory, f".{name}.{NAME}")
+    above = os.path.dirname(directory) if os.path.basename(directory) == _CRIO else directory
+    return os.path.join(above, f".{name}.{NAME}")
 
 
 def _write(path: str, state: State, content: bytes) -> None:
@@ -164,6 +165,16 @@ def _write(path: str, state: State, content: bytes) -> None:
         file.flush()
         _dress(path, state)
         os.fsync(descriptor)
+
+
+def _make_directory(path: str, state: State) -> None:
+    mask = os.umask(0)
+    try:
+        os.mkdir(path, state.mode)
+    finally:
+        os.umask(mask)
+    if observe(path)[0] != state:
+        _dress(path, state)
 
 
 def _dress(path: str, state: State) -> None:

@@ -18,8 +18,9 @@ from ..node.facts import Node
 from ..node.kubelet import as_mapping, healthz
 from .services import Services
 
-_SETTLED = 3.0
-"""Seconds for which a kubelet runs before it counts as up: one that refuses its configuration ends within one."""
+_SETTLED, _SETTLED_BLIND = 1.0, 5.0
+"""Seconds for which a kubelet runs before it counts as up: it serves healthz once it has taken its configuration; where
+it does not serve that, one that refuses its configuration has ended by then."""
 _PAUSE = 0.5
 _MOST_RESTARTS = 3
 """Times that systemd starts a kubelet anew by itself, after which there is no use in waiting."""
@@ -98,7 +99,7 @@ def wait(
         why = why or (ask_healthz(address, port) if port else "")
         if not why and ready:
             why = _why_not_ready(node, since)
-        if not why and now - from_when >= _SETTLED:
+        if not why and now - from_when >= (_SETTLED if port else _SETTLED_BLIND):
             return ""
         if found.state == "failed" or found.restarts >= _MOST_RESTARTS:
             return f"{unit} does not stay up: it is {found.state}, and was started {found.restarts + 1} times"

@@ -120,11 +120,12 @@ def undo(store: Store, tree: Tree, run: Transaction) -> list[str]:
     Raises:
         OSError: the system refuses it; what was written down stays for another try.
     """
-    kept, left = way_back(tree, run.changes)
-    make(tree, kept, store.content)
     for change in run.changes:
-        with contextlib.suppress(FileNotFoundError):
+        # What was being written; a directory goes only when it is empty.
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             os.unlink(beside(place(tree, change.path)))
+    back, left = way_back(tree, run.changes)
+    make(tree, back, store.content)
     return left
 
 
