@@ -19,12 +19,12 @@ import subprocess
 import sys
 import threading
 import time
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-import tomllib
 import yaml
 
 from credentialproviderconfig import faults
@@ -88,7 +88,8 @@ _UNITS = {"rke2": "rke2-server"}
 
 def _rancher(name: str) -> dict[str, str]:
     return {
-        f"/etc/systemd/system/{_UNITS.get(name, name)}.service": f"[Service]\nType=notify\nExecStart=/usr/local/bin/{name} \\\n    server \\\n\n",
+        f"/etc/systemd/system/{_UNITS.get(name, name)}.service": "[Service]\nType=notify\n"
+        f"ExecStart=/usr/local/bin/{name} \\\n    server \\\n\n",
         f"/etc/rancher/{name}/config.yaml": "container-runtime-endpoint: unix:///run/crio/crio.sock\n"
         "kubelet-arg:\n  - max-pods=200\n  - config=/var/lib/kubelet/config.yaml\n",
         f"/var/lib/rancher/{name}/agent/etc/kubelet.conf.d/00-defaults.conf": _CONFIG,
@@ -152,12 +153,13 @@ def lay(kind: str, root: Path, port: int = 0) -> None:
         file = root / path[1:]
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text.replace("{port}", str(port)))
-    for path in (root / "opt/providers/ecr-credential-provider",):
-        if path.exists():
-            path.chmod(0o755)
-    for file in ("etc/default/kubelet", "etc/kubernetes/others.yaml"):
-        if (root / file).exists():
-            (root / file).chmod(0o640)
+    for name, mode in (
+        ("opt/providers/ecr-credential-provider", 0o755),
+        ("etc/default/kubelet", 0o640),
+        ("etc/kubernetes/others.yaml", 0o640),
+    ):
+        if (root / name).exists():
+            (root / name).chmod(mode)
     for directory in ("run", "proc/1", "proc/self", "usr/bin", "tmp"):
         (root / directory).mkdir(parents=True, exist_ok=True)
     (root / "var/run").symlink_to("/run")
@@ -167,7 +169,7 @@ def lay(kind: str, root: Path, port: int = 0) -> None:
 
 
 def snapshot(root: Path) -> dict[str, tuple[Any, ...]]:
-    """Every path but those of the rollout's own directory, of /proc and /run: kind, mode, owner, attributes, content."""
+    """Every path but those of the rollout's own directory, /proc and /run: kind, mode, owner, attributes, content."""
     found: dict[str, tuple[Any, ...]] = {}
     for path in sorted(root.rglob("*")):
         name = str(path.relative_to(root))
@@ -189,7 +191,7 @@ def leftovers(root: Path) -> list[str]:
     return [str(p) for p in root.rglob(".*") if NAME in p.name] + [str(p) for p in (root / OWN).rglob("*.new")]
 
 
-# -- the kubelet --------------------------------------------------------------------------------------------------------
+# -- the kubelet -------------------------------------------------------------------------------------------------------
 
 
 def _units(root: Path, unit: str) -> list[Path]:
@@ -206,7 +208,8 @@ def _units(root: Path, unit: str) -> list[Path]:
 
 def _command_line(root: Path, unit: str) -> list[str]:
     """As systemd makes it of a unit, its drop-ins and environment files."""
-    command, variables, files = "", {}, []
+    command, files = "", []
+    variables: dict[str, str] = {}
     for path in _units(root, unit):
         for line in path.read_text().replace("\\\n", " ").splitlines():
             key, _, value = line.partition("=")
@@ -299,7 +302,7 @@ def _kubelet(root: Path, kind: str, port: int) -> None:
     http.server.ThreadingHTTPServer(("127.0.0.1", port), _Healthz).serve_forever()
 
 
-# -- systemd ------------------------------------------------------------------------------------------------------------
+# -- systemd -----------------------------------------------------------------------------------------------------------
 
 
 class Systemd:

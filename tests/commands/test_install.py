@@ -108,7 +108,8 @@ def api_server(node: Rollout, authority: Authority, rights: bool) -> Iterator[No
             ],
             "users": [{"name": "n", "user": user}],
         }
-        (place / "kubelet.conf").write_text(json.dumps(kubeconfig))
+        (node.root / "var/lib/kubelet").mkdir(exist_ok=True)
+        (node.root / "var/lib/kubelet/kubeconfig").write_text(json.dumps(kubeconfig))
         yield api
 
 
@@ -137,7 +138,7 @@ def program_of(node: Live) -> bytes:
     return Path(command(NATIVE)[-1]).read_bytes()
 
 
-# -- all is well --------------------------------------------------------------------------------------------------------
+# -- all is well -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", LAYOUTS)
@@ -188,7 +189,7 @@ def test_services_are_told_in_order(node: Live) -> None:
 
 
 def test_the_entry_is_that_of_manifests(node: Live) -> None:
-    words = ["--secrets-from=pod", "--match-image=quay.io"]
+    words = ["--secrets-from=pod", "--match-image=docker.io", "--match-image=quay.io"]
     typed(node.root, "install", "--apply", *words)
     said = subprocess.run([*command(NATIVE), "manifests", "config", *words], capture_output=True, text=True, check=True)
     assert (node.root / "etc/kubernetes/credential-provider-config.yaml").read_text() == said.stdout
@@ -225,7 +226,7 @@ def test_no_secret_of_another_provider_is_shown(tmp_path: Path, authority: Autho
         assert own and all(path.stat().st_mode & 0o077 == 0 for path in own)
 
 
-# -- the node is Ready, or not ------------------------------------------------------------------------------------------
+# -- the node is Ready, or not -----------------------------------------------------------------------------------------
 
 
 def test_the_node_must_report_itself_ready(node: Live) -> None:
@@ -260,7 +261,7 @@ def test_rbac_comes_first(tmp_path: Path, authority: Authority) -> None:
         assert snapshot(node.root) == before and node.systemd.asked == []
 
 
-# -- faults -------------------------------------------------------------------------------------------------------------
+# -- faults ------------------------------------------------------------------------------------------------------------
 
 
 def assert_put_back(node: Live, before: dict[str, Any], done: Done, *said: str) -> None:

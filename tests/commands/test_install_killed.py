@@ -51,9 +51,10 @@ def test_at_every_system_call(verb: str, tmp_path: Path) -> None:
     steps: list[tuple[str, int]] = []
     for call, place in re.findall(r"^(\w+)\(([^,)]*)", log.read_text(), re.MULTILINE):
         seen[call] = seen.get(call, 0) + 1
-        if not (call == "write" and place in ("1", "2")):
+        # What is written before a file has its name is seen with install; it takes twice the time.
+        if not (call == "write" and place in ("1", "2")) and (verb == "install" or call not in ("write", "fsync")):
             steps.append((call, seen[call]))
-    assert len(steps) > 40
+    assert len(steps) > 20
     outcomes = set()
     for call, number in steps:
         root = tmp_path / "node"

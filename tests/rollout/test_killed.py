@@ -30,7 +30,7 @@ CALLS = frozenset(
 )
 
 
-def killed_at(step: int, work: Callable[[], None]) -> int:
+def killed_at(step: int, work: Callable[..., None], *arguments: object) -> int:
     """The status of a process that is killed before its step-th call that changes something: -9, or its own."""
     child = os.fork()
     if child:
@@ -56,11 +56,11 @@ def killed_at(step: int, work: Callable[[], None]) -> int:
         fsync(descriptor)
         count()
 
-    os.fsync = counted
+    os.fsync = counted  # type: ignore[assignment]
     sys.addaudithook(hook)
     status = 70
     try:
-        work()
+        work(*arguments)
         status = 0
     finally:
         os._exit(status)
@@ -119,7 +119,7 @@ def test_at_every_step(kind: str, verb: str, tmp_path: Path) -> None:
     while True:
         root = tmp_path / "node"
         shutil.copytree(pristine, root, symlinks=True)
-        status = killed_at(step, lambda: carry_out(root, made, verb))
+        status = killed_at(step, carry_out, root, made, verb)
         assert status in (0, -9)
         # The kubelet can start at any time, with a program that is whole.
         assert refusal(root, kind, (PROGRAM, NEWER)) == "", step
@@ -127,7 +127,7 @@ def test_at_every_step(kind: str, verb: str, tmp_path: Path) -> None:
         for path in {change.path[1:] for change in made.changes if change.role != "record"}:
             assert now.get(path) in (before.get(path), after.get(path)), (step, path)
         # The way back is killed as well, at each of its own steps in turn.
-        again = killed_at(step % 17, lambda: recover(root))
+        again = killed_at(step % 17, recover, root)
         assert again in (0, -9) and refusal(root, kind, (PROGRAM, NEWER)) == "", step
         recover(root)
         found = snapshot(root)
@@ -150,7 +150,7 @@ def test_it_completes_after_any_kill(tmp_path: Path) -> None:
     for step in range(0, 200, 7):
         root = tmp_path / "node"
         made = prepare("others", "install", root)
-        status = killed_at(step, lambda: carry_out(root, made, "install"))
+        status = killed_at(step, carry_out, root, made, "install")
         recover(root)
         again = installation(root, PROGRAM)
         if len(again.changes) > 1:

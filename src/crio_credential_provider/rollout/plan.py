@@ -308,7 +308,8 @@ class _Installation:
         merged = merge.merge(text, wanted, name=path)
         self._notes += [f"{path}: {text}" for text in (*merged.changes, *merged.notes)]
         self._notes += [
-            f"{path}: {one.provider} ({one.pattern}) and {NAME} ({one.ours}) match the same images; the kubelet runs both"
+            f"{path}: {one.provider} ({one.pattern}) and {NAME} ({one.ours}) match the same images; the kubelet runs "
+            "both"
             for one in merged.overlaps
         ]
         self._file(path, merged.text.encode(), "config")

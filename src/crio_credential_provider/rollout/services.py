@@ -72,7 +72,7 @@ def actions_of(changes: Sequence[Change], kubelet: str) -> Actions:
 
 
 class Unit(NamedTuple):
-    """A service as systemd has it: ``active``, ``failed``, ...; its process; how often it was started anew by itself."""
+    """A service as systemd has it: ``active``, ``failed``, ...; its process; how often it was started by itself."""
 
     state: str
     pid: int

@@ -12,7 +12,7 @@ from ...rollout.changes import ABSENT, DIRECTORY, FILE, LINK, Change
 from ...rollout.plan import Plan
 from ...rollout.preflight import Checked
 from ..doctor import finding_as_json
-from ..output import printable, sentence, write_line
+from ..output import printable, write_line
 
 _CONTEXT = 0
 """Lines around a difference: an entry of somebody else may hold a secret in its ``env``."""
@@ -84,11 +84,13 @@ def write_checks(checked: Checked) -> None:
     write_line("")
     for finding in checked.stops:
         write_line(f"check: ERROR {_finding(finding)}")
+        for line in finding.remedy.split("\n"):
+            write_line(f"  {printable(line)}")
     for finding in checked.others:
-        write_line(f"check: {finding.severity} (does not stop the rollout) {_finding(finding)}")
+        write_line(f"check: {finding.severity}, which does not stop this: {_finding(finding)}")
     write_line(
-        f"check: doctor on the planned node: {len(checked.stops)} errors that stop the rollout, "
-        f"{len(checked.others)} other findings, {len(checked.skipped)} checks skipped"
+        f"check: doctor on the planned node: {len(checked.stops)} errors stop this, "
+        f"{len(checked.others)} other findings do not, {len(checked.skipped)} checks skipped"
     )
 
 
@@ -96,9 +98,7 @@ def _finding(finding: Finding) -> str:
     first = finding.evidence[0]
     where = f"{first.file}:{first.line}" if first.line else first.file
     seen = ": ".join(part for part in (where, first.text) if part)
-    return printable(f"{finding.code}: {finding.title}. {seen}. Remedy: ") + sentence(
-        printable(finding.remedy.replace("\n", "; "))
-    )
+    return printable(f"{finding.code}: {finding.title}: {seen}")
 
 
 def as_json(plan: Plan | None, checked: Checked | None, steps: list[str], outcome: str, message: str) -> dict[str, Any]:
