@@ -3,7 +3,7 @@
 By the node's own ``systemctl`` and ``journalctl``. In a container they are run below the directory where the node's
 root is mounted: with that they find the node's /run, where systemd's sockets are, and its journal, and no program of
 the container's is needed. systemctl refuses to work in what it takes for a chroot, unless SYSTEMD_IGNORE_CHROOT is set
-(systemd, docs/ENVIRONMENT.md); by /proc/1/root it does not take this for one, where /proc is the node's.
+(systemd's list of environment variables); by /proc/1/root it does not take this for one, where /proc is the node's.
 """
 
 from __future__ import annotations
