@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import socket
+import stat
 import subprocess
 import time
 from collections.abc import Iterator
@@ -186,6 +187,22 @@ def test_services_are_told_in_order(node: Live) -> None:
     ]
     mounts = (node.root / "proc/1/mountinfo").read_text()
     assert " /etc/crio/auth " in mounts
+
+
+def test_on_the_machine_itself(node: Live) -> None:
+    """Without --host, by the systemctl of PATH: the node's root is that of the process."""
+    (node.root / "program").write_bytes(program_of(node))
+    (node.root / "program").chmod(0o755)
+    (node.root / "proc/self/exe").symlink_to("/program")
+    (node.root / "dev").mkdir()
+    os.mknod(node.root / "dev/null", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    before = snapshot(node.root)
+    for verb, last in (("install", "install: done"), ("rollback", "rollback: done")):
+        done = subprocess.run(
+            ["chroot", node.root, "/program", verb, "--apply"], capture_output=True, text=True, check=False, timeout=60
+        )
+        assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, [last]), done
+        assert (snapshot(node.root) == before) == (verb == "rollback") and node.systemd.is_up
 
 
 def test_the_entry_is_that_of_manifests(node: Live) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ from crio_credential_provider.node.facts import Given, gather
 from crio_credential_provider.node.tree import Tree
 from crio_credential_provider.rollout import apply, back, plan, transaction
 from crio_credential_provider.rollout.apply import Options
+from crio_credential_provider.rollout.changes import RolloutError
 from crio_credential_provider.rollout.plan import Plan, Wishes
 from crio_credential_provider.rollout.store import Store
 from rollout_node import PROGRAM, lay, leftovers, refusal, snapshot
@@ -30,8 +32,15 @@ CALLS = frozenset(
 )
 
 
-def killed_at(step: int, work: Callable[..., None], *arguments: object) -> int:
-    """The status of a process that is killed before its step-th call that changes something: -9, or its own."""
+REFUSED, TOLERATED = 71, 72
+
+
+def killed_at(step: int, work: Callable[..., None], *arguments: object, error: int = 0) -> int:
+    """The status of a process that is killed before its step-th call that changes something: -9, or its own.
+
+    Args:
+        error: with which that call fails instead, once; the status is ``REFUSED`` then, if the work says so.
+    """
     child = os.fork()
     if child:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -40,7 +49,9 @@ def killed_at(step: int, work: Callable[..., None], *arguments: object) -> int:
     def count() -> None:
         nonlocal left
         left -= 1
-        if left < 0:
+        if error and left == -1:
+            raise OSError(error, os.strerror(error))
+        if left < 0 and not error:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def hook(event: str, arguments: tuple[object, ...]) -> None:
@@ -61,7 +72,9 @@ def killed_at(step: int, work: Callable[..., None], *arguments: object) -> int:
     status = 70
     try:
         work(*arguments)
-        status = 0
+        status = TOLERATED if error and left < 0 else 0
+    except (OSError, RolloutError):
+        status = REFUSED
     finally:
         os._exit(status)
 
@@ -140,6 +153,31 @@ def test_at_every_step(kind: str, verb: str, tmp_path: Path) -> None:
             break
         step += 1
     assert step > 20 and states == {True, False}
+
+
+@pytest.mark.parametrize(
+    ("error", "verb"), [*((errno.ENOSPC, verb) for verb in VERBS), (errno.EROFS, "install"), (errno.EIO, "uninstall")]
+)
+def test_a_disk_that_fails_at_every_step(error: int, verb: str, tmp_path: Path) -> None:
+    """What fails once is put back at once; what fails while it is put back, by the next run."""
+    pristine, root = tmp_path / "pristine", tmp_path / "node"
+    made = prepare("others", verb, pristine)
+    before = snapshot(pristine)
+    step, refused = 0, 0
+    while True:
+        shutil.copytree(pristine, root, symlinks=True)
+        status = killed_at(step, carry_out, root, made, verb, error=error)
+        assert refusal(root, "others", (PROGRAM, NEWER)) == "", step
+        assert status in (0, REFUSED, TOLERATED), step
+        if status == REFUSED:
+            refused += 1
+            assert snapshot(root) == before, step
+            assert leftovers(root) == [] and transaction.interrupted(Store(Tree(str(root)))) is None, step
+        elif status == 0:
+            break
+        shutil.rmtree(root)
+        step += 1
+    assert refused > 15
 
 
 def test_it_completes_after_any_kill(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -192,6 +193,35 @@ def test_crio_elsewhere(tmp_path: Path) -> None:
         "/etc/crio/crio.conf.d/20-namespaced-auth.conf"
     ]
     assert made.actions.commands() == [["restart", "crio"], ["restart", "kubelet.service"]]
+
+
+def test_what_the_node_has_for_every_pod_is_told_without_its_secret(tmp_path: Path) -> None:
+    lay("kubeadm", tmp_path)
+    auths = {"127.0.0.1:1": {"auth": "dTpjNG5hcnk="}, "other.example": {"auth": "dTpjNG5hcnk="}}
+    (tmp_path / "var/lib/kubelet/config.json").write_text(json.dumps({"auths": auths}))
+    assert planned(tmp_path).notes == (
+        "/var/lib/kubelet/config.json has credentials for 127.0.0.1:1/hub: pulls of namespaces without one of their "
+        "own go on using them",
+    )
+
+
+def test_with_selinux_the_program_gets_its_type(tmp_path: Path) -> None:
+    lay("openshift", tmp_path)
+    enforce = tmp_path / "sys/fs/selinux/enforce"
+    enforce.parent.mkdir(parents=True)
+    enforce.write_text("1")
+    try:
+        os.setxattr(tmp_path / "var/lib", "security.selinux", b"system_u:object_r:var_lib_t:s0\0")
+    except OSError:
+        pytest.skip("this file system has no such attributes")
+    done(tmp_path, planned(tmp_path), "install")
+    program = tmp_path / "var/lib/crio-credential-provider/bin" / rollout_node.NAME
+    assert os.getxattr(program, "security.selinux") == b"system_u:object_r:bin_t:s0\0"
+    assert planned(tmp_path).changes == ()
+    enforce.write_text("0")
+    lay("openshift", tmp_path / "other")
+    done(tmp_path / "other", planned(tmp_path / "other"), "install")
+    assert os.listxattr(tmp_path / "other/var/lib/crio-credential-provider/bin" / rollout_node.NAME) == []
 
 
 def test_a_link_is_followed_to_the_file_and_attributes_stay(tmp_path: Path) -> None:

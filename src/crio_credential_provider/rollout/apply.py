@@ -10,7 +10,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from ..errors import ProviderError
@@ -63,6 +63,8 @@ def apply(plan: Plan, verb: str, root: str, options: Options, tell: Tell) -> Non
     try:
         transaction.begin(store, tree, run, content)
     except OSError as error:
+        with suppress(OSError):
+            store.remove(TRANSACTION)
         raise RolloutError(f"cannot write below {store.place}: {error.strerror}", "nothing was changed") from None
     try:
         transaction.make(tree, run.changes, content)
@@ -74,6 +76,7 @@ def apply(plan: Plan, verb: str, root: str, options: Options, tell: Tell) -> Non
             _tell_services(root, services, run.actions, options, was_ready, tell)
             _leftovers(tree, run.changes)
             _verify(root, options.checks, tell)
+        transaction.commit(store)
     except BaseException as error:
         reason = _reason(error)
         last_words = services.last_words(run.actions.kubelet) if run.told and run.actions.kubelet else ""
@@ -85,7 +88,9 @@ def apply(plan: Plan, verb: str, root: str, options: Options, tell: Tell) -> Non
         said = " and everything was put back" if not left else f", and not all is as it was: {'; '.join(left)}"
         # What a service said while it was told is part of the reason already.
         raise RolloutError(f"{verb} failed{said}: {reason}{'' if last_words in reason else last_words}") from None
-    transaction.commit(store)
+    with suppress(OSError):
+        # Else the next run does so.
+        transaction.tidy(store)
 
 
 def _is_ready(root: str) -> bool:
@@ -169,7 +174,8 @@ def _undo(
         left += _tell_of_way_back(root, services, actions, timeout, tell)
         _leftovers(tree, tuple(back))
     store.remove(TRANSACTION)
-    transaction.tidy(store)
+    with suppress(OSError):
+        transaction.tidy(store)
     return left
 
 

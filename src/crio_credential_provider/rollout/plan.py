@@ -10,12 +10,15 @@ from __future__ import annotations
 import base64
 import os
 import posixpath
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from .. import __version__, settings
 from ..doctor import cluster
+from ..doctor.checks.registries import asked_mirrors
 from ..doctor.checks.runtime import mount_of
 from ..errors import ConfigError
+from ..images import dockerconfig
 from ..kubernetes.credentialproviderconfig import FIRST, NAME
 from ..manifests import layout, matchimages, merge, nodefiles, providerconfig
 from ..manifests.matchimages import Derived
@@ -148,8 +151,23 @@ class _Installation:
                 "the Machine Config Operator reports a node as degraded whose files it finds changed; for a pool of "
                 "nodes use manifests machineconfig"
             )
-        notes = tuple(self._notes)
+        notes = (*self._notes, *self._of_the_whole_node())
         return Plan(subject, changes, self._contents, actions, notes, self._config_path, self._bin_dir)
+
+    def _of_the_whole_node(self) -> Iterator[str]:
+        """Mirrors for which every pod of the node has a credential."""
+        path = settings.loads([*self._present_args(), *self._args], {}).global_auth_file
+        try:
+            held = dockerconfig.loads(self._tree.read(path))
+        except (Unreadable, ConfigError):
+            return
+        mirrors = sorted({mirror.location for mirror in asked_mirrors(self._node)})
+        found = [location for location in mirrors if dockerconfig.find_credential(held, location)]
+        if found:
+            yield (
+                f"{path} has credentials for {', '.join(found)}: pulls of namespaces without one of their own go on "
+                "using them"
+            )
 
     # -- choices -------------------------------------------------------------------------------------------------------
 

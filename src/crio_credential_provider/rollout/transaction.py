@@ -80,7 +80,6 @@ def mark_told(store: Store, run: Transaction) -> Transaction:
 def commit(store: Store) -> None:
     """From here on the changes stay."""
     store.rename(TRANSACTION, LAST)
-    tidy(store)
 
 
 def tidy(store: Store) -> None:
