@@ -150,6 +150,7 @@ def test_planned_applied_and_taken_away(kind: str, tmp_path: Path, authority: Au
         assert (plan.status, plan.err) == (0, ""), plan
         assert plan.lines[-1] == "nothing was changed; install --apply does it"
         assert f"systemctl restart {node.systemd.unit}" in plan.out
+        assert "auth-dir-on-disk" not in plan.out
         assert snapshot(node.root) == before and not (node.root / rollout_node.OWN).exists()
 
         done = typed(node.root, "install", "--apply")
@@ -293,11 +294,12 @@ def assert_put_back(node: Live, before: dict[str, Any], done: Done, *said: str) 
 
 
 def test_a_kubelet_that_does_not_start(node: Live) -> None:
-    """It refuses what doctor does not see: another program of the same directory is taken away meanwhile."""
+    """It refuses what doctor does not see."""
     before = snapshot(node.root)
     (node.root / "run/standin/refuse").touch()
     done = typed(node.root, "install", "--apply")
-    assert_put_back(node, before, done, "kubelet.service does not stay up", "failed to run Kubelet: refused for a test")
+    assert_put_back(node, before, done, "kubelet.service does not stay up")
+    assert done.err.splitlines()[-1].startswith("  kubelet.service: E1129") and "refused for a test" in done.err
     assert node.systemd.is_up
 
 
@@ -378,6 +380,17 @@ def test_a_full_disk(place: str, node: Live) -> None:
         assert snapshot(node.root) == before
         assert node.systemd.asked == []
     assert refusal(node.root, "kubeadm") == "" and leftovers(node.root) == []
+
+
+def test_whoever_reads_may_go(node: Live) -> None:
+    words = [*command(NATIVE), "install", "--apply", "--host", node.root]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout and process.stderr
+        while not process.stdout.readline().startswith("written: "):
+            pass
+        process.stdout.close()
+        assert (process.wait(60), process.stderr.read()) == (0, "")
+    assert typed(node.root, "status").status == 0
 
 
 def test_no_systemctl(node: Live) -> None:
@@ -462,6 +475,22 @@ def test_what_somebody_else_changed_is_told(node: Live) -> None:
     assert done.status == 1 and "was changed by somebody else" in done.err
     assert config.read_text().endswith("# mine\n") and node.systemd.is_up
     assert "image-credential-provider-config" not in rollout_node.flags_of(node.root, "kubeadm")
+
+
+def test_a_program_that_another_configuration_names_stays(node: Live) -> None:
+    extra = node.root / "etc/default/kubelet"
+    was = extra.read_text()
+    typed(node.root, "install", "--apply")
+    config = node.root / "etc/kubernetes/credential-provider-config.yaml"
+    (node.root / "etc/other.yaml").write_text(config.read_text())
+    extra.write_text(was)
+    drop_in = node.root / "usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf"
+    flags = f"--image-credential-provider-config=/etc/other.yaml --image-credential-provider-bin-dir=/{BIN}"
+    drop_in.write_text(drop_in.read_text().replace("$KUBELET_KUBEADM_ARGS", flags))
+    for words in ([], ["--apply"]):
+        done = typed(node.root, "uninstall", *words)
+        assert done.status == 1 and "the kubelet would not start" in done.err and "(plugin-missing)" in done.err
+    assert refusal(node.root, "kubeadm", (program_of(node),)) == ""
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def apply(plan: Plan, verb: str, root: str, options: Options, tell: Tell) -> Non
 
     Args:
         root: of the node; "" for this machine.
-        tell: is told each step.
+        tell: is told each step; must not raise.
 
     Raises:
         RolloutError: it did not work, and everything was put back; or what was not.
@@ -78,10 +78,10 @@ def apply(plan: Plan, verb: str, root: str, options: Options, tell: Tell) -> Non
             _verify(root, options.checks, tell)
         transaction.commit(store)
     except BaseException as error:
-        reason = _reason(error)
-        last_words = services.last_words(run.actions.kubelet) if run.told and run.actions.kubelet else ""
-        tell(f"failed: {reason}")
         with _not_now():
+            reason = _reason(error)
+            last_words = services.last_words(run.actions.kubelet) if run.told and run.actions.kubelet else ""
+            tell(f"failed: {reason}")
             left = _undo(root, store, tree, services, run, options.timeout, tell)
         if isinstance(error, KeyboardInterrupt) and not left:
             raise
@@ -130,7 +130,7 @@ def _tell_services(
         limit = time.monotonic() + options.timeout
         why = health.wait(facts, services, actions.kubelet, since, limit, ready=was_ready, tell=tell)
         if why:
-            raise RolloutError(f"the kubelet is not healthy after {options.timeout:.0f} s: {why}")
+            raise RolloutError(f"the kubelet is not healthy: {why}")
         tell(f"the kubelet is healthy{' and its node Ready' if was_ready else ''}")
 
 

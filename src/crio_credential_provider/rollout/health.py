@@ -88,7 +88,7 @@ def wait(
     """
     assert node.kubelet is not None
     address, port = healthz(node.tree, node.kubelet)
-    process, from_when = 0, 0.0
+    begun, process, from_when = time.monotonic(), 0, 0.0
     told = ""
     while True:
         found = services.unit(unit)
@@ -104,7 +104,7 @@ def wait(
         if found.state == "failed" or found.restarts >= _MOST_RESTARTS:
             return f"{unit} does not stay up: it is {found.state}, and was started {found.restarts + 1} times"
         if now >= limit:
-            return why or f"{unit} has been running for {now - from_when:.0f} s only"
+            return f"{why or f'{unit} was started a moment ago'}; waited {now - begun:.0f} s"
         if why and why != told:
             told = why
             tell(f"waiting: {why}")

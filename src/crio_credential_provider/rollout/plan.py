@@ -8,6 +8,7 @@ What is as it should be is no change. Reads files, writes none.
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import posixpath
 from collections.abc import Iterator
@@ -68,6 +69,7 @@ class Plan(NamedTuple):
         actions: what services must be told.
         notes: what a person should know beside the changes.
         config_path, bin_dir: of the kubelet, when it is done.
+        auth_dir: of the plugin, without links.
     """
 
     subject: str
@@ -77,6 +79,7 @@ class Plan(NamedTuple):
     notes: tuple[str, ...] = ()
     config_path: str = ""
     bin_dir: str = ""
+    auth_dir: str = ""
 
     def tree(self, root: str) -> Planned:
         """The node's files as they will be."""
@@ -87,7 +90,19 @@ class Plan(NamedTuple):
             elif change.after.kind == ABSENT:
                 files[change.path] = None
         made = [change.path for change in self.changes if change.after.kind == DIRECTORY]
+        if self.actions.mounted:
+            files |= _with_mount(Tree(root), self.auth_dir)
         return Planned(root, files, made)
+
+
+def _with_mount(tree: Tree, directory: str) -> dict[str, tuple[bytes, int] | None]:
+    """What the kernel will say of its mounts (proc_pid_mountinfo(5))."""
+    line = f"0 0 0:0 / {directory} rw - tmpfs tmpfs rw\n".encode()
+    found: dict[str, tuple[bytes, int] | None] = {}
+    for path in ("/proc/1/mountinfo", "/proc/self/mountinfo"):
+        with contextlib.suppress(Unreadable, OSError):
+            found[tree.target(path)] = tree.read(path) + line, 0o444
+    return found
 
 
 def is_openshift(tree: Tree) -> bool:
@@ -152,7 +167,8 @@ class _Installation:
                 "nodes use manifests machineconfig"
             )
         notes = (*self._notes, *self._of_the_whole_node())
-        return Plan(subject, changes, self._contents, actions, notes, self._config_path, self._bin_dir)
+        paths = self._config_path, self._bin_dir, self._resolved(self._auth_dir)
+        return Plan(subject, changes, self._contents, actions, notes, *paths)
 
     def _of_the_whole_node(self) -> Iterator[str]:
         """Mirrors for which every pod of the node has a credential."""

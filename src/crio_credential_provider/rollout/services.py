@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 from .changes import ABSENT, Change, RolloutError
 
-_TIMEOUT = 120
-"""Seconds for systemd to start or stop a service: more than its own 90 (DefaultTimeoutStartSec)."""
+_TIMEOUT = 300
+"""Seconds for systemd to start or stop a service: more than its own 90 (DefaultTimeoutStartSec); k3s has no limit."""
 _WORDS = 10
 """Lines of a service's log."""
 _SYSTEM = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

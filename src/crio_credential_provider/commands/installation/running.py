@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 from collections.abc import Callable
 from typing import NamedTuple
@@ -15,7 +16,19 @@ from ...rollout.changes import RolloutError
 from ...rollout.plan import Plan
 from ...rollout.preflight import Checked
 from ...rollout.store import Store
-from ..output import FAULT, OK, Parser, add_output, complain, printable, there, write_line, write_report
+from ..output import (
+    FAULT,
+    OK,
+    Parser,
+    Unwritable,
+    add_output,
+    complain,
+    note,
+    printable,
+    there,
+    write_line,
+    write_report,
+)
 from . import telling
 
 _TIMEOUT = "120s"
@@ -73,13 +86,17 @@ def carry_out(verb: str, given: argparse.Namespace, prepare: Callable[[str], Pre
     """
     timeout = _timeout(given.timeout)
     root = root_of(given)
+    # Nobody but root writes to what is made here, whatever the one who started this has.
+    os.umask(0o022)
     steps: list[str] = []
     is_json = given.output == "json"
 
     def tell(text: str) -> None:
         steps.append(text)
         if not is_json:
-            write_line(printable(text))
+            # Whoever reads may be gone: what was begun is brought to its end all the same.
+            with contextlib.suppress(Unwritable):
+                write_line(printable(text))
 
     found: Prepared | None = None
 
@@ -88,7 +105,10 @@ def carry_out(verb: str, given: argparse.Namespace, prepare: Callable[[str], Pre
             plan, checked = (found.plan, found.checked) if found else (None, None)
             write_report(telling.as_json(plan, checked, steps, outcome, message))
         if message:
-            complain(verb, message)
+            first, *more = message.split("\n")
+            complain(verb, first)
+            for line in more:
+                note(line)
 
     def prepared() -> Prepared:
         nonlocal found
@@ -110,7 +130,7 @@ def carry_out(verb: str, given: argparse.Namespace, prepare: Callable[[str], Pre
         with Store(Tree(root)).held():
             apply.recover(root, tell, timeout, restart=not given.no_restart)
             return _applied(prepared(), verb, root, given, timeout, report, tell)
-    except UsageError:
+    except (UsageError, Unwritable):
         raise
     except ProviderError as error:
         report("failed", str(error))
