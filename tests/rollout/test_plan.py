@@ -182,6 +182,7 @@ def test_crio_elsewhere(tmp_path: Path) -> None:
     lay("kubeadm", tmp_path)
     conf = tmp_path / "etc/crio/crio.conf.d/50-own.conf"
     conf.write_text('[crio.image]\nnamespaced_auth_dir = "/run/own/auth"\nglobal_auth_file = "/etc/own.json"\n')
+    (tmp_path / "etc/own.json").write_text("{}")
     done(tmp_path, planned(tmp_path), "install")
     config = (tmp_path / "etc/kubernetes/credential-provider-config.yaml").read_text()
     assert "--auth-dir=/run/own/auth" in config and "--global-auth-file=/etc/own.json" in config

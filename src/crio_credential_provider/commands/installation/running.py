@@ -136,7 +136,8 @@ def carry_out(verb: str, given: argparse.Namespace, prepare: Callable[[str], Pre
         report("failed", str(error))
         return FAULT
     except OSError as error:
-        report("failed", f"{error.filename or ''}: {error.strerror or type(error).__name__}".removeprefix(": "))
+        hint = "; run this as root" if isinstance(error, PermissionError) else ""
+        report("failed", f"{error.filename or ''}: {error.strerror or type(error).__name__}{hint}".removeprefix(": "))
         return FAULT
 
 
