@@ -1,0 +1,101 @@
+"""The kubelet, on kubeadm's paths, with the flags that the provider's drop-in gives it."""
+
+from __future__ import annotations
+
+import http.client
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from realnode.controlplane import URL, ControlPlane
+from realnode.processes import Process
+from realnode.sandbox import ADDRESS, HOSTNAME
+
+ROOT = Path("/var/lib/kubelet")
+CONFIGURATION = ROOT / "config.yaml"
+KUBECONFIG = Path("/etc/kubernetes/kubelet.conf")
+STATIC_PODS = Path("/etc/kubernetes/manifests")
+CREDENTIAL_PROVIDER_CONFIG = Path("/etc/kubernetes/credential-provider-config.yaml")
+_HEALTH_PORT = 10248
+
+
+class Kubelet:
+    """It is started anew for each provider and configuration.
+
+    Args:
+        cgroup: of all pods, as in ``/node-test-1``.
+        endpoint: of the container runtime.
+    """
+
+    def __init__(
+        self,
+        binaries: Mapping[str, str],
+        logs: Path,
+        environment: Mapping[str, str],
+        control_plane: ControlPlane,
+        cgroup: str,
+        endpoint: str,
+    ) -> None:
+        authority = control_plane.authority
+        certificate, key = authority.issue(
+            "kubelet", common_name=f"system:node:{HOSTNAME}", organization="system:nodes"
+        )
+        # kubeadm's: one file that rotates, for both keys.
+        current = ROOT / "pki/kubelet-client-current.pem"
+        current.parent.mkdir(parents=True)
+        current.write_text(certificate.read_text() + key.read_text())
+        current.chmod(0o600)
+        authority.write_kubeconfig(KUBECONFIG, URL, current, current)
+        STATIC_PODS.mkdir(parents=True)
+        self.configuration: dict[str, Any] = {
+            "apiVersion": "kubelet.config.k8s.io/v1beta1",
+            "kind": "KubeletConfiguration",
+            "authentication": {"anonymous": {"enabled": False}, "x509": {"clientCAFile": str(authority.certificate)}},
+            "cgroupDriver": "cgroupfs",
+            "cgroupRoot": cgroup,
+            "containerRuntimeEndpoint": endpoint,
+            "enforceNodeAllocatable": [],
+            "evictionHard": {"memory.available": "10Mi", "nodefs.available": "0%", "imagefs.available": "0%"},
+            "failCgroupV1": False,
+            "failSwapOn": False,
+            "registryPullQPS": 0,
+            "staticPodPath": str(STATIC_PODS),
+        }
+        self._command = [
+            *(binaries["kubelet"], f"--config={CONFIGURATION}", f"--kubeconfig={KUBECONFIG}"),
+            *(f"--node-ip={ADDRESS}", "--v=4"),
+        ]
+        self.process = Process(self._command, logs / "kubelet.log", environment)
+
+    def start(self, flags: Sequence[str], **configuration: Any) -> None:
+        """Starts it with these flags, waits until it is healthy.
+
+        Args:
+            configuration: members of the KubeletConfiguration that differ from this one's.
+        """
+        CONFIGURATION.write_text(yaml.safe_dump({**self.configuration, **configuration}))
+        self.process.command = [*self._command, *flags]
+        self.process.start()
+        self.process.wait_for(is_healthy, "healthy")
+
+    def restart(self) -> None:
+        """As it was started."""
+        self.process.stop()
+        self.process.start()
+        self.process.wait_for(is_healthy, "healthy")
+
+    def stop(self) -> None:
+        self.process.stop()
+
+
+def is_healthy() -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", _HEALTH_PORT, timeout=5)
+    try:
+        connection.request("GET", "/healthz")
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        connection.close()

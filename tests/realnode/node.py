@@ -1,0 +1,161 @@
+"""The whole node, its control plane and its mirror."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import re
+import secrets
+import subprocess
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from realnode import binaries, sandbox
+from realnode.controlplane import ControlPlane
+from realnode.journal import Journal
+from realnode.kubelet import CREDENTIAL_PROVIDER_CONFIG, Kubelet
+from realnode.providers import Program, Provider
+from realnode.registry import Registry
+from realnode.runtimes import AUTH_DIR, ENDPOINT, Crio
+from realnode.tenants import Tenant
+
+# Three parts of base64 with dots: a token. Its signature is what makes it one.
+_TOKEN = re.compile(rb"eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{20,}")
+
+
+class Setup(NamedTuple):
+    """What the kubelet is started with.
+
+    Attributes:
+        serial: ``serializeImagePulls``, the kubelet's default.
+    """
+
+    provider: Provider
+    secrets_from: str = "namespace"
+    serial: bool = True
+
+
+class Node:
+    """One for a run: it is on the sandbox's default paths and ports.
+
+    Args:
+        scratch: the sandbox's directory.
+        program: the program under test.
+    """
+
+    def __init__(self, scratch: Path, program: Path) -> None:
+        found = binaries.find()
+        environment = {"PATH": binaries.search_path(found), "HOME": "/root"}
+        self.scratch = scratch
+        self.logs = scratch / "logs"
+        self.logs.mkdir()
+        self._passwords: set[str] = set()
+        self._searched: dict[Path, int] = {}
+        self._numbers = itertools.count(1)
+        self._tenants: list[Tenant] = []
+        password = self.new_password()
+        self.program = Program(program, binaries.kubernetes_version(found["kubelet"]), scratch)
+        self.control_plane = ControlPlane(found, self.logs, environment)
+        self.registry = Registry(found, scratch / "registry", self.logs, environment, password)
+        self.journal = Journal(found, self.logs, environment)
+        self.crio = Crio(found, self.logs, environment, password)
+        self.kubelet = Kubelet(found, self.logs, environment, self.control_plane, sandbox.cgroup(scratch), ENDPOINT)
+        self.setup: Setup | None = None
+        self._flags: list[str] = []
+
+    def start(self) -> None:
+        """All but the kubelet, which `use` starts."""
+        self.journal.start()
+        self.control_plane.start()
+        self.registry.start()
+        self.control_plane.apply(self.program.node_rbac())
+
+    def stop(self) -> None:
+        for part in (self.kubelet, self.crio, self.registry, self.control_plane, self.journal):
+            part.stop()
+
+    # -- the kubelet and its provider --------------------------------------------------------------------------------
+
+    def use(self, setup: Setup) -> None:
+        """Installs a provider and starts the kubelet with it, where it is not that one already."""
+        if setup == self.setup and self.kubelet.process.running:
+            return
+        self.kubelet.stop()
+        self._flags = setup.provider.install(self.program, setup.secrets_from)
+        if not AUTH_DIR.is_mount():
+            _mount_unit(Path("/etc/systemd/system/etc-crio-auth.mount"))
+        if not self.crio.process.running:
+            self.crio.start()
+        self.kubelet.start(self._flags, serializeImagePulls=setup.serial)
+        self.setup = setup
+
+    def reconfigure(self, change: Callable[[dict[str, Any]], None]) -> None:
+        """Restarts the kubelet with a changed entry of the CredentialProviderConfig; the next `use` puts it right."""
+        configuration = yaml.safe_load(CREDENTIAL_PROVIDER_CONFIG.read_text())
+        change(configuration["providers"][0])
+        self.setup = None
+        self.kubelet.stop()
+        CREDENTIAL_PROVIDER_CONFIG.write_text(yaml.safe_dump(configuration))
+        self.kubelet.start(self._flags)
+
+    def auth_files(self) -> list[str]:
+        """What lies below the auth directory, CRI-O's ``in-use`` included."""
+        return sorted(str(path.relative_to(AUTH_DIR)) for path in AUTH_DIR.rglob("*") if path.is_file())
+
+    # -- tenants -----------------------------------------------------------------------------------------------------
+
+    def new_tenant(self, secrets_from: str = "namespace", *, with_secret: bool = True) -> Tenant:
+        """A namespace of its own, with what `manifests` grants it."""
+        name = f"team{next(self._numbers)}"
+        tenant = Tenant(self.control_plane, name, name if with_secret else None)
+        if with_secret:
+            password = self.new_password()
+            self.registry.set_password(name, password)
+            tenant.set_secret(password)
+        self.control_plane.apply(self.program.grant(name, secrets_from))
+        self._tenants.append(tenant)
+        return tenant
+
+    def delete_tenants(self) -> None:
+        """Their pods, that is: a namespace without pods costs nothing."""
+        while self._tenants:
+            self._tenants.pop().delete_pods()
+
+    def new_password(self) -> str:
+        password = secrets.token_hex(16)
+        self._passwords.add(password)
+        return password
+
+    # -- secrets in logs ---------------------------------------------------------------------------------------------
+
+    def leaks(self) -> list[str]:
+        """Logs in which a password or a token stands, in what was written since the last call."""
+        (self.logs / "journal.log").write_text(self.journal.text("export"))
+        return [found for log in sorted(self.logs.iterdir()) for found in self._search(log)]
+
+    def _search(self, log: Path) -> Iterable[str]:
+        start = 0 if log.name == "journal.log" else self._searched.get(log, 0)
+        with log.open("rb") as file:
+            file.seek(start)
+            text = file.read()
+        self._searched[log] = start + len(text)
+        if any(form in text for password in self._passwords for form in _forms(password)):
+            yield f"a password in {log.name}"
+        if _TOKEN.search(text):
+            yield f"a token in {log.name}"
+
+
+def _forms(password: str) -> list[bytes]:
+    """As it is, and the part of its base64 that does not depend on the user name before it."""
+    encoded = (base64.b64encode(b"x" * shift + password.encode()) for shift in range(3))
+    return [password.encode(), *(text[4:-4] for text in encoded)]
+
+
+def _mount_unit(unit: Path) -> None:
+    """Mounts what systemd would."""
+    given = dict(line.split("=", 1) for line in unit.read_text().splitlines() if "=" in line)
+    Path(given["Where"]).mkdir(parents=True, exist_ok=True)
+    subprocess.run(["mount", "-t", given["Type"], "-o", given["Options"], given["What"], given["Where"]], check=True)

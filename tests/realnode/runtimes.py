@@ -1,0 +1,95 @@
+"""CRI-O, on its default paths."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from realnode.processes import Process
+from realnode.registry import HOST, PAUSE_IMAGE
+
+AUTH_DIR = Path("/etc/crio/auth")
+SOCKET = Path("/run/crio/crio.sock")
+ENDPOINT = f"unix://{SOCKET}"
+REGISTRIES_CONF = Path("/etc/containers/registries.conf")
+
+# A mirror for Docker Hub, which itself cannot be reached.
+REGISTRIES = f"""\
+unqualified-search-registries = ["docker.io"]
+
+[[registry]]
+prefix = "docker.io"
+location = "docker.io"
+
+[[registry.mirror]]
+location = "{HOST}"
+insecure = true
+
+[[registry]]
+location = "{HOST}"
+insecure = true
+"""
+
+# The pods' images name no user, and need neither SELinux nor seccomp; vfs works on every file system.
+_CONFIGURATION = """\
+[crio]
+storage_driver = "vfs"
+[crio.runtime]
+cgroup_manager = "cgroupfs"
+conmon_cgroup = "pod"
+default_runtime = "runc"
+log_level = "debug"
+pinns_path = "{pinns}"
+selinux = false
+apparmor_profile = "unconfined"
+seccomp_profile = ""
+[crio.runtime.runtimes.runc]
+runtime_path = "{runc}"
+monitor_path = "{conmon}"
+[crio.image]
+pause_image = "{pause_image}"
+pause_image_auth_file = "{pause_auth}"
+pause_command = "/pause"
+[crio.network]
+network_dir = "/etc/cni/net.d"
+"""
+# CRI-O is ready with it; the pods use the host's network.
+_NETWORK = {"cniVersion": "0.4.0", "name": "loopback", "plugins": [{"type": "loopback"}]}
+
+
+class Crio:
+    def __init__(
+        self, binaries: Mapping[str, str], logs: Path, environment: Mapping[str, str], registry_password: str
+    ) -> None:
+        self.process = Process([binaries["crio"]], logs / "crio.log", environment)
+        pause_auth = Path("/etc/crio/pause-auth.json")
+        _write("/etc/containers/policy.json", '{"default":[{"type":"insecureAcceptAnything"}]}')
+        _write(REGISTRIES_CONF, REGISTRIES)
+        _write("/etc/cni/net.d/10-loopback.conflist", json.dumps(_NETWORK))
+        auth = base64.b64encode(f"node:{registry_password}".encode()).decode()
+        _write(pause_auth, json.dumps({"auths": {HOST: {"auth": auth}}}))
+        _write(
+            "/etc/crio/crio.conf",
+            _CONFIGURATION.format(
+                pinns=binaries["pinns"],
+                runc=binaries["runc"],
+                conmon=binaries["conmon"],
+                pause_image=PAUSE_IMAGE,
+                pause_auth=pause_auth,
+            ),
+        )
+
+    def start(self) -> None:
+        self.process.start()
+        self.process.wait_for(SOCKET.is_socket, "socket")
+
+    def stop(self) -> None:
+        self.process.stop()
+
+
+def _write(path: str | Path, text: str) -> None:
+    file = Path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
