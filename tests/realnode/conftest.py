@@ -9,7 +9,7 @@ A test takes `node`; where the kubelet should differ from the default, it says s
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import pytest
 from realnode import binaries
 from realnode.node import Node, Setup
 from realnode.providers import Provider
-from realnode.table import Table
+from realnode.table import Note, Table
 from realnode.tenants import Tenant
 
 OURS = Provider("ours")
@@ -73,6 +73,12 @@ def secrets_from() -> str:
 @pytest.fixture
 def serial() -> bool:
     return True
+
+
+@pytest.fixture
+def note(record_property: Callable[[str, object], None]) -> Note:
+    """Puts a figure into the table's cell."""
+    return lambda text: record_property("note", text)
 
 
 @pytest.fixture

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import itertools
+import json
 import re
 import secrets
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,11 +18,12 @@ import yaml
 from realnode import binaries, sandbox
 from realnode.controlplane import ControlPlane
 from realnode.journal import Journal
-from realnode.kubelet import CREDENTIAL_PROVIDER_CONFIG, Kubelet
+from realnode.kubelet import CREDENTIAL_PROVIDER_CONFIG, STATIC_PODS, Kubelet
 from realnode.providers import Program, Provider
-from realnode.registry import Registry
-from realnode.runtimes import AUTH_DIR, ENDPOINT, Crio
-from realnode.tenants import Tenant
+from realnode.registry import Registry, docker_config
+from realnode.runtimes import AUTH_DIR, ENDPOINT, GLOBAL_AUTH_FILE, Crio
+from realnode.sandbox import HOSTNAME
+from realnode.tenants import Pod, Tenant, pod_document
 
 # Three parts of base64 with dots: a token. Its signature is what makes it one.
 _TOKEN = re.compile(rb"eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{20,}")
@@ -100,6 +103,30 @@ class Node:
         self.kubelet.stop()
         CREDENTIAL_PROVIDER_CONFIG.write_text(yaml.safe_dump(configuration))
         self.kubelet.start(self._flags)
+
+    @contextlib.contextmanager
+    def static_pod(self, image: str) -> Iterator[Pod]:
+        """A pod that the kubelet has from a file; the API server has a mirror of it."""
+        name = f"static{next(self._numbers)}"
+        document = pod_document(name, image)
+        document["metadata"]["namespace"] = "kube-system"
+        file = STATIC_PODS / f"{name}.yaml"
+        file.write_text(yaml.safe_dump(document))
+        try:
+            yield Pod(self.control_plane, "kube-system", f"{name}-{HOSTNAME}")
+        finally:
+            file.unlink()
+
+    @contextlib.contextmanager
+    def global_credential(self) -> Iterator[str]:
+        """The node's own credential for the mirror, in CRI-O's global auth file; yields its user."""
+        user, password = f"node{next(self._numbers)}", self.new_password()
+        self.registry.set_password(user, password)
+        GLOBAL_AUTH_FILE.write_text(json.dumps(docker_config(user, password)))
+        try:
+            yield user
+        finally:
+            GLOBAL_AUTH_FILE.unlink()
 
     def auth_files(self) -> list[str]:
         """What lies below the auth directory, CRI-O's ``in-use`` included."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import itertools
 import json
@@ -19,6 +20,7 @@ from realnode.processes import Process
 
 HOST = "localhost:5000"
 _PORT, _PORT_BEHIND = 5000, 5002
+PUSH = "push"
 # Seconds that each request of CRI-O takes longer: so that the pulls of a burst overlap.
 DELAY = 0.3
 PAUSE_IMAGE = f"{HOST}/library/pause:{TAG}"
@@ -33,11 +35,11 @@ int main(void) { signal(SIGTERM, end); for (;;) pause(); }
 
 
 class Registry:
-    """Only the node's own user may push.
+    """Every user may read and write every image; the images here are the user ``push``'s.
 
     Args:
         scratch: an empty directory.
-        password: of the user ``node``.
+        password: of the user ``push``.
     """
 
     def __init__(
@@ -72,7 +74,7 @@ class Registry:
         self._layer = self._make_layer()
 
     def start(self) -> None:
-        self.set_password("node", self._password)
+        self.set_password(PUSH, self._password)
         self.server.start()
         self.server.wait_for(lambda: _listens(_PORT_BEHIND), "listening")
         self.proxy.start()
@@ -110,7 +112,7 @@ class Registry:
             subprocess.run(
                 [
                     *(self._binaries["skopeo"], "--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false"),
-                    *("--dest-creds", f"node:{self._password}", f"oci:{layout}:{TAG}"),
+                    *("--dest-creds", f"{PUSH}:{self._password}", f"oci:{layout}:{TAG}"),
                     f"docker://localhost:{_PORT_BEHIND}/{repository}:{tag}",
                 ],
                 check=True,
@@ -128,7 +130,7 @@ class Registry:
         """Users that the registry let read an image (``docker.io/library/app1``)."""
         repository = image.removeprefix("docker.io/")
         lines = (json.loads(line) for line in self.server.log.read_text().splitlines() if line.startswith("{"))
-        return {user for line in lines if (user := _user(line, repository)) and user != "node"}
+        return {user for line in lines if (user := _user(line, repository)) and user != PUSH}
 
 
 def _user(line: dict[str, Any], repository: str) -> str | None:
@@ -141,6 +143,11 @@ def _listens(port: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def docker_config(user: str, password: str) -> dict[str, Any]:
+    """With a credential for the mirror."""
+    return {"auths": {HOST: {"auth": base64.b64encode(f"{user}:{password}".encode()).decode()}}}
 
 
 def tar(files: Mapping[str, bytes], *directories: str) -> bytes:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from realnode.processes import Process
-from realnode.registry import HOST, PAUSE_IMAGE
+from realnode.registry import HOST, PAUSE_IMAGE, PUSH, docker_config
 
 AUTH_DIR = Path("/etc/crio/auth")
 SOCKET = Path("/run/crio/crio.sock")
 ENDPOINT = f"unix://{SOCKET}"
+# The kubelet's and OpenShift's; there is no such file until a test writes one.
+GLOBAL_AUTH_FILE = Path("/var/lib/kubelet/config.json")
 REGISTRIES_CONF = Path("/etc/containers/registries.conf")
 
 # A mirror for Docker Hub, which itself cannot be reached.
@@ -49,6 +50,7 @@ seccomp_profile = ""
 runtime_path = "{runc}"
 monitor_path = "{conmon}"
 [crio.image]
+global_auth_file = "{global_auth_file}"
 pause_image = "{pause_image}"
 pause_image_auth_file = "{pause_auth}"
 pause_command = "/pause"
@@ -68,14 +70,14 @@ class Crio:
         _write("/etc/containers/policy.json", '{"default":[{"type":"insecureAcceptAnything"}]}')
         _write(REGISTRIES_CONF, REGISTRIES)
         _write("/etc/cni/net.d/10-loopback.conflist", json.dumps(_NETWORK))
-        auth = base64.b64encode(f"node:{registry_password}".encode()).decode()
-        _write(pause_auth, json.dumps({"auths": {HOST: {"auth": auth}}}))
+        _write(pause_auth, json.dumps(docker_config(PUSH, registry_password)))
         _write(
             "/etc/crio/crio.conf",
             _CONFIGURATION.format(
                 pinns=binaries["pinns"],
                 runc=binaries["runc"],
                 conmon=binaries["conmon"],
+                global_auth_file=GLOBAL_AUTH_FILE,
                 pause_image=PAUSE_IMAGE,
                 pause_auth=pause_auth,
             ),

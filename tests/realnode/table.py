@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
 
 BEGIN, END = "<!-- node-test: begin -->\n", "<!-- node-test: end -->\n"
 _LENGTH = 160
+
+Note = Callable[[str], None]
 
 
 class Table:

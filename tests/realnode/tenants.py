@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from realnode.controlplane import ControlPlane
 from realnode.processes import RigError, wait_until
 from realnode.providers import PULL_SECRET
-from realnode.registry import HOST
+from realnode.registry import docker_config
 from realnode.sandbox import HOSTNAME
 
 Object = dict[str, Any]
@@ -98,8 +97,7 @@ class Tenant:
     def set_secret(self, password: str) -> None:
         """Its pull secret, made or replaced."""
         assert self.user
-        auth = base64.b64encode(f"{self.user}:{password}".encode()).decode()
-        config = json.dumps({"auths": {HOST: {"auth": auth}}})
+        config = json.dumps(docker_config(self.user, password))
         secret = {
             "metadata": {"name": PULL_SECRET},
             "type": "kubernetes.io/dockerconfigjson",
