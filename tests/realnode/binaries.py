@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-from pathlib import Path
 
 NODE_BIN = ("kube-apiserver", "kube-controller-manager", "kubelet", "kubectl", "crio", "pinns")
 # envtest has these two as well.
@@ -71,8 +70,3 @@ def kubernetes_version(kubelet: str) -> str:
     if not found:
         raise BinaryError(f"{kubelet} --version has no version: {said!r}")
     return found[1]
-
-
-def search_path(paths: dict[str, str]) -> str:
-    """PATH for what runs on the node: the node's programs first."""
-    return f"{Path(paths['kubelet']).parent}:/usr/sbin:/usr/bin:/sbin:/bin"

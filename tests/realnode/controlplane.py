@@ -12,9 +12,10 @@ from typing import Any
 
 from realnode.pki import APISERVER_NAMES, Authority
 from realnode.processes import Process, RigError
+from realnode.sandbox import ADDRESS
 
 PORT = 6443
-URL = f"https://127.0.0.1:{PORT}"
+URL = f"https://{ADDRESS}:{PORT}"
 # kubeadm's, and so the default audience of `manifests`.
 ISSUER = "https://kubernetes.default.svc.cluster.local"
 PKI = Path("/etc/kubernetes/pki")
@@ -37,7 +38,7 @@ class ControlPlane:
         self.authority.write_kubeconfig(self.kubeconfig, URL, certificate, key)
         self._tls = ssl.create_default_context(cafile=str(self.authority.certificate))
         self._tls.load_cert_chain(certificate, key)
-        server, server_key = self.authority.issue("apiserver", *APISERVER_NAMES, common_name="kube-apiserver")
+        server, server_key = self.authority.issue("apiserver", *APISERVER_NAMES, ADDRESS, common_name="kube-apiserver")
         _, account_key = self.authority.issue("sa", common_name="service-accounts")
         self.etcd = Process(
             [
@@ -90,7 +91,7 @@ class ControlPlane:
     def _request(
         self, method: str, path: str, document: Any = None, kind: str = "application/json"
     ) -> tuple[int, bytes]:
-        connection = http.client.HTTPSConnection("127.0.0.1", PORT, context=self._tls, timeout=30)
+        connection = http.client.HTTPSConnection(ADDRESS, PORT, context=self._tls, timeout=30)
         try:
             body = None if document is None else json.dumps(document)
             connection.request(method, path, body, {"Content-Type": kind, "Accept": "application/json"})

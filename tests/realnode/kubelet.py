@@ -1,14 +1,15 @@
-"""The kubelet, on kubeadm's paths, with the flags that the provider's drop-in gives it."""
+"""The kubelet, on kubeadm's paths, with the flags that its unit and the provider's drop-in give it."""
 
 from __future__ import annotations
 
 import http.client
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from realnode import units
 from realnode.controlplane import URL, ControlPlane
 from realnode.processes import Process
 from realnode.sandbox import ADDRESS, HOSTNAME
@@ -63,20 +64,17 @@ class Kubelet:
             "registryPullQPS": 0,
             "staticPodPath": str(STATIC_PODS),
         }
-        self._command = [
-            *(binaries["kubelet"], f"--config={CONFIGURATION}", f"--kubeconfig={KUBECONFIG}"),
-            *(f"--node-ip={ADDRESS}", "--v=4"),
-        ]
-        self.process = Process(self._command, logs / "kubelet.log", environment)
+        Path("/etc/default/kubelet").write_text(f'KUBELET_EXTRA_ARGS="--node-ip={ADDRESS} --v=4"\n')
+        self.process = Process([binaries["kubelet"]], logs / "kubelet.log", environment)
 
-    def start(self, flags: Sequence[str], **configuration: Any) -> None:
-        """Starts it with these flags, waits until it is healthy.
+    def start(self, **configuration: Any) -> None:
+        """Starts it as its unit says, waits until it is healthy.
 
         Args:
             configuration: members of the KubeletConfiguration that differ from this one's.
         """
         CONFIGURATION.write_text(yaml.safe_dump({**self.configuration, **configuration}))
-        self.process.command = [*self._command, *flags]
+        self.process.command = units.command("kubelet.service")
         self.process.start()
         self.process.wait_for(is_healthy, "healthy")
 

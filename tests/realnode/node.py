@@ -8,14 +8,13 @@ import itertools
 import json
 import re
 import secrets
-import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
-from realnode import binaries, sandbox
+from realnode import binaries, sandbox, units
 from realnode.controlplane import ControlPlane
 from realnode.journal import Journal
 from realnode.kubelet import CREDENTIAL_PROVIDER_CONFIG, STATIC_PODS, Kubelet
@@ -51,7 +50,10 @@ class Node:
 
     def __init__(self, scratch: Path, program: Path) -> None:
         found = binaries.find()
-        environment = {"PATH": binaries.search_path(found), "HOME": "/root"}
+        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
+        units.install()
+        for name in binaries.NODE_BIN:
+            _link(name, found[name])
         self.scratch = scratch
         self.logs = scratch / "logs"
         self.logs.mkdir()
@@ -67,7 +69,7 @@ class Node:
         self.crio = Crio(found, self.logs, environment, password)
         self.kubelet = Kubelet(found, self.logs, environment, self.control_plane, sandbox.cgroup(scratch), ENDPOINT)
         self.setup: Setup | None = None
-        self._flags: list[str] = []
+        self.bin_dir = Path()
 
     def start(self) -> None:
         """All but the kubelet, which `use` starts."""
@@ -87,22 +89,25 @@ class Node:
         if setup == self.setup and self.kubelet.process.running:
             return
         self.kubelet.stop()
-        self._flags = setup.provider.install(self.program, setup.secrets_from)
-        if not AUTH_DIR.is_mount():
-            _mount_unit(Path("/etc/systemd/system/etc-crio-auth.mount"))
+        self.bin_dir = setup.provider.install(self.program, setup.secrets_from)
+        units.mount("etc-crio-auth.mount")
         if not self.crio.process.running:
             self.crio.start()
-        self.kubelet.start(self._flags, serializeImagePulls=setup.serial)
+        self.kubelet.start(serializeImagePulls=setup.serial)
         self.setup = setup
 
-    def reconfigure(self, change: Callable[[dict[str, Any]], None]) -> None:
-        """Restarts the kubelet with a changed entry of the CredentialProviderConfig; the next `use` puts it right."""
-        configuration = yaml.safe_load(CREDENTIAL_PROVIDER_CONFIG.read_text())
-        change(configuration["providers"][0])
+    def restart_kubelet(self, **configuration: Any) -> None:
+        """Otherwise than a setup does: the next `use` puts it right."""
         self.setup = None
         self.kubelet.stop()
+        self.kubelet.start(**configuration)
+
+    def reconfigure(self, change: Callable[[dict[str, Any]], object]) -> None:
+        """Restarts the kubelet with a changed entry of the CredentialProviderConfig."""
+        configuration = yaml.safe_load(CREDENTIAL_PROVIDER_CONFIG.read_text())
+        change(configuration["providers"][0])
         CREDENTIAL_PROVIDER_CONFIG.write_text(yaml.safe_dump(configuration))
-        self.kubelet.start(self._flags)
+        self.restart_kubelet()
 
     @contextlib.contextmanager
     def static_pod(self, image: str) -> Iterator[Pod]:
@@ -128,13 +133,20 @@ class Node:
         finally:
             GLOBAL_AUTH_FILE.unlink()
 
-    def auth_files(self) -> list[str]:
-        """What lies below the auth directory, CRI-O's ``in-use`` included."""
-        return sorted(str(path.relative_to(AUTH_DIR)) for path in AUTH_DIR.rglob("*") if path.is_file())
+    def auth_files(self, tenant: Tenant | None = None) -> list[str]:
+        """What lies below the auth directory, CRI-O's ``in-use`` included; that of one namespace, or all."""
+        start = f"{tenant.namespace}-" if tenant else ""
+        files = (path for path in AUTH_DIR.rglob("*") if path.is_file() and path.name.startswith(start))
+        return sorted(str(path.relative_to(AUTH_DIR)) for path in files)
+
+    def findings(self) -> list[str]:
+        """Codes of what `doctor` says of this node."""
+        report = json.loads(self.program.run("doctor", "--output=json", statuses=(0, 3)))
+        return [finding["code"] for finding in report["findings"]]
 
     # -- tenants -----------------------------------------------------------------------------------------------------
 
-    def new_tenant(self, secrets_from: str = "namespace", *, with_secret: bool = True) -> Tenant:
+    def new_tenant(self, secrets_from: str = "namespace", *, with_secret: bool = True, granted: bool = True) -> Tenant:
         """A namespace of its own, with what `manifests` grants it."""
         name = f"team{next(self._numbers)}"
         tenant = Tenant(self.control_plane, name, name if with_secret else None)
@@ -142,7 +154,8 @@ class Node:
             password = self.new_password()
             self.registry.set_password(name, password)
             tenant.set_secret(password)
-        self.control_plane.apply(self.program.grant(name, secrets_from))
+        if granted:
+            self.control_plane.apply(self.program.grant(name, secrets_from))
         self._tenants.append(tenant)
         return tenant
 
@@ -175,14 +188,15 @@ class Node:
             yield f"a token in {log.name}"
 
 
+def _link(name: str, target: str) -> None:
+    """As a package would have put it there; /usr/bin is the sandbox's."""
+    place = Path("/usr/bin", name)
+    if str(place) != target:
+        place.unlink(missing_ok=True)
+        place.symlink_to(target)
+
+
 def _forms(password: str) -> list[bytes]:
     """As it is, and the part of its base64 that does not depend on the user name before it."""
     encoded = (base64.b64encode(b"x" * shift + password.encode()) for shift in range(3))
     return [password.encode(), *(text[4:-4] for text in encoded)]
-
-
-def _mount_unit(unit: Path) -> None:
-    """Mounts what systemd would."""
-    given = dict(line.split("=", 1) for line in unit.read_text().splitlines() if "=" in line)
-    Path(given["Where"]).mkdir(parents=True, exist_ok=True)
-    subprocess.run(["mount", "-t", given["Type"], "-o", given["Options"], given["What"], given["Where"]], check=True)

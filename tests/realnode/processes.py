@@ -14,6 +14,8 @@ from typing import TypeVar
 
 _T = TypeVar("_T")
 _INTERVAL = 0.1
+# Of a log, in an error.
+_LINES = 20
 
 
 class RigError(Exception):
@@ -41,6 +43,7 @@ class Process:
         self.log = log
         self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
+        self._log_start = 0
 
     @property
     def name(self) -> str:
@@ -57,6 +60,7 @@ class Process:
 
     def start(self) -> None:
         assert not self.running, f"{self.name} is running"
+        self._log_start = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 self.command,
@@ -76,10 +80,12 @@ class Process:
         wait_until(lambda: condition() or not self.running, seconds)
         if not condition():
             state = "still running" if self.running else "it has ended"
-            raise RigError(f"{self.name}: {what}: not within {seconds} s, {state}; {self.log} ends:\n{self.tail()}")
+            last = "\n".join(self.output().splitlines()[-_LINES:])
+            raise RigError(f"{self.name}: {what}: not within {seconds} s, {state}; {self.log} ends:\n{last}")
 
-    def tail(self, lines: int = 20) -> str:
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+    def output(self) -> str:
+        """What it has written since it was started last."""
+        return self.log.read_bytes()[self._log_start :].decode(errors="replace")
 
     def stop(self, seconds: float = 20) -> None:
         """By SIGTERM, as systemd does it, then by SIGKILL; nothing where it does not run."""

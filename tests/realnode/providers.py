@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from realnode import units
 from realnode.controlplane import ISSUER
 from realnode.kubelet import CREDENTIAL_PROVIDER_CONFIG
 from realnode.processes import RigError
@@ -18,7 +19,9 @@ from realnode.processes import RigError
 NAME = "crio-credential-provider"
 PULL_SECRET = "mirror-creds"
 MODES = ("namespace", "pod", "service-account")
-_FLAGS = re.compile(r"--image-credential-provider-[a-z-]+=[^\s\"]+")
+# What gives the kubelet its two flags.
+DROP_IN = units.DIRECTORY / "kubelet.service.d/20-crio-credential-provider.conf"
+_BIN_DIR = re.compile(r"--image-credential-provider-bin-dir=([^\s\"]+)")
 
 
 class Program:
@@ -46,8 +49,8 @@ class Program:
         named = () if secrets_from == "namespace" else ("--service-account=default", f"--pull-secret={PULL_SECRET}")
         return self.run("manifests", "pull-secrets", "-n", namespace, f"--secrets-from={secrets_from}", *named)
 
-    def write_node_files(self, secrets_from: str) -> list[str]:
-        """The node's files to their places; returns the flags that its drop-in gives the kubelet."""
+    def write_node_files(self, secrets_from: str) -> Path:
+        """The node's files to their places; returns the kubelet's directory of providers."""
         files = self._scratch / "manifests"
         shutil.rmtree(files, ignore_errors=True)
         self.run(
@@ -55,8 +58,8 @@ class Program:
             *(f"--secrets-from={secrets_from}", f"--kubernetes={self._kubernetes}"),
         )
         shutil.copytree(files / "node", "/", dirs_exist_ok=True)
-        (drop_in,) = (files / "node/etc/systemd/system/kubelet.service.d").iterdir()
-        return _FLAGS.findall(drop_in.read_text())
+        (bin_dir,) = _BIN_DIR.findall(DROP_IN.read_text())
+        return Path(bin_dir)
 
 
 class Provider(NamedTuple):
@@ -73,10 +76,9 @@ class Provider(NamedTuple):
     def modes(self) -> Sequence[str]:
         return MODES if self.peer is None else MODES[:1]
 
-    def install(self, program: Program, secrets_from: str) -> list[str]:
-        """Puts the provider and its configuration to their places; returns the kubelet's flags."""
-        flags = program.write_node_files(secrets_from)
-        (bin_dir,) = (Path(flag.partition("=")[2]) for flag in flags if "-bin-dir=" in flag)
+    def install(self, program: Program, secrets_from: str) -> Path:
+        """Puts the provider and its configuration to their places; returns the kubelet's directory of providers."""
+        bin_dir = program.write_node_files(secrets_from)
         shutil.rmtree(bin_dir, ignore_errors=True)
         bin_dir.mkdir(parents=True)
         if self.peer is None:
@@ -84,7 +86,7 @@ class Provider(NamedTuple):
         else:
             shutil.copy(self.peer, bin_dir / NAME)
             CREDENTIAL_PROVIDER_CONFIG.write_text(yaml.safe_dump(_peer_configuration()))
-        return flags
+        return bin_dir
 
 
 def _peer_configuration() -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from realnode import units
 from realnode.processes import Process
 from realnode.registry import HOST, PAUSE_IMAGE, PUSH, docker_config
 
@@ -42,7 +43,6 @@ cgroup_manager = "cgroupfs"
 conmon_cgroup = "pod"
 default_runtime = "runc"
 log_level = "debug"
-pinns_path = "{pinns}"
 selinux = false
 apparmor_profile = "unconfined"
 seccomp_profile = ""
@@ -65,7 +65,7 @@ class Crio:
     def __init__(
         self, binaries: Mapping[str, str], logs: Path, environment: Mapping[str, str], registry_password: str
     ) -> None:
-        self.process = Process([binaries["crio"]], logs / "crio.log", environment)
+        self.process = Process(units.command("crio.service"), logs / "crio.log", environment)
         pause_auth = Path("/etc/crio/pause-auth.json")
         _write("/etc/containers/policy.json", '{"default":[{"type":"insecureAcceptAnything"}]}')
         _write(REGISTRIES_CONF, REGISTRIES)
@@ -74,7 +74,6 @@ class Crio:
         _write(
             "/etc/crio/crio.conf",
             _CONFIGURATION.format(
-                pinns=binaries["pinns"],
                 runc=binaries["runc"],
                 conmon=binaries["conmon"],
                 global_auth_file=GLOBAL_AUTH_FILE,

@@ -24,10 +24,10 @@ ADDRESS = "10.99.0.2"
 HOSTNAME = "node1"
 
 # Directories that a node writes to; the copy keeps what is there, but for `HIDDEN`.
-LAYERS = ("/etc", "/var/lib", "/var/log", "/usr/libexec")
+LAYERS = ("/etc", "/var/lib", "/var/log", "/usr/bin", "/usr/libexec")
 HIDDEN = (
     *("/etc/containers", "/etc/crio", "/etc/kubernetes", "/etc/cni", "/etc/containerd"),
-    *("/etc/systemd/system/kubelet.service.d", "/var/log/journal"),
+    *("/etc/systemd/system/kubelet.service.d", "/etc/default/kubelet", "/var/log/journal"),
 )
 # The kubelet cannot tell the size of a file system of overlayfs: these are plain directories of the scratch directory.
 PLAIN = ("/var/lib/kubelet", "/var/lib/containers", "/var/lib/containerd", "/var/lib/etcd", "/var/log/pods")

@@ -8,27 +8,35 @@ import pytest
 
 from realnode.node import Node
 from realnode.processes import wait_until
+from realnode.providers import MODES
 from realnode.table import Note
 from realnode.tenants import Pod, Tenant
-from realnode.variants import each_mode, serial_and_parallel
 
 PODS = 12
 
 
-@serial_and_parallel
-@pytest.mark.parametrize("tags", [("latest",), ("latest", "v2")], ids=["one tag", "two tags"])
-@each_mode
-def test_burst(node: Node, tenant: Tenant, tags: tuple[str, ...], note: Note) -> None:
-    image = node.registry.new_image(*tags)
+CASES = [("namespace", serial, tags) for serial in (True, False) for tags in (1, 2)]
+CASES += [(mode, False, 2) for mode in MODES if mode != "namespace"]
+
+
+def _id(case: tuple[str, bool, int]) -> str:
+    mode, serial, tags = case
+    return f"{mode.replace('-', ' ')} secrets, {'serial' if serial else 'parallel'} pulls, {tags} tag{'s'[: tags - 1]}"
+
+
+@pytest.mark.parametrize(("secrets_from", "serial", "tags"), CASES, ids=map(_id, CASES))
+def test_burst(node: Node, tenant: Tenant, tags: int, note: Note) -> None:
+    names = ("latest", "v2")[:tags]
+    image = node.registry.new_image(*names)
     began = time.monotonic()
-    pods = tenant.burst(PODS, [f"{image}:{tag}" for tag in tags])
+    pods = tenant.burst(PODS, [f"{image}:{name}" for name in names])
     running = _wait_for_all(pods)
     seconds = time.monotonic() - began
     failed = sum(bool(pod.failed_pulls()) for pod in pods)
     note(f"{seconds:.0f} s")
     assert running == PODS and not failed, f"{running} of {PODS} run after {seconds:.0f} s, {failed} first pulls failed"
     assert node.registry.users(image) == {tenant.user}
-    assert wait_until(lambda: not node.auth_files(), 5), f"left behind: {node.auth_files()}"
+    assert wait_until(lambda: not node.auth_files(tenant), 5), f"left behind: {node.auth_files(tenant)}"
 
 
 def test_burst_of_an_image_that_is_there(node: Node, tenant: Tenant, image: str, note: Note) -> None:

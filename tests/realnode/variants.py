@@ -7,4 +7,3 @@ import pytest
 from realnode.providers import MODES
 
 each_mode = pytest.mark.parametrize("secrets_from", MODES, ids=[f"{mode} secrets".replace("-", " ") for mode in MODES])
-serial_and_parallel = pytest.mark.parametrize("serial", [True, False], ids=["serial", "parallel"])
