@@ -1,6 +1,6 @@
 """Fixtures: one node for the whole run, started anew with what a test asks for.
 
-A test takes `node`; where the kubelet should differ from the default, it says so with `secrets_from` or `serial`:
+A test takes `node`; where the node should differ from the default, it says so with `secrets_from`, `serial`, `runtime`:
 
     @pytest.mark.parametrize("serial", [False], ids=["parallel"])
     def test_two_pods(node: Node, tenant: Tenant) -> None:
@@ -76,17 +76,22 @@ def serial() -> bool:
 
 
 @pytest.fixture
+def runtime() -> str:
+    return "crio"
+
+
+@pytest.fixture
 def note(record_property: Callable[[str, object], None]) -> Note:
     """Puts a figure into the table's cell."""
     return lambda text: record_property("note", text)
 
 
 @pytest.fixture
-def node(real_node: Node, provider: Provider, secrets_from: str, serial: bool) -> Iterator[Node]:
+def node(real_node: Node, provider: Provider, secrets_from: str, serial: bool, runtime: str) -> Iterator[Node]:
     """The node with this test's provider; its namespaces' pods are gone afterwards, and no log has a secret."""
     if secrets_from not in provider.modes:
         pytest.skip(f"--secrets-from={secrets_from} is not the peer's")
-    real_node.use(Setup(provider, secrets_from, serial))
+    real_node.use(Setup(provider, secrets_from, serial, runtime))
     yield real_node
     real_node.delete_tenants()
     leaks = real_node.leaks()

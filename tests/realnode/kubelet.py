@@ -27,7 +27,6 @@ class Kubelet:
 
     Args:
         cgroup: of all pods, as in ``/node-test-1``.
-        endpoint: of the container runtime.
     """
 
     def __init__(
@@ -37,7 +36,6 @@ class Kubelet:
         environment: Mapping[str, str],
         control_plane: ControlPlane,
         cgroup: str,
-        endpoint: str,
     ) -> None:
         authority = control_plane.authority
         certificate, key = authority.issue(
@@ -56,7 +54,6 @@ class Kubelet:
             "authentication": {"anonymous": {"enabled": False}, "x509": {"clientCAFile": str(authority.certificate)}},
             "cgroupDriver": "cgroupfs",
             "cgroupRoot": cgroup,
-            "containerRuntimeEndpoint": endpoint,
             "enforceNodeAllocatable": [],
             "evictionHard": {"memory.available": "10Mi", "nodefs.available": "0%", "imagefs.available": "0%"},
             "failCgroupV1": False,
@@ -67,13 +64,15 @@ class Kubelet:
         Path("/etc/default/kubelet").write_text(f'KUBELET_EXTRA_ARGS="--node-ip={ADDRESS} --v=4"\n')
         self.process = Process([binaries["kubelet"]], logs / "kubelet.log", environment)
 
-    def start(self, **configuration: Any) -> None:
+    def start(self, socket: Path, **configuration: Any) -> None:
         """Starts it as its unit says, waits until it is healthy.
 
         Args:
-            configuration: members of the KubeletConfiguration that differ from this one's.
+            socket: of the container runtime.
+            configuration: more members of the KubeletConfiguration.
         """
-        CONFIGURATION.write_text(yaml.safe_dump({**self.configuration, **configuration}))
+        members = {**self.configuration, "containerRuntimeEndpoint": f"unix://{socket}", **configuration}
+        CONFIGURATION.write_text(yaml.safe_dump(members))
         self.process.command = units.command("kubelet.service")
         self.process.start()
         self.process.wait_for(is_healthy, "healthy")

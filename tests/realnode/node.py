@@ -20,7 +20,7 @@ from realnode.journal import Journal
 from realnode.kubelet import CREDENTIAL_PROVIDER_CONFIG, STATIC_PODS, Kubelet
 from realnode.providers import Program, Provider
 from realnode.registry import Registry, docker_config
-from realnode.runtimes import AUTH_DIR, ENDPOINT, GLOBAL_AUTH_FILE, Crio
+from realnode.runtimes import AUTH_DIR, GLOBAL_AUTH_FILE, Containerd, Crio
 from realnode.sandbox import HOSTNAME
 from realnode.tenants import Pod, Tenant, pod_document
 
@@ -33,11 +33,13 @@ class Setup(NamedTuple):
 
     Attributes:
         serial: ``serializeImagePulls``, the kubelet's default.
+        runtime: ``crio`` or ``containerd``.
     """
 
     provider: Provider
     secrets_from: str = "namespace"
     serial: bool = True
+    runtime: str = "crio"
 
 
 class Node:
@@ -67,7 +69,9 @@ class Node:
         self.registry = Registry(found, scratch / "registry", self.logs, environment, password)
         self.journal = Journal(found, self.logs, environment)
         self.crio = Crio(found, self.logs, environment, password)
-        self.kubelet = Kubelet(found, self.logs, environment, self.control_plane, sandbox.cgroup(scratch), ENDPOINT)
+        self.containerd = Containerd(self.registry, self.logs, environment)
+        self.runtime: Crio | Containerd = self.crio
+        self.kubelet = Kubelet(found, self.logs, environment, self.control_plane, sandbox.cgroup(scratch))
         self.setup: Setup | None = None
         self.bin_dir = Path()
 
@@ -79,7 +83,9 @@ class Node:
         self.control_plane.apply(self.program.node_rbac())
 
     def stop(self) -> None:
-        for part in (self.kubelet, self.crio, self.registry, self.control_plane, self.journal):
+        self.kubelet.stop()
+        self.runtime.process.stop()
+        for part in (self.registry, self.control_plane, self.journal):
             part.stop()
 
     # -- the kubelet and its provider --------------------------------------------------------------------------------
@@ -91,16 +97,20 @@ class Node:
         self.kubelet.stop()
         self.bin_dir = setup.provider.install(self.program, setup.secrets_from)
         units.mount("etc-crio-auth.mount")
-        if not self.crio.process.running:
-            self.crio.start()
-        self.kubelet.start(serializeImagePulls=setup.serial)
+        runtime = self.crio if setup.runtime == "crio" else self.containerd
+        if runtime is not self.runtime:
+            self.runtime.process.stop()
+            self.runtime = runtime
+        if not runtime.process.running:
+            runtime.start()
+        self.kubelet.start(runtime.socket, serializeImagePulls=setup.serial)
         self.setup = setup
 
     def restart_kubelet(self, **configuration: Any) -> None:
         """Otherwise than a setup does: the next `use` puts it right."""
         self.setup = None
         self.kubelet.stop()
-        self.kubelet.start(**configuration)
+        self.kubelet.start(self.runtime.socket, **configuration)
 
     def reconfigure(self, change: Callable[[dict[str, Any]], object]) -> None:
         """Restarts the kubelet with a changed entry of the CredentialProviderConfig."""

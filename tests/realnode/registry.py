@@ -104,6 +104,15 @@ class Registry:
         self._push(repository, *(tags or ("latest",)))
         return f"docker.io/{repository}"
 
+    def pause_archive(self) -> Path:
+        """The pause image as a file, for a runtime that cannot pull it."""
+        archive = self._scratch / "pause.tar"
+        if not archive.exists():
+            layout = self._scratch / "layouts/library/pause"
+            copy = [f"oci:{layout}:{TAG}", f"docker-archive:{archive}:{PAUSE_IMAGE}"]
+            subprocess.run([self._binaries["skopeo"], "--insecure-policy", "copy", "--quiet", *copy], check=True)
+        return archive
+
     def _push(self, repository: str, *tags: str) -> None:
         layout = self._scratch / "layouts" / repository
         label = tar({"etc/id": repository.encode()})
@@ -145,9 +154,9 @@ def _listens(port: int) -> bool:
     return True
 
 
-def docker_config(user: str, password: str) -> dict[str, Any]:
-    """With a credential for the mirror."""
-    return {"auths": {HOST: {"auth": base64.b64encode(f"{user}:{password}".encode()).decode()}}}
+def docker_config(user: str, password: str, key: str = HOST) -> dict[str, Any]:
+    """With one credential, for the mirror where nothing else is said."""
+    return {"auths": {key: {"auth": base64.b64encode(f"{user}:{password}".encode()).decode()}}}
 
 
 def tar(files: Mapping[str, bytes], *directories: str) -> bytes:

@@ -1,18 +1,18 @@
-"""CRI-O, on its default paths."""
+"""The container runtimes, on their default paths: CRI-O, and containerd of the distribution."""
 
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+from real_programs import need
 from realnode import units
 from realnode.processes import Process
-from realnode.registry import HOST, PAUSE_IMAGE, PUSH, docker_config
+from realnode.registry import HOST, PAUSE_IMAGE, PUSH, Registry, docker_config
 
 AUTH_DIR = Path("/etc/crio/auth")
-SOCKET = Path("/run/crio/crio.sock")
-ENDPOINT = f"unix://{SOCKET}"
 # The kubelet's and OpenShift's; there is no such file until a test writes one.
 GLOBAL_AUTH_FILE = Path("/var/lib/kubelet/config.json")
 REGISTRIES_CONF = Path("/etc/containers/registries.conf")
@@ -62,6 +62,8 @@ _NETWORK = {"cniVersion": "0.4.0", "name": "loopback", "plugins": [{"type": "loo
 
 
 class Crio:
+    socket = Path("/run/crio/crio.sock")
+
     def __init__(
         self, binaries: Mapping[str, str], logs: Path, environment: Mapping[str, str], registry_password: str
     ) -> None:
@@ -84,10 +86,48 @@ class Crio:
 
     def start(self) -> None:
         self.process.start()
-        self.process.wait_for(SOCKET.is_socket, "socket")
+        self.process.wait_for(self.socket.is_socket, "socket")
 
-    def stop(self) -> None:
-        self.process.stop()
+
+_CONTAINERD_CONFIGURATION = """\
+version = 2
+[plugins."io.containerd.grpc.v1.cri"]
+sandbox_image = "{pause_image}"
+disable_apparmor = true
+restrict_oom_score_adj = true
+[plugins."io.containerd.grpc.v1.cri".containerd]
+snapshotter = "native"
+[plugins."io.containerd.grpc.v1.cri".registry]
+config_path = "/etc/containerd/certs.d"
+"""
+_HOSTS = f"""\
+server = "https://registry-1.docker.io"
+[host."http://{HOST}"]
+capabilities = ["pull", "resolve"]
+"""
+
+
+class Containerd:
+    """With the same mirror for Docker Hub. It reads no auth files: the pause image is imported."""
+
+    socket = Path("/run/containerd/containerd.sock")
+
+    def __init__(self, registry: Registry, logs: Path, environment: Mapping[str, str]) -> None:
+        self._registry = registry
+        self.process = Process(["containerd"], logs / "containerd.log", environment)
+        _write("/etc/containerd/config.toml", _CONTAINERD_CONFIGURATION.format(pause_image=PAUSE_IMAGE))
+        _write("/etc/containerd/certs.d/docker.io/hosts.toml", _HOSTS)
+
+    def start(self) -> None:
+        need("containerd", "ctr")
+        self.process.start()
+        self.process.wait_for(self.socket.is_socket, "socket")
+        archive = self._registry.pause_archive()
+        subprocess.run(
+            ["ctr", "--namespace=k8s.io", "images", "import", "--snapshotter=native", archive],
+            capture_output=True,
+            check=True,
+        )
 
 
 def _write(path: str | Path, text: str) -> None:

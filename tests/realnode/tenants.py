@@ -9,7 +9,7 @@ from typing import Any
 from realnode.controlplane import ControlPlane
 from realnode.processes import RigError, wait_until
 from realnode.providers import PULL_SECRET
-from realnode.registry import docker_config
+from realnode.registry import HOST, docker_config
 from realnode.sandbox import HOSTNAME
 
 Object = dict[str, Any]
@@ -94,10 +94,10 @@ class Tenant:
         if not wait_until(lambda: control_plane.find(f"{self._path}/serviceaccounts/default"), 30):
             raise RigError(f"no default service account in {namespace} within 30 s")
 
-    def set_secret(self, password: str) -> None:
-        """Its pull secret, made or replaced."""
+    def set_secret(self, password: str, key: str = HOST) -> None:
+        """Its pull secret, made or replaced, with a credential for the mirror or another key."""
         assert self.user
-        config = json.dumps(docker_config(self.user, password))
+        config = json.dumps(docker_config(self.user, password, key))
         secret = {
             "metadata": {"name": PULL_SECRET},
             "type": "kubernetes.io/dockerconfigjson",
