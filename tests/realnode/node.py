@@ -64,7 +64,8 @@ class Node:
         self._numbers = itertools.count(1)
         self._tenants: list[Tenant] = []
         password = self.new_password()
-        self.program = Program(program, binaries.kubernetes_version(found["kubelet"]), scratch)
+        self.versions = {name: binaries.version(found[name]) for name in ("kubelet", "crio")}
+        self.program = Program(program, self.versions["kubelet"], scratch)
         self.control_plane = ControlPlane(found, self.logs, environment)
         self.registry = Registry(found, scratch / "registry", self.logs, environment, password)
         self.journal = Journal(found, self.logs, environment)

@@ -16,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,6 +37,7 @@ SYSCTLS = (
     *("vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops"),
     *("kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes"),
 )
+_PREFIX = "node-test-"
 _CGROUPS = Path("/sys/fs/cgroup")
 # Controllers of cgroup v1 without which a kubelet does not start.
 _CONTROLLERS = ("cpu", "cpuacct", "cpuset", "hugetlb", "memory", "pids")
@@ -55,6 +57,15 @@ def run(scratch: Path, command: Sequence[str]) -> int:
         remove_cgroups(scratch)
         signal.signal(signal.SIGINT, previous[0])
         signal.signal(signal.SIGTERM, previous[1])
+
+
+def make_scratch() -> Path:
+    """Named after this process, whose end makes the cgroups of that name stale."""
+    for root in _hierarchies():
+        for stale in root.glob(f"{_PREFIX}*"):
+            if not Path("/proc", stale.name.split("-")[2]).exists():
+                remove_cgroups(stale)
+    return Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
 
 
 def cgroup(scratch: Path) -> str:

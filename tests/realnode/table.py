@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 BEGIN, END = "<!-- node-test: begin -->\n", "<!-- node-test: end -->\n"
 _LENGTH = 160
+_NOT_APPLICABLE = "n.a."
 
 Note = Callable[[str], None]
 
@@ -26,7 +28,7 @@ class Table:
         self._path = path
         self._command = command
         self._cells: dict[str, dict[str, str]] = {}
-        self.heading: list[str] = []
+        self.versions: dict[str, str] = {}
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -41,7 +43,7 @@ class Table:
         report = yield
         cells, provider = self._cells[_row(item)], _provider(item)
         if report.skipped:
-            cells[provider] = "n.a."
+            cells[provider] = _NOT_APPLICABLE
         elif report.failed:
             reason = _first_line(str(call.excinfo.value) if call.excinfo else "")
             if provider == "peer" and call.excinfo and call.excinfo.errisinstance(AssertionError):
@@ -54,6 +56,11 @@ class Table:
             cells[provider] = f"held ({notes})" if notes else "held"
         return report
 
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        """A run in which everything was skipped has shown nothing."""
+        if exitstatus == 0 and {text for cells in self._cells.values() for text in cells.values()} <= {_NOT_APPLICABLE}:
+            session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
+
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if any(self._cells.values()):
             text = self.markdown()
@@ -63,11 +70,12 @@ class Table:
 
     def markdown(self) -> str:
         columns = [name for name in ("ours", "peer") if any(name in cells for cells in self._cells.values())]
-        lines = [*self.heading, f"`{self._command}`", ""]
+        versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
+        lines = [f"`{self._command}`, with {versions}, Linux {os.uname().release}:", ""]
         lines += [f"| scenario | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
         for row, cells in self._cells.items():
             if cells:
-                lines.append(f"| {row} | {' | '.join(cells.get(name, 'n.a.') for name in columns)} |")
+                lines.append(f"| {row} | {' | '.join(cells.get(name, _NOT_APPLICABLE) for name in columns)} |")
         return "\n".join(lines) + "\n"
 
     def _write(self, text: str) -> None:
