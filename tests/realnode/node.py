@@ -27,6 +27,11 @@ from realnode.tenants import Pod, Tenant, pod_document
 # Three parts of base64 with dots: a token. Its signature is what makes it one.
 _TOKEN = re.compile(rb"eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{20,}")
 
+# Of the kubelet's log. No scenario's own fault has either text.
+_WITHOUT_TOKEN = re.compile(
+    r'failed to fetch token: (?:pod \\"[^"]+\\" not found|[^=]*scheduled on a different node)" .* pod="([^"]+)"'
+)
+
 
 class Setup(NamedTuple):
     """What the kubelet is started with.
@@ -65,7 +70,7 @@ class Node:
         self._tenants: list[Tenant] = []
         password = self.new_password()
         self.versions = {name: binaries.version(found[name]) for name in ("kubelet", "crio")}
-        self.program = Program(program, self.versions["kubelet"], scratch)
+        self.program = Program(program, self.versions["kubelet"], scratch, self.logs / "program.log")
         self.control_plane = ControlPlane(found, self.logs, environment)
         self.registry = Registry(found, scratch / "registry", self.logs, environment, password)
         self.journal = Journal(found, self.logs, environment)
@@ -149,6 +154,17 @@ class Node:
         start = f"{tenant.namespace}-" if tenant else ""
         files = (path for path in AUTH_DIR.rglob("*") if path.is_file() and path.name.startswith(start))
         return sorted(str(path.relative_to(AUTH_DIR)) for path in files)
+
+    def lost_pulls(self, *pods: Pod) -> list[str]:
+        """Failed pulls of these pods, but for those before which the kubelet got no token and so ran no provider.
+
+        The API server's NodeRestriction may learn of a pod only after the kubelet has asked for the pod's token.
+        """
+        log = self.kubelet.process.log.read_text(errors="replace")
+        without_token = set(_WITHOUT_TOKEN.findall(log))
+        return [
+            pull for pod in pods if f"{pod.namespace}/{pod.name}" not in without_token for pull in pod.failed_pulls()
+        ]
 
     def findings(self) -> list[str]:
         """Codes of what `doctor` says of this node."""
