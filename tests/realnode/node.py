@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import itertools
 import json
 import re
-import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
 from realnode import binaries, sandbox, units
+from realnode.canary import Canary
 from realnode.controlplane import ControlPlane
 from realnode.journal import Journal
 from realnode.kubelet import CREDENTIAL_PROVIDER_CONFIG, STATIC_PODS, Kubelet
@@ -23,9 +22,6 @@ from realnode.registry import Registry, docker_config
 from realnode.runtimes import AUTH_DIR, GLOBAL_AUTH_FILE, Containerd, Crio
 from realnode.sandbox import HOSTNAME
 from realnode.tenants import Pod, Tenant, pod_document
-
-# Three parts of base64 with dots: a token. Its signature is what makes it one.
-_TOKEN = re.compile(rb"eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{20,}")
 
 # Of the kubelet's log. No scenario's own fault has either text.
 _WITHOUT_TOKEN = re.compile(
@@ -64,8 +60,7 @@ class Node:
         self.scratch = scratch
         self.logs = scratch / "logs"
         self.logs.mkdir()
-        self._passwords: set[str] = set()
-        self._searched: dict[Path, int] = {}
+        self._canary = Canary()
         self._numbers = itertools.count(1)
         self._tenants: list[Tenant] = []
         password = self.new_password()
@@ -98,7 +93,7 @@ class Node:
 
     def use(self, setup: Setup) -> None:
         """Installs a provider and starts the kubelet with it, where it is not that one already."""
-        if setup == self.setup and self.kubelet.process.running:
+        if setup == self.setup and self.kubelet.process.running and self.runtime.process.running:
             return
         self.kubelet.stop()
         self.bin_dir = setup.provider.install(self.program, setup.secrets_from)
@@ -192,27 +187,13 @@ class Node:
             self._tenants.pop().delete_pods()
 
     def new_password(self) -> str:
-        password = secrets.token_hex(16)
-        self._passwords.add(password)
-        return password
-
-    # -- secrets in logs ---------------------------------------------------------------------------------------------
+        """One that no log may have."""
+        return self._canary.new_password()
 
     def leaks(self) -> list[str]:
         """Logs in which a password or a token stands, in what was written since the last call."""
         (self.logs / "journal.log").write_text(self.journal.text("export"))
-        return [found for log in sorted(self.logs.iterdir()) for found in self._search(log)]
-
-    def _search(self, log: Path) -> Iterable[str]:
-        start = 0 if log.name == "journal.log" else self._searched.get(log, 0)
-        with log.open("rb") as file:
-            file.seek(start)
-            text = file.read()
-        self._searched[log] = start + len(text)
-        if any(form in text for password in self._passwords for form in _forms(password)):
-            yield f"a password in {log.name}"
-        if _TOKEN.search(text):
-            yield f"a token in {log.name}"
+        return self._canary.search(self.logs)
 
 
 def _link(name: str, target: str) -> None:
@@ -221,9 +202,3 @@ def _link(name: str, target: str) -> None:
     if str(place) != target:
         place.unlink(missing_ok=True)
         place.symlink_to(target)
-
-
-def _forms(password: str) -> list[bytes]:
-    """As it is, and the part of its base64 that does not depend on the user name before it."""
-    encoded = (base64.b64encode(b"x" * shift + password.encode()) for shift in range(3))
-    return [password.encode(), *(text[4:-4] for text in encoded)]

@@ -28,13 +28,16 @@ class Table:
         self._path = path
         self._command = command
         self._cells: dict[str, dict[str, str]] = {}
+        self._headings: dict[str, str] = {}
         self.versions: dict[str, str] = {}
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Rows in the order of the files, whatever order they run in."""
         for item in items:
-            self._cells.setdefault(_row(item), {})
+            row = _row(item)
+            self._cells.setdefault(row, {})
+            self._headings[row] = _first_line(item.module.__doc__ or "") if isinstance(item, pytest.Function) else ""
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -71,11 +74,14 @@ class Table:
     def markdown(self) -> str:
         columns = [name for name in ("ours", "peer") if any(name in cells for cells in self._cells.values())]
         versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
-        lines = [f"`{self._command}`, with {versions}, Linux {os.uname().release}:", ""]
-        lines += [f"| scenario | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
-        for row, cells in self._cells.items():
-            if cells:
-                lines.append(f"| {row} | {' | '.join(cells.get(name, _NOT_APPLICABLE) for name in columns)} |")
+        lines = [f"`{self._command}`, with {versions}, Linux {os.uname().release}:"]
+        heading = None
+        for row, cells in ((row, cells) for row, cells in self._cells.items() if cells):
+            if self._headings[row] != heading:
+                heading = self._headings[row]
+                head = f"| scenario | {' | '.join(columns)} |\n{'|---' * (len(columns) + 1)}|"
+                lines += ["", f"**{heading}**", "", head]
+            lines.append(f"| {row} | {' | '.join(cells.get(name, _NOT_APPLICABLE) for name in columns)} |")
         return "\n".join(lines) + "\n"
 
     def _write(self, text: str) -> None:
@@ -92,7 +98,7 @@ def _provider(item: pytest.Item) -> str:
 
 
 def _row(item: pytest.Item) -> str:
-    """``test_burst[peer-parallel]`` is ``burst, parallel``."""
+    """``test_burst[peer-parallel]`` is ``burst, parallel``: an id has no hyphen of its own."""
     name, _, parameters = item.name.partition("[")
     others = [part for part in re.split(r"[-\]]", parameters) if part not in ("ours", "peer", "")]
     return ", ".join([name.removeprefix("test_").replace("_", " "), *others])
