@@ -51,6 +51,18 @@ def test_burst_of_an_image_that_is_there(node: Node, tenant: Tenant, image: str,
     assert not node.lost_pulls(*pods), "failed pulls"
 
 
+@pytest.mark.ours
+def test_burst_of_parallel_pulls_without_pull_intents(node: Node, tenant: Tenant, image: str, note: Note) -> None:
+    """Serial ones outlast the grace that the plugin gives without intents."""
+    node.restart_kubelet(featureGates={"KubeletEnsureSecretPulledImages": False}, serializeImagePulls=False)
+    began = time.monotonic()
+    pods = tenant.burst(PODS, [image])
+    running = _wait_for_all(pods)
+    note(f"{time.monotonic() - began:.0f} s")
+    assert running == PODS, f"{running} of {PODS} run"
+    assert not node.lost_pulls(*pods), "failed pulls"
+
+
 def _wait_for_all(pods: list[Pod], seconds: float = 120) -> int:
     """How many run, at the latest when the time is over."""
     waiting = list(pods)
