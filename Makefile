@@ -76,7 +76,7 @@ test-emulated: $(DEV_VENV) executable ## the pull path and each command on arm64
 
 # TESTS are arguments of pytest: TESTS="tests/realnode/test_pull.py -k one_pod". TABLE=FILE is where the table goes.
 node-test: $(DEV_VENV) $(if $(NODE_BIN),$(if $(filter dist/%,$(PROGRAM)),executable)) ## on a real node: NODE_BIN=DIR has Kubernetes and CRI-O; PEER=PROVIDER puts one beside; takes root
-	@NODE_BIN='$(NODE_BIN)' PROGRAM='$(PROGRAM)' PEER='$(PEER)' TABLE='$(TABLE)' PYTHONPATH=tests $(VENV) -m realnode $(TESTS)
+	@NODE_BIN='$(NODE_BIN)' PROGRAM='$(PROGRAM)' PEER='$(PEER)' TABLE='$(TABLE)' SOAK='$(SOAK)' SEED='$(SEED)' PYTHONPATH=tests $(VENV) -m realnode $(TESTS)
 
 conformance: $(DEV_VENV) ## our answers against those of CRI-O's own library, in tests/vectors
 	@status=0; for kind in registries auth layers; do \

@@ -1,0 +1,55 @@
+"""A clock that is wrong, as far as it can be without the machine's: certificates and files of another time.
+
+A token's time is the API server's alone, which issues it and reads it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from realnode.node import Node
+from realnode.runtimes import AUTH_DIR
+from realnode.tenants import Tenant
+
+pytestmark = pytest.mark.ours
+
+DAY = timedelta(days=1)
+
+
+@pytest.mark.parametrize(
+    ("offset", "reason"),
+    [(-DAY, "its certificate is not valid yet"), (DAY, "its certificate has expired")],
+    ids=["behind", "ahead"],
+)
+def test_the_nodes_clock_is(node: Node, tenant: Tenant, image: str, offset: timedelta, reason: str) -> None:
+    """By a certificate of the API server's that is valid on the right day only; the kubelet goes on by the connection
+    that it has."""
+    assert tenant.run("before", node.registry.new_image()).runs_within(30)
+    with node.control_plane.valid_around(datetime.now(UTC) - offset):
+        pod = tenant.run("web", image)
+        failure = pod.fails_within(30)
+        assert "authentication required" in failure, failure or f"no failed pull: {pod.events()}"
+        assert reason in node.kubelet.said_of(image)
+        assert node.findings() == ["apiserver-certificate"]
+    assert pod.runs_within(60), f"not running: {pod.events()}"
+
+
+@pytest.mark.parametrize("days", [-1, 1], ids=["the past", "the future"])
+def test_an_auth_file_from(node: Node, tenant: Tenant, image: str, days: int) -> None:
+    """The clock was set after it was written, and no pull has taken it."""
+    for name in ("first", "second"):
+        assert tenant.run(name, image, policy="IfNotPresent").runs_within(30)
+    (left,) = node.auth_files(tenant)
+    when = time.time() + days * DAY.total_seconds()
+    os.utime(AUTH_DIR / left, (when, when))
+    pod = tenant.run("third", image)
+    assert pod.runs_within(30), f"not running: {pod.events()}"
+    assert tenant.run("fourth", image, policy="IfNotPresent").runs_within(30)
+    (left,) = node.auth_files(tenant)
+    os.utime(AUTH_DIR / left, (when, when))
+    left_behind = node.left_behind()
+    assert not left_behind, f"left behind: {left_behind}"
