@@ -112,9 +112,9 @@ class ControlPlane:
             raise RigError("the API server has not read its certificate anew within 90 s")
 
     def _served(self) -> bytes | None:
-        with socket.create_connection((ADDRESS, PORT), 10) as connection:
-            with self._tls.wrap_socket(connection, server_hostname=ADDRESS) as tls:
-                return tls.getpeercert(binary_form=True)
+        connection = socket.create_connection((ADDRESS, PORT), 10)
+        with self._tls.wrap_socket(connection, server_hostname=ADDRESS) as tls:
+            return tls.getpeercert(binary_form=True)
 
     # -- requests ----------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,8 @@ from realnode.processes import wait_until
 def find(bin_dir: Path) -> list[int]:
     """Process ids of all programs that lie there or are linked to from there."""
     programs = {str(path.resolve()) for path in bin_dir.iterdir()}
-    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit() and _program(entry) in programs]
+    processes = (entry for entry in Path("/proc").iterdir() if entry.name.isdigit())
+    return [int(process.name) for process in processes if _program(process) in programs]
 
 
 def _program(process: Path) -> str:

@@ -63,7 +63,7 @@ class Pod:
     def is_running(self) -> bool:
         """All of its containers."""
         document = self._control_plane.find(self.path)
-        return bool(document) and runs(document)
+        return document is not None and runs(document)
 
     def runs_within(self, seconds: float) -> bool:
         return bool(wait_until(self.is_running, seconds))

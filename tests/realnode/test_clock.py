@@ -6,7 +6,6 @@ A token's time is the API server's alone, which issues it and reads it.
 from __future__ import annotations
 
 import os
-import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -38,18 +37,14 @@ def test_the_nodes_clock_is(node: Node, tenant: Tenant, image: str, offset: time
     assert pod.runs_within(60), f"not running: {pod.events()}"
 
 
-@pytest.mark.parametrize("days", [-1, 1], ids=["the past", "the future"])
-def test_an_auth_file_from(node: Node, tenant: Tenant, image: str, days: int) -> None:
-    """The clock was set after it was written, and no pull has taken it."""
+def test_a_file_of_the_future_does_not_hold_up_a_pull(node: Node, tenant: Tenant, image: str) -> None:
+    """The clock was set back after a check of an image that is there had left it; the next run writes over it."""
     for name in ("first", "second"):
         assert tenant.run(name, image, policy="IfNotPresent").runs_within(30)
     (left,) = node.auth_files(tenant)
-    when = time.time() + days * DAY.total_seconds()
-    os.utime(AUTH_DIR / left, (when, when))
+    tomorrow = (datetime.now(UTC) + DAY).timestamp()
+    os.utime(AUTH_DIR / left, (tomorrow, tomorrow))
     pod = tenant.run("third", image)
-    assert pod.runs_within(30), f"not running: {pod.events()}"
-    assert tenant.run("fourth", image, policy="IfNotPresent").runs_within(30)
-    (left,) = node.auth_files(tenant)
-    os.utime(AUTH_DIR / left, (when, when))
-    left_behind = node.left_behind()
-    assert not left_behind, f"left behind: {left_behind}"
+    assert pod.runs_within(10), f"not running: {pod.events()}"
+    assert not pod.failed_pulls(), f"{len(pod.failed_pulls())} failed pulls"
+    assert not node.auth_files(tenant)
