@@ -739,8 +739,8 @@ _CLUSTER = {
         "From Kubernetes 1.33 on a node needs the verb request-serviceaccounts-token-audience on a resource "
         "with exactly the audience as its name. This also happens if the audience was only changed in the "
         "CredentialProviderConfig.",
-        '"Error getting service account token" (1.36: "failed to get service account token") in the kubelet\'s log only. '
-        "The plugin's journal has no entry.",
+        '"Error getting service account token" (1.36: "failed to get service account token") in the kubelet\'s log '
+        "only. The plugin's journal has no entry.",
         "Grant it to the group system:nodes.",
     ),
     "node-lacks-serviceaccounts": Entry(
