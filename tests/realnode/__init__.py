@@ -9,10 +9,12 @@
     controlplane  etcd, API server, controller manager
     registry      the private mirror behind a delaying proxy, and the images in it
     journal       journald
-    runtimes      CRI-O
+    units         what systemd would run and mount
+    runtimes      CRI-O, and containerd
     kubelet       the kubelet
     providers     the program as it is installed by its own commands, and its peer
-    node          all of these together
     tenants       namespaces with a credential, and their pods
+    canary        passwords that no log may have
+    node          all of these together
     table         held or not held, in a column for each provider
 """

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 from realnode import binaries, sandbox
@@ -25,7 +24,7 @@ def main(arguments: list[str]) -> int:
     except binaries.BinaryError as error:
         print(error, file=sys.stderr)
         return 1
-    scratch = Path(tempfile.mkdtemp(prefix="node-test-"))
+    scratch = sandbox.make_scratch()
     os.environ |= {
         "NODE_SCRATCH": str(scratch),
         "NODE_TABLE": os.environ.get("TABLE") or str(TESTS.parent.parent / "build/node-test.md"),

@@ -8,11 +8,9 @@ import shutil
 import subprocess
 
 NODE_BIN = ("kube-apiserver", "kube-controller-manager", "kubelet", "kubectl", "crio", "pinns")
-# envtest has these two as well.
-ENVTEST = ("kube-apiserver", "etcd")
 DISTRIBUTION = (
     *("docker-registry", "skopeo", "htpasswd", "conmon", "runc", "gcc"),
-    *("ip", "journalctl", "mount", "setpriv", "unshare"),
+    *("ip", "journalctl", "mount", "setpriv", "systemd-journald", "unshare"),
 )
 # What a program of ours is asked to see that it runs at all; pinns has no such flag.
 _SIGN_OF_LIFE = {"kubectl": ("version", "--client"), "pinns": None}
@@ -37,14 +35,16 @@ def find() -> dict[str, str]:
     node_bin, envtest = (
         os.path.abspath(os.environ.get(name) or "/none") for name in ("NODE_BIN", "KUBEBUILDER_ASSETS")
     )
-    system = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-    places = {name: [node_bin] for name in NODE_BIN} | {name: [system] for name in DISTRIBUTION}
-    places |= {"kube-apiserver": [node_bin, envtest], "etcd": [node_bin, envtest, system]}
-    found = {name: shutil.which(name, path=":".join(paths)) for name, paths in places.items()}
-    found["systemd-journald"] = shutil.which("systemd-journald", path="/usr/lib/systemd:/lib/systemd")
-    missing = sorted(name for name, path in found.items() if path is None)
+    system = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin:/usr/lib/systemd:/lib/systemd"
+    places = dict.fromkeys(NODE_BIN, node_bin) | dict.fromkeys(DISTRIBUTION, system)
+    places |= {"kube-apiserver": f"{node_bin}:{envtest}", "etcd": f"{node_bin}:{envtest}:{system}"}
+    found = {name: shutil.which(name, path=place) for name, place in places.items()}
+    missing = [name for name, path in found.items() if path is None]
     if missing:
-        raise BinaryError(f"not found: {', '.join(missing)}; looked in {node_bin}, {envtest} and {system}")
+        needed = [name for name in missing if name in NODE_BIN]
+        others = [name for name in missing if name not in NODE_BIN]
+        reasons = [f"not in {node_bin}: {', '.join(needed)}"] * bool(needed)
+        raise BinaryError("; ".join(reasons + [f"not installed: {', '.join(others)}"] * bool(others)))
     paths = {name: path for name, path in found.items() if path}
     for name in (*NODE_BIN, "etcd"):
         _try(name, paths[name])
@@ -63,10 +63,10 @@ def _try(name: str, path: str) -> None:
         raise BinaryError(f"{path} does not run: exit status {done.returncode}: {done.stderr.strip()[-500:]}")
 
 
-def kubernetes_version(kubelet: str) -> str:
-    """Of the kubelet, as in ``1.36``."""
-    said = subprocess.run([kubelet, "--version"], capture_output=True, text=True, check=True).stdout
-    found = re.search(r"v(\d+\.\d+)", said)
+def version(path: str) -> str:
+    """What a program says of itself, as in ``1.36.2``."""
+    said = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"\d+\.\d+\.\d+", said)
     if not found:
-        raise BinaryError(f"{kubelet} --version has no version: {said!r}")
-    return found[1]
+        raise BinaryError(f"{path} --version names no version: {said!r}")
+    return found[0]

@@ -53,11 +53,14 @@ def _setup(item: pytest.Item) -> tuple[object, ...]:
 
 
 @pytest.fixture(scope="session")
-def real_node() -> Iterator[Node]:
+def real_node(request: pytest.FixtureRequest) -> Iterator[Node]:
     scratch = os.environ.get("NODE_SCRATCH")
     if not scratch:
         pytest.skip(binaries.WHERE if not os.environ.get("NODE_BIN") else "run by make node-test, in a sandbox")
     node = Node(Path(scratch), Path(os.environ["PROGRAM"]))
+    table = request.config.pluginmanager.get_plugin("table")
+    if isinstance(table, Table):
+        table.versions = node.versions
     try:
         node.start()
         yield node

@@ -130,30 +130,23 @@ class ControlPlane:
         finally:
             connection.close()
 
-    def call(self, method: str, path: str, document: Any = None, *, kind: str = "application/json") -> Any:
+    def call(self, method: str, path: str, document: Any = None, kind: str = "application/json") -> Any:
         """The decoded answer; RigError for one that is no success."""
-        status, body = self._request(method, path, document, kind)
-        if status >= 300:
-            raise RigError(f"{method} {path}: {status}: {body.decode(errors='replace')[:500]}")
-        return json.loads(body)
+        return _decoded(method, path, self._request(method, path, document, kind))
 
     def get(self, path: str) -> Any:
         return self.call("GET", path)
 
     def find(self, path: str) -> Any | None:
         """An object, or None where there is none."""
-        status, body = self._request("GET", path)
-        if status == 404:
-            return None
-        if status != 200:
-            raise RigError(f"GET {path}: {status}: {body.decode(errors='replace')[:500]}")
-        return json.loads(body)
+        answer = self._request("GET", path)
+        return None if answer[0] == 404 else _decoded("GET", path, answer)
 
     def create(self, path: str, document: Mapping[str, Any]) -> Any:
         return self.call("POST", path, document)
 
     def patch(self, path: str, document: Mapping[str, Any]) -> Any:
-        return self.call("PATCH", path, document, kind="application/merge-patch+json")
+        return self.call("PATCH", path, document, "application/merge-patch+json")
 
     def delete(self, path: str) -> None:
         self.call("DELETE", path, {"gracePeriodSeconds": 0})
@@ -173,3 +166,10 @@ class ControlPlane:
         if done.returncode != 0:
             raise RigError(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}")
         return done.stdout
+
+
+def _decoded(method: str, path: str, answer: tuple[int, bytes]) -> Any:
+    status, body = answer
+    if status >= 300:
+        raise RigError(f"{method} {path}: {status}: {body.decode(errors='replace')[:500]}")
+    return json.loads(body)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import itertools
 import json
 import re
-import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
 from realnode import binaries, sandbox, units
+from realnode.canary import Canary
 from realnode.controlplane import ControlPlane
 from realnode.journal import Journal
 from realnode.kubelet import CREDENTIAL_PROVIDER_CONFIG, STATIC_PODS, Kubelet
@@ -25,8 +24,10 @@ from realnode.runtimes import AUTH_DIR, GLOBAL_AUTH_FILE, Containerd, Crio
 from realnode.sandbox import HOSTNAME
 from realnode.tenants import Pod, Tenant, pod_document, pod_path, runs
 
-# Three parts of base64 with dots: a token. Its signature is what makes it one.
-_TOKEN = re.compile(rb"eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{20,}")
+# Of the kubelet's log. No scenario's own fault has either text.
+_WITHOUT_TOKEN = re.compile(
+    r'failed to fetch token: (?:pod \\"[^"]+\\" not found|[^=]*scheduled on a different node)" .* pod="([^"]+)"'
+)
 
 
 class Setup(NamedTuple):
@@ -60,12 +61,12 @@ class Node:
         self.scratch = scratch
         self.logs = scratch / "logs"
         self.logs.mkdir()
-        self._canary = secrets.token_hex(12)
-        self._searched: dict[Path, int] = {}
+        self._canary = Canary()
         self._numbers = itertools.count(1)
         self._tenants: list[Tenant] = []
         password = self.new_password()
-        self.program = Program(program, binaries.kubernetes_version(found["kubelet"]), scratch)
+        self.versions = {name: binaries.version(found[name]) for name in ("kubelet", "crio")}
+        self.program = Program(program, self.versions["kubelet"], scratch, self.logs / "program.log")
         self.control_plane = ControlPlane(found, self.logs, environment)
         self.registry = Registry(found, scratch / "registry", self.logs, environment, password)
         self.journal = Journal(found, self.logs, environment)
@@ -93,7 +94,7 @@ class Node:
 
     def use(self, setup: Setup) -> None:
         """Installs a provider and starts the kubelet with it, where it is not that one already."""
-        if setup == self.setup and self.kubelet.process.running:
+        if setup == self.setup and self.kubelet.process.running and self.runtime.process.running:
             return
         self.kubelet.stop()
         self.bin_dir = setup.provider.install(self.program, setup.secrets_from)
@@ -165,6 +166,17 @@ class Node:
 
         return [] if wait_until(swept, seconds) else self.auth_files()
 
+    def lost_pulls(self, *pods: Pod) -> list[str]:
+        """Failed pulls of these pods, but for those before which the kubelet got no token and so ran no provider.
+
+        The API server's NodeRestriction may learn of a pod only after the kubelet has asked for the pod's token.
+        """
+        log = self.kubelet.process.log.read_text(errors="replace")
+        without_token = set(_WITHOUT_TOKEN.findall(log))
+        return [
+            pull for pod in pods if f"{pod.namespace}/{pod.name}" not in without_token for pull in pod.failed_pulls()
+        ]
+
     def findings(self) -> list[str]:
         """Codes of what `doctor` says of this node."""
         report = json.loads(self.program.run("doctor", "--output=json", statuses=(0, 3)))
@@ -196,26 +208,13 @@ class Node:
             self._tenants.pop().delete_pods()
 
     def new_password(self) -> str:
-        """All start alike: a search for that start finds any of them."""
-        return self._canary + secrets.token_hex(8)
-
-    # -- secrets in logs ---------------------------------------------------------------------------------------------
+        """One that no log may have."""
+        return self._canary.new_password()
 
     def leaks(self) -> list[str]:
         """Logs in which a password or a token stands, in what was written since the last call."""
         (self.logs / "journal.log").write_text(self.journal.text("export"))
-        return [found for log in sorted(self.logs.iterdir()) for found in self._search(log)]
-
-    def _search(self, log: Path) -> Iterable[str]:
-        start = 0 if log.name == "journal.log" else self._searched.get(log, 0)
-        with log.open("rb") as file:
-            file.seek(start)
-            text = file.read()
-        self._searched[log] = start + len(text)
-        if any(form in text for form in _forms(self._canary)):
-            yield f"a password in {log.name}"
-        if _TOKEN.search(text):
-            yield f"a token in {log.name}"
+        return self._canary.search(self.logs)
 
 
 def _link(name: str, target: str) -> None:
@@ -224,9 +223,3 @@ def _link(name: str, target: str) -> None:
     if str(place) != target:
         place.unlink(missing_ok=True)
         place.symlink_to(target)
-
-
-def _forms(secret: str) -> list[bytes]:
-    """As it is, and the part of its base64 that does not depend on what stands before and after it."""
-    encoded = (base64.b64encode(b"x" * shift + secret.encode()) for shift in range(3))
-    return [secret.encode(), *(text[4:-4] for text in encoded)]

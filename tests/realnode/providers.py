@@ -25,16 +25,23 @@ _BIN_DIR = re.compile(r"--image-credential-provider-bin-dir=([^\s\"]+)")
 
 
 class Program:
-    """The program as shipped, which writes the manifests of a whole node."""
+    """The program as shipped, which writes the manifests of a whole node.
 
-    def __init__(self, path: Path, kubernetes: str, scratch: Path) -> None:
+    Args:
+        log: gets all that it says.
+    """
+
+    def __init__(self, path: Path, kubernetes: str, scratch: Path, log: Path) -> None:
         self.path = path
+        self._log = log
         self._kubernetes = kubernetes
         self._scratch = scratch
 
     def run(self, *arguments: str | Path, statuses: Sequence[int] = (0,)) -> str:
         """Standard output. RigError for another exit status."""
         done = subprocess.run([self.path, *arguments], capture_output=True, text=True, check=False)
+        with self._log.open("a") as log:
+            log.write(done.stdout + done.stderr)
         if done.returncode not in statuses:
             raise RigError(
                 f"{' '.join(map(str, arguments))}: exit status {done.returncode}: {done.stderr or done.stdout}"

@@ -16,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +28,7 @@ HOSTNAME = "node1"
 LAYERS = ("/etc", "/var/lib", "/var/log", "/usr/bin", "/usr/libexec")
 HIDDEN = (
     *("/etc/containers", "/etc/crio", "/etc/kubernetes", "/etc/cni", "/etc/containerd"),
-    *("/etc/systemd/system/kubelet.service.d", "/etc/default/kubelet", "/var/log/journal"),
+    *("/etc/systemd/system/kubelet.service.d", "/var/log/journal"),
 )
 # The kubelet cannot tell the size of a file system of overlayfs: these are plain directories of the scratch directory.
 PLAIN = ("/var/lib/kubelet", "/var/lib/containers", "/var/lib/containerd", "/var/lib/etcd", "/var/log/pods")
@@ -36,6 +37,7 @@ SYSCTLS = (
     *("vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops"),
     *("kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes"),
 )
+_PREFIX = "node-test-"
 _CGROUPS = Path("/sys/fs/cgroup")
 # Controllers of cgroup v1 without which a kubelet does not start.
 _CONTROLLERS = ("cpu", "cpuacct", "cpuset", "hugetlb", "memory", "pids")
@@ -57,6 +59,16 @@ def run(scratch: Path, command: Sequence[str]) -> int:
         signal.signal(signal.SIGTERM, previous[1])
 
 
+def make_scratch() -> Path:
+    """Named after this process, whose end makes the cgroups of that name stale."""
+    for root in _hierarchies():
+        for stale in root.glob(f"{_PREFIX}*"):
+            pid = stale.name.removeprefix(_PREFIX).partition("-")[0]
+            if pid.isdecimal() and not Path("/proc", pid).exists():
+                remove_cgroups(stale)
+    return Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+
+
 def cgroup(scratch: Path) -> str:
     """The node's cgroup, in every hierarchy."""
     return f"/{scratch.name}"
@@ -67,17 +79,18 @@ def remove_cgroups(scratch: Path, seconds: float = 5) -> None:
     until = time.monotonic() + seconds
     for root in _hierarchies():
         top = root / scratch.name
-        while top.exists():
-            for directory in sorted(top.rglob("*/"), key=lambda path: len(path.parts), reverse=True):
-                with contextlib.suppress(OSError):
-                    directory.rmdir()
-            try:
-                top.rmdir()
-            except OSError:
-                if time.monotonic() > until:
-                    print(f"cannot remove the cgroup {top}", file=sys.stderr)
-                    break
-                time.sleep(0.1)
+        while not _removed(top):
+            if time.monotonic() > until:
+                print(f"cannot remove the cgroup {top}", file=sys.stderr)
+                break
+            time.sleep(0.05)
+
+
+def _removed(cgroup: Path) -> bool:
+    for directory, _, _ in os.walk(cgroup, topdown=False):
+        with contextlib.suppress(OSError):
+            os.rmdir(directory)
+    return not cgroup.exists()
 
 
 def _hierarchies() -> list[Path]:

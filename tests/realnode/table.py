@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 BEGIN, END = "<!-- node-test: begin -->\n", "<!-- node-test: end -->\n"
 _LENGTH = 160
+_NOT_APPLICABLE = "n.a."
 
 Note = Callable[[str], None]
 
@@ -26,13 +28,16 @@ class Table:
         self._path = path
         self._command = command
         self._cells: dict[str, dict[str, str]] = {}
-        self.heading: list[str] = []
+        self._headings: dict[str, str] = {}
+        self.versions: dict[str, str] = {}
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Rows in the order of the files, whatever order they run in."""
         for item in items:
-            self._cells.setdefault(_row(item), {})
+            row = _row(item)
+            self._cells.setdefault(row, {})
+            self._headings[row] = _first_line(item.module.__doc__ or "") if isinstance(item, pytest.Function) else ""
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -41,7 +46,7 @@ class Table:
         report = yield
         cells, provider = self._cells[_row(item)], _provider(item)
         if report.skipped:
-            cells[provider] = "n.a."
+            cells[provider] = _NOT_APPLICABLE
         elif report.failed:
             reason = _first_line(str(call.excinfo.value) if call.excinfo else "")
             if provider == "peer" and call.excinfo and call.excinfo.errisinstance(AssertionError):
@@ -54,6 +59,11 @@ class Table:
             cells[provider] = f"held ({notes})" if notes else "held"
         return report
 
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        """A run in which everything was skipped has shown nothing."""
+        if exitstatus == 0 and {text for cells in self._cells.values() for text in cells.values()} <= {_NOT_APPLICABLE}:
+            session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
+
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if any(self._cells.values()):
             text = self.markdown()
@@ -63,11 +73,15 @@ class Table:
 
     def markdown(self) -> str:
         columns = [name for name in ("ours", "peer") if any(name in cells for cells in self._cells.values())]
-        lines = [*self.heading, f"`{self._command}`", ""]
-        lines += [f"| scenario | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
-        for row, cells in self._cells.items():
-            if cells:
-                lines.append(f"| {row} | {' | '.join(cells.get(name, 'n.a.') for name in columns)} |")
+        versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
+        lines = [f"`{self._command}`, with {versions}, Linux {os.uname().release}:"]
+        heading = None
+        for row, cells in ((row, cells) for row, cells in self._cells.items() if cells):
+            if self._headings[row] != heading:
+                heading = self._headings[row]
+                head = f"| scenario | {' | '.join(columns)} |\n{'|---' * (len(columns) + 1)}|"
+                lines += ["", f"**{heading}**", "", head]
+            lines.append(f"| {row} | {' | '.join(cells.get(name, _NOT_APPLICABLE) for name in columns)} |")
         return "\n".join(lines) + "\n"
 
     def _write(self, text: str) -> None:
@@ -84,7 +98,7 @@ def _provider(item: pytest.Item) -> str:
 
 
 def _row(item: pytest.Item) -> str:
-    """``test_burst[peer-parallel]`` is ``burst, parallel``."""
+    """``test_burst[peer-parallel]`` is ``burst, parallel``: an id has no hyphen of its own."""
     name, _, parameters = item.name.partition("[")
     others = [part for part in re.split(r"[-\]]", parameters) if part not in ("ours", "peer", "")]
     return ", ".join([name.removeprefix("test_").replace("_", " "), *others])

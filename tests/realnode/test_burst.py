@@ -32,7 +32,7 @@ def test_burst(node: Node, tenant: Tenant, tags: int, note: Note) -> None:
     pods = tenant.burst(PODS, [f"{image}:{name}" for name in names])
     running = how_many_run(pods, 120)
     seconds = time.monotonic() - began
-    failed = sum(bool(pod.failed_pulls()) for pod in pods)
+    failed = sum(bool(node.lost_pulls(pod)) for pod in pods)
     note(f"{seconds:.0f} s")
     assert running == PODS and not failed, f"{running} of {PODS} run after {seconds:.0f} s, {failed} first pulls failed"
     assert node.registry.users(image) == {tenant.user}
@@ -48,4 +48,4 @@ def test_burst_of_an_image_that_is_there(node: Node, tenant: Tenant, image: str,
     seconds = time.monotonic() - began
     note(f"{seconds:.0f} s")
     assert running == PODS, f"{running} of {PODS} run after {seconds:.0f} s"
-    assert not any(pod.failed_pulls() for pod in pods), "failed pulls"
+    assert not node.lost_pulls(*pods), "failed pulls"

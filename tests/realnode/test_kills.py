@@ -58,7 +58,7 @@ def test_killed(node: Node, tenant: Tenant, image: str, chosen: Callable[[int], 
     pods = tenant.burst(PODS, [image])
     killed = _kill(node, chosen)
     running = how_many_run(pods, 120)
-    failed = sum(bool(pod.failed_pulls()) for pod in pods)
+    failed = sum(bool(node.lost_pulls(pod)) for pod in pods)
     note(f"{killed} killed, {failed} pulls repeated")
     assert killed, "nothing was killed"
     assert running == PODS, f"{running} of {PODS} run"

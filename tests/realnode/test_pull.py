@@ -14,7 +14,7 @@ from realnode.variants import each_mode
 def test_one_pod(node: Node, tenant: Tenant, image: str) -> None:
     pod = tenant.run("web", image)
     assert pod.runs_within(30), f"not running: {pod.events()}"
-    assert not pod.failed_pulls(), f"{len(pod.failed_pulls())} failed pulls"
+    assert not node.lost_pulls(pod), "failed pulls"
     assert node.registry.users(image) == {tenant.user}
     assert wait_until(lambda: not node.auth_files(tenant), 5), f"left behind: {node.auth_files(tenant)}"
 
@@ -32,7 +32,7 @@ def test_two_images_in_a_pod(node: Node, tenant: Tenant, image: str) -> None:
     other = node.registry.new_image()
     pod = tenant.run("web", image, other)
     assert pod.runs_within(60), f"not running: {pod.events()}"
-    assert not pod.failed_pulls(), f"{len(pod.failed_pulls())} failed pulls"
+    assert not node.lost_pulls(pod), "failed pulls"
     assert node.registry.users(image) == node.registry.users(other) == {tenant.user}
 
 
@@ -40,7 +40,7 @@ def test_two_namespaces_pull_the_same_image(node: Node, tenant: Tenant, image: s
     other = node.new_tenant(secrets_from)
     pods = [tenant.run("web", image), other.run("web", image)]
     assert all(pod.runs_within(30) for pod in pods), "not running"
-    assert not any(pod.failed_pulls() for pod in pods), "failed pulls"
+    assert not node.lost_pulls(*pods), "failed pulls"
     assert node.registry.users(image) == {tenant.user, other.user}
 
 
@@ -78,7 +78,7 @@ def test_a_static_pod_runs_with_the_credential_of_the_node(node: Node, image: st
     """From CRI-O's global_auth_file."""
     with node.global_credential() as user, node.static_pod(image) as pod:
         assert pod.runs_within(60), f"not running: {pod.events()}"
-        assert not pod.failed_pulls(), f"{len(pod.failed_pulls())} failed pulls"
+        assert not node.lost_pulls(pod), "failed pulls"
     assert node.registry.users(image) == {user}
 
 

@@ -109,7 +109,7 @@ def test_with_a_pattern_for_the_mirror(node: Node, tenant: Tenant, image: str) -
     assert "match-images-mirror" in node.findings()
 
 
-def test_without_the_kubelets_flags(node: Node, tenant: Tenant, image: str) -> None:
+def test_without_the_flags_of_the_kubelet(node: Node, tenant: Tenant, image: str) -> None:
     DROP_IN.unlink()
     node.restart_kubelet()
     _fails(tenant, image)
