@@ -16,8 +16,8 @@ from realnode.tenants import Tenant, how_many_run
 
 PODS = 12
 SECONDS = 20
-# Seconds into its life at which a process is killed, at most: a run takes about 50 ms, and more where it waits.
-LATEST = 0.3
+# Seconds after it was seen at which a process is killed, at most: a run takes about 50 ms, and more where it waits.
+LATEST = 0.05
 
 
 def _is_run(pid: int) -> bool:
