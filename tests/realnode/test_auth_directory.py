@@ -13,6 +13,8 @@ from realnode.node import Node
 from realnode.runtimes import AUTH_DIR
 from realnode.tenants import Tenant
 
+pytestmark = pytest.mark.ours
+
 
 def _remount(options: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{options}", AUTH_DIR], check=True)
@@ -62,7 +64,7 @@ FAULTS: dict[str, tuple[Callable[[], AbstractContextManager[None]], str]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_the_auth_directory_is(node: Node, tenant: Tenant, image: str, fault: str) -> None:
+def test_auth_directory(node: Node, tenant: Tenant, image: str, fault: str) -> None:
     enter, reason = FAULTS[fault]
     with enter():
         pod = tenant.run("web", image)

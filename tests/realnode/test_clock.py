@@ -22,11 +22,10 @@ DAY = timedelta(days=1)
 @pytest.mark.parametrize(
     ("offset", "reason"),
     [(-DAY, "its certificate is not valid yet"), (DAY, "its certificate has expired")],
-    ids=["behind", "ahead"],
+    ids=["not valid yet", "expired"],
 )
-def test_the_nodes_clock_is(node: Node, tenant: Tenant, image: str, offset: timedelta, reason: str) -> None:
-    """By a certificate of the API server's that is valid on the right day only; the kubelet goes on by the connection
-    that it has."""
+def test_certificate_of_the_api_server(node: Node, tenant: Tenant, image: str, offset: timedelta, reason: str) -> None:
+    """As a node sees it whose clock is a day behind or ahead; the kubelet goes on by the connection that it has."""
     assert tenant.run("before", node.registry.new_image()).runs_within(30)
     with node.control_plane.valid_around(datetime.now(UTC) - offset):
         pod = tenant.run("web", image)

@@ -47,7 +47,7 @@ def _kill(node: Node, chosen: Callable[[int], bool]) -> int:
     [(_is_run, True), (_is_run, False), (pluginprocesses.is_keeper, True)],
     ids=["runs, serial pulls", "runs, parallel pulls", "keepers"],
 )
-def test_killed(node: Node, tenant: Tenant, image: str, chosen: Callable[[int], bool], note: Note) -> None:
+def test_kills(node: Node, tenant: Tenant, image: str, chosen: Callable[[int], bool], note: Note) -> None:
     """Nothing is lost but the pulls of those that were killed, and the kubelet tries these again."""
 
     def hurry(provider: dict[str, Any]) -> None:

@@ -23,10 +23,11 @@ MOST_FILES = 2 << 20
 @pytest.mark.parametrize("serial", [True, False], ids=["serial pulls", "parallel pulls"])
 def test_soak(node: Node, note: Note) -> None:
     print(f"{SECONDS:.0f} s, SEED={SEED}")
+    pulls = node.kubelet.pulls()
     soak = Soak(node, SEED)
     soak.run(SECONDS)
     lost = soak.lost()
-    counts = soak.counts | {"pulls": node.kubelet.pulls()}
+    counts = soak.counts | {"pulls": node.kubelet.pulls() - pulls}
     seen = ", ".join(f"{number} {what}" for what, number in counts.items())
     note(f"{SECONDS:.0f} s, seed {SEED}: {seen}; at most {', '.join(f'{n} {what}' for what, n in soak.most.items())}")
     assert not lost, f"seed {SEED}: {len(lost)} of {soak.counts['pods']} pods do not run: {lost}"
