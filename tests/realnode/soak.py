@@ -48,7 +48,7 @@ class Soak:
         self._looked = 0.0
         self.counts: Counter[str] = Counter()
         self.most: Counter[str] = Counter()
-        self.intruders: list[str] = []
+        self.intruders: set[str] = set()
         # With how often each is done, for one another.
         self._actions: dict[Callable[[], None], int] = {
             self._start: 40,
@@ -154,7 +154,7 @@ class Soak:
         running = self._node.running_pods()
         for path in running & self._waiting.keys():
             self._running[path] = self._waiting.pop(path)
-        self.intruders += sorted(running & self._outside.keys())
+        self.intruders |= running & self._outside.keys()
         processes = pluginprocesses.find(self._node.bin_dir)
         self._note_most("processes", len(processes))
         self._note_most("KiB of memory", sum(map(pluginprocesses.memory, processes)))

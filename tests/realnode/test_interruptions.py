@@ -102,3 +102,19 @@ def test_the_api_server_does_not_answer(node: Node, tenant: Tenant, image: str) 
     tenant.set_secret(password)
     assert pod.runs_within(120), f"not running: {pod.events()}"
     assert all("authentication required" in event for event in pod.failed_pulls()), pod.failed_pulls()
+
+
+def test_a_kubelet_killed_during_a_pull_holds_up_no_later_one(node: Node, tenant: Tenant) -> None:
+    """It leaves its pull intent, which the next one keeps until that very image is pulled."""
+    image = node.registry.new_image("v1", "v2")
+    killed = tenant.run("killed", f"{image}:v1")
+    assert wait_until(lambda: node.registry.users(image), 30), "no pull has begun"
+    node.kubelet.process.kill()
+    killed.delete()
+    node.kubelet.restart()
+    # Each check of an image that is there leaves a file.
+    for name in ("first", "second", "third"):
+        pod = tenant.run(name, f"{image}:v2", policy="IfNotPresent")
+        assert pod.runs_within(15), f"{name} pod: not running within 15 s"
+    left = node.left_behind()
+    assert not left, f"left behind: {left}"

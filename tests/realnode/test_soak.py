@@ -31,7 +31,7 @@ def test_soak(node: Node, note: Note) -> None:
     seen = ", ".join(f"{number} {what}" for what, number in counts.items())
     note(f"{SECONDS:.0f} s, seed {SEED}: {seen}; at most {', '.join(f'{n} {what}' for what, n in soak.most.items())}")
     assert not lost, f"seed {SEED}: {len(lost)} of {soak.counts['pods']} pods do not run: {lost}"
-    assert not soak.intruders, f"seed {SEED}: pods without a credential ran: {soak.intruders}"
+    assert not soak.intruders, f"seed {SEED}: pods without a credential ran: {sorted(soak.intruders)}"
     node.delete_tenants()
     left = node.left_behind()
     assert not left, f"seed {SEED}: left behind: {left}"
