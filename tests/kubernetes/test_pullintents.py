@@ -210,7 +210,7 @@ def test_a_directory_that_cannot_be_read_is_unknown_and_not_empty(
     assert intents.available() and intents.repositories() == {HUB}
 
 
-# -- of a kubelet that was killed ---------------------------------------------------------------------------------------
+# -- of a kubelet that was killed --------------------------------------------------------------------------------------
 
 
 def test_an_intent_from_before_the_kubelet_s_start_is_none(tmp_path: Path, directory: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Mapping
 
 import pytest
 
@@ -28,12 +29,17 @@ def test_soak(node: Node, note: Note) -> None:
     soak.run(SECONDS)
     lost = soak.lost()
     counts = soak.counts | {"pulls": node.kubelet.pulls() - pulls}
-    seen = ", ".join(f"{number} {what}" for what, number in counts.items())
-    note(f"{SECONDS:.0f} s, seed {SEED}: {seen}; at most {', '.join(f'{n} {what}' for what, n in soak.most.items())}")
+    figures = f"{SECONDS:.0f} s, seed {SEED}: {_list(counts)}; at most {_list(soak.most)}"
+    print(figures)
+    note(figures)
     assert not lost, f"seed {SEED}: {len(lost)} of {soak.counts['pods']} pods do not run: {lost}"
-    assert not soak.intruders, f"seed {SEED}: pods without a credential ran: {sorted(soak.intruders)}"
     node.delete_tenants()
     left = node.left_behind()
     assert not left, f"seed {SEED}: left behind: {left}"
     assert pluginprocesses.all_end(node.bin_dir, 60), f"seed {SEED}: processes are left"
     assert size(CACHE_DIR) < MOST_FILES
+    assert not soak.intruders, f"seed {SEED}: pods without a credential ran: {sorted(soak.intruders)}"
+
+
+def _list(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{number} {what}" for what, number in counts.items())
