@@ -76,7 +76,18 @@ MODULES = {name_of(path): imports_of(path) for path in sorted(PACKAGE.rglob("*.p
 
 LAYERS = (
     *("__init__", "errors", "version", "platform", "images", "settings", "kubernetes", "runtimes", "pull"),
-    *("node", "manifests", "registryclient", "explanation", "doctor", "testbed", "demo", "commands", "__main__"),
+    *(
+        "node",
+        "manifests",
+        "registryclient",
+        "explanation",
+        "doctor",
+        "rollout",
+        "testbed",
+        "demo",
+        "commands",
+        "__main__",
+    ),
 )
 """Packages, and the modules beside them, from the bottom up: each may import what stands before it."""
 

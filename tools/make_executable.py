@@ -31,10 +31,11 @@ from typing import NamedTuple
 from bill_of_materials import add_licenses, parts_of
 from make_build import DIST, NAME, build_wheel, made_from
 from make_venv import ROOT, WHEELS
+from touched import Touched, WatchError, watch
 
 PARTS = ROOT / "packaging/executable"
 WORK = ROOT / "build/executable"
-MAX_SIZE = 16 * 1024 * 1024
+MAX_SIZE = 16_000_000
 """Bytes of an executable."""
 
 
@@ -98,7 +99,7 @@ WRAPPED = (
 COMPILE = ("-O2", "-fno-pie", "-fno-asynchronous-unwind-tables", "-ffunction-sections", "-fdata-sections")
 _HINT = (
     "hint: Debian 12: apt-get install dpkg-dev gcc libc6-dev gcc-aarch64-linux-gnu libc6-dev-arm64-cross make perl "
-    "qemu-user-static"
+    "qemu-user-static valgrind"
 )
 
 
@@ -299,9 +300,11 @@ def make_archive(wheel: Path) -> Path:
     return archive
 
 
-def link(target: Target) -> Path:
-    """The interpreter, of which nothing is loaded yet."""
+def link(target: Target, touched: dict[str, str]) -> Path:
+    """The interpreter, of which nothing is loaded yet, with the parts first that a pull touches."""
     place, compiler = target.directory, f"{target.host}-gcc"
+    for kind in ("text", "rodata", "data"):
+        (place / f"{kind}.touched").write_text(touched.get(kind, ""))
     headers = (
         place / "python",
         place / "python/Python",
@@ -323,7 +326,8 @@ def link(target: Target) -> Path:
         "-o",
         place / "program.o",
     )
-    linker = ["--gc-sections", "--build-id=none", "-z,noexecstack", f"-T,{PARTS / 'snapshot.ld'}"]
+    linker = ["--gc-sections", "--build-id=none", "-z,noexecstack", f"-L{place}", f"-T,{PARTS / 'snapshot.ld'}"]
+    linker += [f"-Map={place / 'linked.map'}"]
     linker += [f"--wrap={name}" for name in WRAPPED]
     # Not at a multiple of 2 MiB, where kernels with huge pages in the page cache map as much at once: 2 MB of memory.
     linker += ["-Ttext-segment=0x410000"]
@@ -334,17 +338,32 @@ def link(target: Target) -> Path:
     return place / "linked"
 
 
-def load(target: Target, linked: Path, archive: Path) -> Path:
+def load(target: Target, linked: Path, archive: Path, touched: Touched | None = None) -> Path:
     """The interpreter with the program loaded, and the archive behind it."""
-    loader, snapshot, program = linked.with_name("loader"), linked.with_name("snapshot"), linked.with_name("program")
+    place = target.directory
+    loader, snapshot, events, plan = (place / name for name in ("loader", "snapshot", "events", "plan"))
     append(linked, archive, loader)
     # What this processor can do must not become part of it.
     capabilities = {"OPENSSL_ia32cap": "~0x200000200000000", "OPENSSL_armcap": "0"}
     variables = [f"{name}={value}" for name, value in capabilities.items()]
-    loaded = run("env", "-i", *variables, *runner(target), loader, "load.py", snapshot, cwd=PARTS).split()
+    command: list[str | Path] = ["env", "-i", *variables, *runner(target), loader, "load.py", snapshot, events]
+    loaded = run(*command, cwd=PARTS).split()
+    if touched:
+        plan.write_bytes(touched.plan(events.read_bytes()))
+        run(*command, plan, cwd=PARTS)
+    program = place / "program"
     run(f"{target.host}-objcopy", "--update-section", f".snapshot={snapshot}", linked, program)
     append(program, without_modules(archive, loaded), program)
     return program
+
+
+def watch_pulls(archive: Path) -> Touched:
+    """What pulls touch of the native executable, which is made without knowing it."""
+    say("watching what a pull touches")
+    need("valgrind")
+    place = native().directory
+    program = load(native(), link(native(), {}), archive)
+    return watch(program, (place / "linked.map").read_text(), (place / "events").read_bytes())
 
 
 def without_modules(archive: Path, names: Sequence[str]) -> Path:
@@ -382,10 +401,11 @@ def make(targets: Sequence[Target], output: Path) -> list[Path]:
     for target in dict.fromkeys([native(), *targets]):
         build_libraries(target)
     archive = make_archive(wheel)
+    touched = watch_pulls(archive)
     made = []
     output.mkdir(parents=True, exist_ok=True)
     for target in targets:
-        program = load(target, link(target), archive)
+        program = load(target, link(target, touched.sections), archive, touched)
         check(target, program)
         place = output / f"{NAME}-linux-{target.name}"
         program.replace(place)
@@ -408,5 +428,5 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except BuildError as error:
+    except (BuildError, WatchError) as error:
         sys.exit(f"make_executable: {error}")

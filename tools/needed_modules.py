@@ -225,7 +225,11 @@ def named_at_run_time(libraries: Path) -> list[str]:
     """Modules that are imported by a name made at run time: commands, and rich's widths of characters."""
     found = [
         path.relative_to(libraries).with_suffix("")
-        for pattern in (f"{PACKAGE}/commands/[!_]*.py", "rich/_unicode_data/unicode*.py")
+        for pattern in (
+            f"{PACKAGE}/commands/[!_]*.py",
+            f"{PACKAGE}/commands/installation/[!_]*.py",
+            "rich/_unicode_data/unicode*.py",
+        )
         for path in sorted(libraries.glob(pattern))
     ]
     return [".".join(path.parts) for path in found]

@@ -14,8 +14,8 @@ import zipimport
 
 ARCHIVE = "/proc/self/exe"
 # For people, who wait for some milliseconds more.
-COLD = ("commands", "demo", "doctor", "explanation", "manifests", "node", "registryclient", "testbed", "version")
-COLD += ("kubernetes/credentialproviderconfig", "kubernetes/imagepatterns")
+COLD = ("commands", "demo", "doctor", "explanation", "manifests", "node", "registryclient", "rollout")
+COLD += ("testbed", "version", "kubernetes/credentialproviderconfig", "kubernetes/imagepatterns")
 
 
 def import_modules():

@@ -10,6 +10,7 @@
 #include <Python.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <frozen_modules/importlib._bootstrap.h>
 #include <frozen_modules/importlib._bootstrap_external.h>
 #include <frozen_modules/zipimport.h>
@@ -34,92 +35,83 @@
 
 /* -- memory: what is taken while the program is loaded lies in the snapshot, what is taken later does not ------------- */
 
-enum { UNIT = 16, PAGE = 4096 };
+enum { UNIT = 16, PAGE = 4096, LARGEST = 1 << 28 };
+enum { RUNS = 3, PLACES = 2 * RUNS + 1, OUTSIDE = PLACES }; /* those that touched.py watches; what is written to apart */
 extern char snapshot_start[], heap[], heap_end[]; /* snapshot.ld */
 static char *heap_free = heap;
 static int is_loading, is_loaded; /* before the first libc starts, whose memory is not the program's */
 
-/* A header; what it stands for begins behind it. */
-struct block {
-    size_t size;
-    struct block *next;
-};
-
-/* Blocks that were released, by address. */
-static struct block *released;
+/* The build loads the program twice. The first run puts one block behind the other, and tells each that is taken or given
+ * back. The second is told a place for each, by its number (tools/touched.py): what a pull touches lies side by side, in
+ * the order of how often it does, for it would lie all over the snapshot otherwise, of which a process would have nearly
+ * every page; behind it all other blocks; and outside those that are given back before the snapshot is made. */
+static struct event {
+    const void *block;
+    size_t size; /* 0: given back */
+} *events;
+static size_t event_count, taken_count;
+static const struct plan {
+    uint64_t sizes[PLACES];
+    uint32_t blocks[]; /* size of each, and its place */
+} *plan;
+static char *places[PLACES + 1], *outside;
 
 static int in_snapshot(const void *memory)
 {
     return (const char *)memory >= heap && (const char *)memory < heap_free;
 }
 
-static struct block *block_of(void *memory)
+/* The content of a file, or room for one: not in the snapshot. */
+static void *map(const char *path, size_t size)
 {
-    return (struct block *)memory - 1;
+    int file = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+    int kind = path ? MAP_PRIVATE : MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    void *memory = mmap(NULL, size, path ? PROT_READ : PROT_READ | PROT_WRITE, kind, file, 0);
+    if (memory == MAP_FAILED)
+        Py_FatalError("cannot map what the build needs");
+    if (path)
+        close(file);
+    return memory;
 }
 
-static char *end_of(struct block *block)
+static void divide(const char *told)
 {
-    return (char *)(block + 1) + block->size;
-}
-
-static void *fresh(size_t size, size_t alignment)
-{
-    char *place = (char *)(((uintptr_t)heap_free + sizeof(struct block) + alignment - 1) & -alignment);
-    if (size > (size_t)(heap_end - place))
-        Py_FatalError("the heap of the snapshot is too small");
-    block_of(place)->size = size;
-    heap_free = place + size;
-    return place;
-}
-
-/* Makes one of a block and the next in the list, where that begins at its end. */
-static void join(struct block *block)
-{
-    struct block *next = block->next;
-    if ((char *)next != end_of(block))
+    if (!told)
         return;
-    block->size += sizeof *next + next->size;
-    block->next = next->next;
-    memset(next, 0, sizeof *next);
+    plan = map(told, LARGEST);
+    for (int i = 0; i < PLACES; i++) {
+        places[i] = heap_free;
+        heap_free += plan->sizes[i];
+    }
+    places[OUTSIDE] = outside = map(NULL, LARGEST);
 }
 
-/* Puts a block into the list, one with its neighbours; zeroed, for the same bytes at each build. */
-static void give_back(struct block *block)
+static int is_outside(const void *memory)
 {
-    struct block *before = NULL, *after = released;
-    for (; after && after < block; after = after->next)
-        before = after;
-    memset(block + 1, 0, block->size);
-    block->next = after;
-    if (before)
-        before->next = block;
-    else
-        released = block;
-    join(block);
-    if (before)
-        join(before);
+    return outside && (const char *)memory >= outside && (const char *)memory < places[OUTSIDE];
 }
 
-/* The first released block that is large enough, of which the rest is given back; else a fresh one. */
 static void *take(size_t size)
 {
     size = size ? (size + UNIT - 1) & -UNIT : UNIT;
-    for (struct block **place = &released; *place; place = &(*place)->next) {
-        struct block *block = *place;
-        if (block->size < size)
-            continue;
-        *place = block->next;
-        block->next = NULL;
-        if (block->size >= size + 2 * UNIT) {
-            struct block *rest = (struct block *)((char *)(block + 1) + size);
-            rest->size = block->size - size - sizeof *rest;
-            block->size = size;
-            give_back(rest);
-        }
-        return block + 1;
+    char **place = &heap_free;
+    if (plan) {
+        uint32_t told = plan->blocks[taken_count++];
+        if ((told & -UNIT) != size)
+            Py_FatalError("the second run takes other blocks than the first");
+        place = &places[told % UNIT];
     }
-    return fresh(size, UNIT);
+    char *block = *place;
+    *place += size;
+    if (heap_free > heap_end)
+        Py_FatalError("the heap of the snapshot is too small");
+    events[event_count++] = (struct event){block, size};
+    return block;
+}
+
+static void *take_aligned(size_t size, size_t alignment)
+{
+    return (void *)(((uintptr_t)take(size + alignment) + alignment - 1) & -alignment);
 }
 
 /* In place of libc's everywhere, libc included (the linker's --wrap), which are called __real_... then. */
@@ -138,20 +130,20 @@ void *__wrap_calloc(size_t count, size_t size)
 
 void __wrap_free(void *block)
 {
-    if (!in_snapshot(block))
+    if (is_loading && block)
+        events[event_count++] = (struct event){block, 0};
+    else if (!in_snapshot(block))
         __real_free(block);
-    else if (is_loading)
-        give_back(block_of(block));
 }
 
 void *__wrap_realloc(void *block, size_t size)
 {
-    if (!in_snapshot(block))
-        return block ? __real_realloc(block, size) : __wrap_malloc(size);
+    if (!is_loading && !in_snapshot(block))
+        return __real_realloc(block, size);
     void *copy = __wrap_malloc(size);
-    if (copy) {
-        size_t old = block_of(block)->size;
-        memcpy(copy, block, old < size ? old : size);
+    if (copy && block) { /* how large it was is not known: what lies behind it is copied as well */
+        size_t rest = in_snapshot(block) ? (size_t)(heap_free - (char *)block) : size;
+        memcpy(copy, block, size < rest ? size : rest);
         __wrap_free(block);
     }
     return copy;
@@ -163,14 +155,36 @@ int __wrap_posix_memalign(void **memory, size_t alignment, size_t size)
 {
     if (!is_loading)
         return __real_posix_memalign(memory, alignment, size);
-    *memory = fresh(size, alignment);
+    *memory = take_aligned(size, alignment);
     return 0;
 }
 
+/* Python's own allocator rests while the program is loaded. */
+static void *object_malloc(void *context, size_t size)
+{
+    return take(size);
+}
+
+static void *object_calloc(void *context, size_t count, size_t size)
+{
+    return take(count * size);
+}
+
+static void *object_realloc(void *context, void *block, size_t size)
+{
+    return __wrap_realloc(block, size);
+}
+
+static void object_free(void *context, void *block)
+{
+    __wrap_free(block);
+}
+
+/* Python's stacks as well are arenas. */
 static void *allocate_arena(void *context, size_t size)
 {
     if (is_loading)
-        return fresh(size, PAGE);
+        return take_aligned(size, PAGE);
     void *arena = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     return arena == MAP_FAILED ? NULL : arena;
 }
@@ -179,6 +193,16 @@ static void free_arena(void *context, void *arena, size_t size)
 {
     if (!in_snapshot(arena))
         munmap(arena, size);
+}
+
+static void swap_allocators(PyMemAllocatorEx *allocators)
+{
+    for (int domain = PYMEM_DOMAIN_MEM; domain <= PYMEM_DOMAIN_OBJ; domain++) {
+        PyMemAllocatorEx before;
+        PyMem_GetAllocator(domain, &before);
+        PyMem_SetAllocator(domain, &allocators[domain]);
+        allocators[domain] = before;
+    }
 }
 
 /* -- randomness: the kernel's, at each call. A generator with a state would be the same in every process. ------------- */
@@ -257,7 +281,7 @@ static PyStatus start_python(void)
     config.write_bytecode = 0;
     config.pathconfig_warnings = 0;
     config.install_signal_handlers = 1;
-    config.use_hash_seed = 1; /* the tables of the snapshot are made with it: 0011, point 6 */
+    config.use_hash_seed = 1; /* the tables of the snapshot are made with it: 0011, point 7 */
     config.hash_seed = 0;
     config.module_search_paths_set = 1;
     PyWideStringList_Append(&config.module_search_paths, L"/proc/self/exe");
@@ -304,21 +328,50 @@ static int keep_referents(PyObject *object, void *unused)
     return 1;
 }
 
-static int keep_all(void)
+/* The cache of methods has names that nothing else has any more, by chance: by their addresses. */
+static void forget_outside(void)
 {
-    size_t size = 1 << 26;
-    pending = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (pending == MAP_FAILED)
-        return -1;
-    PyUnstable_GC_VisitObjects(keep_referents, NULL);
-    pending = NULL;
-    return 0;
+    struct type_cache *cache = &PyInterpreterState_Get()->types.type_cache;
+    for (int i = 0; i < 1 << MCACHE_SIZE_EXP; i++)
+        if (is_outside(cache->hashtable[i].name)) {
+            cache->hashtable[i].version = 0;
+            Py_SETREF(cache->hashtable[i].name, Py_NewRef(Py_None));
+        }
 }
 
-static __attribute__((noinline)) int load(const char *script, const char *target)
+/* Whether all that was taken outside was given back. */
+static int is_whole(void)
 {
-    is_loading = 1;
+    long count = 0;
+    for (size_t i = 0; i < event_count; i++)
+        if (is_outside(events[i].block))
+            count += events[i].size ? 1 : -1;
+    return count == 0;
+}
+
+static void keep_all(void)
+{
+    pending = map(NULL, LARGEST);
+    PyUnstable_GC_VisitObjects(keep_referents, NULL);
+    pending = NULL;
+}
+
+static int write_file(const char *path, const void *memory, size_t size)
+{
+    FILE *file = fopen(path, "w");
+    return file && fwrite(memory, 1, size, file) == size && !fclose(file) ? 0 : -1;
+}
+
+static __attribute__((noinline)) int load(const char *script, const char *snapshot, const char *told,
+                                          const char *plan_file)
+{
+    events = map(NULL, LARGEST);
+    divide(plan_file);
+    PyMemAllocatorEx objects = {NULL, object_malloc, object_calloc, object_realloc, object_free};
+    PyMemAllocatorEx allocators[] = {objects, objects, objects};
+    swap_allocators(allocators);
     PyObject_SetArenaAllocator(&(PyObjectArenaAllocator){NULL, allocate_arena, free_arena});
+    is_loading = 1;
     RAND_set_rand_method(&kernel_random);
     for (int number = 1; number < NSIG; number++)
         signal(number, SIG_DFL);
@@ -338,8 +391,10 @@ static __attribute__((noinline)) int load(const char *script, const char *target
     }
     Py_INCREF(entry);
     pthread_key_t key;
-    if (keep_all() < 0 || pthread_key_create(&key, NULL))
+    if (pthread_key_create(&key, NULL))
         return 1;
+    forget_outside();
+    keep_all();
     thread_keys = key;
     PyOS_BeforeFork();
     PyThreadState *thread = PyThreadState_Get();
@@ -347,9 +402,15 @@ static __attribute__((noinline)) int load(const char *script, const char *target
     memset(thread->datastack_top, 0, (char *)thread->datastack_limit - (char *)thread->datastack_top);
     is_loading = 0;
     is_loaded = 1;
-    FILE *out = fopen(target, "w");
-    size_t size = heap_free - snapshot_start;
-    return !out || fwrite(snapshot_start, 1, size, out) != size || fclose(out);
+    swap_allocators(allocators);
+    if (!is_whole())
+        Py_FatalError("the snapshot needs what is outside of it");
+    if (write_file(told, events, event_count * sizeof *events))
+        return 1;
+    events = NULL;
+    plan = NULL;
+    outside = NULL;
+    return write_file(snapshot, snapshot_start, heap_free - snapshot_start);
 }
 
 /* -- a process ------------------------------------------------------------------------------------------------------ */
@@ -471,5 +532,5 @@ int main(int argc, char **argv)
     /* Its addresses are left in memory, and depend on what the kernel put above it: the length of the file's name. */
     void *aside = __builtin_alloca((uintptr_t)__builtin_frame_address(0) & 0xffff);
     __asm__ volatile("" : : "r"(aside) : "memory");
-    return argc == 3 ? load(argv[1], argv[2]) : 2;
+    return argc == 4 || argc == 5 ? load(argv[1], argv[2], argv[3], argv[4]) : 2;
 }

@@ -16,7 +16,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-COMMANDS = ("completion", "demo", "doctor", "explain", "gc", "install-on-node", "manifests", "verify")
+COMMANDS = (
+    *("completion", "demo", "doctor", "explain", "gc", "install", "install-on-node", "manifests", "rollback"),
+    *("status", "uninstall", "verify"),
+)
 _OWN_PAGE = ("help", "version")
 """What ``help`` tells of on the program's own page, beside the flags."""
 

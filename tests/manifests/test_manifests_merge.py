@@ -382,8 +382,40 @@ def test_tabs_in_values_stay() -> None:
 
 def test_what_would_lose_a_comment_of_others_is_refused() -> None:
     text = ODD_LAYOUTS["flow over lines"].replace("v1,", "v1, # which")
+    assert "v1, # which" in merge(text, WANTED).text
+    text = text.replace("v1, # which", "v1beta1, # which")
     with pytest.raises(ConfigError, match="the comment '# which' would be lost"):
         merge(text, WANTED)
+
+
+def is_insertion(text: str, made: str) -> bool:
+    """Whether one piece was added, and every byte stayed."""
+    place = next((i for i, (a, b) in enumerate(zip(text, made, strict=False)) if a != b), len(text))
+    return made.startswith(text[:place]) and made.endswith(text[place:])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "kind: CredentialProviderConfig\napiVersion: kubelet.config.k8s.io/v1\nproviders:\n-   name:   x   # odd\n"
+        "    matchImages: [ a.b ]\n    args:\n    - '-v'\n    # of x\n\n# the end\nextra:    {}\n",
+        OTHERS,
+        OTHERS.replace("\n", "\r\n"),
+        ODD_LAYOUTS["marks"],
+        ODD_LAYOUTS["a block of text"],
+        ODD_LAYOUTS["no newline at the end"].replace(NAME, "x"),
+        ODD_LAYOUTS["flow over lines"],
+        '{"kind":"CredentialProviderConfig", "apiVersion":"kubelet.config.k8s.io/v1",\n "providers": '
+        '[{"name":"x",  "matchImages":["a.b"]} ] , "x":1}',
+    ],
+)
+def test_every_byte_of_others_stays(text: str) -> None:
+    made = merge(text, WANTED).text
+    assert is_insertion(text, made), made
+    # Changed once more, nothing but our own lines differs.
+    again = merge(made, WANTED._replace(audience="other")).text
+    changed = [line for line in made.splitlines() if line not in again.splitlines()]
+    assert all("serviceAccountTokenAudience" in line for line in changed) and len(changed) == 1
 
 
 def test_faults_of_others_are_told_and_left() -> None:

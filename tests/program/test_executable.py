@@ -40,7 +40,7 @@ from real_programs import cannot, need
 pytestmark = pytest.mark.process
 
 NAME = "crio-credential-provider"
-MAX_SIZE = 16 * 1024 * 1024
+MAX_SIZE = 16_000_000
 HOME = {"HOME": "/root"}
 
 

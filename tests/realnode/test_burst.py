@@ -49,3 +49,15 @@ def test_burst_of_an_image_that_is_there(node: Node, tenant: Tenant, image: str,
     note(f"{seconds:.0f} s")
     assert running == PODS, f"{running} of {PODS} run after {seconds:.0f} s"
     assert not node.lost_pulls(*pods), "failed pulls"
+
+
+@pytest.mark.ours
+def test_burst_of_parallel_pulls_without_pull_intents(node: Node, tenant: Tenant, image: str, note: Note) -> None:
+    """Serial ones outlast the grace that the plugin gives without intents."""
+    node.restart_kubelet(featureGates={"KubeletEnsureSecretPulledImages": False}, serializeImagePulls=False)
+    began = time.monotonic()
+    pods = tenant.burst(PODS, [image])
+    running = how_many_run(pods, 120)
+    note(f"{time.monotonic() - began:.0f} s")
+    assert running == PODS, f"{running} of {PODS} run"
+    assert not node.lost_pulls(*pods), "failed pulls"

@@ -1,4 +1,4 @@
-"""That no log has a secret is looked at after each scenario; here that a secret in a log is found."""
+"""Secrets in logs: each scenario ends with a search of all logs, which finds them."""
 
 from __future__ import annotations
 

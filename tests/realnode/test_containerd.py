@@ -1,4 +1,4 @@
-"""The same node with containerd, which reads no auth files of a namespace: nothing works by this program, or breaks."""
+"""The same node with containerd, which reads no auth files of a namespace: pulls go on as without this program."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands for people, one module each, named like the command with ``_`` for ``-``.
+"""The commands for people, one module each, named like the command with ``_`` for ``-``; some in ``installation``.
 
 Each has ``run(arguments)``, which returns the exit status, and ``parser()``, from which completion and man pages are
 made as well.
@@ -21,11 +21,17 @@ SUMMARIES = {
     "doctor": "check a node: what is wrong, and what to do",
     "explain": "show what a pull will do, step by step",
     "gc": "remove stale auth files",
+    "install": "bring the plugin onto this node, verified, or put everything back",
     "install-on-node": "copy this program into the kubelet's plugin directory",
     "manifests": "print what a cluster needs: configuration, RBAC, files for nodes",
+    "rollback": "undo the last install or uninstall of this node",
+    "status": "show what is installed on this node, and how its kubelet is",
+    "uninstall": "take away what install has brought",
     "verify": "ask every pull source for the image, with its credential",
 }
 """What each command is for, in one line."""
+
+_INSTALLATION = ("install", "rollback", "status", "uninstall")
 
 ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 """Signals that end a command, tidily: children, temporary files and directories go with it."""
@@ -73,7 +79,8 @@ def run(arguments: list[str]) -> int:
 
 def module(command: str) -> ModuleType:
     """That of a command word."""
-    return import_module(f".{command.replace('-', '_')}", __name__)
+    room = ".installation" if command in _INSTALLATION else ""
+    return import_module(f"{room}.{command.replace('-', '_')}", __name__)
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:

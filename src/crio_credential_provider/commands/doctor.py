@@ -226,7 +226,7 @@ def _as_json(report: Report) -> dict[str, Any]:
     return {
         "subject": report.subject,
         "verdict": {f"{severity}s": report.count(severity) for severity in ("error", "warning", "note")},
-        "findings": [_finding_as_json(finding) for finding in report.findings],
+        "findings": [finding_as_json(finding) for finding in report.findings],
         "examined": list(report.examined),
         "notExamined": [item._asdict() for item in report.not_examined],
         "correctedFiles": [
@@ -243,7 +243,8 @@ def _as_json(report: Report) -> dict[str, Any]:
     }
 
 
-def _finding_as_json(finding: Finding) -> dict[str, Any]:
+def finding_as_json(finding: Finding) -> dict[str, Any]:
+    """One member of ``findings``."""
     first = finding.evidence[0]
     return {
         "code": finding.code,

@@ -45,6 +45,7 @@ from .output import (
 )
 
 DEFAULT_VERSION = "1.34"
+Group = argparse._ArgumentGroup
 
 _DESCRIPTION = """\
 Prints what a cluster needs for this plugin: the kubelet's configuration, RBAC, units and files of a
@@ -118,29 +119,14 @@ def parser() -> Parser:
         help="paths, and how flags are given to the kubelet (default kubeadm)",
     )
     cluster.add_argument("--kubernetes", metavar="VERSION", help=f"1.33 or newer (default {DEFAULT_VERSION})")
-    cluster.add_argument("--audience", metavar="AUDIENCE", help="of the API server (default: the distribution's)")
-    cluster.add_argument(
-        "--config-path", metavar="FILE", help="the CredentialProviderConfig on the node (default: the distribution's)"
-    )
-    cluster.add_argument("--bin-dir", metavar="DIR", help="the plugin's directory (default: the distribution's)")
     cluster.add_argument("--role", metavar="ROLE", default="worker", help="of the MachineConfig (default worker)")
-    images = made.add_argument_group("images to match")
-    images.add_argument(
-        "--match-image", metavar="PATTERN", action="append", help="instead of registries.conf; repeatable"
-    )
+    images = add_entry_flags(made, "the distribution's", cluster)
     for name, metavar, kind, text in (
         ("registries-conf", "FILE", "file", "read this, and this machine's drop-ins, like CRI-O's flag"),
         ("registries-conf-dir", "DIR", "directory", "the only drop-in directory, like CRI-O's flag"),
         ("root", "DIR", "directory", "look for registries.conf below this directory"),
     ):
         images.add_argument(f"--{name}", metavar=metavar, type=there(kind), default="", help=text)
-    plugin = made.add_argument_group("flags of the plugin")
-    for name, action in (("secrets-from", "store"), ("mirror-registry", "append"), ("auth-dir", "store")):
-        flag = FLAGS_BY_NAME[name]
-        plugin.add_argument(f"--{name}", metavar=flag.metavar, action=action, help=flag.help)
-    plugin.add_argument(
-        "--plugin-arg", metavar="ARG", action="append", help="any other flag, as in --plugin-arg=--log-level=debug"
-    )
     tenants = made.add_argument_group("tenants")
     tenants.add_argument("-n", "--namespace", metavar="NAME", action="append", help="repeatable")
     tenants.add_argument(
@@ -163,6 +149,36 @@ def parser() -> Parser:
     return made
 
 
+def add_entry_flags(made: Parser, default: str, cluster: Group | None = None) -> Group:
+    """The flags for what the plugin's provider says, and where it is put.
+
+    Args:
+        default: whose paths and audience are taken where none are given.
+        cluster: the group for these; None for one of their own.
+
+    Returns:
+        The group of the images.
+    """
+    cluster = cluster or made.add_argument_group("the cluster")
+    cluster.add_argument("--audience", metavar="AUDIENCE", help=f"of the API server (default: {default})")
+    cluster.add_argument(
+        "--config-path", metavar="FILE", help=f"the CredentialProviderConfig on the node (default: {default})"
+    )
+    cluster.add_argument("--bin-dir", metavar="DIR", help=f"the plugin's directory (default: {default})")
+    images = made.add_argument_group("images to match")
+    images.add_argument(
+        "--match-image", metavar="PATTERN", action="append", help="instead of registries.conf; repeatable"
+    )
+    plugin = made.add_argument_group("flags of the plugin")
+    for name, action in (("secrets-from", "store"), ("mirror-registry", "append"), ("auth-dir", "store")):
+        flag = FLAGS_BY_NAME[name]
+        plugin.add_argument(f"--{name}", metavar=flag.metavar, action=action, help=flag.help)
+    plugin.add_argument(
+        "--plugin-arg", metavar="ARG", action="append", help="any other flag, as in --plugin-arg=--log-level=debug"
+    )
+    return images
+
+
 class _Kinds(tuple[str, ...]):
     """Choices of which none may be made: argparse holds the empty list against them as well."""
 
@@ -177,24 +193,29 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _DOTTED_NAME = re.compile(rf"{_NAME.pattern}(\.{_NAME.pattern})*")
 
 
-def _check(given: argparse.Namespace) -> None:
-    """Values that would make an invalid file."""
+def check_entry(given: argparse.Namespace) -> None:
+    """Values of the flags of ``add_entry_flags`` that would make an invalid file."""
     for flag in ("config_path", "bin_dir", "auth_dir"):
         path = getattr(given, flag)
         if path is not None and (not _PATH.fullmatch(path) or ".." in path.split("/") or "//" in path):
             name = flag.replace("_", "-")
             raise UsageError(f"--{name}: {path!r} is not an absolute path of letters, digits and ./@:+,-_")
+    if given.audience is not None and not re.fullmatch(r"[!-~]+", given.audience):
+        raise UsageError(f"--audience: {given.audience!r} is empty or has spaces")
+    for text in given.match_image or ():
+        if dead := imagepatterns.why_dead(text):
+            raise UsageError(f"--match-image: {masked(text)!r} matches no image: {dead}")
+
+
+def _check(given: argparse.Namespace) -> None:
+    """Values that would make an invalid file."""
     for flag, pattern in (("namespace", _NAME), ("service_account", _DOTTED_NAME), ("pull_secret", _DOTTED_NAME)):
         for text in getattr(given, flag) or ():
             if not pattern.fullmatch(text):
                 raise UsageError(f"--{flag.replace('_', '-')}: {text!r} is not a valid object name")
     if not _NAME.fullmatch(given.role):
         raise UsageError(f"--role: {given.role!r} is not a valid MachineConfigPool name")
-    if given.audience is not None and not re.fullmatch(r"[!-~]+", given.audience):
-        raise UsageError(f"--audience: {given.audience!r} is empty or has spaces")
-    for text in given.match_image or ():
-        if dead := imagepatterns.why_dead(text):
-            raise UsageError(f"--match-image: {masked(text)!r} matches no image: {dead}")
+    check_entry(given)
     _check_combinations(given)
 
 
@@ -223,7 +244,7 @@ class _Request:
     def __init__(self, given: argparse.Namespace) -> None:
         self.given = given
         self.distribution = DISTRIBUTIONS[given.distribution or "kubeadm"]
-        self.args = _plugin_args(given)
+        self.args = plugin_args(given)
         self.settings = settings.loads(self.args, {})
         self.kubernetes = providerconfig.parse_version(given.kubernetes or DEFAULT_VERSION)
         self.audience = given.audience or self.distribution.audience
@@ -277,7 +298,8 @@ class _Request:
         )
 
 
-def _plugin_args(given: argparse.Namespace) -> list[str]:
+def plugin_args(given: argparse.Namespace) -> list[str]:
+    """The plugin's arguments that the flags of ``add_entry_flags`` say."""
     args = [f"--secrets-from={given.secrets_from}"] if given.secrets_from is not None else []
     args += [f"--mirror-registry={text}" for text in given.mirror_registry or ()]
     args += [f"--auth-dir={given.auth_dir}"] if given.auth_dir is not None else []

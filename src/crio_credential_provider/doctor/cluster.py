@@ -339,6 +339,20 @@ def _host_name(node: Node) -> str:
     return name if is_subdomain(name) else ""
 
 
+def find_node_object(node: Node) -> dict[str, object]:
+    """This node's object, asked for as the node.
+
+    Raises:
+        ProviderError: the API server cannot be asked, or does not tell.
+    """
+    located = locate(node)
+    if located.endpoint is None:
+        raise located.error or ClusterError("the API server's address is not known")
+    api = connect(node, located, _client(node, located.kubeconfig))
+    found: dict[str, object] = api.get(f"/api/v1/nodes/{_name(node, api)}")
+    return found
+
+
 def _node_object(api: ApiServer, answers: Answers) -> Answers:
     try:
         found = api.get(f"/api/v1/nodes/{answers.node}")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from ..errors import ProviderError, UsageError
 from ..node.facts import Given, Node, gather, with_content
 from ..node.kubelet import parse_version
-from ..node.tree import Unreadable
+from ..node.tree import Tree, Unreadable
 from ..registryclient import Verdict, probe_registry
 from . import cluster
 from .catalogue import CATALOGUE, SEVERITIES
@@ -54,13 +54,16 @@ class Report(NamedTuple):
         return not any(finding.severity in ("error", "warning") for finding in self.findings)
 
 
-def examine(given: Given) -> Report:
+def examine(given: Given, tree: Tree | None = None) -> Report:
     """Examines this machine, an image, or one file.
+
+    Args:
+        tree: as for ``gather``.
 
     Raises:
         UsageError: a file that is to be examined alone cannot be read.
     """
-    facts = gather(given)
+    facts = gather(given, tree)
     _check_given(facts)
     results: list[Result] = []
     own, token_file = cluster.own_audiences(facts)

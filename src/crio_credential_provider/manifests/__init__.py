@@ -2,7 +2,8 @@
 
 ``matchimages``     the matchImages that a registries.conf calls for
 ``providerconfig``  our entry of a CredentialProviderConfig, for a version of Kubernetes; an old one brought up to date
-``merge``           that entry put into a CredentialProviderConfig, of which all else stays but for white space
+``merge``           that entry put into a CredentialProviderConfig, of which all else stays
+``splice``          its text put between the lines that are there
 ``configfile``      such a file: read, or refused with the line at fault
 ``commentedyaml``   a YAML text written anew with another value and its comments
 ``kinds``           what can be asked for, and the outputs that each kind is made of

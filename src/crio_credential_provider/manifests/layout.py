@@ -60,12 +60,13 @@ def plain(value: Any) -> Any:
     return value
 
 
-def block(value: Any, indent: str = "", dash: str = "  ") -> Iterator[str]:
+def block(value: Any, indent: str = "", dash: str = "  ", step: str = "  ") -> Iterator[str]:
     """Lines of a mapping or list in block style.
 
     Args:
         indent: what each line begins with.
         dash: how much deeper than its key a list stands.
+        step: the same of a mapping.
     """
     for key, inner in value.items() if isinstance(value, dict) else ((None, inner) for inner in value):
         if isinstance(key, Comment) or isinstance(inner, Comment):
@@ -74,22 +75,22 @@ def block(value: Any, indent: str = "", dash: str = "  ") -> Iterator[str]:
             text = "".join(c if c.isprintable() else " " for c in comment.text)
             yield from textwrap.wrap(text, WIDTH, initial_indent=lead, subsequent_indent=lead, **_WRAPPING)
         elif key is not None:
-            yield from _entry(scalar(key), inner, indent, dash)
+            yield from _entry(scalar(key), inner, indent, dash, step)
         elif isinstance(inner, dict | list) and inner and not isinstance(inner, Flow):
-            lines = list(block(inner, f"{indent}  ", dash))
+            lines = list(block(inner, f"{indent}  ", dash, step))
             yield f"{indent}- {lines[0][len(indent) + 2 :]}"
             yield from lines[1:]
         else:
             yield f"{indent}- {flow(inner)}"
 
 
-def _entry(key: str, value: Any, indent: str, dash: str) -> Iterator[str]:
+def _entry(key: str, value: Any, indent: str, dash: str, step: str) -> Iterator[str]:
     if isinstance(value, str) and _is_literal(value):
         yield f"{indent}{key}: |"
         yield from (f"{indent}  {line}".rstrip() for line in value.removesuffix("\n").split("\n"))
     elif isinstance(value, dict | list) and value and not isinstance(value, Flow):
         yield f"{indent}{key}:"
-        yield from block(value, indent + (dash if isinstance(value, list) else "  "), dash)
+        yield from block(value, indent + (dash if isinstance(value, list) else step), dash, step)
     else:
         yield f"{indent}{key}: {flow(value)}"
 

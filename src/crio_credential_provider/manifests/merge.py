@@ -1,8 +1,9 @@
 """Our entry put into an existing CredentialProviderConfig.
 
-PyYAML reads the file as the kubelet does (YAML 1.1), and its value is what is compared. ruamel.yaml writes it: values,
-comments, order, quotes and anchors stay, white space may not. JSON is written as JSON. The result is read again: where
-it is not what was meant, or a comment is missing, the file is refused and left to a person.
+PyYAML reads the file as the kubelet does (YAML 1.1), and its value is what is compared. Where our entry has a place of
+its own in the text, that alone is written (``splice``). Else ruamel.yaml writes the file: values, comments, order,
+quotes and anchors stay, white space may not. JSON is written as JSON. The result is read again: where it is not what
+was meant, or a comment is missing, the file is refused and left to a person.
 
     merged = merge(text, Wanted(kubernetes=(1, 34), match_images=("docker.io",)), name="/etc/kubernetes/cpc.yaml")
     merged.text, merged.changes, merged.overlaps
@@ -157,11 +158,35 @@ def _newline(text: str) -> str:
 
 
 def _rewrite(text: str, source: Source, target: dict[str, Any], name: str) -> str:
-    made = _as_json(source.text, target, name) if source.is_json else _as_yaml(source, target, name)
+    made = _spliced(text, source, target, name)
+    if made is None:
+        made = _as_json(source.text, target, name) if source.is_json else _as_yaml(source, target, name)
     if configfile.read(made, name).data != target:
         raise _too_odd(name, "an anchor or another entry's values would change")
     bom = "\ufeff" if text.startswith("\ufeff") else ""
     return bom + made.replace("\n", _newline(text))
+
+
+def _spliced(text: str, source: Source, target: dict[str, Any], name: str) -> str | None:
+    """With every byte outside our entry as it was; None where that cannot be had."""
+    from ruamel.yaml.error import YAMLError
+
+    from . import splice
+
+    if any(target[key] != value for key, value in source.data.items() if key != "providers"):
+        return None
+    if not source.is_json and "\t" in text:
+        # Where the kubelet's parser takes them and others do not they are written as blanks.
+        return None
+    place = next(i for i, provider in enumerate(target["providers"]) if provider.get("name") == NAME)
+    try:
+        made = splice.spliced(source, target["providers"], place)
+        read = None if made is None else configfile.read(made, name)
+    except (YAMLError, LookupError, RecursionError, ConfigError):
+        return None
+    if read is None or read.data != target:
+        return None
+    return made if source.is_json or not source.comments() - read.comments() else None
 
 
 def _too_odd(name: str, why: str) -> ConfigError:

@@ -88,6 +88,8 @@ class Unit(NamedTuple):
         start: of the ``ExecStart=`` that counts.
         environment: what the process finds in its environment.
         problems: files that could not be read.
+        line: the command line as it is written, its lines joined.
+        environment_files: in the order in which they are read.
     """
 
     file: str
@@ -95,6 +97,8 @@ class Unit(NamedTuple):
     start: Origin
     environment: dict[str, str]
     problems: tuple[Unreadable, ...]
+    line: str
+    environment_files: tuple[str, ...]
 
 
 _Pieces = list[tuple[str, int]]
@@ -130,7 +134,9 @@ def find_unit(tree: Tree, name: str) -> Unit | None:
         variables.update(_environment_file(_read(tree, path, problems, optional=optional), path))
     words = tuple(_expand(*start, variables))
     environment = {key: "".join(text for text, _ in pieces) for key, (pieces, _) in variables.items()}
-    return Unit(file, words, Origin(start[1], start[0][0][1]), environment, tuple(problems))
+    line = " ".join(text for text, _ in start[0]).strip()
+    paths = tuple(path for path, _ in files)
+    return Unit(file, words, Origin(start[1], start[0][0][1]), environment, tuple(problems), line, paths)
 
 
 def _read(tree: Tree, path: str, problems: list[Unreadable], *, optional: bool) -> str:

@@ -43,6 +43,7 @@ class Given(NamedTuple):
         config: a CredentialProviderConfig that alone is examined; "" for the node's.
         registries_conf: examined alone, without drop-ins; "" for what the plugin reads.
         kubernetes: version; None for the node's own.
+        next_start: whether the kubelet is examined as its next start will be, whatever runs.
     """
 
     root: str = ""
@@ -50,6 +51,7 @@ class Given(NamedTuple):
     config: str = ""
     registries_conf: str = ""
     kubernetes: tuple[int, int] | None = None
+    next_start: bool = False
 
 
 class RegistriesConf(NamedTuple):
@@ -118,12 +120,16 @@ class Node(NamedTuple):
         return self.version.minor if self.version else None
 
 
-def gather(given: Given) -> Node:
-    """Gathers the facts about this machine, an unpacked image, or one file."""
-    tree = Tree(given.root)
+def gather(given: Given, tree: Tree | None = None) -> Node:
+    """Gathers the facts about this machine, an unpacked image, or one file.
+
+    Args:
+        tree: the files of ``given.root``, for a ``Planned`` one.
+    """
+    tree = tree or Tree(given.root)
     ticks = os.sysconf("SC_CLK_TCK")
     alone = bool(given.config)
-    found = None if alone else kubelet.find_kubelet(tree, ticks, live=given.live)
+    found = None if alone else kubelet.find_kubelet(tree, ticks, live=given.live and not given.next_start)
     version, version_unknown = _version(tree, given, found)
     flag = found.flag(PROVIDER_CONFIG) if found else None
     config, config_error = _config(tree, given.config or (flag.value if flag else ""), version)

@@ -8,6 +8,7 @@ the units tell in which file and line each was written.
 from __future__ import annotations
 
 import difflib
+import os
 import posixpath
 import re
 import subprocess
@@ -25,7 +26,7 @@ GATE = "KubeletServiceAccountTokenForCredentialProviders"
 _FLAGS = frozenset(
     (
         *(PROVIDER_CONFIG, BIN_DIR, "config", "config-dir", "kubeconfig", "feature-gates", "root-dir"),
-        *("hostname-override", "container-runtime-endpoint", "node-ip", "v"),
+        *("hostname-override", "container-runtime-endpoint", "node-ip", "v", "healthz-bind-address", "healthz-port"),
     )
 )
 """Flags whose value may be the next word, of those that matter here or often stand before them."""
@@ -83,6 +84,9 @@ class Kubelet(NamedTuple):
         distribution: ``k3s``, ``rke2`` or "".
         environment: what its unit sets, which the programs that it runs find as well.
         problems: files that could not be read.
+        unit: the service that starts it, None where none was found.
+        expected: k3s and RKE2: where they look for the configuration and the programs of providers, which they pass on
+            only if both are there.
     """
 
     name: str
@@ -94,6 +98,8 @@ class Kubelet(NamedTuple):
     distribution: str
     environment: dict[str, str]
     problems: tuple[Unreadable, ...]
+    unit: Unit | None
+    expected: tuple[Flag, ...] = ()
 
     def flag(self, name: str) -> Flag | None:
         """The flag that counts; one that the restart will bring where there is none now."""
@@ -132,11 +138,11 @@ def _of_unit(unit: Unit | None, process: Process | None) -> Kubelet:
     if process is None:
         assert unit is not None
         program = next((word.text for word in unit.words if posixpath.basename(word.text) == "kubelet"), "")
-        return Kubelet(unit.file, configured, configured, unit.start, 0, program, "", environment, problems)
+        return Kubelet(unit.file, configured, configured, unit.start, 0, program, "", environment, problems, unit)
     flags = tuple(_located(flag, configured) for flag in find_flags(process.words[1:], _FLAGS))
     start = unit.start if unit else process.words[0].origin
     name = f"process {process.pid}"
-    return Kubelet(name, flags, configured, start, process.started, process.program, "", environment, problems)
+    return Kubelet(name, flags, configured, start, process.started, process.program, "", environment, problems, unit)
 
 
 def _meant(flag: Flag) -> Flag:
@@ -196,7 +202,10 @@ def _of_distribution(tree: Tree, name: str, process: Process | None) -> Kubelet:
     found = f"process {process.pid}" if process else unit.file if unit else name
     started = process.started if process else 0
     environment = unit.environment if unit else {}
-    return Kubelet(found, tuple(flags), tuple(flags), start, started, program, name, environment, tuple(problems))
+    given = tuple(flags)
+    return Kubelet(
+        *(found, given, given, start, started, program, name, environment, tuple(problems), unit), tuple(chosen)
+    )
 
 
 def _argument(text: str, origin: Origin) -> Flag:
@@ -297,6 +306,24 @@ def _configurations(tree: Tree, kubelet: Kubelet, problems: list[Unreadable]) ->
     return [document for file in files if (document := _load(tree, file, problems))]
 
 
+_HEALTHZ = ("127.0.0.1", 10248)
+
+
+def healthz(tree: Tree, kubelet: Kubelet) -> tuple[str, int]:
+    """Where the kubelet says whether it is healthy: its address and port, 0 where it does not serve that."""
+    address, port = _HEALTHZ
+    for document in _configurations(tree, kubelet, []):
+        written = as_mapping(document.value)
+        given, number = written.get("healthzBindAddress"), written.get("healthzPort")
+        address = given if isinstance(given, str) and given else address
+        port = number if isinstance(number, int) else port
+    flag = last(kubelet.configured, "healthz-bind-address")
+    address = flag.value if flag else address
+    flag = last(kubelet.configured, "healthz-port")
+    port = int(flag.value) if flag and flag.value.isdecimal() else port
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address), port
+
+
 def runtime_endpoint(tree: Tree, kubelet: Kubelet) -> tuple[str, Origin]:
     """The socket of the container runtime, "" where it is not set; and where it is set."""
     flag = kubelet.flag("container-runtime-endpoint")
@@ -326,16 +353,7 @@ def ask_version(tree: Tree, program: str) -> Asked:
         return Asked()
     command = f"{program} --version"
     try:
-        done = subprocess.run(
-            [tree.real(program), "--version"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_VERSION_TIMEOUT,
-            check=False,
-            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"},
-        )
+        done = _run(tree, program)
     except subprocess.TimeoutExpired:
         return Asked(None, f"{command} did not exit within {_VERSION_TIMEOUT} s")
     except (OSError, ValueError) as error:
@@ -350,6 +368,33 @@ def ask_version(tree: Tree, program: str) -> Asked:
     said = done.stdout.strip().partition("\n")[0][:_MOST_SAID]
     found = parse_version(done.stdout, command)
     return Asked(found, "" if found else f"{command} prints {said!r}" if said else f"{command} prints nothing")
+
+
+def _run(tree: Tree, program: str) -> subprocess.CompletedProcess[str]:
+    """A program's ``--version``; below the node's root where its interpreter or its libraries are only there."""
+    try:
+        return _start(tree.real(program))
+    except FileNotFoundError as error:
+        if not tree.root:
+            raise
+        try:
+            return _start(program, tree.root)
+        except (OSError, subprocess.SubprocessError):
+            raise error from None
+
+
+def _start(program: str, root: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [program, "--version"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=_VERSION_TIMEOUT,
+        check=False,
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"},
+        preexec_fn=(lambda: os.chroot(root)) if root else None,
+    )
 
 
 _PACKAGES = "/var/lib/dpkg/status"

@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Collection
 
 MAX_SIZE = 1024 * 1024
 """Bytes of a file that are read, where the caller does not say otherwise."""
@@ -145,6 +146,64 @@ class Tree:
     def text(self, path: str, limit: int = MAX_SIZE) -> str:
         """The content as text, as ``read``; what is not UTF-8 is replaced."""
         return self.read(path, limit).decode("utf-8", "replace")
+
+
+class Planned(Tree):
+    """The same files with some that are not written yet.
+
+    Args:
+        files: path without links -> content and mode; None for what will be gone.
+        directories: that are not made yet, without links.
+    """
+
+    def __init__(self, root: str, files: dict[str, tuple[bytes, int] | None], directories: Collection[str]) -> None:
+        super().__init__(root)
+        self._files = files
+        self._directories = frozenset(directories)
+
+    def target(self, path: str) -> str:
+        above, name = os.path.split(path.rstrip("/"))
+        place = os.path.join(super().target(above or "/"), name)
+        # A planned file takes the place of a link of its name.
+        return place if place in self._files or place in self._directories else super().target(path)
+
+    def stat(self, path: str) -> os.stat_result | None:
+        try:
+            target = self.target(path)
+        except (OSError, ValueError):
+            return None
+        if target in self._files:
+            planned = self._files[target]
+            return _stat(stat.S_IFREG | planned[1], len(planned[0])) if planned else None
+        return _stat(stat.S_IFDIR | 0o755, 0) if target in self._directories else super().stat(path)
+
+    def names(self, path: str) -> list[str]:
+        place = self.target(path)
+        try:
+            found = set(super().names(path))
+        except Unreadable:
+            if place not in self._directories:
+                raise
+            found = set()
+        for planned in (*self._files, *self._directories):
+            directory, name = os.path.split(planned)
+            if directory == place:
+                (found.discard if planned in self._files and self._files[planned] is None else found.add)(name)
+        return sorted(found, key=os.fsencode)
+
+    def _read(self, path: str, size: int) -> bytes:
+        target = self.target(path)
+        if target not in self._files:
+            return super()._read(path, size)
+        planned = self._files[target]
+        if planned is None:
+            raise Unreadable(path, os.strerror(errno.ENOENT), missing=True)
+        return planned[0][:size]
+
+
+def _stat(mode: int, size: int) -> os.stat_result:
+    """Of root's, as old as can be."""
+    return os.stat_result((mode, 0, 0, 1, 0, 0, size, 0, 0, 0))
 
 
 def _unreadable(path: str, error: OSError | ValueError) -> Unreadable:

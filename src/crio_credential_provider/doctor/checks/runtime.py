@@ -250,7 +250,10 @@ def mount_of(tree: Tree, path: str) -> Mount | None:
 def mounts(tree: Tree) -> list[Mount]:
     """Mount points of this machine in the order in which they were mounted; a later one hides an earlier one."""
     found = []
-    for line in tree.text("/proc/self/mountinfo").splitlines():
+    # Below a root this process may be one of a container, which has other mounts than the node.
+    first = "/proc/1/mountinfo"
+    path = first if tree.root and tree.exists(first) else "/proc/self/mountinfo"
+    for line in tree.text(path).splitlines():
         before, _, after = line.partition(" - ")
         fields, kinds = before.split(" "), after.split(" ")
         if len(fields) > 5 and kinds[0]:

@@ -1,0 +1,85 @@
+"""``crio-credential-provider status``: what ``install`` has brought onto this node, and how its kubelet is.
+
+JSON (``--output json``):
+
+    {"version", "files": [{"path", "role", "state"}], "interrupted", "rollback",
+     "kubelet": {"unit", "state", "healthz", "ready"}, "isWell"}
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from ... import __version__
+from ...rollout import status
+from ...rollout.status import Status
+from ..output import FAILED, OK, Parser, add_output, make_parser, printable, serve, write_line, write_report
+from .running import add_host, root_of
+
+_DESCRIPTION = """\
+Tells what install has brought onto this node, whether it is still as it was installed, whether a run was
+interrupted, and how the kubelet is.
+"""
+_EPILOG = """\
+Examples:
+  crio-credential-provider status
+  crio-credential-provider status --output json
+
+Exit status: 0 all is as it was installed, or nothing is installed, and the kubelet is healthy; 1 an error,
+reported on stderr; 2 wrong usage; 3 something is changed, missing, interrupted or not healthy.
+"""
+
+
+def run(arguments: list[str]) -> int:
+    """As ``commands.run``, for the arguments after the word."""
+    return serve("status", lambda: _tell(parser().parse(arguments)))
+
+
+def parser() -> Parser:
+    """The command line."""
+    made = make_parser("status", _DESCRIPTION, _EPILOG)
+    add_host(made)
+    add_output(made)
+    return made
+
+
+def _tell(given: argparse.Namespace) -> int:
+    found = status.find(root_of(given))
+    if given.output == "json":
+        write_report(_as_json(found))
+    else:
+        for line in _lines(found):
+            write_line(printable(line))
+    return OK if found.is_well else FAILED
+
+
+def _lines(found: Status) -> list[str]:
+    than = "" if found.version == __version__ else f" (this program is {__version__})"
+    made = [f"installed: version {found.version}{than}" if found.version else "installed: nothing by install"]
+    made += [f"  {file.state}: {file.path}" for file in found.files]
+    if found.interrupted:
+        made.append(f"interrupted: {found.interrupted}; the next install, uninstall or rollback --apply undoes it")
+    if found.previous:
+        made.append(f"rollback would undo: {found.previous}")
+    if found.unit:
+        made.append(f"kubelet: {found.unit} is {found.unit_state}; {found.healthz or 'its healthz says ok'}")
+    else:
+        made.append("kubelet: not found")
+    made.append(f"node Ready: {found.ready or 'not known, the API server does not tell'}")
+    return made
+
+
+def _as_json(found: Status) -> dict[str, object]:
+    return {
+        "version": found.version,
+        "files": [file._asdict() for file in found.files],
+        "interrupted": found.interrupted,
+        "rollback": found.previous,
+        "kubelet": {
+            "unit": found.unit,
+            "state": found.unit_state,
+            "healthz": found.healthz,
+            "ready": found.ready,
+        },
+        "isWell": found.is_well,
+    }
