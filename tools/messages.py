@@ -188,7 +188,7 @@ OTHERS = {
     },
     "The API server (`fault-cluster`)": {
         "it does not accept the token, whose audience is": "set serviceAccountTokenAudience to the API server's own; "
-        "or check the clocks, if the token has expired",
+        "or check the clocks, if the token has expired; or nothing, if the pod was deleted",
         "its certificate has expired": "renew it, or check this node's clock",
         "its certificate is not valid yet": "check the clocks of this node and of the API server",
         "its certificate is not for the name": "use one of its names, or set tls-server-name in the kubeconfig",

@@ -553,6 +553,13 @@ def test_an_expired_token_is_told_as_such(alpha_node: Node, cluster: ApiServer, 
     assert "serviceAccountTokenAudience" not in run.stderr
 
 
+def test_a_token_whose_pod_was_deleted_is_told_as_such(alpha_node: Node, cluster: ApiServer, alpha: str) -> None:
+    del cluster.pods["team-alpha", "web"]
+    alpha_node.write_kubeconfig(cluster.url, cluster.authority.certificate_pem)
+    run = alpha_node.run(request(token=alpha))
+    assert_cluster_fault(run, alpha_node, alpha, "answered 401", "if pod web was deleted during the pull", deadline=20)
+
+
 RECORDED_REFUSALS: dict[str, tuple[str, ...]] = {
     "list-secrets-401-wrong-audience": (
         "answered 401 (Unauthorized)",

@@ -6,6 +6,8 @@ import errno
 import hashlib
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -206,6 +208,36 @@ def test_a_directory_that_cannot_be_read_is_unknown_and_not_empty(
         assert os.strerror(code) in intents.problems[0]
     # As soon as it can be read again, all is known again.
     assert intents.available() and intents.repositories() == {HUB}
+
+
+# -- of a kubelet that was killed --------------------------------------------------------------------------------------
+
+
+def test_an_intent_from_before_the_kubelet_s_start_is_none(tmp_path: Path, directory: Path) -> None:
+    """A kubelet that is killed during a pull leaves it, and the next one keeps it until that very image is pulled."""
+    before, after = time.time() - 60, time.time() - 30
+    os.utime(note(directory, "redis:7"), (before, before))
+    intents = PullIntents(str(tmp_path), since=after)
+    assert (intents.repositories(), intents.available(), intents.problems) == (frozenset(), True, [])
+    note(directory, "redis:7")
+    settle(directory)
+    assert intents.repositories() == {HUB}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "is_known"), [("kubelet", True), ("k3s-server", False)])
+def test_the_kubelet_s_start_is_that_of_the_parent(tmp_path: Path, name: str, is_known: bool) -> None:
+    (tmp_path / name).symlink_to("/bin/sh")
+    code = "from crio_credential_provider.kubernetes import pullintents; print(pullintents._kubelet_start())"
+    began = time.time()
+    done = subprocess.run(
+        [tmp_path / name, "-c", '"$0" -c "$1"; exit $?', sys.executable, code],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = float(done.stdout)
+    assert (began - 0.1 <= found <= time.time()) if is_known else found == 0.0
 
 
 # -- reading only what changed -----------------------------------------------------------------------------------------

@@ -33,7 +33,16 @@ def main(arguments: list[str]) -> int:
         "PYTHONPATH": str(TESTS.parent),
     }
     paths = [argument for argument in arguments if not argument.startswith("-") and Path(argument).exists()]
-    pytest = [sys.executable, "-m", "pytest", f"--basetemp={scratch}/pytest", *([] if paths else [str(TESTS)])]
+    # A soak takes long, and then waits for what the kubelet tries again.
+    longest = 1200 + float(os.environ.get("SOAK") or 0)
+    pytest = [
+        sys.executable,
+        "-m",
+        "pytest",
+        f"--basetemp={scratch}/pytest",
+        f"--override-ini=faulthandler_timeout={longest}",
+    ]
+    pytest += [] if paths else [str(TESTS)]
     status = sandbox.run(scratch, [*pytest, *arguments])
     if status == 0:
         shutil.rmtree(scratch)

@@ -13,14 +13,15 @@ _TOKEN = re.compile(rb"eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{20,}")
 
 
 class Canary:
+    """All passwords start alike, and a log is searched for that start: a long run has hundreds of them."""
+
     def __init__(self) -> None:
-        self._forms: list[bytes] = []
+        self._start = secrets.token_hex(12)
+        self._forms = _forms(self._start)
         self._searched: dict[Path, int] = {}
 
     def new_password(self) -> str:
-        password = secrets.token_hex(16)
-        self._forms += _forms(password)
-        return password
+        return self._start + secrets.token_hex(8)
 
     def search(self, logs: Path) -> list[str]:
         """What was found in the files of a directory, in what was appended to each since the last search."""
@@ -37,7 +38,7 @@ class Canary:
             yield f"a token in {log.name}"
 
 
-def _forms(password: str) -> list[bytes]:
-    """As it is, and the part of its base64 that does not depend on the user name before it."""
-    encoded = (base64.b64encode(b"x" * shift + password.encode()) for shift in range(3))
-    return [password.encode(), *(text[4:-4] for text in encoded)]
+def _forms(start: str) -> list[bytes]:
+    """As it is, and the part of its base64 that does not depend on what stands before and after it."""
+    encoded = (base64.b64encode(b"x" * shift + start.encode()) for shift in range(3))
+    return [start.encode(), *(text[4:-4] for text in encoded)]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
+import socket
 import ssl
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from realnode.pki import APISERVER_NAMES, Authority
-from realnode.processes import Process, RigError
+from realnode.processes import Process, RigError, wait_until
 from realnode.sandbox import ADDRESS
 
 PORT = 6443
@@ -36,9 +39,12 @@ class ControlPlane:
         certificate, key = self.authority.issue("admin", common_name="kubernetes-admin", organization="system:masters")
         self.kubeconfig = Path("/etc/kubernetes/admin.conf")
         self.authority.write_kubeconfig(self.kubeconfig, URL, certificate, key)
-        self._tls = ssl.create_default_context(cafile=str(self.authority.certificate))
+        self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        # Not all of the API server's certificates are valid today.
+        self._tls.check_hostname = False
+        self._tls.verify_mode = ssl.CERT_NONE
         self._tls.load_cert_chain(certificate, key)
-        server, server_key = self.authority.issue("apiserver", *APISERVER_NAMES, ADDRESS, common_name="kube-apiserver")
+        server, server_key = self._issue_server_certificate()
         _, account_key = self.authority.issue("sa", common_name="service-accounts")
         self.etcd = Process(
             [
@@ -85,6 +91,30 @@ class ControlPlane:
             return self._request("GET", "/readyz")[0] == 200
         except OSError:
             return False
+
+    def _issue_server_certificate(self, day: datetime | None = None) -> tuple[Path, Path]:
+        names = (*APISERVER_NAMES, ADDRESS)
+        return self.authority.issue("apiserver", *names, common_name="kube-apiserver", day=day)
+
+    @contextlib.contextmanager
+    def valid_around(self, day: datetime) -> Iterator[None]:
+        """With a certificate of the API server's that is valid on that day; it reads the files anew by itself."""
+        try:
+            self._serve(self._issue_server_certificate(day)[0])
+            yield
+        finally:
+            self._serve(self._issue_server_certificate()[0])
+
+    def _serve(self, certificate: Path) -> None:
+        """Waits until new connections get it."""
+        wanted = ssl.PEM_cert_to_DER_cert(certificate.read_text())
+        if not wait_until(lambda: self._served() == wanted, 90):
+            raise RigError("the API server has not read its certificate anew within 90 s")
+
+    def _served(self) -> bytes | None:
+        connection = socket.create_connection((ADDRESS, PORT), 10)
+        with self._tls.wrap_socket(connection, server_hostname=ADDRESS) as tls:
+            return tls.getpeercert(binary_form=True)
 
     # -- requests ----------------------------------------------------------------------------------------------------
 

@@ -86,6 +86,16 @@ class Kubelet:
     def stop(self) -> None:
         self.process.stop()
 
+    def pulls(self) -> int:
+        """That have succeeded, since its first start."""
+        with self.process.log.open(errors="replace") as log:
+            return sum("Event occurred" in line and "Successfully pulled image" in line for line in log)
+
+    def said_of(self, image: str) -> str:
+        """What plugins that failed for an image have told it, a line each."""
+        lines = self.process.output().splitlines()
+        return "\n".join(line for line in lines if f" for image {image}: exit status " in line)
+
 
 def is_healthy() -> bool:
     connection = http.client.HTTPConnection("127.0.0.1", _HEALTH_PORT, timeout=5)

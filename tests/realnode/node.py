@@ -17,11 +17,12 @@ from realnode.canary import Canary
 from realnode.controlplane import ControlPlane
 from realnode.journal import Journal
 from realnode.kubelet import CREDENTIAL_PROVIDER_CONFIG, STATIC_PODS, Kubelet
+from realnode.processes import wait_until
 from realnode.providers import Program, Provider
 from realnode.registry import Registry, docker_config
 from realnode.runtimes import AUTH_DIR, GLOBAL_AUTH_FILE, Containerd, Crio
 from realnode.sandbox import HOSTNAME
-from realnode.tenants import Pod, Tenant, pod_document
+from realnode.tenants import Pod, Tenant, pod_document, pod_path, runs
 
 # Of the kubelet's log. No scenario's own fault has either text.
 _WITHOUT_TOKEN = re.compile(
@@ -150,6 +151,21 @@ class Node:
         files = (path for path in AUTH_DIR.rglob("*") if path.is_file() and path.name.startswith(start))
         return sorted(str(path.relative_to(AUTH_DIR)) for path in files)
 
+    def left_behind(self, seconds: float = 90) -> list[str]:
+        """Auth files that are still there after some time, in which runs of the plugin remove what no pull takes,
+        and ``gc --in-use`` what a crash of CRI-O has left."""
+        tenant = self.new_tenant()
+
+        def swept() -> bool:
+            if any(not name.startswith("in-use/") for name in self.auth_files()):
+                tenant.run("sweep", self.registry.new_image()).runs_within(30)
+                tenant.delete_pods()
+            else:
+                self.program.run("gc", "--in-use", "--in-use-after=60s")
+            return bool(wait_until(lambda: not self.auth_files(), 5))
+
+        return [] if wait_until(swept, seconds) else self.auth_files()
+
     def lost_pulls(self, *pods: Pod) -> list[str]:
         """Failed pulls of these pods, but for those before which the kubelet got no token and so ran no provider.
 
@@ -180,6 +196,11 @@ class Node:
             self.control_plane.apply(self.program.grant(name, secrets_from))
         self._tenants.append(tenant)
         return tenant
+
+    def running_pods(self) -> set[str]:
+        """Paths of all pods whose containers run."""
+        items = self.control_plane.get("/api/v1/pods")["items"]
+        return {pod_path(item["metadata"]["namespace"], item["metadata"]["name"]) for item in items if runs(item)}
 
     def delete_tenants(self) -> None:
         """Their pods, that is: a namespace without pods costs nothing."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import trustme
 import yaml
 
 APISERVER_NAMES = ("kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost", "127.0.0.1")
+_HALF_A_DAY = timedelta(hours=12)
 
 
 class Authority:
@@ -20,13 +22,21 @@ class Authority:
         self.certificate = directory / "ca.crt"
         self._ca.cert_pem.write_to_path(self.certificate)
 
-    def issue(self, name: str, *hosts: str, common_name: str, organization: str = "") -> tuple[Path, Path]:
-        """A certificate, for servers and clients, and its key."""
+    def issue(
+        self, name: str, *hosts: str, common_name: str, organization: str = "", day: datetime | None = None
+    ) -> tuple[Path, Path]:
+        """A certificate, for servers and clients, and its key.
+
+        Args:
+            day: the only one that it is valid on.
+        """
         leaf = self._ca.issue_cert(
             *(hosts or ("localhost",)),
             common_name=common_name,
             organization_name=organization or None,
             key_type=trustme.KeyType.RSA,
+            not_before=day - _HALF_A_DAY if day else None,
+            not_after=day + _HALF_A_DAY if day else None,
         )
         certificate, key = self._directory / f"{name}.crt", self._directory / f"{name}.key"
         leaf.cert_chain_pems[0].write_to_path(certificate)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -86,7 +87,7 @@ class Crio:
 
     def start(self) -> None:
         self.process.start()
-        self.process.wait_for(self.socket.is_socket, "socket")
+        self.process.wait_for(lambda: answers(self.socket), "socket")
 
 
 _CONTAINERD_CONFIGURATION = """\
@@ -121,13 +122,19 @@ class Containerd:
     def start(self) -> None:
         need("containerd", "ctr")
         self.process.start()
-        self.process.wait_for(self.socket.is_socket, "socket")
+        self.process.wait_for(lambda: answers(self.socket), "socket")
         archive = self._registry.pause_archive()
         subprocess.run(
             ["ctr", "--namespace=k8s.io", "images", "import", "--snapshotter=native", archive],
             capture_output=True,
             check=True,
         )
+
+
+def answers(path: Path) -> bool:
+    """Whether somebody listens; the socket that a killed runtime has left is there, too."""
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(path)) == 0
 
 
 def _write(path: str | Path, text: str) -> None:

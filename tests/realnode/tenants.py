@@ -40,6 +40,16 @@ def pod_document(name: str, *images: str, policy: str = "Always", **spec: Any) -
     }
 
 
+def pod_path(namespace: str, name: str) -> str:
+    return f"/api/v1/namespaces/{namespace}/pods/{name}"
+
+
+def runs(pod: Object) -> bool:
+    """Whether all containers of a pod do, by its document."""
+    statuses = pod["status"].get("containerStatuses", [])
+    return bool(statuses) and all("running" in status["state"] for status in statuses)
+
+
 class Pod:
     def __init__(self, control_plane: ControlPlane, namespace: str, name: str) -> None:
         self._control_plane = control_plane
@@ -48,13 +58,12 @@ class Pod:
 
     @property
     def path(self) -> str:
-        return f"/api/v1/namespaces/{self.namespace}/pods/{self.name}"
+        return pod_path(self.namespace, self.name)
 
     def is_running(self) -> bool:
         """All of its containers."""
         document = self._control_plane.find(self.path)
-        statuses = document["status"].get("containerStatuses", []) if document else []
-        return bool(statuses) and all("running" in status["state"] for status in statuses)
+        return document is not None and runs(document)
 
     def runs_within(self, seconds: float) -> bool:
         return bool(wait_until(self.is_running, seconds))
@@ -126,3 +135,15 @@ class Tenant:
         self._control_plane.delete(path)
         if not wait_until(lambda: not self._control_plane.get(path)["items"], 60):
             raise RigError(f"the pods of {self.namespace} are not gone within 60 s")
+
+
+def how_many_run(pods: Sequence[Pod], seconds: float) -> int:
+    """At the latest when the time is over."""
+    waiting = list(pods)
+
+    def all_run() -> bool:
+        waiting[:] = [pod for pod in waiting if not pod.is_running()]
+        return not waiting
+
+    wait_until(all_run, seconds)
+    return len(pods) - len(waiting)

@@ -10,7 +10,7 @@ from realnode.node import Node
 from realnode.processes import wait_until
 from realnode.providers import MODES
 from realnode.table import Note
-from realnode.tenants import Pod, Tenant
+from realnode.tenants import Tenant, how_many_run
 
 PODS = 12
 
@@ -30,7 +30,7 @@ def test_burst(node: Node, tenant: Tenant, tags: int, note: Note) -> None:
     image = node.registry.new_image(*names)
     began = time.monotonic()
     pods = tenant.burst(PODS, [f"{image}:{name}" for name in names])
-    running = _wait_for_all(pods)
+    running = how_many_run(pods, 120)
     seconds = time.monotonic() - began
     failed = sum(bool(node.lost_pulls(pod)) for pod in pods)
     note(f"{seconds:.0f} s")
@@ -44,7 +44,7 @@ def test_burst_of_an_image_that_is_there(node: Node, tenant: Tenant, image: str,
     assert tenant.run("first", image, policy="IfNotPresent").runs_within(30)
     began = time.monotonic()
     pods = tenant.burst(PODS, [image], policy="IfNotPresent")
-    running = _wait_for_all(pods)
+    running = how_many_run(pods, 120)
     seconds = time.monotonic() - began
     note(f"{seconds:.0f} s")
     assert running == PODS, f"{running} of {PODS} run after {seconds:.0f} s"
@@ -57,19 +57,7 @@ def test_burst_of_parallel_pulls_without_pull_intents(node: Node, tenant: Tenant
     node.restart_kubelet(featureGates={"KubeletEnsureSecretPulledImages": False}, serializeImagePulls=False)
     began = time.monotonic()
     pods = tenant.burst(PODS, [image])
-    running = _wait_for_all(pods)
+    running = how_many_run(pods, 120)
     note(f"{time.monotonic() - began:.0f} s")
     assert running == PODS, f"{running} of {PODS} run"
     assert not node.lost_pulls(*pods), "failed pulls"
-
-
-def _wait_for_all(pods: list[Pod], seconds: float = 120) -> int:
-    """How many run, at the latest when the time is over."""
-    waiting = list(pods)
-
-    def all_run() -> bool:
-        waiting[:] = [pod for pod in waiting if not pod.is_running()]
-        return not waiting
-
-    wait_until(all_run, seconds)
-    return len(pods) - len(waiting)

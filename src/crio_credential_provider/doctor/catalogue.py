@@ -53,8 +53,8 @@ _NO_AUTH = (
 )
 _PLUGIN_FAILS = "The plugin fails for every pull, and the kubelet continues the pull without credentials."
 _PLUGIN_SIGNS = (
-    "The kubelet's log has \"Failed getting credential from external registry credential provider\" with the plugin's "
-    "line on stderr; the metric kubelet_credential_provider_plugin_errors goes up. The pod's event says "
+    "The kubelet's log has \"credential from external registry credential provider\" with the plugin's line on "
+    "stderr; the metric kubelet_credential_provider_plugin_errors goes up. The pod's event says "
     '"authentication required", and nothing about the plugin.'
 )
 
@@ -692,7 +692,8 @@ _CLUSTER = {
         _PLUGIN_FAILS,
         "The plugin asks the API server at each pull that has a mirror. The kubelet has its own "
         "connections, and may still work.",
-        _PLUGIN_SIGNS,
+        _PLUGIN_SIGNS + ' If the kubelet gets no answer either, its log has "failed to get service account", and the '
+        "plugin is not run.",
         "Check the address, the route and the server.",
     ),
     "apiserver-certificate": Entry(
@@ -738,7 +739,8 @@ _CLUSTER = {
         "From Kubernetes 1.33 on a node needs the verb request-serviceaccounts-token-audience on a resource "
         "with exactly the audience as its name. This also happens if the audience was only changed in the "
         "CredentialProviderConfig.",
-        "\"Error getting service account token\" in the kubelet's log only. The plugin's journal has no entry.",
+        '"Error getting service account token" (1.36: "failed to get service account token") in the kubelet\'s log '
+        "only. The plugin's journal has no entry.",
         "Grant it to the group system:nodes.",
     ),
     "node-lacks-serviceaccounts": Entry(

@@ -40,12 +40,17 @@ _VERSIONS = ("v1alpha", "v1beta")
 class PullIntents:
     """Reads the intents below a kubelet's root directory; again when the directory changed.
 
+    Args:
+        since: seconds since the epoch; what is older is of a kubelet that was killed, and stays until that very image
+            is pulled. None: since the start of the kubelet that runs this process.
+
     Attributes:
         problems: what could not be used, and why, each once.
     """
 
-    def __init__(self, kubelet_root: str) -> None:
+    def __init__(self, kubelet_root: str, since: float | None = None) -> None:
         self._directory = os.path.join(kubelet_root, DIRECTORY)
+        self._since = since
         self._changed = -1
         self._repositories: frozenset[str] = frozenset()
         self._is_complete = False
@@ -78,13 +83,19 @@ class PullIntents:
             self._problem(f"cannot read the pull intents in {self._directory}: {error.strerror}")
 
     def _load(self) -> None:
+        if self._since is None:
+            # A keeper has another parent later.
+            self._since = _kubelet_start()
         found = set()
         is_complete = True
         for name in os.listdir(self._directory):
             if not name.startswith(_PREFIX) or name.endswith(_TEMPORARY):
                 continue
+            path = os.path.join(self._directory, name)
             try:
-                intent = regularfile.read(os.path.join(self._directory, name), _MAX_SIZE)
+                if os.stat(path).st_mtime < self._since:
+                    continue
+                intent = regularfile.read(path, _MAX_SIZE)
                 found.add(reference.parse(_image(intent)).name)
             except FileNotFoundError:
                 # The ordinary end of an intent.
@@ -97,6 +108,22 @@ class PullIntents:
     def _problem(self, text: str) -> None:
         if text not in self.problems:
             self.problems.append(text)
+
+
+def _kubelet_start() -> float:
+    """When the kubelet that runs this process was started; 0.0 where something else runs it.
+
+    proc(5): the second field of stat is the name, in parentheses, the 22nd is in ticks since the boot.
+    """
+    try:
+        with open(f"/proc/{os.getppid()}/stat", "rb") as file:
+            before, _, fields = file.read().rpartition(b") ")
+        if before.partition(b"(")[2] != b"kubelet":
+            return 0.0
+        uptime = int(fields.split()[19]) / os.sysconf("SC_CLK_TCK")
+        return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + uptime
+    except (OSError, ValueError, IndexError):
+        return 0.0
 
 
 def _image(data: bytes) -> Any:

@@ -228,6 +228,9 @@ def _explained(error: ClusterError, account: ServiceAccount, what: str, role: st
                 "own audience (kubeadm: https://kubernetes.default.svc.cluster.local; OpenShift and many others: "
                 "https://kubernetes.default.svc)"
             )
+            # The token is bound to the pod, and ends with it.
+            if account.pod:
+                hint += f"; if pod {account.pod} was deleted during the pull, there is nothing to do"
         audiences = ", ".join(account.audiences)[:200] or "none"
         text = f"{error.message}: it does not accept the token, whose audience is {audiences}"
         return ClusterError(text, hint, status=401)
