@@ -14,6 +14,7 @@ from ... import __version__
 from ...rollout import status
 from ...rollout.status import Status
 from ..output import FAILED, OK, Parser, add_output, make_parser, printable, serve, write_line, write_report
+from . import staying
 from .running import add_host, root_of
 
 _DESCRIPTION = """\
@@ -39,11 +40,18 @@ def parser() -> Parser:
     """The command line."""
     made = make_parser("status", _DESCRIPTION, _EPILOG)
     add_host(made)
+    other = made.add_mutually_exclusive_group()
+    other.add_argument("--ready", action="store_true", help="whether install --stay has succeeded in this container")
+    other.add_argument("--daemonset", metavar="NAMESPACE/NAME", default="", help="how its rollout stands, from a pod")
     add_output(made)
     return made
 
 
 def _tell(given: argparse.Namespace) -> int:
+    if given.ready:
+        return staying.tell_ready()
+    if given.daemonset:
+        return staying.tell_rollout(given.daemonset)
     found = status.find(root_of(given))
     if given.output == "json":
         write_report(_as_json(found))
