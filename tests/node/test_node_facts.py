@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,7 @@ from crio_credential_provider.node.located import Syntax, loads_yaml, toml_line,
 from crio_credential_provider.node.tree import Tree, Unreadable
 from crio_credential_provider.runtimes.crio import registries
 from node import TESTS, write
+from real_programs import cannot
 
 CONFIG = "/etc/kubernetes/providers.yaml"
 
@@ -450,3 +453,20 @@ def test_patterns_that_the_kubelet_takes(pattern: str) -> None:
 @pytest.mark.parametrize("pattern", ("a:*", "host:port", "a b", "a\n", "[::1", "a/%zz", "a|b"))
 def test_patterns_that_the_kubelet_refuses(pattern: str) -> None:
     assert pattern_fault(pattern)
+
+
+@pytest.mark.slow
+def test_a_program_that_needs_the_nodes_libraries_is_asked_below_the_nodes_root(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        cannot("only root can change its root")
+    libraries = re.findall(r"/\S+", subprocess.run(["ldd", "/bin/sh"], capture_output=True, text=True).stdout)
+    for path in ("/bin/sh", *libraries):
+        (tmp_path / path[1:]).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, tmp_path / path[1:])
+    (tmp_path / "bin/sh").rename(tmp_path / "bin/sh-of-the-node")
+    program = tmp_path / "usr/bin/kubelet"
+    program.parent.mkdir(parents=True, exist_ok=True)
+    program.write_text("#!/bin/sh-of-the-node\necho Kubernetes v1.35.4\n")
+    program.chmod(0o755)
+    asked = ask_version(Tree(str(tmp_path)), "/usr/bin/kubelet")
+    assert asked.version is not None and asked.version.numbers == (1, 35, 4)

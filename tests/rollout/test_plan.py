@@ -182,6 +182,7 @@ def test_crio_elsewhere(tmp_path: Path) -> None:
     lay("kubeadm", tmp_path)
     conf = tmp_path / "etc/crio/crio.conf.d/50-own.conf"
     conf.write_text('[crio.image]\nnamespaced_auth_dir = "/run/own/auth"\nglobal_auth_file = "/etc/own.json"\n')
+    (tmp_path / "etc/own.json").write_text("{}")
     done(tmp_path, planned(tmp_path), "install")
     config = (tmp_path / "etc/kubernetes/credential-provider-config.yaml").read_text()
     assert "--auth-dir=/run/own/auth" in config and "--global-auth-file=/etc/own.json" in config
@@ -276,6 +277,26 @@ def test_a_layout_that_cannot_be_edited_gets_a_drop_in(text: str, tmp_path: Path
     (tmp_path / "etc/default/kubelet").write_text(text)
     paths = [change.path for change in planned(tmp_path).changes if change.role == "flags"]
     assert paths == ["/etc/systemd/system/kubelet.service.d/20-crio-credential-provider.conf"]
+
+
+def test_arguments_that_stand_elsewhere_are_kept(tmp_path: Path) -> None:
+    """In the environment file they would be overridden; of two files the later one counts."""
+    drop_in = "usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf"
+    lay("kubeadm", tmp_path / "unit")
+    (tmp_path / "unit/etc/default/kubelet").unlink()
+    unit = tmp_path / "unit" / drop_in
+    unit.write_text(
+        unit.read_text().replace("ExecStart=\n", 'Environment="KUBELET_EXTRA_ARGS=--node-ip=10.0.0.9"\nExecStart=\n')
+    )
+    lay("kubeadm", tmp_path / "two")
+    unit = tmp_path / "two" / drop_in
+    unit.write_text(unit.read_text().replace("ExecStart=\n", "EnvironmentFile=-/etc/sysconfig/kubelet\nExecStart=\n"))
+    (tmp_path / "two/etc/sysconfig").mkdir()
+    (tmp_path / "two/etc/sysconfig/kubelet").write_text("KUBELET_EXTRA_ARGS=--node-ip=10.0.0.9\n")
+    for name in ("unit", "two"):
+        done(tmp_path / name, planned(tmp_path / name), "install")
+        flags = flags_of(tmp_path / name, "kubeadm")
+        assert flags["node-ip"] == "10.0.0.9" and "image-credential-provider-config" in flags, name
 
 
 def _no_kubelet(root: Path) -> None:

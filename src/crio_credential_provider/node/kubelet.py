@@ -8,6 +8,7 @@ the units tell in which file and line each was written.
 from __future__ import annotations
 
 import difflib
+import os
 import posixpath
 import re
 import subprocess
@@ -352,16 +353,7 @@ def ask_version(tree: Tree, program: str) -> Asked:
         return Asked()
     command = f"{program} --version"
     try:
-        done = subprocess.run(
-            [tree.real(program), "--version"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_VERSION_TIMEOUT,
-            check=False,
-            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"},
-        )
+        done = _run(tree, program)
     except subprocess.TimeoutExpired:
         return Asked(None, f"{command} did not exit within {_VERSION_TIMEOUT} s")
     except (OSError, ValueError) as error:
@@ -376,6 +368,33 @@ def ask_version(tree: Tree, program: str) -> Asked:
     said = done.stdout.strip().partition("\n")[0][:_MOST_SAID]
     found = parse_version(done.stdout, command)
     return Asked(found, "" if found else f"{command} prints {said!r}" if said else f"{command} prints nothing")
+
+
+def _run(tree: Tree, program: str) -> subprocess.CompletedProcess[str]:
+    """A program's ``--version``; below the node's root where its interpreter or its libraries are only there."""
+    try:
+        return _start(tree.real(program))
+    except FileNotFoundError as error:
+        if not tree.root:
+            raise
+        try:
+            return _start(program, tree.root)
+        except (OSError, subprocess.SubprocessError):
+            raise error from None
+
+
+def _start(program: str, root: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [program, "--version"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=_VERSION_TIMEOUT,
+        check=False,
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"},
+        preexec_fn=(lambda: os.chroot(root)) if root else None,
+    )
 
 
 _PACKAGES = "/var/lib/dpkg/status"

@@ -85,9 +85,11 @@ def apply(plan: Plan, verb: str, root: str, options: Options, tell: Tell) -> Non
             left = _undo(root, store, tree, services, run, options.timeout, tell)
         if isinstance(error, KeyboardInterrupt) and not left:
             raise
-        said = " and everything was put back" if not left else f", and not all is as it was: {'; '.join(left)}"
         # What a service said while it was told is part of the reason already.
-        raise RolloutError(f"{verb} failed{said}: {reason}{'' if last_words in reason else last_words}") from None
+        reason += "" if last_words in reason else last_words
+        if left:
+            raise RolloutError(f"{verb} failed: {reason}\nnot all is as it was before: {'; '.join(left)}") from None
+        raise RolloutError(f"{verb} failed and everything was put back: {reason}") from None
     with suppress(OSError):
         # Else the next run does so.
         transaction.tidy(store)
@@ -125,6 +127,12 @@ def _tell_services(
         tell(f"systemctl {' '.join(command)}")
         since = time.time()
         services.tell(command)
+    _wait_for_kubelet(root, services, actions, since, options, was_ready, tell)
+
+
+def _wait_for_kubelet(
+    root: str, services: Services, actions: Actions, since: float, options: Options, was_ready: bool, tell: Tell
+) -> None:
     if actions.kubelet:
         facts = gather(Given(root=root, next_start=True))
         limit = time.monotonic() + options.timeout
@@ -180,11 +188,20 @@ def _undo(
 
 
 def _tell_of_way_back(root: str, services: Services, actions: Actions, timeout: float, tell: Tell) -> list[str]:
-    try:
-        _tell_services(root, services, actions, Options(timeout=timeout), False, tell)
-    except ProviderError as error:
-        return [f"the files are back, but {error}"]
-    return []
+    """As ``_tell_services``, but one that fails keeps no other from being told."""
+    left: list[str] = []
+    for command in actions.commands():
+        try:
+            tell(f"systemctl {' '.join(command)}")
+            services.tell(command)
+        except ProviderError as error:
+            left.append(f"the files are back, but {error}")
+    if not left:
+        try:
+            _wait_for_kubelet(root, services, actions, 0, Options(timeout=timeout), False, tell)
+        except ProviderError as error:
+            left.append(f"the files are back, but {error}")
+    return left
 
 
 def recover(root: str, tell: Tell, timeout: float, *, restart: bool = True) -> None:

@@ -21,6 +21,7 @@ from .changes import RolloutError
 _EXTRA = "KUBELET_EXTRA_ARGS"
 _EXTRA_FILES = ("/etc/default/kubelet", "/etc/sysconfig/kubelet")
 OPENSHIFT_VARIABLE = "KUBELET_CRIO_IMAGE_CREDENTIAL_PROVIDER_FLAGS"
+_ASSIGNMENT = re.compile(rf"^\s*(export\s+)?{_EXTRA}\s*=", re.MULTILINE)
 _DIRECTORY = "/etc/systemd/system/{}.d"
 
 
@@ -41,12 +42,11 @@ def place(tree: Tree, unit: Unit, missing: list[str], node: nodefiles.Node) -> N
     if f"${OPENSHIFT_VARIABLE}" in unit.line or f"${{{OPENSHIFT_VARIABLE}}}" in unit.line:
         return nodefiles.kubelet(node)[0]
     if re.search(rf"\$\{{?{_EXTRA}\b", unit.line):
-        for path in _EXTRA_FILES:
-            if path in unit.environment_files:
-                try:
-                    return NodeFile(path, with_flags(_read(tree, path), missing), "")
-                except Unsuitable:
-                    break
+        try:
+            path, text = _environment_file(tree, unit)
+            return NodeFile(path, with_flags(text, missing), "")
+        except Unsuitable:
+            pass
     name = posixpath.basename(unit.file)
     if "\n" in unit.line or not unit.line:
         raise RolloutError(f"{unit.start}: this command line cannot be repeated", "add the flags by hand")
@@ -55,6 +55,16 @@ def place(tree: Tree, unit: Unit, missing: list[str], node: nodefiles.Node) -> N
     own = f"20-{NAME}.conf"
     path = f"{_DIRECTORY.format(name)}/{own if before < own else f'zz-{NAME}.conf'}"
     return NodeFile(path, _DROP_IN.format(start=unit.start, flags=" ".join(missing), line=unit.line), "")
+
+
+def _environment_file(tree: Tree, unit: Unit) -> tuple[str, str]:
+    """The file whose value of the variable counts, or would: of several the last. Unsuitable where none would do."""
+    files = [(path, _read(tree, path)) for path in unit.environment_files if path in _EXTRA_FILES]
+    setting = [file for file in files if _ASSIGNMENT.search(file[1])]
+    if not files or (not setting and unit.environment.get(_EXTRA)):
+        # It is set in a place that the file would override.
+        raise Unsuitable
+    return (setting or files)[-1]
 
 
 _DROP_IN = """\
@@ -89,7 +99,7 @@ def with_flags(text: str, flags: list[str]) -> str:
     """
     added = " ".join(flags)
     lines = text.split("\n")
-    found = [number for number, line in enumerate(lines) if re.match(rf"\s*(export\s+)?{_EXTRA}\s*=", line)]
+    found = [number for number, line in enumerate(lines) if _ASSIGNMENT.match(line)]
     if not found:
         end = "" if not text or text.endswith("\n") else "\n"
         if text.rstrip("\n").endswith("\\"):

@@ -219,7 +219,8 @@ class _Installation:
                 ("registries-conf", crio.registries_conf.value, ""),
                 ("registries-conf-dir", crio.registries_conf_dir.value, ""),
             ):
-                if value.startswith("/") and value != default and name not in names:
+                is_there = name == "auth-dir" or self._tree.exists(value)
+                if value.startswith("/") and is_there and value != default and name not in names:
                     args.append(f"--{name}={value}")
         return tuple(args)
 

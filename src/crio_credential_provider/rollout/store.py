@@ -46,7 +46,9 @@ class Store:
             OSError: the directory cannot be made.
         """
         os.makedirs(os.path.join(self.place, _KEPT), mode=0o700, exist_ok=True)
-        sync(os.path.dirname(self.place))
+        # Their names as well must outlive a loss of power.
+        for above in (os.path.dirname(self.place), os.path.dirname(os.path.dirname(self.place))):
+            sync(above)
         descriptor = os.open(os.path.join(self.place, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             try:

@@ -153,7 +153,8 @@ def _carry_out(
         report("failed", str(error))
         return FAULT
     except OSError as error:
-        report("failed", f"{error.filename or ''}: {error.strerror or type(error).__name__}".removeprefix(": "))
+        hint = "; run this as root" if isinstance(error, PermissionError) else ""
+        report("failed", f"{error.filename or ''}: {error.strerror or type(error).__name__}{hint}".removeprefix(": "))
         return FAULT
 
 
