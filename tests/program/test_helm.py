@@ -415,6 +415,11 @@ def test_a_node_is_installed_and_the_cluster_knows(tmp_path: Path, account: Path
             assert made.status("--ready") == Done(0, "installed\n", "")
             told = made.status("--daemonset=kube-system/mirror")
             assert told == Done(3, "0 of 3 nodes are done, 1 at a time\n", "")
+            report = made.status("--daemonset=kube-system/mirror", "--output=json").report
+            assert report == {
+                **{"schemaVersion": 1, "nodes": 3, "done": 0, "atOnce": 1},
+                **{"working": [], "failed": [], "isDone": False},
+            }
             api.daemonset["status"]["numberReady"] = 3
             assert made.status("--daemonset=kube-system/mirror").status == 0
             assert made.process.poll() is None

@@ -4,6 +4,10 @@ JSON (``--output json``):
 
     {"version", "files": [{"path", "role", "state"}], "interrupted", "rollback",
      "kubelet": {"unit", "state", "healthz", "ready"}, "isWell"}
+
+With ``--ready``: {"state", "reason", "isDone"}; with ``--daemonset``:
+
+    {"nodes", "done", "atOnce", "working": [name], "failed": [name], "isDone"}
 """
 
 from __future__ import annotations
@@ -25,9 +29,11 @@ _EPILOG = """\
 Examples:
   crio-credential-provider status
   crio-credential-provider status --output json
+  crio-credential-provider status --daemonset kube-system/crio-credential-provider
 
 Exit status: 0 all is as it was installed, or nothing is installed, and the kubelet is healthy; 1 an error,
-reported on stderr; 2 wrong usage; 3 something is changed, missing, interrupted or not healthy.
+reported on stderr; 2 wrong usage; 3 something is changed, missing, interrupted or not healthy; with --ready
+or --daemonset 0 done, 3 not yet or failed.
 """
 
 
@@ -49,9 +55,9 @@ def parser() -> Parser:
 
 def _tell(given: argparse.Namespace) -> int:
     if given.ready:
-        return staying.tell_ready()
+        return staying.tell_ready(given.output == "json")
     if given.daemonset:
-        return staying.tell_rollout(given.daemonset)
+        return staying.tell_rollout(given.daemonset, given.output == "json")
     found = status.find(root_of(given))
     if given.output == "json":
         write_report(_as_json(found))

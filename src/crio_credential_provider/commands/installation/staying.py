@@ -19,7 +19,7 @@ from ...node.tree import Unreadable
 from ...rollout import fleet
 from ...rollout.fleet import Cluster, State
 from .. import ENDING
-from ..output import FAILED, FAULT, OK, Parser, complain, printable, write_line
+from ..output import FAILED, FAULT, OK, Parser, complain, printable, write_line, write_report
 
 _DONE = {"install": "installed", "uninstall": "uninstalled", "rollback": "rolled-back"}
 _PAUSE, _POLLS = 5.0, 20
@@ -179,14 +179,17 @@ def _say(text: str) -> None:
 # -- status -----------------------------------------------------------------------------------------------------------
 
 
-def tell_ready() -> int:
+def tell_ready(is_json: bool) -> int:
     """For the readiness probe."""
     found = fleet.read_state()
-    _say(found.line)
+    if is_json:
+        write_report({"state": found.state, "reason": found.reason, "isDone": found.is_done})
+    else:
+        _say(found.line)
     return OK if found.is_done else FAILED
 
 
-def tell_rollout(daemonset: str) -> int:
+def tell_rollout(daemonset: str, is_json: bool) -> int:
     """How the rollout of a DaemonSet stands."""
     check_daemonset(daemonset)
     try:
@@ -194,9 +197,14 @@ def tell_rollout(daemonset: str) -> int:
     except ProviderError as error:
         complain("status", fleet.said(error))
         return FAULT
+    is_done = found.ready == found.nodes and not found.holders
+    if is_json:
+        counts = {"nodes": found.nodes, "done": found.ready, "atOnce": found.at_once}
+        write_report({**counts, "working": found.holders, "failed": found.failed, "isDone": is_done})
+        return OK if is_done else FAILED
     _say(f"{found.ready} of {found.nodes} nodes are done, {found.at_once} at a time")
     if found.failed:
         _say(f"stopped: failed on {', '.join(found.failed)}")
     elif found.holders:
         _say(f"working: {', '.join(found.holders)}")
-    return OK if found.ready == found.nodes and not found.holders else FAILED
+    return OK if is_done else FAILED
