@@ -79,7 +79,7 @@ def run_pulls(program: Path) -> list[Use]:
             ask(image, "valgrind", "--tool=lackey", "--trace-mem=yes", f"--log-file={trace}")
             return read_trace(trace)
 
-        cluster.fault = stall(1)  # so that a pull waits for the answer each time
+        cluster.fault = stall(4)  # so that a pull waits for the answer each time, also on a busy machine
         with JournalSocket(str(journal)):
             after_reboot = watched(MIRRORED)
             time.sleep(2.1)  # until the configuration counts as settled, so that its parsed form is kept

@@ -183,6 +183,21 @@ def test_services_are_told_in_order(node: Live) -> None:
     assert " /etc/crio/auth " in mounts
 
 
+def test_the_kubelet_has_its_program_until_it_is_restarted(node: Live) -> None:
+    typed(node.root, "install", "--apply")
+    done = typed(node.root, "uninstall", "--apply")
+    lines = done.lines
+    assert lines.index("systemctl restart kubelet.service") < lines.index(f"removed: /{BIN}/{NAME}")
+    assert lines.index("removed: /etc/kubernetes/credential-provider-config.yaml") < lines.index(
+        "systemctl daemon-reload"
+    )
+    (node.root / "run/standin/unhealthy").touch()
+    typed(node.root, "install", "--apply", "--no-restart")
+    before = snapshot(node.root)
+    done = typed(node.root, "uninstall", "--apply", "--timeout=2s")
+    assert done.status == 1 and "uninstall failed" in done.err and snapshot(node.root) == before
+
+
 def test_on_the_machine_itself(node: Live) -> None:
     """Without --host, by the systemctl of PATH: the node's root is that of the process."""
     (node.root / "program").write_bytes(program_of(node))

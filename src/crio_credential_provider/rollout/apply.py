@@ -17,7 +17,7 @@ from ..errors import ProviderError
 from ..node.facts import Given, gather
 from ..node.tree import Tree
 from . import health, preflight, transaction
-from .changes import ABSENT, DIRECTORY, Change, RolloutError, put
+from .changes import ABSENT, DIRECTORY, Change, Contents, RolloutError, put
 from .plan import Plan
 from .preflight import Checked
 from .services import Actions, Services, actions_of
@@ -67,13 +67,13 @@ def apply(plan: Plan, verb: str, root: str, options: Options, tell: Tell) -> Non
             store.remove(TRANSACTION)
         raise RolloutError(f"cannot write below {store.place}: {error.strerror}", "nothing was changed") from None
     try:
-        transaction.make(tree, run.changes, content)
-        for change in run.changes:
-            if change.role not in ("directory", "record"):
-                tell(f"{'removed' if change.after.kind == ABSENT else 'written'}: {change.path}")
+        before, after = _around_restart(run.changes) if options.restart else (run.changes, ())
+        _make(tree, before, content, tell)
         if options.restart and run.actions:
             run = transaction.mark_told(store, run)
             _tell_services(root, services, run.actions, options, was_ready, tell)
+        _make(tree, after, content, tell)
+        if options.restart and run.actions:
             _leftovers(tree, run.changes)
             _verify(root, options.checks, tell)
         transaction.commit(store)
@@ -93,6 +93,20 @@ def apply(plan: Plan, verb: str, root: str, options: Options, tell: Tell) -> Non
     with suppress(OSError):
         # Else the next run does so.
         transaction.tidy(store)
+
+
+def _around_restart(changes: tuple[Change, ...]) -> tuple[tuple[Change, ...], tuple[Change, ...]]:
+    """What is changed before the kubelet is restarted, and what after it: until then it runs a program that goes."""
+    goes = (at for at, one in enumerate(changes) if one.role == "program" and one.after.kind == ABSENT)
+    place = next(goes, len(changes))
+    return changes[:place], changes[place:]
+
+
+def _make(tree: Tree, changes: tuple[Change, ...], content: Contents, tell: Tell) -> None:
+    transaction.make(tree, changes, content)
+    for change in changes:
+        if change.role not in ("directory", "record"):
+            tell(f"{'removed' if change.after.kind == ABSENT else 'written'}: {change.path}")
 
 
 def _is_ready(root: str) -> bool:
