@@ -25,7 +25,7 @@ import yaml
 
 from commandline import Done, typed
 from crio_credential_provider import __version__
-from crio_credential_provider.rollout import fleet
+from crio_credential_provider.fleet import cluster, state
 from crio_credential_provider.testbed.certificates import Authority, server_context
 from crio_credential_provider.testbed.loopback import Answer, Connection, LoopbackServer, Request
 from executables import NATIVE, command
@@ -202,8 +202,8 @@ def test_what_is_true_of_a_rollout() -> None:
     assert probe["exec"]["command"] == ["/crio-credential-provider", "status", "--ready"]
     # The file that it looks at.
     mounts = {mount["name"]: mount["mountPath"] for mount in container()["volumeMounts"]}
-    assert mounts["state"] == os.path.dirname(fleet.STATE_FILE)
-    columns = [fleet.STATE, fleet.VERSION, fleet.REASON]
+    assert mounts["state"] == os.path.dirname(state.STATE_FILE)
+    columns = [cluster.STATE, cluster.VERSION, cluster.REASON]
     assert re.findall(r"\.metadata\.annotations\.([\w/-]+)", notes()) == columns
     assert "--set action=uninstall" in notes() and "helm -n kube-system uninstall" in notes({"action": "uninstall"})
 
@@ -321,7 +321,7 @@ class Fleet:
         [given] = patch["metadata"].values()
         kept = {**self.annotations.get(name, {}), **given}
         self.annotations[name] = {key: value for key, value in kept.items() if value is not None}
-        self.states.setdefault(name, []).append(given[fleet.STATE])
+        self.states.setdefault(name, []).append(given[cluster.STATE])
         return 200, patch
 
 
@@ -411,15 +411,13 @@ def test_a_node_is_installed_and_the_cluster_knows(tmp_path: Path, account: Path
         with pod(node, "worker-1", url, account) as made:
             wait_for(lambda: api.states.get("worker-1", [])[-1:], ["installed"])
             wait_for(lambda: api.holder, None)
-            assert api.annotations["worker-1"] == {fleet.STATE: "installed", fleet.VERSION: __version__}
+            assert api.annotations["worker-1"] == {cluster.STATE: "installed", cluster.VERSION: __version__}
             assert made.status("--ready") == Done(0, "installed\n", "")
             told = made.status("--daemonset=kube-system/mirror")
             assert told == Done(3, "0 of 3 nodes are done, 1 at a time\n", "")
             report = made.status("--daemonset=kube-system/mirror", "--output=json").report
-            assert report == {
-                **{"schemaVersion": 1, "nodes": 3, "done": 0, "atOnce": 1},
-                **{"working": [], "failed": [], "isDone": False},
-            }
+            counts = {"schemaVersion": 1, "nodes": 3, "done": 0, "atOnce": 1}
+            assert report == counts | {"working": [], "failed": [], "isDone": False}
             api.daemonset["status"]["numberReady"] = 3
             assert made.status("--daemonset=kube-system/mirror").status == 0
             assert made.process.poll() is None
@@ -457,15 +455,15 @@ def test_it_stops_at_a_node_that_failed_until_that_succeeds(
         with pod(first, "worker-1", url, account) as failed:
             wait_for(lambda: api.states.get("worker-1", [])[-1:], ["failed"])
             wait_for(lambda: api.holder, "worker-1:failed")
-            assert "install failed and everything was put back" in api.annotations["worker-1"][fleet.REASON]
-            assert "\n" not in api.annotations["worker-1"][fleet.REASON]
+            assert "install failed and everything was put back" in api.annotations["worker-1"][cluster.REASON]
+            assert "\n" not in api.annotations["worker-1"][cluster.REASON]
             ready = failed.status("--ready")
             assert ready.status == 3 and ready.out.startswith("failed: install failed")
             assert failed.status("--daemonset=kube-system/mirror").lines[-1] == "stopped: failed on worker-1"
 
             with pod(second, "worker-2", url, account) as waiting:
                 why = "the rollout has stopped: node worker-1 failed"
-                wait_for(lambda: api.annotations.get("worker-2", {}).get(fleet.REASON), why)
+                wait_for(lambda: api.annotations.get("worker-2", {}).get(cluster.REASON), why)
                 assert waiting.status("--ready") == Done(3, f"waiting: {why}\n", "")
                 # It does not begin anew by itself.
                 assert failed.process.poll() is None and (snapshot(first.root), snapshot(second.root)) == before
@@ -490,7 +488,7 @@ def test_without_a_turn_nothing_is_changed_and_ending_it_ends_it(
     with serving(api, authority) as url, running("kubeadm", tmp_path / "node", free_port()) as node:
         before = snapshot(node.root)
         with pod(node, "worker-1", url, account) as made:
-            wait_for(lambda: api.annotations.get("worker-1", {}).get(fleet.REASON), "it is the turn of worker-9")
+            wait_for(lambda: api.annotations.get("worker-1", {}).get(cluster.REASON), "it is the turn of worker-9")
             assert made.end().status == 128 + signal.SIGTERM
         api.down = True
         with pod(node, "worker-1", url, account) as made:
@@ -521,7 +519,7 @@ def test_without_a_cluster_it_works_and_says_so(tmp_path: Path, account: Path) -
     [(1, 9, 1), (4, 9, 4), ("10%", 9, 1), ("10%", 10, 1), ("10%", 11, 2), ("100%", 7, 7), ("10%", 0, 1), ("x", 9, 1)],
 )
 def test_nodes_at_once(limit: int | str, nodes: int, expected: int) -> None:
-    assert fleet.at_once(limit, nodes) == expected
+    assert cluster.at_once(limit, nodes) == expected
 
 
 @pytest.mark.process

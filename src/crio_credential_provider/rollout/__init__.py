@@ -11,7 +11,6 @@
 ``health``       whether the kubelet is up, and its node Ready
 ``apply``        all of that in a row: done, verified, or undone
 ``status``       what is installed, and how the kubelet is
-``fleet``        this node among others: its state in the cluster, and its turn
 
 Knows nothing of command lines and of how a person is told. Nothing else of the program writes to the node's
 configuration, and nothing here is decided while it is written: what is not in the plan is not touched.

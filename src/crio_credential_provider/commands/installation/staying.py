@@ -14,10 +14,11 @@ import time
 from collections.abc import Callable
 
 from ...errors import ProviderError, UsageError
+from ...fleet import state
+from ...fleet.cluster import Cluster, said
+from ...fleet.state import State
 from ...kubernetes.names import is_subdomain
 from ...node.tree import Unreadable
-from ...rollout import fleet
-from ...rollout.fleet import Cluster, State
 from .. import ENDING
 from ..output import FAILED, FAULT, OK, Parser, complain, printable, write_line, write_report
 
@@ -132,10 +133,10 @@ class _Told:
         self._node, self._daemonset = node, daemonset
         self._complained = ""
 
-    def state(self, state: State) -> None:
+    def state(self, now: State) -> None:
         """For the readiness probe and the cluster."""
-        fleet.write_state(state)
-        self.is_told = not self._node or self._did(lambda: self.cluster.annotate(state), "cannot annotate the node")
+        state.write(now)
+        self.is_told = not self._node or self._did(lambda: self.cluster.annotate(now), "cannot annotate the node")
 
     def ended_turn(self, *, failed: bool) -> bool:
         return not self._daemonset or self._did(
@@ -151,7 +152,7 @@ class _Told:
                 now = self.cluster.take_turn(found)
                 pause = max(pause, found.nodes / _POLLS)
             except ProviderError as error:
-                now = f"cannot ask for this node's turn: {fleet.said(error)}"
+                now = f"cannot ask for this node's turn: {said(error)}"
             if not now:
                 return
             if now != why:
@@ -164,7 +165,7 @@ class _Told:
         try:
             what()
         except ProviderError as error:
-            text = f"{words}: {fleet.said(error)}"
+            text = f"{words}: {said(error)}"
             if text != self._complained:
                 self._complained = text
                 _say(text)
@@ -181,7 +182,7 @@ def _say(text: str) -> None:
 
 def tell_ready(is_json: bool) -> int:
     """For the readiness probe."""
-    found = fleet.read_state()
+    found = state.read()
     if is_json:
         write_report({"state": found.state, "reason": found.reason, "isDone": found.is_done})
     else:
@@ -195,7 +196,7 @@ def tell_rollout(daemonset: str, is_json: bool) -> int:
     try:
         found = Cluster("", daemonset).find()
     except ProviderError as error:
-        complain("status", fleet.said(error))
+        complain("status", said(error))
         return FAULT
     is_done = found.ready == found.nodes and not found.holders
     if is_json:

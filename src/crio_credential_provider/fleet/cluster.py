@@ -11,7 +11,6 @@ The API server is asked with the pod's service account: ``get`` of that DaemonSe
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any, NamedTuple
 
@@ -20,34 +19,14 @@ from ..errors import ClusterError, ProviderError
 from ..kubernetes.apiserver import ApiServer
 from ..kubernetes.endpoint import Endpoint
 from ..node.kubelet import as_mapping
+from .state import State
 
 ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
-STATE_FILE = "/run/crio-credential-provider-rollout/state.json"
-"""Of the container: what its readiness probe looks at."""
 STATE, VERSION, REASON = (f"crio-credential-provider/{name}" for name in ("rollout", "version", "reason"))
 _FAILED = ":failed"
 _DEADLINE, _MAX_ANSWER = 15.0, 1 << 20
 _MAX_REASON = 1000
 _CONFLICT = 409
-
-
-class State(NamedTuple):
-    """How a rollout stands on this node.
-
-    Attributes:
-        state: ``waiting``, ``working``, ``installed``, ``uninstalled``, ``rolled-back``, ``refused``, ``failed`` or
-            ``interrupted``.
-        reason: in one line, "" for none.
-        is_done: whether it succeeded.
-    """
-
-    state: str
-    reason: str = ""
-    is_done: bool = False
-
-    @property
-    def line(self) -> str:
-        return f"{self.state}: {self.reason}" if self.reason else self.state
 
 
 class Rollout(NamedTuple):
@@ -67,30 +46,6 @@ class Rollout(NamedTuple):
     holders: tuple[str, ...]
     failed: tuple[str, ...]
     revision: str
-
-
-# -- the container ----------------------------------------------------------------------------------------------------
-
-
-def write_state(state: State) -> None:
-    """For the readiness probe."""
-    os.makedirs(os.path.dirname(STATE_FILE), mode=0o755, exist_ok=True)
-    fresh = f"{STATE_FILE}.new"
-    with open(fresh, "w") as file:
-        json.dump(state._asdict(), file)
-    os.rename(fresh, STATE_FILE)
-
-
-def read_state() -> State:
-    """What was last written."""
-    try:
-        with open(STATE_FILE) as file:
-            return State(**json.load(file))
-    except FileNotFoundError:
-        return State("unknown", "no run with --stay in this container")
-
-
-# -- the cluster ------------------------------------------------------------------------------------------------------
 
 
 class Cluster:
