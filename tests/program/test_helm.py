@@ -514,6 +514,32 @@ def test_without_a_cluster_it_works_and_says_so(tmp_path: Path, account: Path) -
 # -- the rules of turns -----------------------------------------------------------------------------------------------
 
 
+def test_turns(monkeypatch: pytest.MonkeyPatch, account: Path, authority: Authority) -> None:
+    api = Fleet(nodes=20)
+    with serving(api, authority) as url:
+        monkeypatch.setattr(cluster, "ACCOUNT", str(account))
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", url.partition(":")[0])
+        monkeypatch.setenv("KUBERNETES_SERVICE_PORT", url.partition(":")[2])
+        a, b, c = (cluster.Cluster(name, "kube-system/mirror") for name in "abc")
+        free = a.find()
+        assert (free.nodes, free.at_once, free.holders) == (20, 1, ())
+        assert a.take_turn(free) == "" and b.take_turn(free) == "another node was faster"
+        assert b.take_turn(b.find()) == "it is the turn of a"
+        api.daemonset["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"] = "10%"
+        assert b.take_turn(b.find()) == "" and c.take_turn(c.find()) == "it is the turn of a, b"
+        # Of a run that was killed.
+        assert a.take_turn(a.find()) == "" and api.holder == "a,b"
+        a.end_turn(failed=True)
+        assert api.holder == "b,a:failed"
+        b.end_turn(failed=False)
+        assert b.take_turn(b.find()) == c.take_turn(c.find()) == "the rollout has stopped: node a failed"
+        assert a.take_turn(a.find()) == "" and api.holder == "a:failed"
+        a.end_turn(failed=False)
+        assert api.holder is None and c.take_turn(c.find()) == ""
+        b.end_turn(failed=True)
+        assert api.holder == "c"
+
+
 @pytest.mark.parametrize(
     ("limit", "nodes", "expected"),
     [(1, 9, 1), (4, 9, 4), ("10%", 9, 1), ("10%", 10, 1), ("10%", 11, 2), ("100%", 7, 7), ("10%", 0, 1), ("x", 9, 1)],
