@@ -13,7 +13,7 @@ DOCS_VENV := .venv/.docs-$(FOR)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build wheel executable packages release demo docs lint format check test test-program test-emulated conformance fuzz bench bench-resolve budget clean distclean
+.PHONY: help build wheel executable packages release demo docs lint format check test test-program test-emulated node-test conformance fuzz bench bench-resolve budget clean distclean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -73,6 +73,10 @@ EMULATED := program/test_executable.py pull/test_plugin.py pull/test_pull_modes.
 
 test-emulated: $(DEV_VENV) executable ## the pull path and each command on arm64, by qemu-user; takes root
 	PROGRAM=dist/crio-credential-provider-linux-arm64 $(VENV) -m pytest $(WORKERS) --dist loadfile -m process $(EMULATED:%=tests/%)
+
+# TESTS are arguments of pytest: TESTS="tests/realnode/test_pull.py -k one_pod". TABLE=FILE is where the table goes.
+node-test: $(DEV_VENV) $(if $(NODE_BIN),$(if $(filter dist/%,$(PROGRAM)),executable)) ## on a real node: NODE_BIN=DIR has Kubernetes and CRI-O; PEER=PROVIDER puts one beside; takes root
+	@NODE_BIN='$(NODE_BIN)' PROGRAM='$(PROGRAM)' PEER='$(PEER)' TABLE='$(TABLE)' PYTHONPATH=tests $(VENV) -m realnode $(TESTS)
 
 conformance: $(DEV_VENV) ## our answers against those of CRI-O's own library, in tests/vectors
 	@status=0; for kind in registries auth layers; do \

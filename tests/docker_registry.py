@@ -51,7 +51,7 @@ def running(home: Path, *repositories: str, http: str = "") -> Iterator[tuple[st
                 assert line, f"docker-registry ended: {said}"
                 said += line
             threading.Thread(target=server.stderr.read, daemon=True).start()
-            digest = _make_layout(home / "layout")
+            digest = make_layout(home / "layout")
             for repository in repositories:
                 subprocess.run(
                     [
@@ -68,8 +68,12 @@ def running(home: Path, *repositories: str, http: str = "") -> Iterator[tuple[st
             server.wait(20)
 
 
-def _make_layout(directory: Path) -> str:
-    """An OCI layout of one image with one small layer; returns the digest of its manifest."""
+def make_layout(directory: Path, *tars: bytes, **configuration: Any) -> str:
+    """An OCI layout of one image with these layers (default: a small one); returns the digest of its manifest.
+
+    Args:
+        configuration: members of the image's ``config``.
+    """
     blobs = directory / "blobs/sha256"
     blobs.mkdir(parents=True)
 
@@ -78,19 +82,19 @@ def _make_layout(directory: Path) -> str:
         (blobs / digest).write_bytes(content)
         return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(content)}
 
-    tar = bytes(10240)
-    layer = add("application/vnd.oci.image.layer.v1.tar+gzip", gzip.compress(tar, mtime=0))
+    tars = tars or (bytes(10240),)
+    layers = [add("application/vnd.oci.image.layer.v1.tar+gzip", gzip.compress(tar, mtime=0)) for tar in tars]
     config = {
         "architecture": "amd64",
         "os": "linux",
-        "config": {},
-        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(tar).hexdigest()}"]},
+        "config": configuration,
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(tar).hexdigest()}" for tar in tars]},
     }
     manifest = {
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
         "config": add("application/vnd.oci.image.config.v1+json", json.dumps(config).encode()),
-        "layers": [layer],
+        "layers": layers,
     }
     entry = add("application/vnd.oci.image.manifest.v1+json", json.dumps(manifest).encode())
     entry["annotations"] = {"org.opencontainers.image.ref.name": TAG}

@@ -1,0 +1,136 @@
+"""The container runtimes, on their default paths: CRI-O, and containerd of the distribution."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from real_programs import need
+from realnode import units
+from realnode.processes import Process
+from realnode.registry import HOST, PAUSE_IMAGE, PUSH, Registry, docker_config
+
+AUTH_DIR = Path("/etc/crio/auth")
+# The kubelet's and OpenShift's; there is no such file until a test writes one.
+GLOBAL_AUTH_FILE = Path("/var/lib/kubelet/config.json")
+REGISTRIES_CONF = Path("/etc/containers/registries.conf")
+
+# A mirror for Docker Hub, which itself cannot be reached.
+REGISTRIES = f"""\
+unqualified-search-registries = ["docker.io"]
+
+[[registry]]
+prefix = "docker.io"
+location = "docker.io"
+
+[[registry.mirror]]
+location = "{HOST}"
+insecure = true
+
+[[registry]]
+location = "{HOST}"
+insecure = true
+"""
+
+# The pods' images name no user, and need neither SELinux nor seccomp; vfs works on every file system.
+_CONFIGURATION = """\
+[crio]
+storage_driver = "vfs"
+[crio.runtime]
+cgroup_manager = "cgroupfs"
+conmon_cgroup = "pod"
+default_runtime = "runc"
+log_level = "debug"
+selinux = false
+apparmor_profile = "unconfined"
+seccomp_profile = ""
+[crio.runtime.runtimes.runc]
+runtime_path = "{runc}"
+monitor_path = "{conmon}"
+[crio.image]
+global_auth_file = "{global_auth_file}"
+pause_image = "{pause_image}"
+pause_image_auth_file = "{pause_auth}"
+pause_command = "/pause"
+[crio.network]
+network_dir = "/etc/cni/net.d"
+"""
+# CRI-O is ready with it; the pods use the host's network.
+_NETWORK = {"cniVersion": "0.4.0", "name": "loopback", "plugins": [{"type": "loopback"}]}
+
+
+class Crio:
+    socket = Path("/run/crio/crio.sock")
+
+    def __init__(
+        self, binaries: Mapping[str, str], logs: Path, environment: Mapping[str, str], registry_password: str
+    ) -> None:
+        self.process = Process(units.command("crio.service"), logs / "crio.log", environment)
+        pause_auth = Path("/etc/crio/pause-auth.json")
+        _write("/etc/containers/policy.json", '{"default":[{"type":"insecureAcceptAnything"}]}')
+        _write(REGISTRIES_CONF, REGISTRIES)
+        _write("/etc/cni/net.d/10-loopback.conflist", json.dumps(_NETWORK))
+        _write(pause_auth, json.dumps(docker_config(PUSH, registry_password)))
+        _write(
+            "/etc/crio/crio.conf",
+            _CONFIGURATION.format(
+                runc=binaries["runc"],
+                conmon=binaries["conmon"],
+                global_auth_file=GLOBAL_AUTH_FILE,
+                pause_image=PAUSE_IMAGE,
+                pause_auth=pause_auth,
+            ),
+        )
+
+    def start(self) -> None:
+        self.process.start()
+        self.process.wait_for(self.socket.is_socket, "socket")
+
+
+_CONTAINERD_CONFIGURATION = """\
+version = 2
+[plugins."io.containerd.grpc.v1.cri"]
+sandbox_image = "{pause_image}"
+disable_apparmor = true
+restrict_oom_score_adj = true
+[plugins."io.containerd.grpc.v1.cri".containerd]
+snapshotter = "native"
+[plugins."io.containerd.grpc.v1.cri".registry]
+config_path = "/etc/containerd/certs.d"
+"""
+_HOSTS = f"""\
+server = "https://registry-1.docker.io"
+[host."http://{HOST}"]
+capabilities = ["pull", "resolve"]
+"""
+
+
+class Containerd:
+    """With the same mirror for Docker Hub. It reads no auth files: the pause image is imported."""
+
+    socket = Path("/run/containerd/containerd.sock")
+
+    def __init__(self, registry: Registry, logs: Path, environment: Mapping[str, str]) -> None:
+        self._registry = registry
+        self.process = Process(["containerd"], logs / "containerd.log", environment)
+        _write("/etc/containerd/config.toml", _CONTAINERD_CONFIGURATION.format(pause_image=PAUSE_IMAGE))
+        _write("/etc/containerd/certs.d/docker.io/hosts.toml", _HOSTS)
+
+    def start(self) -> None:
+        need("containerd", "ctr")
+        self.process.start()
+        self.process.wait_for(self.socket.is_socket, "socket")
+        archive = self._registry.pause_archive()
+        subprocess.run(
+            ["ctr", "--namespace=k8s.io", "images", "import", "--snapshotter=native", archive],
+            capture_output=True,
+            check=True,
+        )
+
+
+def _write(path: str | Path, text: str) -> None:
+    file = Path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
