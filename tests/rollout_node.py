@@ -15,6 +15,7 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -438,6 +439,12 @@ class Systemd:
             self._kubelet.kill()
             self._kubelet.wait()
             shutil.rmtree(self._root / f"proc/{self._kubelet.pid}", ignore_errors=True)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 class Rollout(NamedTuple):

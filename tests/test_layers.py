@@ -83,6 +83,7 @@ LAYERS = (
         "explanation",
         "doctor",
         "rollout",
+        "fleet",
         "testbed",
         "demo",
         "commands",

@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import stat
 import subprocess
 import time
@@ -28,7 +27,7 @@ from crio_credential_provider.testbed.loopback import LoopbackServer, Request
 from executables import NATIVE, command
 from gallery import Cluster
 from real_programs import cannot
-from rollout_node import LAYOUTS, NAME, Rollout, Systemd, leftovers, refusal, running, snapshot
+from rollout_node import LAYOUTS, NAME, Rollout, Systemd, free_port, leftovers, refusal, running, snapshot
 
 pytestmark = pytest.mark.slow
 
@@ -40,12 +39,6 @@ AUDIENCES = ["https://kubernetes.default.svc.cluster.local", "https://kubernetes
 def root() -> None:
     if os.geteuid() != 0:
         cannot("only root can change its root")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def typed(root: Path, *words: str, wrapper: tuple[str, ...] = ()) -> Done:

@@ -99,6 +99,10 @@ class ApiServer:
         """Posts an object that is answered and not kept: an access review, a token request. Else as ``get``."""
         return self._ask("POST", path, token, jsontext.dumps(value).encode())
 
+    def patch(self, path: str, value: dict[str, Any], token: str) -> dict[str, Any]:
+        """Merges fields into an object (RFC 7386); None removes one. Else as ``get``."""
+        return self._ask("PATCH", path, token, jsontext.dumps(value).encode())
+
     def _ask(self, method: str, path: str, token: str, content: bytes = b"") -> dict[str, Any]:
         pause = _FIRST_PAUSE
         for retries_left in range(_RETRIES, -1, -1):
@@ -146,7 +150,8 @@ class ApiServer:
     def _exchange(self, method: str, path: str, token: str, content: bytes) -> tuple[int, dict[str, str], bytes]:
         endpoint = self._endpoint
         authorization = f"Authorization: Bearer {token}\r\n" if token else ""
-        body = f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n" if content else ""
+        kind = "merge-patch+json" if method == "PATCH" else "json"
+        body = f"Content-Type: application/{kind}\r\nContent-Length: {len(content)}\r\n" if content else ""
         request = (
             f"{method} {endpoint.path}{path} HTTP/1.1\r\nHost: {endpoint.authority}\r\n{authorization}"
             f"Accept: application/json\r\nAccept-Encoding: gzip\r\n{body}"

@@ -29,7 +29,7 @@ from ..output import (
     write_line,
     write_report,
 )
-from . import telling
+from . import staying, telling
 
 _TIMEOUT = "120s"
 _TIMEOUT_BOUNDS = (1.0, 3600.0)
@@ -61,6 +61,7 @@ def add_flags(made: Parser, *, verb: str) -> None:
     made.add_argument(
         "--timeout", metavar="DURATION", default=_TIMEOUT, help=f"for the kubelet to be healthy (default {_TIMEOUT})"
     )
+    staying.add_flags(made)
     add_output(made)
 
 
@@ -84,6 +85,21 @@ def carry_out(verb: str, given: argparse.Namespace, prepare: Callable[[str], Pre
     Args:
         prepare: makes the plan for a root.
     """
+    _timeout(given.timeout)
+    staying.check(given)
+    if not given.stay:
+        return _carry_out(verb, given, prepare, lambda outcome, message: None)
+    root = root_of(given)
+
+    def needs_turn() -> bool:
+        return bool(transaction.interrupted(Store(Tree(root))) or prepare(root).plan.changes)
+
+    return staying.serve(verb, given, needs_turn, lambda over: _carry_out(verb, given, prepare, over))
+
+
+def _carry_out(
+    verb: str, given: argparse.Namespace, prepare: Callable[[str], Prepared], over: Callable[[str, str], None]
+) -> int:
     timeout = _timeout(given.timeout)
     root = root_of(given)
     # Nobody but root writes to what is made here, whatever the one who started this has.
@@ -101,6 +117,7 @@ def carry_out(verb: str, given: argparse.Namespace, prepare: Callable[[str], Pre
     found: Prepared | None = None
 
     def report(outcome: str, message: str = "") -> None:
+        over(outcome, message)
         if is_json:
             plan, checked = (found.plan, found.checked) if found else (None, None)
             write_report(telling.as_json(plan, checked, steps, outcome, message))

@@ -4,6 +4,10 @@ JSON (``--output json``):
 
     {"version", "files": [{"path", "role", "state"}], "interrupted", "rollback",
      "kubelet": {"unit", "state", "healthz", "ready"}, "isWell"}
+
+With ``--ready``: {"state", "reason", "isDone"}; with ``--daemonset``:
+
+    {"nodes", "done", "atOnce", "working": [name], "failed": [name], "isDone"}
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from ... import __version__
 from ...rollout import status
 from ...rollout.status import Status
 from ..output import FAILED, OK, Parser, add_output, make_parser, printable, serve, write_line, write_report
+from . import staying
 from .running import add_host, root_of
 
 _DESCRIPTION = """\
@@ -24,9 +29,11 @@ _EPILOG = """\
 Examples:
   crio-credential-provider status
   crio-credential-provider status --output json
+  crio-credential-provider status --daemonset kube-system/crio-credential-provider
 
 Exit status: 0 all is as it was installed, or nothing is installed, and the kubelet is healthy; 1 an error,
-reported on stderr; 2 wrong usage; 3 something is changed, missing, interrupted or not healthy.
+reported on stderr; 2 wrong usage; 3 something is changed, missing, interrupted or not healthy; with --ready
+or --daemonset 0 done, 3 not yet or failed.
 """
 
 
@@ -39,11 +46,18 @@ def parser() -> Parser:
     """The command line."""
     made = make_parser("status", _DESCRIPTION, _EPILOG)
     add_host(made)
+    other = made.add_mutually_exclusive_group()
+    other.add_argument("--ready", action="store_true", help="whether install --stay has succeeded in this container")
+    other.add_argument("--daemonset", metavar="NAMESPACE/NAME", default="", help="how its rollout stands, from a pod")
     add_output(made)
     return made
 
 
 def _tell(given: argparse.Namespace) -> int:
+    if given.ready:
+        return staying.tell_ready(given.output == "json")
+    if given.daemonset:
+        return staying.tell_rollout(given.daemonset, given.output == "json")
     found = status.find(root_of(given))
     if given.output == "json":
         write_report(_as_json(found))
