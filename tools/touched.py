@@ -107,7 +107,9 @@ def rank_of(address: int, size: int, uses: Sequence[Use]) -> int | None:
 # -- what was linked --------------------------------------------------------------------------------------------------
 
 # Not strings (.str1), which the linker shares: of those of hexadecimal digits, which are touched is chance.
-_SECTION = r"^ \.((text|rodata|data|bss)(?!\S*\.str1\.)\S*)\s+0x([0-9a-f]+)\s+0x([0-9a-f]+) \S+/(lib\w[\w.]*\.a)\((\S+)\)$"
+_SECTION = (
+    r"^ \.((text|rodata|data|bss)(?!\S*\.str1\.)\S*)\s+0x([0-9a-f]+)\s+0x([0-9a-f]+) \S+/(lib\w[\w.]*\.a)\((\S+)\)$"
+)
 
 
 def order_sections(link_map: str, uses: Sequence[Use]) -> dict[str, str]:

@@ -413,3 +413,27 @@ def test_the_kubelet_has_its_answer_before_the_sweep(ready: Node, alpha: str) ->
             assert answer.read().lstrip().startswith(b'{"kind"')
     assert is_left
     assert process.returncode == 0 and not stale.exists()
+
+
+@pytest.mark.parametrize("fault", ["no role", "no secret"])
+def test_a_run_without_a_file_takes_away_one_that_no_pull_waits_for(
+    ready: Node, cluster: ApiServer, alpha: str, fault: str
+) -> None:
+    """CRI-O would take it, and the kubelet, which knows of no credential, open the image to every namespace."""
+    path = put(ready)
+    if fault == "no role":
+        cluster.revoke("team-alpha", "default")
+    else:
+        cluster.delete_secret("team-alpha", "mirror-creds")
+    run = ready.run(request(token=alpha))
+    assert run.status == (1 if fault == "no role" else 0)
+    assert not path.exists()
+    assert f"removed {path}, which no pull was waiting for" in run.entry["MESSAGE"]
+
+
+def test_a_run_without_a_file_leaves_one_that_a_pull_waits_for(ready: Node, cluster: ApiServer, alpha: str) -> None:
+    path = put(ready)
+    expect(ready)
+    cluster.revoke("team-alpha", "default")
+    assert ready.run(request(token=alpha)).status == 1
+    assert path.exists()

@@ -28,6 +28,7 @@ class Audit:
         request: once it is read.
         resolution: once there is one, complete or not: a fault on the way is reported with its pod.
         auth_file: path of the one that was written; "" for none.
+        is_settled: whether the pull that follows finds the file that is meant for it, or none.
         warnings: what is not as it should be, though the run goes on.
         details: what is told at debug level beside the decisions.
         problems: as ``PullIntents.problems``; told at debug level.
@@ -38,6 +39,7 @@ class Audit:
         self.request: Request | None = None
         self.resolution: Resolution | None = None
         self.auth_file = ""
+        self.is_settled = False
         self.warnings: list[str] = []
         self.details: list[str] = []
         self.problems: list[str] = []

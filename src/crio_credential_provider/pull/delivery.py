@@ -25,6 +25,30 @@ if TYPE_CHECKING:
     from .decision import Resolution
 
 
+def clear(resolution: Resolution | None, settings: Settings, audit: Audit) -> None:
+    """For a run that leaves no file: removes one of its name that no pull is waiting for.
+
+    The pull that follows would take that file. The kubelet, which knows of no credential, would then let every
+    namespace use the image.
+    """
+    if resolution is None or resolution.account is None:
+        return
+    name, repository = authfile.file_name(resolution.account.namespace, resolution.image.name), resolution.image.name
+    path = os.path.join(settings.auth_dir, name)
+    if not os.path.lexists(path):
+        return
+    if settings.hand_off_timeout > 0:
+        line, intents = Line(settings.cache_dir), PullIntents(settings.kubelet_root_dir)
+        turn = HandOff(settings.auth_dir, name, repository, line, intents, settings.hand_off_grace)
+        if not turn.wait(min(time.monotonic() + settings.hand_off_timeout, audit.started + LATEST_ANSWER)):
+            return  # it is for a pull that the kubelet has queued before this one
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+    audit.tell_further(f"removed {path}, which no pull was waiting for")
+
+
 class Delivery:
     """The delivery of one auth file.
 
@@ -60,8 +84,14 @@ class Delivery:
             audit.problems = intents.problems
             turn = HandOff(settings.auth_dir, self._name, self._repository, line, intents, settings.hand_off_grace)
             if not self._wait(turn):
+                audit.is_settled = True
                 return
-        self._write()
+        audit.is_settled = True
+        try:
+            self._write()
+        except ProviderError:
+            self._remove()
+            raise
 
     def _wait(self, turn: HandOff) -> bool:
         """Whether the file may be written now; False where a keeper waits in line for it, or nothing can."""
@@ -88,6 +118,13 @@ class Delivery:
     def _write(self) -> None:
         self._audit.auth_file = path = authfile.write(self._settings.auth_dir, self._name, self._content)
         self._audit.tell("auth-file-written", f"Wrote auth file to {path} for {self._who}: {self._used}")
+
+    def _remove(self) -> None:
+        """An older one in its place, which no pull was waiting for: see `clear`."""
+        try:
+            os.unlink(os.path.join(self._settings.auth_dir, self._name))
+        except OSError:
+            pass
 
     def _leave_keeper(self, turn: HandOff) -> str:
         """Why none could be left; "" where one is in line."""

@@ -99,6 +99,10 @@ def _sweep(settings: Settings, audit: Audit) -> None:
         if _has_files(settings.auth_dir, besides=os.path.basename(audit.auth_file)):
             from . import sweep
 
+            if not audit.is_settled:
+                from . import delivery
+
+                delivery.clear(audit.resolution, settings, audit)
             sweep.sweep(settings, audit)
     except BaseException as error:
         audit.tell_further(f"then, while removing stale files: {internal_error(error)}")
