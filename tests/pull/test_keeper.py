@@ -433,6 +433,7 @@ def test_a_run_without_a_file_takes_away_one_that_no_pull_waits_for(
 
 def test_a_run_without_a_file_leaves_one_that_a_pull_waits_for(ready: Node, cluster: ApiServer, alpha: str) -> None:
     path = put(ready)
+    ready.flags += ["--hand-off-timeout=1s"]
     expect(ready)
     cluster.revoke("team-alpha", "default")
     assert ready.run(request(token=alpha)).status == 1

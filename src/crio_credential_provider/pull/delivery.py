@@ -42,11 +42,16 @@ def clear(resolution: Resolution | None, settings: Settings, audit: Audit) -> No
         turn = HandOff(settings.auth_dir, name, repository, line, intents, settings.hand_off_grace)
         if not turn.wait(min(time.monotonic() + settings.hand_off_timeout, audit.started + LATEST_ANSWER)):
             return  # it is for a pull that the kubelet has queued before this one
+    if _remove(path):
+        audit.tell_further(f"removed {path}, which no pull was waiting for")
+
+
+def _remove(path: str) -> bool:
     try:
         os.unlink(path)
-    except FileNotFoundError:
-        return
-    audit.tell_further(f"removed {path}, which no pull was waiting for")
+    except OSError:
+        return False
+    return True
 
 
 class Delivery:
@@ -90,7 +95,8 @@ class Delivery:
         try:
             self._write()
         except ProviderError:
-            self._remove()
+            # An older one in its place, which no pull was waiting for: see `clear`.
+            _remove(os.path.join(settings.auth_dir, self._name))
             raise
 
     def _wait(self, turn: HandOff) -> bool:
@@ -118,13 +124,6 @@ class Delivery:
     def _write(self) -> None:
         self._audit.auth_file = path = authfile.write(self._settings.auth_dir, self._name, self._content)
         self._audit.tell("auth-file-written", f"Wrote auth file to {path} for {self._who}: {self._used}")
-
-    def _remove(self) -> None:
-        """An older one in its place, which no pull was waiting for: see `clear`."""
-        try:
-            os.unlink(os.path.join(self._settings.auth_dir, self._name))
-        except OSError:
-            pass
 
     def _leave_keeper(self, turn: HandOff) -> str:
         """Why none could be left; "" where one is in line."""
