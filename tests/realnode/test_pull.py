@@ -56,6 +56,19 @@ def test_an_image_is_closed_to_other_namespaces(node: Node, tenant: Tenant, imag
     assert not other.is_running()
 
 
+def test_a_file_that_no_pull_took_opens_no_image(node: Node, tenant: Tenant) -> None:
+    """A pull for which the kubelet got no credential finds none either: it would open the image to every namespace."""
+    image = node.registry.new_image("latest", "v2")
+    for name in ("first", "second"):
+        assert tenant.run(name, image, policy="IfNotPresent").runs_within(30)
+    tenant.delete_secret()
+    failure = tenant.run("third", f"{image}:v2").fails_within(15)
+    assert failure, "the pull took a file that was left"
+    assert "authentication required" in failure, failure
+    stranger = node.new_tenant(with_secret=False)
+    assert stranger.run("other", f"{image}:v2", policy="IfNotPresent").fails_within(15), "open to another namespace"
+
+
 def test_an_image_is_open_to_the_same_service_account(node: Node, tenant: Tenant, image: str) -> None:
     """Without another pull."""
     assert tenant.run("first", image, policy="IfNotPresent").runs_within(30)
