@@ -68,7 +68,17 @@ def run_pulls(program: Path) -> list[Use]:
             cluster.add_pod(namespace, "pod", "node1", image=image)
             cluster.add_secret(namespace, "creds", {"auths": {"mirror.corp:5000": {"auth": "dXNlcjpwYXNzd29yZA=="}}})
             cluster.allow(namespace, "default")
-            command = [*wrapper, str(program), "--root", str(root), "--deadline", str(PATIENCE)]
+            # Signals that are ignored, as by nohup, would take other ways through the program.
+            command = [
+                "env",
+                "--default-signal",
+                *wrapper,
+                str(program),
+                "--root",
+                str(root),
+                "--deadline",
+                str(PATIENCE),
+            ]
             done = Kubelet(command, cluster, {"PATH": "/usr/bin:/bin"}, 2 * PATIENCE).ask(namespace, "pod")
             if done.response is None:
                 raise WatchError(f"{program} below valgrind: {done.error}")
