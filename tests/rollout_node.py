@@ -392,7 +392,7 @@ class Systemd:
             state = "active" if self.is_up else "activating"
             pid = self._kubelet.pid if self._kubelet and self.is_up else 0
             return 0, f"MainPID={pid}\nNRestarts={0 if self.is_up else 3}\nActiveState={state}"
-        if rest == ["daemon-reload"]:
+        if rest == ["daemon-reload"] or rest[0] == "reset-failed":
             return 0, ""
         if rest[-1].endswith(".mount"):
             return self._mount(rest[0], rest[-1])

@@ -170,13 +170,19 @@ def test_planned_applied_and_taken_away(kind: str, tmp_path: Path, authority: Au
 def test_services_are_told_in_order(node: Live) -> None:
     typed(node.root, "install", "--apply", "--auth-dir=/run/other")
     orders = [text for text in node.systemd.asked if "show" not in text]
-    assert orders == ["systemctl restart crio", "systemctl restart kubelet.service"]
+    assert orders == [
+        "systemctl reset-failed crio",
+        "systemctl restart crio",
+        "systemctl reset-failed kubelet.service",
+        "systemctl restart kubelet.service",
+    ]
     typed(node.root, "rollback", "--apply")
     typed(node.root, "install", "--apply")
-    orders = [text for text in node.systemd.asked if "show" not in text][4:]
+    orders = [text for text in node.systemd.asked if "show" not in text][8:]
     assert orders == [
         "systemctl daemon-reload",
         "systemctl start etc-crio-auth.mount",
+        "systemctl reset-failed kubelet.service",
         "systemctl restart kubelet.service",
     ]
     mounts = (node.root / "proc/1/mountinfo").read_text()

@@ -236,6 +236,27 @@ def test_a_running_kubelet_counts_and_its_unit_tells_the_lines(tmp_path: Path) -
     assert offline is not None and (offline.flag("kubeconfig") or ())[:3] == ("kubeconfig", "/new", (UNIT, 3))
 
 
+def test_a_user_s_process_is_no_kubelet_whatever_its_name_is(tmp_path: Path) -> None:
+    """It would be believed, and its program be run as root."""
+    lay_process(tmp_path, 7, ["/tmp/kubelet", "--kubeconfig=/theirs"])
+    write(tmp_path, "/proc/7/status", "Name:\tkubelet\nUid:\t1000\t0\t0\t0\nGid:\t0\t0\t0\t0\n")
+    assert find_kubelet(Tree(str(tmp_path)), 100, live=True) is None
+    lay_process(tmp_path, 42, ["/usr/bin/kubelet", "--kubeconfig=/k"])
+    write(tmp_path, "/proc/42/status", "Name:\tkubelet\nUid:\t0\t0\t0\t0\n")
+    kubelet = find_kubelet(Tree(str(tmp_path)), 100, live=True)
+    assert kubelet is not None and kubelet.program == "/proc/42/exe"
+
+
+def test_a_process_of_a_container_is_no_kubelet(tmp_path: Path) -> None:
+    for pid, namespace in ((1, "node"), (7, "container"), (42, "node")):
+        lay_process(tmp_path, pid, ["kubelet" if pid != 1 else "systemd", f"--kubeconfig=/{pid}"])
+        write(tmp_path, f"/namespaces/{namespace}", "")
+        (tmp_path / f"proc/{pid}/ns").mkdir()
+        (tmp_path / f"proc/{pid}/ns/pid").symlink_to(tmp_path / "namespaces" / namespace)
+    kubelet = find_kubelet(Tree(str(tmp_path)), 100, live=True)
+    assert kubelet is not None and kubelet.program == "/proc/42/exe"
+
+
 @pytest.mark.parametrize(
     ("config", "drop_in", "flags", "value", "where"),
     (

@@ -125,17 +125,27 @@ def test_an_upgrade_changes_the_program_alone_and_comes_back(tmp_path: Path) -> 
     assert snapshot(tmp_path) == before
 
 
+PLUGIN = "/usr/libexec/kubelet-image-credential-provider-plugins/crio-credential-provider"
+# Without it the auth files of a plugin that stays would lie on the disk.
+TMPFS = (
+    "/etc/systemd/system/crio.service.wants/etc-crio-auth.mount",
+    "/etc/systemd/system/etc-crio-auth.mount",
+    "/etc/tmpfiles.d/crio-credential-provider.conf",
+    "/etc/crio/auth",
+)
+
+
 def test_what_somebody_else_has_changed_stays_with_what_it_needs(tmp_path: Path) -> None:
     lay("kubeadm", tmp_path)
     done(tmp_path, planned(tmp_path), "install")
     config = tmp_path / "etc/kubernetes/credential-provider-config.yaml"
     config.write_text(config.read_text() + "# by somebody else\n")
     found = back.uninstall(str(tmp_path))
+    config_path = "/etc/kubernetes/credential-provider-config.yaml"
     assert found.left == (
-        "/etc/kubernetes/credential-provider-config.yaml was changed by somebody else after this program wrote it; "
-        "remove the provider crio-credential-provider from it by hand",
-        "/usr/libexec/kubelet-image-credential-provider-plugins/crio-credential-provider stays, since "
-        "/etc/kubernetes/credential-provider-config.yaml may need it",
+        f"{config_path} was changed by somebody else after this program wrote it; remove the provider "
+        "crio-credential-provider from it by hand",
+        *(f"{path} stays, since {config_path} may need it" for path in (*TMPFS, PLUGIN)),
     )
     done(tmp_path, found.plan, "uninstall")
     assert flags_of(tmp_path, "kubeadm").get("image-credential-provider-config") is None
@@ -158,7 +168,8 @@ def test_flags_that_somebody_else_changed_keep_all_that_they_name(tmp_path: Path
     assert [text.partition(" ")[0] for text in found.left] == [
         "/etc/default/kubelet",
         "/etc/kubernetes/credential-provider-config.yaml",
-        "/usr/libexec/kubelet-image-credential-provider-plugins/crio-credential-provider",
+        *TMPFS,
+        PLUGIN,
     ]
     done(tmp_path, found.plan, "uninstall")
     assert refusal(tmp_path, "kubeadm", (PROGRAM,)) == ""

@@ -6,6 +6,7 @@ Knows systemd's way to a command line: a unit and its drop-ins, ``ExecStart=`` o
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
 import shlex
@@ -286,7 +287,9 @@ class Process(NamedTuple):
 
 
 def find_processes(tree: Tree, names: Iterable[str], ticks: int) -> list[Process]:
-    """Processes whose program has one of these names, the oldest first.
+    """Processes of root whose program has one of these names, the oldest first; not those of containers.
+
+    Anybody can name a process so, and what is found here is believed, and its program is run.
 
     Args:
         ticks: of the kernel in a second, by which it tells when a process started.
@@ -301,9 +304,27 @@ def find_processes(tree: Tree, names: Iterable[str], ticks: int) -> list[Process
         if len(arguments) == 1:
             # k3s and RKE2 write what they do over their command line.
             arguments = tuple(arguments[0].split()) or arguments
-        if posixpath.basename(arguments[0]) in wanted:
+        if posixpath.basename(arguments[0]) in wanted and _is_of_the_node(tree, name):
             found.append(Process(int(name), arguments, _started(tree, name, ticks), _program(tree, name, arguments[0])))
     return sorted(found, key=lambda process: (process.started, process.pid))
+
+
+def _is_of_the_node(tree: Tree, pid: str) -> bool:
+    """Whether it is root's and in the process namespace of the first process; both are true where /proc does not tell,
+    as in a copy of a node's files."""
+    try:
+        users = re.search(r"^Uid:((?:\s+\d+)+)$", tree.text(f"/proc/{pid}/status"), re.MULTILINE)
+    except Unreadable:
+        users = None
+    if users and set(users[1].split()) != {"0"}:
+        return False
+    try:
+        own, first = (os.stat(f"{tree.root}/proc/{process}/ns/pid").st_ino for process in (pid, "1"))
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return os.geteuid() != 0
+    return own == first
 
 
 def _pids(tree: Tree) -> list[str]:

@@ -80,9 +80,14 @@ class Crio(NamedTuple):
     problems: tuple[Unreadable, ...]
 
 
-def find_crio(tree: Tree, ticks: int, *, live: bool) -> Crio | None:
-    """CRI-O of a node; None where there is neither a process nor a unit nor a file of it."""
-    process = next(iter(find_processes(tree, ("crio",), ticks)), None) if live else None
+def find_crio(tree: Tree, ticks: int, *, live: bool, next_start: bool = False) -> Crio | None:
+    """CRI-O of a node; None where there is neither a process nor a unit nor a file of it.
+
+    Args:
+        live: whether its programs may be asked.
+        next_start: as it will run after its next start, whatever runs now.
+    """
+    process = next(iter(find_processes(tree, ("crio",), ticks)), None) if live and not next_start else None
     unit = next((unit for name in _UNITS if (unit := find_unit(tree, name))), None)
     if process is None and unit is None and not any(map(tree.exists, (_CONFIG, _CONFIG_DIR, *_VERSION_FILES))):
         return None

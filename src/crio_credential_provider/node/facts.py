@@ -140,7 +140,7 @@ def gather(given: Given, tree: Tree | None = None) -> Node:
         given,
         tree,
         found,
-        None if alone else crio.find_crio(tree, ticks, live=given.live),
+        None if alone else crio.find_crio(tree, ticks, live=given.live, next_start=given.next_start),
         version,
         version_unknown,
         config,

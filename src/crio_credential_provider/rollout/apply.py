@@ -17,7 +17,7 @@ from ..errors import ProviderError
 from ..node.facts import Given, gather
 from ..node.tree import Tree
 from . import health, preflight, transaction
-from .changes import ABSENT, DIRECTORY, Change, Contents, RolloutError, put
+from .changes import ABSENT, DIRECTORY, Change, Contents, RolloutError, observe, put
 from .plan import Plan
 from .preflight import Checked
 from .services import Actions, Services, actions_of
@@ -60,6 +60,9 @@ def apply(plan: Plan, verb: str, root: str, options: Options, tell: Tell) -> Non
         found = plan.contents.get(digest)
         return store.content(digest) if found is None else found
 
+    for change in run.changes:
+        if change.after.kind != DIRECTORY and not observe(place(tree, change.path))[0].is_as(change.before):
+            raise RolloutError(f"{change.path} was changed after the plan was made", "nothing was changed; run it again")
     try:
         transaction.begin(store, tree, run, content)
     except OSError as error:
@@ -130,7 +133,9 @@ def _not_now() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        # One that came meanwhile would take the place of the reason. The process ends soon, or waits for a signal.
+        if not signal.sigpending() & ending:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _tell_services(
@@ -152,7 +157,7 @@ def _wait_for_kubelet(
         limit = time.monotonic() + options.timeout
         why = health.wait(facts, services, actions.kubelet, since, limit, ready=was_ready, tell=tell)
         if why:
-            raise RolloutError(f"the kubelet is not healthy: {why}")
+            raise RolloutError(f"the kubelet is not healthy: {why}", "if it only needs longer: --timeout 10m")
         tell(f"the kubelet is healthy{' and its node Ready' if was_ready else ''}")
 
 

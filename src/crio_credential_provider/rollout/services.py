@@ -95,6 +95,9 @@ class Services:
         Raises:
             RolloutError: it failed, with what it said and with the service's last words.
         """
+        if command[0] == "restart":
+            # Else systemd goes on counting from what was before, and after some starts it refuses one more.
+            self._run("systemctl", "reset-failed", command[-1])
         status, said = self._run("systemctl", *command)
         if status != 0:
             shown = " ".join(("systemctl", *command))

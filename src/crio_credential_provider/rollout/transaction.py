@@ -21,8 +21,9 @@ from .changes import ABSENT, FILE, Change, Contents, State, beside, dumps_change
 from .services import Actions
 from .store import INSTALLED, LAST, TRANSACTION, Store
 
-NEEDS = {"flags": ("config", "program"), "config": ("program",), "crio": ("auth", "mount")}
-"""Roles whose files name those of others."""
+_AUTH = ("auth", "tmpfiles", "mount", "enabled")
+NEEDS = {"flags": ("config", "program"), "config": ("program", "crio", *_AUTH), "crio": _AUTH}
+"""Roles whose files need those of others."""
 
 
 class Transaction(NamedTuple):
@@ -145,6 +146,7 @@ def way_back(tree: Tree, changes: Sequence[Change]) -> tuple[list[Change], list[
         elif change.role in needed:
             left.append(f"{change.path} stays, since {needed[change.role]} may need it")
             stays.append(change.path)
+            needed.update(dict.fromkeys(NEEDS.get(change.role, ()), needed[change.role]))
         elif any(path.startswith(f"{change.path}/") for path in stays):
             # A directory with what stays in it.
             continue
