@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import rollout_node
+from crio_credential_provider.commands.installation import telling
 from crio_credential_provider.node.facts import Given, gather
 from crio_credential_provider.node.tree import Tree
 from crio_credential_provider.rollout import apply, back, plan, transaction
@@ -354,3 +355,23 @@ def test_two_at_once_are_refused(tmp_path: Path) -> None:
     store = Store(Tree(str(tmp_path)))
     with store.held(), pytest.raises(RolloutError, match="another install"), store.held():
         pass
+
+
+def test_the_plan_does_not_show_what_another_provider_has_in_the_same_line(tmp_path: Path) -> None:
+    lay("others", tmp_path)
+    config = tmp_path / "etc/kubernetes/others.yaml"
+    other = {
+        "name": "ecr-credential-provider",
+        "matchImages": ["*.dkr.ecr.*.amazonaws.com"],
+        "defaultCacheDuration": "12h",
+        "apiVersion": "credentialprovider.kubelet.k8s.io/v1",
+        "args": ["--token=hunter-two"],
+        "env": [{"name": "AWS_SECRET_ACCESS_KEY", "value": 's3cr"et/key'}],
+    }
+    document = {"kind": "CredentialProviderConfig", "apiVersion": "kubelet.config.k8s.io/v1", "providers": [other]}
+    config.write_text(json.dumps(document))
+    made = planned(tmp_path)
+    (change,) = (change for change in made.changes if change.role == "config")
+    text = telling.diff(made, change)
+    assert "crio-credential-provider" in text and "AWS_SECRET_ACCESS_KEY" in text
+    assert "hunter-two" not in text and "et/key" not in text

@@ -62,7 +62,9 @@ def apply(plan: Plan, verb: str, root: str, options: Options, tell: Tell) -> Non
 
     for change in run.changes:
         if change.after.kind != DIRECTORY and not observe(place(tree, change.path))[0].is_as(change.before):
-            raise RolloutError(f"{change.path} was changed after the plan was made", "nothing was changed; run it again")
+            raise RolloutError(
+                f"{change.path} was changed after the plan was made", "nothing was changed; run it again"
+            )
     try:
         transaction.begin(store, tree, run, content)
     except OSError as error:

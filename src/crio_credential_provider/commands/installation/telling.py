@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterator
 from typing import Any
 
+import yaml
+
 from ... import __version__
 from ...doctor.finding import Finding
+from ...kubernetes.credentialproviderconfig import NAME
 from ...rollout.changes import ABSENT, DIRECTORY, FILE, LINK, Change
 from ...rollout.plan import Plan
 from ...rollout.preflight import Checked
 from ..doctor import finding_as_json
 from ..output import printable, write_line
 
+_SHORTEST = 6
+"""Letters of a value that may be a secret: shorter ones are `true`, a region, a level."""
 _CONTEXT = 0
 """Lines around a difference: an entry of somebody else may hold a secret in its ``env``."""
 
@@ -41,7 +47,10 @@ def diff(plan: Plan, change: Change) -> str:
         return f"{action(change)} link {change.path} -> {change.after.digest or change.before.digest}"
     if before == after:
         return f"change mode and owner of {change.path} to {change.after.mode:04o}, {change.after.owner}"
-    old, new = (text.decode("utf-8", "replace").splitlines() for text in (before, after))
+    hidden = _of_others(before) if change.role == "config" else []
+    if hidden is None:
+        return f"{action(change)} {change.path}: not shown, since what other providers have in it cannot be told"
+    old, new = (_without(text.decode("utf-8", "replace"), hidden).splitlines() for text in (before, after))
     lines = difflib.unified_diff(
         old,
         new,
@@ -51,6 +60,28 @@ def diff(plan: Plan, change: Change) -> str:
         n=_CONTEXT,
     )
     return "\n".join(map(printable, lines))
+
+
+def _of_others(content: bytes) -> list[str] | None:
+    """Values of variables and arguments of other providers, which may be secrets, as they are written and as JSON has
+    them, the longest first; None where the file cannot be parsed."""
+    if not content:
+        return []
+    try:
+        document = yaml.load(content, getattr(yaml, "CBaseLoader", yaml.BaseLoader))
+        others = [entry for entry in document["providers"] or () if entry["name"] != NAME]
+        values = [one["value"] for entry in others for one in entry.get("env") or ()]
+        values += [argument for entry in others for argument in entry.get("args") or ()]
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError, RecursionError):
+        return None
+    texts = {text for value in values for text in (str(value), json.dumps(str(value))[1:-1]) if len(text) >= _SHORTEST}
+    return sorted(texts, key=len, reverse=True)
+
+
+def _without(text: str, hidden: list[str]) -> str:
+    for value in hidden:
+        text = text.replace(value, "***")
+    return text
 
 
 def _in_words(change: Change, size: int) -> str:
