@@ -77,7 +77,10 @@ def _prepare(root: str, wishes: Wishes) -> Prepared:
     tree = Tree(root)
     made = plan.install(gather(Given(root=root, next_start=True)), wishes)
     if not made.changes:
-        return Prepared(made, nothing="everything is installed already, nothing to do")
+        last = transaction.previous(Store(tree))
+        unit = last.actions.kubelet if last and not last.told else ""
+        hint = f"; it was with --no-restart: systemctl restart {unit}, unless that was done since" if unit else ""
+        return Prepared(made, nothing=f"everything is installed already, nothing to do{hint}")
     checked = preflight.check(made, root)
     made = plan.recorded(made, tree, plan.joined(transaction.installed(Store(tree)), made.changes))
     codes = ", ".join(finding.code for finding in checked.stops)
