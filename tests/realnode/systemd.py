@@ -20,6 +20,7 @@ from types import TracebackType
 
 from realnode import units
 from realnode.node import Node
+from realnode.processes import RigError
 
 KUBELET = "kubelet.service"
 _CLIENT = """\
@@ -102,7 +103,10 @@ class Systemd:
     def command(self, *words: str) -> tuple[int, str]:
         """Does what systemctl is told; exit status and output."""
         with self._lock:
-            return self._do(*words)
+            try:
+                return self._do(*words)
+            except RigError as error:
+                return 1, str(error)
 
     def _do(self, verb: str, *rest: str) -> tuple[int, str]:
         process = self._node.kubelet.process
