@@ -9,7 +9,8 @@ its end is an archive with the modules that a pull does not need. docs/decisions
 
 Runs on Debian 12, takes the sources of CPython, OpenSSL and zlib from Debian (`SOURCES`), and builds for the other
 architecture with Debian's cross compiler; qemu-user then runs what was built for it. What takes minutes stays in
-build/executable for the next time. The same files and commit make the same bytes.
+build/executable for the next time. The same files and commit make the same bytes where the watched pulls touch the same
+parts (tools/touched.py), which now and then is a function more or less.
 """
 
 from __future__ import annotations

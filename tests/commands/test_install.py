@@ -442,8 +442,9 @@ def test_two_at_once(node: Live) -> None:
 def test_interrupted_it_puts_everything_back(number: signal.Signals, node: Live) -> None:
     before = snapshot(node.root)
     (node.root / "run/standin/unhealthy").touch()
+    # A job in the background ignores SIGINT, and so would all that it starts.
     with subprocess.Popen(
-        [*command(NATIVE), "install", "--apply", "--host", node.root],
+        ["env", "--default-signal", *command(NATIVE), "install", "--apply", "--host", node.root],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -375,3 +375,10 @@ def test_the_plan_does_not_show_what_another_provider_has_in_the_same_line(tmp_p
     text = telling.diff(made, change)
     assert "crio-credential-provider" in text and "AWS_SECRET_ACCESS_KEY" in text
     assert "hunter-two" not in text and "et/key" not in text
+
+
+@pytest.mark.parametrize("path", ["/etc/a b", "/etc/a%h", "/etc/a\nMode=0777"])
+def test_an_auth_directory_that_a_unit_cannot_name_is_refused(path: str, tmp_path: Path) -> None:
+    lay("kubeadm", tmp_path)
+    with pytest.raises(RolloutError, match="cannot stand in a unit of systemd"):
+        planned(tmp_path, WISHES._replace(args=(f"--auth-dir={path}",)))

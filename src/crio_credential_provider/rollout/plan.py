@@ -11,6 +11,7 @@ import base64
 import contextlib
 import os
 import posixpath
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -122,6 +123,9 @@ def install(node: Node, wishes: Wishes) -> Plan:
     return _Installation(node, wishes).plan()
 
 
+_UNIT_PATH = re.compile(r"/[A-Za-z0-9./@:+,_-]*")
+
+
 class _Installation:
     def __init__(self, node: Node, wishes: Wishes) -> None:
         if node.kubelet is None:
@@ -145,6 +149,10 @@ class _Installation:
             )
         self._args = self._all_args()
         self._auth_dir = settings.loads([*self._present_args(), *self._args], {}).auth_dir
+        if not _UNIT_PATH.fullmatch(self._auth_dir):
+            raise RolloutError(
+                f"--auth-dir {self._auth_dir!r} cannot stand in a unit of systemd", "letters, digits and ./@:+,-_ alone"
+            )
         defaults = DISTRIBUTIONS[self._distribution]
         self._config_path = self._chosen(PROVIDER_CONFIG, wishes.config_path, defaults.config_path)
         self._bin_dir = self._chosen(BIN_DIR, wishes.bin_dir, self._usual_bin_dir(defaults.bin_dir))
