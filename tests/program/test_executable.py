@@ -637,7 +637,8 @@ def test_without_home_no_plugin_of_the_node_s_libc_is_loaded(
 
 def test_signals_are_those_of_the_process(make_node: NodeMaker, executable: Path) -> None:
     """Not those of the process in which the program was loaded: SIGTERM and SIGINT end a pull, SIGPIPE does not."""
-    node = make_node(str(executable))
+    # A job in the background ignores SIGINT, and so would all that it starts.
+    node = make_node("env", "--default-signal", str(executable))
     for number in ("TERM", "INT"):
         started = node.start()
         time.sleep(0.2)
