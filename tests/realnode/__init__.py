@@ -16,5 +16,6 @@
     tenants       namespaces with a credential, and their pods
     canary        passwords that no log may have
     node          all of these together
+    systemd       what `install` asks: restarts of the kubelet and CRI-O, mounts, last words
     table         held or not held, in a column for each provider
 """

@@ -57,9 +57,15 @@ pause_image_auth_file = "{pause_auth}"
 pause_command = "/pause"
 [crio.network]
 network_dir = "/etc/cni/net.d"
+plugin_dirs = ["/etc/cni/bin"]
 """
-# CRI-O is ready with it; the pods use the host's network.
-_NETWORK = {"cniVersion": "0.4.0", "name": "loopback", "plugins": [{"type": "loopback"}]}
+# CRI-O is ready with it, and so the node is; the pods use the host's network.
+_NETWORK = {"cniVersion": "0.4.0", "name": "none", "plugins": [{"type": "none"}]}
+_NETWORK_PLUGIN = Path("/etc/cni/bin/none")
+_NETWORK_VERSION = """\
+#!/bin/sh
+echo '{"cniVersion": "0.4.0", "supportedVersions": ["0.4.0"]}'
+"""
 
 
 class Crio:
@@ -72,7 +78,9 @@ class Crio:
         pause_auth = Path("/etc/crio/pause-auth.json")
         _write("/etc/containers/policy.json", '{"default":[{"type":"insecureAcceptAnything"}]}')
         _write(REGISTRIES_CONF, REGISTRIES)
-        _write("/etc/cni/net.d/10-loopback.conflist", json.dumps(_NETWORK))
+        _write("/etc/cni/net.d/10-none.conflist", json.dumps(_NETWORK))
+        _write(_NETWORK_PLUGIN, _NETWORK_VERSION)
+        _NETWORK_PLUGIN.chmod(0o755)
         _write(pause_auth, json.dumps(docker_config(PUSH, registry_password)))
         _write(
             "/etc/crio/crio.conf",

@@ -101,7 +101,8 @@ def wait(
             why = _why_not_ready(node, since)
         if not why and now - from_when >= (_SETTLED if port else _SETTLED_BLIND):
             return ""
-        if found.state == "failed" or found.restarts >= _MOST_RESTARTS:
+        # Between two starts, when what its log ends with is why it ended.
+        if found.state == "failed" or (found.restarts >= _MOST_RESTARTS and not found.pid):
             return f"{unit} does not stay up: it is {found.state}, and was started {found.restarts + 1} times"
         if now >= limit:
             return f"{why or f'{unit} was started a moment ago'}; waited {now - begun:.0f} s"
