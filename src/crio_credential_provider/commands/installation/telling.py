@@ -120,8 +120,8 @@ def write_checks(checked: Checked) -> None:
     for finding in checked.others:
         write_line(f"check: {finding.severity}, which does not stop this: {_finding(finding)}")
     write_line(
-        f"check: doctor on the planned node: {len(checked.stops)} errors stop this, "
-        f"{len(checked.others)} other findings do not, {len(checked.skipped)} checks skipped"
+        f"check: doctor on the planned node: errors that stop this: {len(checked.stops)}, "
+        f"other findings: {len(checked.others)}, skipped checks: {len(checked.skipped)}"
     )
 
 
