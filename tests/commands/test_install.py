@@ -417,17 +417,25 @@ def test_no_systemctl(node: Live) -> None:
     assert snapshot(node.root) == before
 
 
-def test_two_at_once(node: Live) -> None:
-    (node.root / "run/standin/unhealthy").touch()
+@contextlib.contextmanager
+def waiting(root: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
+    """An installation that waits for a kubelet which is not healthy."""
+    (root / "run/standin/unhealthy").touch()
+    # A job in the background ignores SIGINT, and so would all that it starts.
     with subprocess.Popen(
-        [*command(NATIVE), "install", "--apply", "--host", node.root, "--timeout=4s"],
+        ["env", "--default-signal", *command(NATIVE), "install", "--apply", "--host", root, *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    ) as first:
-        assert first.stdout
-        while not first.stdout.readline().startswith("waiting: "):
+    ) as process:
+        assert process.stdout
+        while not process.stdout.readline().startswith("waiting: "):
             pass
+        yield process
+
+
+def test_two_at_once(node: Live) -> None:
+    with waiting(node.root, "--timeout=4s") as first:
         done = typed(node.root, "install", "--apply")
         assert (done.status, done.err) == (
             1,
@@ -441,17 +449,7 @@ def test_two_at_once(node: Live) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_interrupted_it_puts_everything_back(number: signal.Signals, node: Live) -> None:
     before = snapshot(node.root)
-    (node.root / "run/standin/unhealthy").touch()
-    # A job in the background ignores SIGINT, and so would all that it starts.
-    with subprocess.Popen(
-        ["env", "--default-signal", *command(NATIVE), "install", "--apply", "--host", node.root],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout
-        while not process.stdout.readline().startswith("waiting: "):
-            pass
+    with waiting(node.root) as process:
         (node.root / "run/standin/unhealthy").unlink()
         process.send_signal(number)
         process.communicate(timeout=60)
@@ -462,13 +460,7 @@ def test_interrupted_it_puts_everything_back(number: signal.Signals, node: Live)
 
 def test_killed_while_it_waits_the_next_run_undoes_it_and_says_so(node: Live) -> None:
     before = snapshot(node.root)
-    (node.root / "run/standin/unhealthy").touch()
-    with subprocess.Popen(
-        [*command(NATIVE), "install", "--apply", "--host", node.root], stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout
-        while not process.stdout.readline().startswith("waiting: "):
-            pass
+    with waiting(node.root) as process:
         process.kill()
     (node.root / "run/standin/unhealthy").unlink()
     told = typed(node.root, "status")

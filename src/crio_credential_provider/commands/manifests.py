@@ -188,7 +188,6 @@ class _Kinds(tuple[str, ...]):
         return kind == [] or super().__contains__(kind)
 
 
-_PATH = re.compile(r"/[\w./@:+,-]*[\w]", re.ASCII)
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _DOTTED_NAME = re.compile(rf"{_NAME.pattern}(\.{_NAME.pattern})*")
 
@@ -197,7 +196,7 @@ def check_entry(given: argparse.Namespace) -> None:
     """Values of the flags of ``add_entry_flags`` that would make an invalid file."""
     for flag in ("config_path", "bin_dir", "auth_dir"):
         path = getattr(given, flag)
-        if path is not None and (not _PATH.fullmatch(path) or ".." in path.split("/") or "//" in path):
+        if path is not None and not nodefiles.is_plain_path(path):
             name = flag.replace("_", "-")
             raise UsageError(f"--{name}: {path!r} is not an absolute path of letters, digits and ./@:+,-_")
     if given.audience is not None and not re.fullmatch(r"[!-~]+", given.audience):

@@ -7,6 +7,7 @@ machine-config-operator (templates/*/01-*-kubelet and pkg/controller/template/re
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -30,6 +31,14 @@ MODE = 0o644
 _RANCHER = "/var/lib/rancher/credentialprovider"
 _OPENSHIFT_CONFIG = "/etc/kubernetes/credential-providers/{}-credential-provider.yaml"
 _OPERATOR = "the Machine Config Operator restarts the node, once it has the files (kind machineconfig)"
+
+
+_PLAIN_PATH = re.compile(r"/[\w./@:+,-]*[\w]", re.ASCII)
+
+
+def is_plain_path(path: str) -> bool:
+    """Whether a path can stand in each of these files as it is: absolute, of letters, digits and ``./@:+,-_``."""
+    return bool(_PLAIN_PATH.fullmatch(path)) and ".." not in path.split("/") and "//" not in path
 
 
 class Distribution(NamedTuple):

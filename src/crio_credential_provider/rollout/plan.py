@@ -11,7 +11,6 @@ import base64
 import contextlib
 import os
 import posixpath
-import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -123,9 +122,6 @@ def install(node: Node, wishes: Wishes) -> Plan:
     return _Installation(node, wishes).plan()
 
 
-_UNIT_PATH = re.compile(r"/[A-Za-z0-9./@:+,_-]*")
-
-
 class _Installation:
     def __init__(self, node: Node, wishes: Wishes) -> None:
         if node.kubelet is None:
@@ -149,7 +145,7 @@ class _Installation:
             )
         self._args = self._all_args()
         self._auth_dir = settings.loads([*self._present_args(), *self._args], {}).auth_dir
-        if not _UNIT_PATH.fullmatch(self._auth_dir):
+        if not nodefiles.is_plain_path(self._auth_dir.rstrip("/")):
             raise RolloutError(
                 f"--auth-dir {self._auth_dir!r} cannot stand in a unit of systemd", "letters, digits and ./@:+,-_ alone"
             )
