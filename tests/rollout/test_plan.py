@@ -76,6 +76,7 @@ def test_where_each_layout_has_its_flags(tmp_path: Path) -> None:
         "kubeadm": ["/etc/default/kubelet"],
         "kubeadm-rpm": ["/etc/sysconfig/kubelet"],
         "others": [],
+        "go": [],
         "own-unit": [own],
         "openshift": [own],
         "k3s": [],
