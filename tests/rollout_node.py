@@ -142,8 +142,8 @@ LAYOUTS: dict[str, dict[str, str]] = {
     },
     "go": {
         **_DEB,
-        "/var/lib/kubelet/kubeadm-flags.env": 'KUBELET_KUBEADM_ARGS="--image-credential-provider-config=/etc/kubernetes/'
-        'credential-provider-config.yml --image-credential-provider-bin-dir=/opt/go"\n',
+        "/var/lib/kubelet/kubeadm-flags.env": 'KUBELET_KUBEADM_ARGS="--image-credential-provider-bin-dir=/opt/go '
+        '--image-credential-provider-config=/etc/kubernetes/credential-provider-config.yml"\n',
         "/etc/kubernetes/credential-provider-config.yml": GO_CONFIG,
         f"/opt/go/{NAME}": GO_PROGRAM.decode(),
     },

@@ -23,6 +23,7 @@ from ..errors import ConfigError
 from ..images import dockerconfig
 from ..images.dockerconfig import DockerConfig
 from ..kubernetes.credentialproviderconfig import FIRST, NAME
+from ..kubernetes.imagepatterns import overlap
 from ..manifests import layout, matchimages, merge, nodefiles, providerconfig
 from ..manifests.matchimages import Derived
 from ..manifests.nodefiles import AUTH_DIR, DISTRIBUTIONS, NodeFile
@@ -32,6 +33,7 @@ from ..node.commandline import last
 from ..node.facts import Node
 from ..node.kubelet import BIN_DIR, PROVIDER_CONFIG, find_gate
 from ..node.programs import GO, OURS
+from ..node.providerconfig import Provider
 from ..node.tree import Planned, Tree, Unreadable
 from ..pull import authfile
 from . import flags, store
@@ -208,26 +210,26 @@ class _Installation:
         """Its paths are compiled in, it takes no arguments, and reads no variables of its own."""
         chosen = settings.loads([*self._present_args(), *self._args], {})
         found = cluster.locate(self._node).endpoint
-        server = f"{found.url}, from {found.origin}" if found else "not found, see doctor"
+        server = f"{found.url} ({found.origin})" if found else "not found, see doctor"
         yield (
-            f"API server: {server}, with its certificate verified; the Go provider asks that of "
-            "/etc/kubernetes/apiserver-url.env, else localhost:6443, and does not verify it"
+            f"API server: {server}, its certificate verified; the Go provider asks that of "
+            "/etc/kubernetes/apiserver-url.env, else localhost:6443, and does not verify"
         )
         yield (
-            f"auth files: below {self._auth_dir}; with the credentials of one image's mirrors, where those of the Go "
+            f"auth files: below {self._auth_dir}, with the credentials of one image's mirrors; those of the Go "
             f"provider have all of {chosen.global_auth_file} as well"
         )
         yield (
-            "a run without a token or a mirror exits with 0 and leaves its reason in the journal; each pull with a "
-            "credential of its namespace leaves a pull record"
+            "a run without a token or a mirror exits with 0, its reason in the journal; each pull with a credential of "
+            "its namespace leaves a pull record"
         )
         if self._node.entry and (names := ", ".join(self._node.entry.environment)):
-            yield f"env: stays as it is; check that each variable is still needed: {names}"
+            yield f"env: not changed; check that these variables are still needed: {names}"
         if stale := auth_files(self._tree, self._auth_dir):
-            yield f"{self._auth_dir} has {len(stale)} auth files that no pull has taken: " + (
-                "they are removed before the tmpfs is mounted there"
+            yield f"{self._auth_dir} has auth files that no pull has taken ({len(stale)}): " + (
+                "they are removed before the tmpfs is mounted over them; with --no-restart remove them by yourself"
                 if any(change.role == "mount" for change in self._changes)
-                else "the first pulls with this program remove them"
+                else "the next runs of the plugin remove them"
             )
 
     def _of_the_whole_node(self) -> Iterator[str]:
@@ -415,12 +417,13 @@ class _Installation:
         except UnicodeDecodeError:
             raise ConfigError(f"{path} is not UTF-8", "the kubelet cannot read it either") from None
         for provider, program in self._doubles:
-            if provider.document.file != path:
+            if provider.document.file != path and self._meet(provider, wanted):
+                where = provider.origin("name")
                 raise RolloutError(
-                    f"{provider.origin('name')}: the provider {provider.name} is {program}, and writes the same auth files",
+                    f"{where}: the provider {provider.name} is {program}, and writes the same auth files",
                     "remove it there first",
                 )
-        doubles = {provider.name: program for provider, program in self._doubles}
+        doubles = {one.name: program for one, program in self._doubles if one.document.file == path}
         merged = merge.merge(text, wanted, name=path, doubles=doubles)
         self._notes += [
             f"{path}: the provider {name} is {program}: "
@@ -438,6 +441,12 @@ class _Installation:
             for one in merged.overlaps
         ]
         self._file(path, merged.text.encode(), "config")
+
+    def _meet(self, provider: Provider, wanted: Wanted) -> bool:
+        """Whether an entry and ours match the same images."""
+        own = self._node.entry.patterns if self._node.entry and self._node.entry.name == NAME else []
+        ours = [*wanted.match_images, *(text for text, _ in own)]
+        return any(overlap(pattern, mine) for pattern, _ in provider.patterns for mine in ours)
 
     def _file_of_directory(self, directory: str) -> str:
         """The kubelet joins the files there: that with our entry, else one of its own."""
