@@ -1,4 +1,4 @@
-"""`install`, its way back and `uninstall`, with services that really restart: on a bare node, or with the Go provider."""
+"""`install`, its way back and `uninstall` with services that restart: on a bare node, or one with the Go provider."""
 
 from __future__ import annotations
 
