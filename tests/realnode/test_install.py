@@ -19,7 +19,8 @@ from realnode.kubelet import CREDENTIAL_PROVIDER_CONFIG, ROOT, is_healthy
 from realnode.node import Node
 from realnode.processes import wait_until
 from realnode.providers import NAME, peer_configuration
-from realnode.runtimes import AUTH_DIR
+from realnode.registry import HOST, docker_config
+from realnode.runtimes import AUTH_DIR, GLOBAL_AUTH_FILE
 from realnode.sandbox import HOSTNAME
 from realnode.systemd import KUBELET, Systemd
 from realnode.table import Note
@@ -348,3 +349,73 @@ def test_swap_killed_when(with_peer: Bare, tenant: Tenant, command: str) -> None
     assert "the last install was interrupted; it is undone first" in bare.run("uninstall", "--apply")
     assert changed_but_auth_files(bare) == [] and bare.is_ready()
     pulls_with(bare, tenant, "go", ours=False)
+
+
+# -- from one password for the whole node ------------------------------------------------------------------------------
+
+
+class Users:
+    """Who pulls on a node with credentials of its own: two teams, and a static pod."""
+
+    def __init__(self, bare: Bare) -> None:
+        self._node = bare.node
+        self._passwords = {user: bare.node.new_password() for user in ("node", "platform")}
+        for user, password in self._passwords.items():
+            bare.node.registry.set_password(user, password)
+        self.alpha, self.beta = bare.node.new_tenant(), bare.node.new_tenant()
+        for team in (self.alpha, self.beta):
+            team.delete_secret()
+        self._static = bare.node.registry.new_image()
+        self._steps = 0
+
+    @property
+    def static_key(self) -> str:
+        return f"{HOST}/{self._static.removeprefix('docker.io/')}"
+
+    def hold(self, **users: str) -> None:
+        """The node's own file, for these users of these keys; by a rename."""
+        auths = {}
+        for user, key in users.items():
+            auths |= docker_config(user, self._passwords[user], key)["auths"]
+        fresh = GLOBAL_AUTH_FILE.with_suffix(".new")
+        fresh.write_text(json.dumps({"auths": auths}))
+        fresh.rename(GLOBAL_AUTH_FILE)
+
+    def give_secret(self, team: Tenant) -> None:
+        assert team.user
+        password = self._node.new_password()
+        self._node.registry.set_password(team.user, password)
+        team.set_secret(password)
+
+    def assert_pull_as(self, alpha: str | None, beta: str | None, static: str) -> None:
+        """No pull fails, and each is one of this user's."""
+        self._steps += 1
+        for team, user in ((self.alpha, alpha), (self.beta, beta)):
+            image = self._node.registry.new_image()
+            pod = team.run(f"step{self._steps}", image)
+            assert pod.runs_within(30) and not self._node.lost_pulls(pod), f"step {self._steps}: {pod.events()}"
+            assert self._node.registry.users(image) == {user}, f"step {self._steps}"
+        with self._node.static_pod(self._static) as pod:
+            assert pod.runs_within(60) and not self._node.lost_pulls(pod), f"step {self._steps}: {pod.events()}"
+        assert static in self._node.registry.users(self._static)
+
+
+def test_migration(bare: Bare) -> None:
+    """docs/how-to/migrate.md: at each step the pulls of two teams and of a static pod hold."""
+    users = Users(bare)
+    alpha, beta = users.alpha, users.beta
+    try:
+        users.hold(node=HOST)
+        users.assert_pull_as("node", "node", "node")
+        assert f"{GLOBAL_AUTH_FILE} has credentials for {HOST}" in bare.run("install", "--apply")
+        users.assert_pull_as("node", "node", "node")
+        users.hold(node=HOST, platform=users.static_key)
+        users.assert_pull_as("node", "node", "platform")
+        users.give_secret(alpha)
+        users.assert_pull_as(alpha.user, "node", "platform")
+        users.give_secret(beta)
+        users.assert_pull_as(alpha.user, beta.user, "platform")
+        users.hold(platform=users.static_key)
+        users.assert_pull_as(alpha.user, beta.user, "platform")
+    finally:
+        GLOBAL_AUTH_FILE.unlink()

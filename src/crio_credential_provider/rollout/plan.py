@@ -240,7 +240,7 @@ class _Installation:
         except (Unreadable, ConfigError) as error:
             if not isinstance(error, Unreadable) or not error.missing:
                 why = error.reason if isinstance(error, Unreadable) else error.message
-                yield f"{path} is not used by any pull: {why}"
+                yield f"cannot use {path}: {why}"
             return
         mirrors = sorted({mirror.location for mirror in asked_mirrors(self._node)})
         found = [text for location in mirrors for text in _credentials_for(held, location)]
