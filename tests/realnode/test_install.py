@@ -374,9 +374,8 @@ class Users:
 
     def hold(self, **users: str) -> None:
         """The node's own file, for these users of these keys; by a rename."""
-        auths = {}
-        for user, key in users.items():
-            auths |= docker_config(user, self._passwords[user], key)["auths"]
+        made = [docker_config(user, self._passwords[user], key)["auths"] for user, key in users.items()]
+        auths = {key: entry for one in made for key, entry in one.items()}
         fresh = GLOBAL_AUTH_FILE.with_suffix(".new")
         fresh.write_text(json.dumps({"auths": auths}))
         fresh.rename(GLOBAL_AUTH_FILE)

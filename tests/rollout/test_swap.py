@@ -149,6 +149,26 @@ def test_neither_is_said_so_and_kept(node: Path) -> None:
     assert snapshot(node) == before
 
 
+def test_after_an_upgrade_uninstall_still_gives_it_back(node: Path) -> None:
+    before = snapshot(node)
+    done(node, planned(node), "install")
+    newer = planned(node, WISHES._replace(program=PROGRAM.replace(b"0.9.0", b"0.9.1")))
+    assert newer.notes[0] == (f"/{BIN}/{NAME}: replaces {NAME}, version 0.9.0; rollback and uninstall put it back")
+    done(node, newer, "install")
+    done(node, back.uninstall(str(node)).plan, "uninstall")
+    assert snapshot(node) == before
+
+
+def test_auth_files_behind_a_link_are_those_of_the_node(node: Path) -> None:
+    """In a container the link leads to the container's own files for whoever just follows it."""
+    name = f"team-alpha-{'a' * 64}.json"
+    left, foreign = put(node, f"srv/auth/{name}", b"{}"), put(node.parent, f"srv-{node.name}/{name}", b"{}")
+    (node / "etc/crio/auth").symlink_to("/srv/auth")
+    told: list[str] = []
+    apply._clear(Tree(str(node)), "/etc/crio/auth", told.append)
+    assert not left.exists() and foreign.exists() and told == [f"removed: /etc/crio/auth/{name}"]
+
+
 # -- both of them ------------------------------------------------------------------------------------------------------
 
 _ENTRY = GO_CONFIG[GO_CONFIG.index("  - name:") :]
@@ -200,6 +220,14 @@ def test_ours_under_another_name_beside_the_go_provider(node: Path) -> None:
     done(node, planned(node, WISHES._replace(args=("--deadline=8s",))), "install")
     (entry,) = entries(node).values()
     assert (entry["name"], entry["args"]) == (NAME, ["--deadline=8s", "--secrets-from=pod"])
+
+
+def test_one_in_another_directory_is_told(node: Path) -> None:
+    usual = "usr/libexec/kubelet-image-credential-provider-plugins"
+    put(node, f"{usual}/{NAME}", PROGRAM)
+    assert (
+        f"/{usual}/{NAME} is {NAME}, version 0.9.0: this kubelet does not run it, remove it by yourself"
+    ) in planned(node).notes
 
 
 def test_the_go_provider_for_other_images_stays(node: Path) -> None:

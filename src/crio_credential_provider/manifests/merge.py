@@ -78,9 +78,7 @@ def merge(
     target, changes = _target(source.data, wanted, without)
     gone = {overlap.provider for overlap in _overlaps(target["providers"], _ours(target))} & {*doubles}
     if gone:
-        theirs = [provider for provider in target["providers"] if provider.get("name") in gone]
-        patterns = [pattern for one in theirs for pattern in one["matchImages"] if not imagepatterns.why_dead(pattern)]
-        wanted = wanted._replace(match_images=(*wanted.match_images, *patterns))
+        wanted = _with_patterns(wanted, [one for one in target["providers"] if one.get("name") in gone])
         target, changes = _target(source.data, wanted, without)
     notes = tuple(_notes(source.data, wanted))
     if changes:
@@ -93,6 +91,16 @@ def merge(
 
 def _ours(target: dict[str, Any]) -> dict[str, Any]:
     return next(provider for provider in target["providers"] if provider.get("name") == NAME)
+
+
+def _with_patterns(wanted: Wanted, providers: list[dict[str, Any]]) -> Wanted:
+    """With what other providers match as well."""
+    made = [*wanted.match_images]
+    for pattern in (pattern for provider in providers for pattern in provider["matchImages"]):
+        is_alive = isinstance(pattern, str) and not imagepatterns.why_dead(pattern)
+        if is_alive and not any(imagepatterns.covers(mine, pattern) for mine in made):
+            made.append(pattern)
+    return wanted._replace(match_images=tuple(made))
 
 
 def _removed(text: str, provider: str, name: str) -> tuple[str, dict[str, Any]]:

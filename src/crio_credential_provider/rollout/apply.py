@@ -176,7 +176,7 @@ def _clear(tree: Tree, directory: str, tell: Tell) -> None:
     """Removes auth files over which a tmpfs is mounted: no pull can take them then, and they hold credentials."""
     for path in auth_files(tree, directory):
         with suppress(FileNotFoundError):
-            os.unlink(place(tree, path))
+            os.unlink(os.path.join(tree.real(directory), os.path.basename(path)))
             tell(f"removed: {path}")
 
 

@@ -197,6 +197,10 @@ class _Installation:
                     f"{path} is a file of the package {NAME}, whose next upgrade replaces this program, and whose "
                     f"removal removes it: apt-mark hold {NAME}, or dnf versionlock, or upgrade by the package"
                 )
+        for directory in {DISTRIBUTIONS[self._distribution].bin_dir, nodefiles.WRITABLE_BIN_DIR} - {self._bin_dir}:
+            other = posixpath.join(directory, NAME)
+            if (program := programs.find(self._tree, other)) and self._tree.target(other) != self._tree.target(path):
+                yield f"{other} is {program}: this kubelet does not run it, remove it by yourself"
         if any(program and program.kind == GO for program in (self._there, *(one for _, one in self._doubles))):
             yield from self._other_than_the_go_provider()
 
