@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 from .. import settings
 from ..errors import AuthFileError, ConfigError, UsageError
 from ..kubernetes.pullintents import PullIntents
+from ..node.takenfiles import IN_USE, find_taken
 from ..pull import authfile, handoff, sweep
 from ..pull.handoff import Line
 from ..pull.sweep import Stale
-from ..runtimes.crio.takenfiles import IN_USE, find_taken
 from ..settings import FLAGS_BY_NAME, Settings
 from .output import (
     OK,

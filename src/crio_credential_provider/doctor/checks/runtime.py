@@ -15,9 +15,9 @@ from ...kubernetes.pullintents import PullIntents
 from ...node.commandline import Origin
 from ...node.crio import DEFAULT_AUTH_DIR, Crio
 from ...node.facts import Node
+from ...node.takenfiles import IN_USE, find_taken
 from ...node.tree import Tree, Unreadable
 from ...pull import sweep
-from ...runtimes.crio.takenfiles import IN_USE, find_taken
 from ...settings import Settings
 from ..finding import Evidence, Examined, Results, Unexamined, at, find, seen
 

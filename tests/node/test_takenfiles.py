@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from crio_credential_provider.runtimes.crio.takenfiles import find_taken
+from crio_credential_provider.node.takenfiles import find_taken
 
 STEM = f"team-alpha-{'7e59ad64' * 8}"
 
