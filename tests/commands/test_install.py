@@ -344,6 +344,12 @@ def test_a_swap_that_fails_gives_the_go_provider_back(tmp_path: Path, authority:
         done = typed(node.root, "install", "--apply")
         assert (done.status, done.lines[-1]) == (0, "install: done"), done
         assert "replaces cri-o's Go provider, version v0.1.2" in done.out
+        # As an upgrade of its package would: the program alone changes, no service is told, doctor looks all the same.
+        (node.root / "opt/go" / NAME).write_bytes(rollout_node.GO_PROGRAM)
+        asked = len(node.systemd.asked)
+        done = typed(node.root, "install", "--apply")
+        assert (done.status, done.lines[-2:]) == (0, ["doctor finds no new error", "install: done"]), done
+        assert node.systemd.asked[asked:] == []
         # The kubelet has our arguments until it is restarted: the Go provider does not know them.
         lines = typed(node.root, "uninstall", "--apply").lines
         written = lines.index(f"written: /opt/go/{NAME}")
