@@ -187,8 +187,8 @@ def test_the_go_provider_under_another_name(node: Path) -> None:
     before = snapshot(node)
     made = planned(node)
     assert (
-        f"/{CONFIG}: the provider go-provider is cri-o's Go provider, version v0.1.2: removed, since it writes the "
-        f"same auth files; /{BIN}/go-provider stays"
+        f"/{CONFIG}: removed the provider go-provider: it is cri-o's Go provider, version v0.1.2, and writes the same "
+        f"auth files; its program /{BIN}/go-provider stays"
     ) in made.notes
     done(node, made, "install")
     assert {name: entry["matchImages"] for name, entry in entries(node).items()} == {NAME: ["docker.io", "quay.io"]}

@@ -192,23 +192,26 @@ class _Installation:
         is_new = any(change.role == "program" for change in self._changes)
         if is_new and self._there:
             yield f"{path}: replaces {self._there}; rollback and uninstall put it back"
-            if self._tree.exists(f"/usr/lib/tmpfiles.d/{NAME}.conf") or self._is_packaged(path):
+            if self._is_packaged(path):
                 yield (
                     f"{path} is a file of the package {NAME}, whose next upgrade replaces this program, and whose "
                     f"removal removes it: apt-mark hold {NAME}, or dnf versionlock, or upgrade by the package"
                 )
-        for directory in {DISTRIBUTIONS[self._distribution].bin_dir, nodefiles.WRITABLE_BIN_DIR} - {self._bin_dir}:
+        for directory in (DISTRIBUTIONS[self._distribution].bin_dir, nodefiles.WRITABLE_BIN_DIR):
             other = posixpath.join(directory, NAME)
-            if (program := programs.find(self._tree, other)) and self._tree.target(other) != self._tree.target(path):
+            program = programs.find(self._tree, other)
+            if program and self._tree.target(other) != self._tree.target(path):
                 yield f"{other} is {program}: this kubelet does not run it, remove it by yourself"
-        if any(program and program.kind == GO for program in (self._there, *(one for _, one in self._doubles))):
+        if any(one and one.kind == GO for one in (self._there, *(program for _, program in self._doubles))):
             yield from self._other_than_the_go_provider()
 
     def _is_packaged(self, path: str) -> bool:
+        """By dpkg's list of files; else by the other file of an .rpm, whose database is not read."""
         try:
             return path in self._tree.text(f"/var/lib/dpkg/info/{NAME}.list").splitlines()
         except Unreadable:
-            return False
+            is_there = self._tree.exists(f"/usr/lib/tmpfiles.d/{NAME}.conf")
+            return is_there and posixpath.dirname(path) == DISTRIBUTIONS["kubeadm"].bin_dir
 
     def _other_than_the_go_provider(self) -> Iterator[str]:
         """Its paths are compiled in, it takes no arguments, and reads no variables of its own."""
@@ -429,16 +432,14 @@ class _Installation:
                 )
         doubles = {one.name: program for one, program in self._doubles if one.document.file == path}
         merged = merge.merge(text, wanted, name=path, doubles=doubles)
-        self._notes += [
-            f"{path}: the provider {name} is {program}: "
-            + (
-                f"removed, since it writes the same auth files; {posixpath.join(self._bin_dir, name)} stays"
-                if f"removed the provider {name}" in merged.changes
-                else "stays, since it matches no image of this one's"
-            )
-            for name, program in doubles.items()
-        ]
-        self._notes += [f"{path}: {text}" for text in (*merged.changes, *merged.notes)]
+        changes = [*merged.changes]
+        for name, program in doubles.items():
+            if (removed := f"removed the provider {name}") in changes:
+                program_stays = f"its program {posixpath.join(self._bin_dir, name)} stays"
+                changes[changes.index(removed)] += f": it is {program}, and writes the same auth files; {program_stays}"
+            else:
+                changes.append(f"the provider {name} is {program}, and stays: it matches no image of this one's")
+        self._notes += [f"{path}: {text}" for text in (*changes, *merged.notes)]
         self._notes += [
             f"{path}: {one.provider} ({one.pattern}) and {NAME} ({one.ours}) match the same images; the kubelet runs "
             "both"
