@@ -227,8 +227,8 @@ class _Installation:
             f"provider have all of {chosen.global_auth_file} as well"
         )
         yield (
-            "a run without a token, or without a credential, exits with 0; each pull with a credential of its namespace "
-            "leaves a pull record"
+            "a run without a token, or without a credential, exits with 0; each pull with a credential of its "
+            "namespace leaves a pull record"
         )
         if self._node.entry and (names := ", ".join(self._node.entry.environment)):
             yield f"env: not changed; check that these variables are still needed: {names}"
