@@ -69,7 +69,9 @@ class Journald:
         """Entries as the plugin would send them; returns when they can be read."""
         script = "import fcntl,json,os,select,sys\nfrom crio_credential_provider.platform.journal import Journal\n"
         script += f"os.setuid({user})\n"
-        script += f"for e in json.load(sys.stdin):\n j = Journal({SOCKET!r}, 'debug'); j.send(6, 'a run', e); j.stay()\n"
+        script += (
+            f"for e in json.load(sys.stdin):\n j = Journal({SOCKET!r}, 'debug'); j.send(6, 'a run', e); j.stay()\n"
+        )
         source = Path(__file__).resolve().parent.parent / "src"
         self.run(
             *("python3", "-c", script),

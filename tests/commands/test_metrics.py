@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from commandline import Done, typed
+from commandline import Done, here
 from crio_credential_provider import __version__
-from crio_credential_provider.commands import wholefile
+from crio_credential_provider.commands import metrics, wholefile
 from crio_credential_provider.commands.metrics import catalogue, entries, totals
 from crio_credential_provider.testbed import cluster as demo
 from crio_credential_provider.testbed.cluster import ApiServer
@@ -91,22 +91,23 @@ def test_runs_of_the_plugin(journald: Journald, place: Place, ready: Node, clust
     cluster.fault = demo.refuse(403)
     pull(status=1)
     cluster.fault = None
+    pull()
     (old,) = ready.auth_dir.glob("*.json")
     os.utime(old, (time.time() - 7200,) * 2)
     pull("quay.io/team/app")
     journald.sync()
     found = place.collect()
     assert above_zero(found) == {
-        ("runs_total", "auth-file-written", ""): 1,
+        ("runs_total", "auth-file-written", ""): 2,
         ("runs_total", "nothing-to-do", "no-mirror"): 2,
         ("runs_total", "fault-cluster", "http-403"): 1,
         ("faults_total", "cluster"): 1,
         ("stale_files_removed_total",): 1,
     }
     taken = [int(entry["DURATION_US"]) for entry in journald.entries("SYSLOG_IDENTIFIER=crio-credential")]
-    assert found[("run_duration_seconds_count",)] == len(taken) == 4
+    assert found[("run_duration_seconds_count",)] == len(taken) == 5
     assert found[("run_duration_seconds_sum",)] == pytest.approx(sum(taken) / 1e6)
-    assert found[("run_duration_seconds_bucket", "+Inf")] == 4
+    assert found[("run_duration_seconds_bucket", "+Inf")] == 5
     assert found[("last_run_timestamp_seconds",)] == pytest.approx(time.time(), abs=60)
     assert found[("last_collection_timestamp_seconds",)] == pytest.approx(time.time(), abs=60)
     assert ("build_info", __version__) in {key[:2] for key in found}
@@ -228,28 +229,25 @@ def test_calls_that_are_killed(journald: Journald, place: Place) -> None:
 
 
 @pytest.mark.parametrize("failing", [1, 2])
-def test_a_call_that_fails_at_either_file(
-    journald: Journald, place: Place, monkeypatch: pytest.MonkeyPatch, failing: int
-) -> None:
+def test_a_call_that_fails_at_either_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int) -> None:
     """The totals are on the disk before the text is."""
-    journald.send(WROTE)
-    entry = {**WROTE, "__CURSOR": "s=a;i=1;b=b;m=1;t=1;x=1"}
-    read = [entry]
+    read = [{**WROTE, "__CURSOR": "s=a;i=1;b=b;m=1;t=1;x=1"}]
     monkeypatch.setattr(entries, "read", lambda cursor: iter([] if cursor else read))
     replace, calls = wholefile.replace, []
 
-    def failing_replace(*arguments: object) -> None:
-        calls.append(arguments)
+    def failing_replace(place: str, text: str, mode: int) -> None:
+        calls.append(place)
         if len(calls) == failing:
-            raise OSError(28, "No space left on device", arguments[0])
-        replace(*arguments)  # type: ignore[arg-type]
+            raise OSError(28, "No space left on device", place)
+        replace(place, text, mode)
 
     monkeypatch.setattr(wholefile, "replace", failing_replace)
-    arguments = ["metrics", "--state", str(place.state), "--textfile", str(place.textfile)]
-    assert typed(arguments).status == 1
-    assert not place.textfile.exists()
-    assert typed(arguments).status == 0
-    assert written(samples(place.textfile.read_text())) == 1
+    state, textfile = tmp_path / "state.json", tmp_path / "plugin.prom"
+    arguments = ["--state", str(state), "--textfile", str(textfile)]
+    assert here(lambda: metrics.run(arguments)).status == 1
+    assert (state.exists(), textfile.exists()) == (failing == 2, False)
+    assert here(lambda: metrics.run(arguments)).status == 0
+    assert written(samples(textfile.read_text())) == 1
 
 
 def test_calls_at_the_same_time(journald: Journald, place: Place) -> None:

@@ -189,7 +189,10 @@ def _why_not_wanted(resolution: Resolution, settings: Settings) -> tuple[str, st
     if len(resolution.sources) == 1 and resolution.sources[0].name == resolution.image.name:
         return NO_MIRROR, "no table of registries.conf sends this image to a mirror or another location"
     if settings.mirror_registry:
-        return NOT_COVERED, f"none of its pull sources is covered by --mirror-registry {' '.join(settings.mirror_registry)}"
+        return (
+            NOT_COVERED,
+            f"none of its pull sources is covered by --mirror-registry {' '.join(settings.mirror_registry)}",
+        )
     return BLOCKED, "all its mirrors and other locations are blocked in registries.conf"
 
 

@@ -75,7 +75,9 @@ WAIT = Metric(
     "Waits of runs and keepers for the previous auth file of the same name, of 1 ms and more.",
     buckets=WAITS,
 )
-LAST_RUN = Metric("last_run_timestamp_seconds", "gauge", "When the newest journal entry of a run was written.", known=())
+LAST_RUN = Metric(
+    "last_run_timestamp_seconds", "gauge", "When the newest journal entry of a run was written.", known=()
+)
 COLLECTED = Metric("last_collection_timestamp_seconds", "gauge", "When the journal was last read.")
 BUILD = Metric("build_info", "gauge", "The program that reads the journal.", ("version", "commit"))
 

@@ -83,7 +83,7 @@ class Totals:
             if metric.kind == "histogram":
                 parts += catalogue.histogram(metric, self._buckets[metric.name], self._sums[metric.name])
                 continue
-            samples: dict[tuple[str, ...], float] = {labels: 0 for labels in metric.known}
+            samples: dict[tuple[str, ...], float] = dict.fromkeys(metric.known, 0)
             samples |= self._counts.get(metric.name, {})
             if metric is catalogue.LAST_RUN and self.last_run:
                 samples = {(): self.last_run}
@@ -148,7 +148,9 @@ def save(path: str, totals: Totals) -> None:
         "format": _FORMAT,
         "cursor": totals.cursor,
         "lastRun": totals.last_run,
-        "counters": {name: sorted((list(key), count) for key, count in c.items()) for name, c in totals._counts.items()},
+        "counters": {
+            name: sorted((list(key), count) for key, count in c.items()) for name, c in totals._counts.items()
+        },
         "histograms": {
             metric.name: {
                 "bounds": list(metric.buckets),
