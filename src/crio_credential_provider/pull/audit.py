@@ -38,6 +38,7 @@ class Audit:
         problems: as ``PullIntents.problems``; told at debug level.
         hand_off: seconds that it waited for the previous auth file of the same name.
         swept: how many stale files it removed.
+        outcome, code: what came of it, and why, for machines.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -54,8 +55,8 @@ class Audit:
         self._settings = settings
         self._journal = Journal(settings.journal_socket, settings.log_level)
         self._is_keeper = False
-        self._code = ""
-        self._outcome = "interrupted"
+        self.code = ""
+        self.outcome = "interrupted"
         self._message = "Interrupted before it could answer"
         self._priority = journal.ERROR
 
@@ -75,7 +76,7 @@ class Audit:
     def tell(self, outcome: str, message: str, priority: int = journal.INFO, code: str = "") -> None:
         """Decides what the run's journal entry says; ``outcome`` is a word for machines, and so is ``code``: why."""
         warnings = [*(self.resolution.warnings if self.resolution is not None else ()), *self.warnings]
-        self._outcome, self._code = outcome, code
+        self.outcome, self.code = outcome, code
         self._message = "; ".join((message, *warnings))
         self._priority = min(priority, journal.WARNING) if warnings else priority
 
@@ -100,7 +101,7 @@ class Audit:
         except BaseException as error:
             message = f"{self._message}; then, while logging: {internal_error(error)}"
             try:
-                self._journal.send(journal.ERROR, message, {"OUTCOME": self._outcome, "AUTH_FILE": self.auth_file})
+                self._journal.send(journal.ERROR, message, {"OUTCOME": self.outcome, "AUTH_FILE": self.auth_file})
             except BaseException:
                 return
 
@@ -108,8 +109,8 @@ class Audit:
         if self._journal.debugging:
             for detail in dict.fromkeys((*decisions(self.resolution), *self.details, *self.problems)):
                 self._journal.send(journal.DEBUG, detail)
-        fields = {"OUTCOME": self._outcome, "AUTH_FILE": self.auth_file, "PROVIDER_VERSION": __version__}
-        fields["REASON_CODE"] = self._code
+        fields = {"OUTCOME": self.outcome, "AUTH_FILE": self.auth_file, "PROVIDER_VERSION": __version__}
+        fields["REASON_CODE"] = self.code
         fields["DURATION_US"] = str(round((time.monotonic() - self.started) * 1e6))
         if self.hand_off >= _LEAST_WAIT:
             fields["HAND_OFF_US"] = str(round(self.hand_off * 1e6))

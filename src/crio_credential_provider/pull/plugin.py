@@ -48,6 +48,10 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     finally:
         _sweep(settings, audit)
         audit.log()
+        if settings.pod_events:
+            from . import podevent
+
+            podevent.tell(settings, audit)
     return status
 
 
