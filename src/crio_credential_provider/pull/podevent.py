@@ -121,7 +121,7 @@ def _event(settings: Settings, audit: Audit) -> dict[str, Any] | None:
 
 
 def _unserved(resolution: Resolution, settings: Settings) -> list[str]:
-    """Hosts of the places that were to get a credential; none where the node's own auth file has one for any of them."""
+    """Hosts of the places that were to get a credential; none where the node's own auth file has one for any."""
     selection, image = resolution.selection, resolution.image
     if selection is None or any(decision.is_wanted(choice.source, image, settings) for choice in selection.choices):
         return []
