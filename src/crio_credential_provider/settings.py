@@ -344,9 +344,9 @@ def loads(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
             setattr(settings, flag.attribute, tuple(values) if flag.repeatable else values[-1])
     settings.root = settings.root.rstrip("/")
     if settings.insecure_skip_tls_verify and (settings.secrets_from == POD or settings.pod_events):
+        flag = "--secrets-from pod" if settings.secrets_from == POD else "--pod-events"
         raise UsageError(
-            "--insecure-skip-tls-verify cannot be used with "
-            + ("--secrets-from pod" if settings.secrets_from == POD else "--pod-events"),
+            f"--insecure-skip-tls-verify cannot be used with {flag}",
             "remove one of the two: any server at that address could act as this node",
         )
     return settings
