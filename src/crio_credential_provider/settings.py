@@ -309,7 +309,7 @@ class Settings:
     deadline: float
     max_answer_size: int
     no_pull_record: bool
-    pod_events: bool
+    pod_events: bool = False  # each run asks for it
     kubelet_root_dir: str
     hand_off_timeout: float
     hand_off_grace: float
@@ -344,9 +344,9 @@ def loads(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
             setattr(settings, flag.attribute, tuple(values) if flag.repeatable else values[-1])
     settings.root = settings.root.rstrip("/")
     if settings.insecure_skip_tls_verify and (settings.secrets_from == POD or settings.pod_events):
-        flag = "--secrets-from pod" if settings.secrets_from == POD else "--pod-events"
+        user = "--secrets-from pod" if settings.secrets_from == POD else "--pod-events"
         raise UsageError(
-            f"--insecure-skip-tls-verify cannot be used with {flag}",
+            f"--insecure-skip-tls-verify cannot be used with {user}",
             "remove one of the two: any server at that address could act as this node",
         )
     return settings
