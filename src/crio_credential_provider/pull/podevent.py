@@ -142,13 +142,13 @@ def _not_found(resolution: Resolution, host: str, settings: Settings) -> str:
 
 def _send(settings: Settings, event: dict[str, Any]) -> None:
     """In the process that was left."""
+    detach()
     import signal
 
     from ..platform import journal
 
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(int(2 * _DEADLINE))
-    detach()
     # Among them the lock of the hand-off, for which the next run waits.
     os.closerange(3, _DESCRIPTORS)
     try:
