@@ -38,9 +38,7 @@ def read(cursor: str) -> Iterator[dict[str, Any]]:
     ]
     with tempfile.TemporaryFile() as complaints:
         try:
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=complaints, text=True
-            )
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=complaints)
         except OSError as error:
             raise JournalError(f"cannot run journalctl: {(error.strerror or '').lower()}") from None
         with process:
