@@ -309,7 +309,7 @@ class Settings:
     deadline: float
     max_answer_size: int
     no_pull_record: bool
-    pod_events: bool = False  # each run asks for it
+    pod_events: bool
     kubelet_root_dir: str
     hand_off_timeout: float
     hand_off_grace: float
