@@ -1,5 +1,4 @@
-"""SOAK seconds (120) of random pods, rotations and kills, half of them with serial pulls; SEED=NUMBER repeats a run's
-decisions."""
+"""SOAK seconds (120) of random pods, rotations and kills; SEED=NUMBER repeats a run's decisions."""
 
 from __future__ import annotations
 
@@ -35,7 +34,7 @@ def test_soak(node: Node, note: Note) -> None:
     assert not lost, f"seed {SEED}: {len(lost)} of {soak.counts['pods']} pods do not run: {lost}"
     node.delete_tenants()
     left = node.left_behind()
-    assert not left, f"seed {SEED}: left behind: {left}"
+    assert not left, f"seed {SEED}: {len(left)} files left behind\n{left}"
     assert pluginprocesses.all_end(node.bin_dir, 60), f"seed {SEED}: processes are left"
     assert size(CACHE_DIR) < MOST_FILES
     unserved = node.kubelet.unserved()
