@@ -81,6 +81,7 @@ LAYERS = (
         "manifests",
         "registryclient",
         "explanation",
+        "audit",
         "doctor",
         "rollout",
         "fleet",
