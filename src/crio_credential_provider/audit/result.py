@@ -231,7 +231,8 @@ class Changes(NamedTuple):
 
     Attributes:
         failing: pulls that fail now and did not, or were not there.
-        solved: keys of pulls that failed and do not any more; ``gone``: whose pods and templates are not there any more.
+        solved: keys of pulls that failed and do not any more.
+        gone: keys of pulls that failed, and whose pods and templates are not there any more.
     """
 
     failing: tuple[Pull, ...]

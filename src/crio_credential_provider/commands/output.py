@@ -306,6 +306,11 @@ def as_json(value: Any) -> str:
     return json.dumps(_shown(value), indent=2)
 
 
+def as_json_line(value: Any) -> str:
+    """The same without line breaks."""
+    return json.dumps(_shown(value))
+
+
 def _shown(value: Any) -> Any:
     if isinstance(value, str):
         return shown(value)
