@@ -69,7 +69,8 @@ class Decider:
         try:
             image = reference.parse(want.image)
         except ReferenceSyntaxError as error:
-            return _failed("invalid-image", f"the kubelet rejects the image as InvalidImageName: {error.message}")
+            text = f"the kubelet rejects the image as InvalidImageName: {error.message}"
+            return self._same.setdefault(made := _failed("invalid-image", text), made)
         typed = reference.parse_literal(want.image).name
         # Of tag and digest only counts which of them there is.
         key = want._replace(image=typed, where=ANYWHERE), bool(image.digest), id(config)

@@ -1,8 +1,8 @@
 """Objects from the API server: with a person's kubeconfig through ``kubectl proxy``, in a pod with its own token.
 
-A person's kubeconfig may need programs, proxies and logins that only kubectl knows. It serves a Unix socket in a private
-directory, and there takes GET alone. Lists come in pages; one that expires half-way is begun again, without its objects
-being counted twice. What may not be read is told, and missing then.
+A person's kubeconfig may need programs, proxies and logins that only kubectl knows. It serves a Unix socket in a
+private directory, and there takes GET alone. Lists come in pages; one that expires half-way is begun again, without its
+objects being counted twice. What may not be read is told, and missing then.
 """
 
 from __future__ import annotations
@@ -218,8 +218,8 @@ class Reading:
             for found in items(answer, "items"):
                 metadata = member(found, "metadata")
                 key = f"{text(metadata, 'namespace')}/{text(metadata, 'name')}".encode()
-                if key > last:
-                    last = key
+                if not expired or key > last:
+                    last = max(last, key)
                     yield found
             following = text(member(answer, "metadata"), "continue")
             if not following:

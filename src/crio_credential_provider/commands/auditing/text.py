@@ -27,12 +27,12 @@ _MOST_ROWS = 30
 """Rows of a table, where no namespace is chosen."""
 _STYLES = {FAILS: "bold red", NODE_CREDENTIALS: "bold yellow", ANONYMOUS: "yellow", WORKS: "bold green"}
 _MEANS = {
-    FAILS: "find no credential for a mirror that requires one, or fail otherwise",
+    FAILS: "get no credential, or fail otherwise",
     NODE_CREDENTIALS: "depend on the node's credentials",
-    ANONYMOUS: "find no credential, and nobody has one for these mirrors",
-    NOT_CHECKED: "were not checked",
+    ANONYMOUS: "get none; nobody has one for their mirrors",
+    NOT_CHECKED: "are not known",
     WORKS: "get a credential of their namespace",
-    "no-mirror": "need none: no mirror is asked",
+    "no-mirror": "ask no mirror",
 }
 
 
@@ -65,7 +65,7 @@ def _summary(found: Audit) -> Iterator[RenderableType]:
         count = found.counts[outcome]
         if count.pulls:
             line = Text(f"  {outcome:17}", style=_STYLES.get(outcome, "bold"))
-            yield line.append(f"{count.pulls:8} {_MEANS[outcome]} ({_who(count)})", "not bold default")
+            yield line.append(f"{count.pulls:8}  {_MEANS[outcome]} ({_who(count)})", "not bold default")
 
 
 def _who(count: Count) -> str:
@@ -79,7 +79,7 @@ def _reasons(problems: list[Pull]) -> Iterator[RenderableType]:
     if counts:
         yield Text("\nReasons, most frequent first", style="bold")
     for code, number in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])):
-        yield from told(f"{REASONS[code].title} To do: {REASONS[code].remedy}", label=f"  {code} {number} ", indent=31)
+        yield from told(REASONS[code].title, label=f"  {code:24}{number:4}  ", indent=32)
 
 
 def _namespaces(found: Audit, problems: list[Pull], most: int) -> Iterator[RenderableType]:
