@@ -9,7 +9,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from ... import settings
@@ -25,7 +25,7 @@ from ...audit.result import (
 from ...errors import ProviderError, UsageError
 from ...settings import FLAGS_BY_NAME
 from .. import output
-from ..output import Parser, as_json_line, complain, make_parser, printable, there, write_line
+from ..output import Parser, as_json_line, complain, make_parser, printable, there, write_line, write_lines
 from ..request.place import Place, load_settings, look
 from . import text
 
@@ -129,7 +129,13 @@ def parser() -> Parser:
     made.add_argument(
         "--print-rbac", action="store_true", help="print the ClusterRole that reading the cluster requires"
     )
-    made.add_argument("-o", "--output", choices=("text", "json"), default="text", help="output format (default text)")
+    made.add_argument(
+        "-o",
+        "--output",
+        choices=("text", "json", "html", "sarif", "junit"),
+        default="text",
+        help="output format (default text)",
+    )
     made.set_defaults(root=None)
     return made
 
@@ -151,11 +157,11 @@ def _audit(given: argparse.Namespace) -> int:
         progress.end()
     if failed is not None:
         found = found._replace(changes=document.compare(list(found.pulls), failed))
-    if given.output == "json":
-        _write_json(found)
-    else:
-        text.write_audit(found, is_narrow=bool(given.namespace or given.selector))
     fatal = {FAILS, *given.fail_on}
+    if given.output == "text":
+        text.write_audit(found, is_narrow=bool(given.namespace or given.selector))
+    else:
+        write_lines(_lines(given.output, found, fatal))
     return FAILING if any(found.counts[outcome].pulls for outcome in fatal) else OK
 
 
@@ -258,17 +264,30 @@ class _Progress:
             sys.stderr.flush()
 
 
+def _lines(form: str, found: Audit, fatal: set[str]) -> Iterator[str]:
+    """The audit in a form for programs or for a browser, line by line: the whole may be larger than memory."""
+    if form == "html":
+        from . import page
+
+        return page.lines(found, time.time())
+    if form == "sarif":
+        from . import sarif
+
+        return sarif.lines(found)
+    if form == "junit":
+        from . import junit
+
+        return junit.lines(found, fatal)
+    return _json(found)
+
+
 # -- JSON -------------------------------------------------------------------------------------------------------------
 
 
-def _write_json(found: Audit) -> None:
+def _json(found: Audit) -> Iterator[str]:
     """Pull by pull, a line each: the whole may be larger than memory."""
     head = as_json_line({"schemaVersion": output.SCHEMA_VERSION, **document.head(found)})
-    write_line(f'{head[:-1]}, "pulls": [')
-    lines: list[str] = []
+    yield f'{head[:-1]}, "pulls": ['
     for number, pull in enumerate(document.pulls(found), 1):
-        lines.append(as_json_line(pull) + ("," if number < len(found.pulls) else ""))
-        if not number % 1000:
-            write_line("\n".join(lines))
-            lines.clear()
-    write_line("\n".join([*lines, "]}"]))
+        yield as_json_line(pull) + ("," if number < len(found.pulls) else "")
+    yield "]}"
