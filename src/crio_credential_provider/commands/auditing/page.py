@@ -28,18 +28,20 @@ h1 { font-size: 1.5rem; line-height: 1.25; } h2 { font-size: 1.15rem; margin: 2r
 .anonymous { color: var(--anonymous); fill: var(--anonymous); }
 .not-checked { color: var(--not-checked); fill: var(--not-checked); }
 .no-mirror { color: var(--no-mirror); fill: var(--no-mirror); }
-b { white-space: nowrap; } small, .left { opacity: .8; } svg { display: block; height: 14px; width: 100%; }
+b, .number { white-space: nowrap; } small, .left { opacity: .8; } svg { display: block; height: 14px; width: 100%; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%; }
 caption { text-align: left; padding: .25rem 0; }
 th, td { border-bottom: 1px solid var(--line); padding: .35rem .75rem .35rem 0; text-align: left; vertical-align: top; }
 thead th { white-space: nowrap; } tbody th { font-weight: 600; }
+small { font-weight: 400; } .stack tbody th { white-space: nowrap; } table:not(.stack) { max-width: 48rem; }
+#pulls td:nth-child(2) { width: 18%; } #pulls td:nth-child(3) { width: 28%; }
 .number { font-variant-numeric: tabular-nums; text-align: right; }
 code { background: var(--soft); display: block; font-size: .85rem; margin: .25rem 0; padding: .25rem .5rem;
- white-space: pre-wrap; } code, .name { overflow-wrap: anywhere; }
+ white-space: pre-wrap; } code, .name { overflow-wrap: anywhere; min-width: 7rem; }
 input { font: inherit; max-width: 100%; padding: .25rem .5rem; width: 24rem; } [hidden] { display: none; }
-@media (max-width: 40rem) { #pulls thead { display: none; } #pulls tr { border-bottom: 1px solid var(--line);
- display: block; padding: .5rem 0; } #pulls tr[hidden] { display: none; }
- #pulls th, #pulls td { border: 0; display: block; padding: .1rem 0; } }
+@media (max-width: 40rem) { .stack thead { display: none; } .stack tr { border-bottom: 1px solid var(--line);
+ display: block; padding: .5rem 0; } .stack tr[hidden] { display: none; } .stack th, .stack td, #pulls td:nth-child(n) {
+ border: 0; display: block; padding: .1rem 0; width: auto; } }
 @media print { body { font-size: 10pt; max-width: none; padding: 0; } tr { break-inside: avoid; }
  thead { display: table-header-group; } label { display: none; } .wide { overflow: visible; } }
 """
@@ -94,11 +96,14 @@ def _hash(content: str) -> str:
 
 
 def _table(name: str, title: str, heads: Iterable[str], rows: Iterable[str], left_out: str = "") -> Iterator[str]:
-    """A table with a heading; the heads of columns with numbers begin with #."""
+    """A table with a heading; the heads of columns with numbers begin with #. Without them, a phone shows its cells one
+    below the other."""
+    heads = list(heads)
+    stacked = "" if any(head[0] == "#" for head in heads) else ' class="stack"'
     yield f'<h2 id="{name}-title">{title}</h2>'
     if left_out:
         yield f'<p class="left">{left_out}</p>'
-    yield f'<div class="wide"><table id="{name}" aria-labelledby="{name}-title">\n<thead><tr>'
+    yield f'<div class="wide"><table id="{name}"{stacked} aria-labelledby="{name}-title">\n<thead><tr>'
     for head in heads:
         yield f'<th scope="col"{" class=number" if head[0] == "#" else ""}>{head.removeprefix("#")}</th>'
     yield "</tr></thead>\n<tbody>"
@@ -124,23 +129,27 @@ def _summary(found: Audit) -> Iterator[str]:
         start += width
     yield "</svg>"
     rows = (
-        f'<tr><th scope="row">{_outcome(outcome)}</th>{_numbers(count)}<td>{MEANS[outcome]}</td></tr>'
+        f'<tr><th scope="row">{_outcome(outcome)} <small>{MEANS[outcome]}</small></th>{_numbers(count)}</tr>'
         for outcome, count in shown
     )
-    yield from _table("summary", "Summary", ("Outcome", "#Pulls", "#Pods", "#Templates", "Such pulls"), rows)
+    yield from _table("summary", "Summary", ("Outcome", "#Pulls", "#Pods", "#Templates"), rows)
 
 
 def _changes(changes: Changes) -> Iterator[str]:
     listed = (("fails now", [pull.key for pull in changes.failing]), ("solved", changes.solved), ("gone", changes.gone))
     keys = [(what, key) for what, found in listed for key in found]
     rows = (
-        f'<tr><td>{what}</td><td class="name">{marked(key[0])}</td><td class="name">{marked(key[2])}</td>'
-        f'<td class="name">{marked(key[1])}</td><td>{marked(key[3])}</td></tr>'
-        for what, key in keys[:MOST_CHANGES]
+        f'<tr><td><b>{what}</b></td><td class="name">{marked(namespace)}</td>'
+        f'<td class="name">{marked(image)} <small>{marked(_where(account, node_class))}</small></td></tr>'
+        for what, (namespace, account, image, node_class) in keys[:MOST_CHANGES]
     )
-    told = ", ".join(f"{len(found)} {what}" for what, found in listed)
-    heads = ("Change", "Namespace", "Image", "Service account", "Nodes")
+    told = f"{len(changes.failing)} new that fail, {len(changes.solved)} solved, {len(changes.gone)} gone"
+    heads = ("Change", "Namespace", "Image")
     yield from _table("changes", f"Since the baseline: {told}", heads, rows, _left(len(keys), MOST_CHANGES, "change"))
+
+
+def _where(account: str, node_class: str) -> str:
+    return f"as {account}{f', on {node_class} nodes' if node_class else ''}"
 
 
 def _left(number: int, most: int, word: str) -> str:
@@ -149,31 +158,32 @@ def _left(number: int, most: int, word: str) -> str:
 
 def _reasons(problems: list[Pull]) -> Iterator[str]:
     rows = (
-        f'<tr><th scope="row">{code}</th>{_numbers([number])}<td>{marked(REASONS[code].title)}</td>'
+        f'<tr><th scope="row">{code}</th><td>{plural(number, "pull").replace(" ", "&nbsp;")}</td><td>{marked(REASONS[code].title)}</td>'
         f"<td>{marked(sentence(REASONS[code].remedy))}</td></tr>"
         for code, number in reasons_of(problems)
     )
-    yield from _table("reasons", "Reasons", ("Reason", "#Pulls", "What it means", "To do"), rows)
+    yield from _table("reasons", "Reasons", ("Reason", "Pulls", "What it means", "To do"), rows)
 
 
 def _namespaces(found: Audit, problems: list[Pull]) -> Iterator[str]:
     ordered = namespaces_of(found, problems)
-    shown = [outcome for outcome in OUTCOMES if found.counts[outcome].pulls]
+    shown = [outcome for outcome in MEANS if any(pull.outcome == outcome for pull in problems)]
     rows = (
-        f'<tr><th scope="row" class="name">{marked(name)}</th>{_numbers(outcomes[outcome] for outcome in shown)}'
-        f"<td>{', '.join(f'{code} {number}' for code, number in reasons.most_common())}</td></tr>"
+        f'<tr><th scope="row" class="name">{marked(name)} '
+        f"<small>{', '.join(f'{code} {number}' for code, number in reasons.most_common())}</small></th>"
+        f"{_numbers(outcomes[outcome] for outcome in shown)}</tr>"
         for name, outcomes, reasons in ordered[:MOST_NAMESPACES]
     )
-    heads = ("Namespace", *(f"#{outcome}" for outcome in shown), "Reasons")
-    title = f"{plural(len(ordered), 'namespace')} with such pulls"
+    heads = ("Namespace", *(f"#{outcome}" for outcome in shown))
+    title = f"{plural(len(ordered), 'namespace')} with problems"
     yield from _table("namespaces", title, heads, rows, _left(len(ordered), MOST_NAMESPACES, "namespace"))
 
 
 def _pulls(problems: list[Pull]) -> Iterator[str]:
     left = _left(len(problems), MOST_PULLS, "pull")
     left += '</p>\n<p><label hidden>Show rows with <input id="filter" type="search"></label>'
-    heads = ("Outcome", "Namespace", "Image", "Why, and what to do")
-    title = "Pulls to look at, the worst first"
+    heads = ("Outcome", "Namespace", "Image, and who pulls it", "Why, and what to do")
+    title = "Problems, the worst first"
     yield from _table("pulls", title, heads, map(_pull, problems[:MOST_PULLS]), left)
 
 
@@ -181,7 +191,7 @@ def _pull(pull: Pull) -> str:
     words, commands = split_commands(ended(f"To do: {pull.remedy}")) if pull.remedy else ("", [])
     told = [f"<b>{pull.reason}</b>: {marked(ended(pull.text))}", marked(words)]
     told += [f"<code>{marked(command)}</code>" for command in commands]
-    where = f"as {pull.service_account}{f', on {pull.node_class} nodes' if pull.node_class else ''}"
+    where = _where(pull.service_account, pull.node_class)
     return (
         f'<tr><td>{_outcome(pull.outcome)}</td><td class="name">{marked(pull.namespace)}</td>'
         f'<td class="name">{marked(pull.image)}<br><small>{marked(where)}; {marked(holders(pull))}</small></td>'

@@ -1,7 +1,7 @@
 """An audit as SARIF 2.1.0, for pipelines: a rule for each reason, a result for each pull that somebody has to look at.
 
-A result is of the same pull as one of an earlier run where both have the same ``partialFingerprints``: these are made of
-its reason, namespace, service account, image and class of nodes, of nothing that changes between runs.
+A result is the one of an earlier run that has the same ``partialFingerprints``: these are made of
+its reason, namespace, service account, image and class of nodes, and of nothing that changes between runs.
 """
 
 from __future__ import annotations
