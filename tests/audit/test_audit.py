@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import time
+import urllib.parse
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +58,8 @@ def audit(tmp_path: Path) -> Iterator[Audit]:
             for flag in (f"--registries-conf={conf}", f"--global-auth-file={tmp_path}/none", "--output=json")
             if not any(own.startswith(flag.partition("=")[0]) for own in flags)
         ]
-        return run(file, *defaults, *flags)
+        # An empty value leaves the default out.
+        return run(file, *defaults, *(flag for flag in flags if not flag.endswith("=")))
 
     yield on
 
@@ -365,6 +369,54 @@ def test_drop_ins(audit: Audit, tmp_path: Path) -> None:
     assert audit(objects, *flags).found() == {("a", IMAGE): ("works", None)}
 
 
+def machine_config(name: str, files: dict[str, Object]) -> Object:
+    storage = {"files": [{"path": path, "contents": contents} for path, contents in files.items()]}
+    return {"kind": "MachineConfig", "metadata": {"name": name}, "spec": {"config": {"storage": storage}}}
+
+
+def pool(name: str, **selector: Any) -> Object:
+    spec = {"nodeSelector": selector or {"matchLabels": {f"node-role.kubernetes.io/{name}": ""}}}
+    status = {"configuration": {"name": f"rendered-{name}-1"}}
+    return {"kind": "MachineConfigPool", "metadata": {"name": name}, "spec": spec, "status": status}
+
+
+def data_url(text: str, form: str = "") -> Object:
+    if form == "gzip":
+        zipped = base64.b64encode(gzip.compress(text.encode())).decode()
+        return {"source": f"data:;base64,{zipped}", "compression": "gzip"}
+    if form == "base64":
+        return {"source": f"data:text/plain;charset=utf-8;base64,{base64.b64encode(text.encode()).decode()}"}
+    return {"source": f"data:,{urllib.parse.quote(text)}"}
+
+
+def test_machine_configs(audit: Audit) -> None:
+    """Each pool's rendered file and drop-ins, not those of before; a node of two pools is of the custom one."""
+    main, directory = "/etc/containers/registries.conf", "/etc/containers/registries.conf.d"
+    infra = {f"node-role.kubernetes.io/{role}": "" for role in ("worker", "infra")}
+    objects = [
+        *(pool("worker"), pool("infra"), pool("gpu", matchExpressions=[{"key": "pool", "operator": "Exists"}])),
+        machine_config(
+            "rendered-worker-1", {main: data_url(CONF, "gzip"), "/var/lib/kubelet/config.json": data_url("x")}
+        ),
+        machine_config("rendered-worker-0", {main: data_url("")}),
+        machine_config("00-worker", {main: data_url("")}),
+        machine_config("rendered-infra-1", {main: data_url(""), f"{directory}/a.txt": data_url(CONF)}),
+        machine_config("rendered-gpu-1", {main: data_url(""), f"{directory}/m.conf": data_url(CONF, "base64")}),
+        {"kind": "Node", "metadata": {"name": "infra1", "labels": infra}},
+        *(secret("a", "s", GOOD), *grant("a"), pod("a", "w"), pod("a", "i", nodeName="infra1")),
+        pod("a", "g", nodeName="gpu1"),
+    ]
+    flags = ("--machine-configs", "--registries-conf=")
+    ran = audit(objects, *flags)
+    found = {pull["nodeClass"]: pull["outcome"] for pull in ran.report["pulls"]}
+    assert found == {"worker": "works", "infra": "no-mirror", "gpu": "works"}
+    ran = audit([found for found in objects if found["metadata"]["name"] != "rendered-gpu-1"], *flags)
+    assert ran.status == 2 and "MachineConfig rendered-gpu-1 of pool gpu was not found" in ran.stderr
+    damaged = [*objects, machine_config("rendered-gpu-1", {main: {"source": "data:;base64,!"}})]
+    assert {pull["reason"] for pull in audit(damaged, *flags).report["pulls"]} == {None, "invalid-registries-conf"}
+    assert audit([pod("a", "p")], *flags).status == 2
+
+
 # -- the same as explain, and as the plugin ---------------------------------------------------------------------------
 
 
@@ -381,15 +433,12 @@ def test_the_verdicts_are_those_of_explain(audit: Audit, tmp_path: Path) -> None
         secrets = [one for one in objects if one["kind"] == "Secret" and one["metadata"]["namespace"] == name]
         # A file must have an object.
         file = write_list(tmp_path / "secrets.json", secrets or [account(name)])
-        done = here(
-            lambda pull=pull, file=file: explain.run(
-                [
-                    *(pull["image"], "-n", pull["namespace"], "--secrets", file, "--output=json"),
-                    *(f"--registries-conf={tmp_path}/registries.conf", f"--registries-conf-dir={tmp_path}/none.d"),
-                    f"--global-auth-file={tmp_path}/none",
-                ]
-            )
-        )
+        words = [
+            *(pull["image"], "-n", pull["namespace"], "--secrets", file, "--output=json"),
+            *(f"--registries-conf={tmp_path}/registries.conf", f"--registries-conf-dir={tmp_path}/none.d"),
+            f"--global-auth-file={tmp_path}/none",
+        ]
+        done = here(partial(explain.run, words))
         verdict = done.report["verdict"]
         assert (verdict["status"] == "failed") == (pull["outcome"] in ("fails", "anonymous")), (pull, verdict)
         asked = [source for source in done.report["sources"] if source["asked"]]
@@ -534,7 +583,7 @@ def test_files_that_cannot_be_read(tmp_path: Path, value: bytes | None, what: st
 
 def test_objects_of_any_shape(audit: Audit) -> None:
     """An API server checks them, a file does not."""
-    odd = [None, 7, "x", [], {}, [7], {"metadata": 7}, {"spec": []}]
+    odd: list[Any] = [None, 7, "x", [], {}, [7], {"metadata": 7}, {"spec": []}]
     kinds = ("Pod", "Deployment", "CronJob", "Secret", "ServiceAccount", "Node", "Role", "RoleBinding", "Other", 7)
     objects: list[Any] = [
         {"kind": kind, **dict.fromkeys(("metadata", "spec", "data", "rules", "subjects", "roleRef", "type"), value)}
