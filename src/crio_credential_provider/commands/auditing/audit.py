@@ -27,7 +27,8 @@ from ...settings import FLAGS_BY_NAME
 from .. import output
 from ..output import Parser, as_json_line, complain, make_parser, printable, there, write_line, write_lines
 from ..request.place import Place, load_settings, look
-from . import text
+from ..verification.asking import crio_environment
+from . import live, text
 
 if TYPE_CHECKING:
     from ...audit.nodes import NodeClass
@@ -55,6 +56,7 @@ Exit status:
   1  some would; with --fail-on also what that names
   2  wrong usage, a file that cannot be used, an API server that does not answer
 """
+_MAX_RATE = 1000
 _FLAGS = ("secrets-from", "mirror-registry", "global-auth-file")
 
 
@@ -132,6 +134,19 @@ def parser() -> Parser:
         "--baseline", metavar="FILE", type=there("file"), help="JSON of an earlier audit: show what changed since"
     )
     made.add_argument(
+        "--live",
+        action="store_true",
+        help="ask each mirror once with each credential, as verify does; where no secret has one, without",
+    )
+    made.add_argument(
+        "--live-rate",
+        metavar="NUMBER",
+        type=_rate,
+        default=live.RATE,
+        help=f"questions in a second, over all mirrors (default {live.RATE:g}); after {live.DEADLINE / 60:g} minutes "
+        "no more are asked",
+    )
+    made.add_argument(
         "--print-rbac", action="store_true", help="print the ClusterRole that reading the cluster requires"
     )
     made.add_argument(
@@ -159,6 +174,8 @@ def _audit(given: argparse.Namespace) -> int:
     try:
         origin = _read(given, auditor, progress)
         found = auditor.finish(origin, lambda done, whole: progress.tell(f"decided {done} of {whole} pulls"))
+        if given.live:
+            found = live.ask(found, auditor.collected, crio_environment(), given.live_rate, tell=progress.tell)
     finally:
         progress.end()
     if failed is not None:
@@ -169,6 +186,17 @@ def _audit(given: argparse.Namespace) -> int:
     else:
         write_lines(_lines(given.output, found, fatal))
     return FAILING if any(found.counts[outcome].pulls for outcome in fatal) else OK
+
+
+def _rate(text: str) -> float:
+    """The value of ``--live-rate``."""
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0
+    if not 0 < rate <= _MAX_RATE:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0, up to {_MAX_RATE}")
+    return rate
 
 
 def _auditor(given: argparse.Namespace, place: Place) -> Auditor:

@@ -158,7 +158,8 @@ def _left(number: int, most: int, word: str) -> str:
 
 def _reasons(problems: list[Pull]) -> Iterator[str]:
     rows = (
-        f'<tr><th scope="row">{code}</th><td>{plural(number, "pull").replace(" ", "&nbsp;")}</td><td>{marked(REASONS[code].title)}</td>'
+        f'<tr><th scope="row">{code}</th><td>{plural(number, "pull").replace(" ", "&nbsp;")}</td>'
+        f"<td>{marked(REASONS[code].title)}</td>"
         f"<td>{marked(sentence(REASONS[code].remedy))}</td></tr>"
         for code, number in reasons_of(problems)
     )
