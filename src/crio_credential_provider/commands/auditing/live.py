@@ -68,7 +68,7 @@ class _Mirror:
             environment=environment,
         )
         self.asked += 1
-        if credential and (verdict.outcome in (OK, NOT_FOUND) or verdict.cause == "refused"):
+        if credential and (verdict.outcome in (OK, NOT_FOUND) or _is_of_credential(verdict)):
             self._of_credential[credential] = verdict
         elif verdict.outcome in (OK, NOT_FOUND, UNAUTHORIZED, FORBIDDEN):
             self._of_repository[credential, question.name] = verdict
@@ -204,6 +204,11 @@ def _is_refusal(verdict: Verdict) -> bool:
     return verdict.outcome in (UNAUTHORIZED, FORBIDDEN) and not verdict.undecided
 
 
+def _is_of_credential(verdict: Verdict) -> bool:
+    """Whether the credential itself is refused, wherever it is shown; a connection may be refused as well."""
+    return verdict.outcome == UNAUTHORIZED and verdict.cause == "refused"
+
+
 def _answered(source: Source, verdict: Verdict | None) -> Source:
     if verdict is None:
         return source
@@ -213,5 +218,5 @@ def _answered(source: Source, verdict: Verdict | None) -> Source:
     by = f" (secret {source.secret}, key {source.key})" if source.credential else ""
     code = "mirror-unreachable"
     if _is_refusal(verdict):
-        code = "credential-refused" if verdict.cause == "refused" else "not-allowed"
+        code = "credential-refused" if _is_of_credential(verdict) else "not-allowed"
     return source._replace(reason=source.reason or code, text=f"{verdict.evidence}{by}")
