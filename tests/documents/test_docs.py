@@ -141,7 +141,8 @@ def invocations(path: Path) -> Iterator[list[str]]:
         words = shlex.split(re.split(r" [|>] ", line)[0])
         if words and _PROGRAM.match(words[0]):
             # A file or a directory must be there for a command to take it.
-            yield [str(_THERE.get(flag, word)) for flag, word in itertools.pairwise(words)]
+            named = itertools.pairwise(words)
+            yield [str(MAN_PAGE if word.endswith(".json") else _THERE.get(flag, word)) for flag, word in named]
 
 
 @pytest.mark.parametrize("path", USER_DOCUMENTS, ids=named)
