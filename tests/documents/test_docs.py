@@ -38,7 +38,10 @@ _BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[[^]]*\]\(([^)\s]+)\)")
 _PROGRAM = re.compile(r"(?:\S*/)?crio-credential-provider$")
 _CODE = re.compile(r"`([^`]+)`")
-_THERE = {"--config": MAN_PAGE, "--merge": MAN_PAGE, "--registries-conf": MAN_PAGE, "--root": DOCS, "--remove": DOCS}
+_THERE = dict.fromkeys(("--baseline", "--config", "--merge", "--registries-conf"), MAN_PAGE) | {
+    "--root": DOCS,
+    "--remove": DOCS,
+}
 
 
 def named(path: Path) -> str:
@@ -141,8 +144,7 @@ def invocations(path: Path) -> Iterator[list[str]]:
         words = shlex.split(re.split(r" [|>] ", line)[0])
         if words and _PROGRAM.match(words[0]):
             # A file or a directory must be there for a command to take it.
-            named = itertools.pairwise(words)
-            yield [str(MAN_PAGE if word.endswith(".json") else _THERE.get(flag, word)) for flag, word in named]
+            yield [str(_THERE.get(flag, word)) for flag, word in itertools.pairwise(words)]
 
 
 @pytest.mark.parametrize("path", USER_DOCUMENTS, ids=named)

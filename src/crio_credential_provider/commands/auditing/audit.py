@@ -53,7 +53,7 @@ Examples:
 
 Exit status:
   0  no pull would fail
-  1  some would; with --fail-on also what that names
+  1  some would; with --fail-on also what that names; or the output could not be written
   2  wrong usage, a file that cannot be used, an API server that does not answer
 """
 _MAX_RATE = 1000
@@ -67,6 +67,8 @@ def run(arguments: list[str]) -> int:
     except output.Unwritable as error:
         if not error.reader_gone:
             complain("audit", str(error))
+        # As of all commands.
+        return output.FAULT
     except ProviderError as error:
         complain("audit", str(error))
     except OSError as error:
@@ -81,7 +83,6 @@ def parser() -> Parser:
         "files",
         metavar="FILE",
         nargs="*",
-        type=there("file"),
         help="lists of kubectl get ... -o json, of any kinds, instead of the API server; -: stdin",
     )
     made.add_argument(

@@ -66,7 +66,8 @@ def plural(number: int, word: str) -> str:
 
 
 def who(count: Count | Pull) -> str:
-    return f"{plural(count.pods, 'pod')}, {plural(count.templates, 'template')}"
+    counts = (count.pods, "pod"), (count.templates, "template")
+    return ", ".join(plural(number, word) for number, word in counts if number)
 
 
 def holders(pull: Pull) -> str:
