@@ -241,6 +241,28 @@ def test_a_kubeconfig_that_kubectl_refuses(site: Site, capfd: pytest.CaptureFixt
     assert "other" in capfd.readouterr().err
 
 
+def test_in_a_pod(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the token of its service account, and without kubectl."""
+    site.cluster.add_service_account("audit", "auditor")
+    token = site.cluster.mint_token("audit", "auditor")
+    for wanted in (*server._LISTS, server._NAMESPACES):
+        grant = Grant("system:serviceaccount:audit:auditor", None, frozenset(["list"]), wanted.resource, None, "r")
+        if wanted.group == "/api/v1":
+            site.cluster.grants.append(grant)
+    (site.root / "token").write_text(token + "\n")
+    (site.root / "ca.crt").write_text(site.cluster.authority.certificate_pem)
+    monkeypatch.setattr(server, "_POD", str(site.root))
+    monkeypatch.setenv("PATH", str(site.root))
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(site.cluster.port))
+    flags = (f"--registries-conf={site.root}/registries.conf", f"--global-auth-file={site.root}/none")
+    ran = run(*flags, "-n", "works", "--output=json")
+    assert ran.found() == {("works", auditing.IMAGE): ("works", None)}
+    assert {asked.user for asked in site.cluster.requests} == {"system:serviceaccount:audit:auditor"}
+    assert token not in ran.stdout + ran.stderr
+
+
 def test_without_kubectl(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(site.root))
     ran = site.run()

@@ -60,6 +60,7 @@ class Auditor:
     Attributes:
         collected: what was read of the cluster.
         machine_configs: None where they are not asked for.
+        is_uniform: whether all nodes have the same registries.conf, so that they need not be known.
         notes: what the person should know.
     """
 
@@ -77,7 +78,7 @@ class Auditor:
         self.notes: list[str] = []
         self._settings = settings
         self._classes = classes
-        self._is_uniform = classes is not None and not any(found.name for found in classes)
+        self.is_uniform = classes is not None and not any(found.name for found in classes)
         self._namespaces = frozenset(namespaces)
         self._is_selected = is_selected
         self._has_tokens = has_tokens
@@ -107,7 +108,7 @@ class Auditor:
             return
         is_pod = found["kind"] == workloads.POD
         for want, holder in workloads.find_wants(found):
-            where = ANYWHERE if self._is_uniform else self.collected.like(want.where)
+            where = ANYWHERE if self.is_uniform else self.collected.like(want.where)
             want = want._replace(where=where)
             tally = self._wants.get(want)
             if tally is None:
