@@ -104,7 +104,7 @@ def test_every_place_of_an_image_is_seen(audit: Audit) -> None:
         "volumes": [{"image": {"reference": images[3]}}, {"emptyDir": {}}],
     }
     ran = audit([{"kind": "Pod", "metadata": {"namespace": "a", "name": "p"}, "spec": spec}])
-    assert ran.found() == {("a", image): ("not-checked", "secrets-not-read") for image in images}
+    assert ran.found() == {("a", image): ("not-checked", "not-read") for image in images}
     assert {pull["pods"] for pull in ran.report["pulls"]} == {1}
 
 
@@ -370,6 +370,32 @@ def test_classes_of_nodes(audit: Audit, tmp_path: Path) -> None:
     assert {p["outcome"] for p in ran.report["pulls"] if p["nodeClass"] == ""} == {"no-mirror"}
 
 
+def test_what_makes_pulls_equal_is_no_more_than_that(audit: Audit, tmp_path: Path) -> None:
+    """Tag or digest, the spelling, the service account, the namespace; not the tag itself."""
+    (tmp_path / "other.conf").write_text(
+        'unqualified-search-registries = ["quay.io"]\n[[registry]]\nlocation = "docker.io"\n'
+        f'[[registry.mirror]]\nlocation = "{MIRROR}/hub"\npull-from-mirror = "digest-only"\n'
+    )
+    digest = f"sha256:{'0' * 64}"
+    images = {
+        **{"docker.io/library/nginx:1": "no-mirror", f"docker.io/library/nginx@{digest}": "works"},
+        **{f"docker.io/library/nginx:1@{digest}": "works", f"nginx@{digest}": "no-mirror"},
+    }
+    objects = [
+        *(secret("a", "s", GOOD), *grant("a", "ci"), secret("b", "s", GOOD), *grant("b")),
+        *(pod("a", f"p{number}", image, account="ci") for number, image in enumerate(images)),
+        pod("a", "q", f"docker.io/library/nginx@{digest}"),
+        pod("b", "q", f"docker.io/library/nginx@{digest}"),
+    ]
+    ran = audit(objects, f"--registries-conf={tmp_path}/other.conf")
+    found = {(p["namespace"], p["serviceAccount"], p["image"]): p["outcome"] for p in ran.report["pulls"]}
+    assert found == {
+        **{("a", "ci", image): outcome for image, outcome in images.items()},
+        ("a", "default", f"docker.io/library/nginx@{digest}"): "fails",
+        ("b", "default", f"docker.io/library/nginx@{digest}"): "works",
+    }
+
+
 def test_drop_ins(audit: Audit, tmp_path: Path) -> None:
     drop_ins, empty = tmp_path / "d", tmp_path / "empty.conf"
     drop_ins.mkdir()
@@ -622,9 +648,8 @@ def test_without_a_registries_conf(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     ran = run(file)
     assert (ran.status, ran.stdout) == (2, "") and "give a node's with --registries-conf FILE" in ran.stderr
     (tmp_path / "none").write_text(CONF)
-    assert "this machine's registries.conf was used, and it has no CRI-O" in " ".join(
-        run(file, "-o", "json").report["notes"]
-    )
+    [note] = run(file, "-o", "json").report["notes"]
+    assert note.startswith("this machine's registries.conf was used, and it has no CRI-O")
 
 
 # -- output -----------------------------------------------------------------------------------------------------------

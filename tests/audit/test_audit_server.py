@@ -143,7 +143,7 @@ def test_refused_in_some_namespaces_is_told_and_not_fatal(site: Site) -> None:
     assert ran.found() == {
         ("works", image): ("works", None),
         ("no-secret", image): ("fails", "no-secret"),
-        ("wrong-key", image): ("not-checked", "secrets-not-read"),
+        ("wrong-key", image): ("not-checked", "not-read"),
     }
     assert ran.status == 1
     assert {code for pull in ran.report["pulls"] for code in pull["unchecked"]} == {"roles-not-read"}

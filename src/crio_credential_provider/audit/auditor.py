@@ -15,7 +15,7 @@ import bisect
 from collections.abc import Callable, Iterable
 
 from ..pull import decision
-from ..settings import NAMESPACE, POD, Settings
+from ..settings import Settings
 from . import collected, machineconfigs, workloads
 from .collected import Collected
 from .decide import Decided, Decider
@@ -156,8 +156,6 @@ class Auditor:
             found = sum(1 for pull in pulls if code in pull.unchecked)
             if found:
                 yield f"for {found} {'pull' if found == 1 else 'pulls'}, {said}"
-        if self._settings.secrets_from not in (NAMESPACE, POD) and "ServiceAccount" not in self.collected.read:
-            yield "no service account was read"
 
 
 def _pull(namespace: str, account: str, image: str, name: str, decided: Decided, tally: _Tally) -> Pull:
