@@ -143,7 +143,7 @@ def test_refused_in_some_namespaces_is_told_and_not_fatal(site: Site) -> None:
     assert ran.found() == {
         ("works", image): ("works", None),
         ("no-secret", image): ("fails", "no-secret"),
-        ("wrong-key", image): ("not-checked", "secrets-not-read"),
+        ("wrong-key", image): ("not-checked", "not-read"),
     }
     assert ran.status == 1
     assert {code for pull in ran.report["pulls"] for code in pull["unchecked"]} == {"roles-not-read"}
@@ -239,6 +239,28 @@ def test_a_kubeconfig_that_kubectl_refuses(site: Site, capfd: pytest.CaptureFixt
     assert (ran.status, ran.stdout) == (2, "")
     assert "kubectl proxy ended with status 1; see its message above" in ran.stderr
     assert "other" in capfd.readouterr().err
+
+
+def test_in_a_pod(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the token of its service account, and without kubectl."""
+    site.cluster.add_service_account("audit", "auditor")
+    token = site.cluster.mint_token("audit", "auditor")
+    for wanted in (*server._LISTS, server._NAMESPACES):
+        grant = Grant("system:serviceaccount:audit:auditor", None, frozenset(["list"]), wanted.resource, None, "r")
+        if wanted.group == "/api/v1":
+            site.cluster.grants.append(grant)
+    (site.root / "token").write_text(token + "\n")
+    (site.root / "ca.crt").write_text(site.cluster.authority.certificate_pem)
+    monkeypatch.setattr(server, "_POD", str(site.root))
+    monkeypatch.setenv("PATH", str(site.root))
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(site.cluster.port))
+    flags = (f"--registries-conf={site.root}/registries.conf", f"--global-auth-file={site.root}/none")
+    ran = run(*flags, "-n", "works", "--output=json")
+    assert ran.found() == {("works", auditing.IMAGE): ("works", None)}
+    assert {asked.user for asked in site.cluster.requests} == {"system:serviceaccount:audit:auditor"}
+    assert token not in ran.stdout + ran.stderr
 
 
 def test_without_kubectl(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

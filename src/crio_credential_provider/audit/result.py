@@ -151,7 +151,9 @@ REASONS = {
             "check the mirror, and that it can be reached and is trusted from this machine",
         ),
         # Not read.
-        Reason("secrets-not-read", "The secrets of the namespace were not read.", "allow it, or save them to a file"),
+        Reason(
+            "not-read", "The namespace's secrets or service accounts were not read.", "allow it, or save them to a file"
+        ),
         Reason("no-node-class", "No --registries-conf is for the pod's node.", "give --registries-conf for its class"),
         Reason("plugin-fails", "The plugin fails.", "correct what the message says"),
     )
