@@ -42,7 +42,7 @@ _DESCRIPTION = """\
 Finds for all pods and workload templates of a cluster whether the pull of each image gets a credential
 for its mirrors from a secret of the namespace, which one, and if not, why. Decides as the plugin does, on
 files of kubectl get ... -o json, or on what the API server lists; then with read-only requests alone.
-No content of a secret is shown.
+No content of a secret is shown. With --live the mirrors are asked as well.
 """
 _EPILOG = """\
 Examples:
@@ -51,7 +51,8 @@ Examples:
   crio-credential-provider audit rights.json workloads.json --registries-conf registries.conf
   crio-credential-provider audit --context prod --registries-conf worker=w.conf --registries-conf pool=gpu=g.conf
   crio-credential-provider audit -n team-alpha --output json > audit.json
-  crio-credential-provider audit -n team-alpha --baseline audit.json
+  crio-credential-provider audit -n team-alpha --baseline audit.json --live
+  crio-credential-provider audit --registries-conf registries.conf --output html > audit.html
 
 Exit status:
   0  no pull would fail
