@@ -12,7 +12,7 @@ import pytest
 
 import docker_registry
 from auditing import PASSWORD, USER, Ran, account, cluster_objects, docker_config, grant, pod, run, secret, write_list
-from crio_credential_provider.commands.auditing import live
+from crio_credential_provider.commands.auditing import audit as command
 from crio_credential_provider.testbed.certificates import Authority
 from crio_credential_provider.testbed.registry import MirrorRegistry
 from node import basic
@@ -185,7 +185,7 @@ def test_the_rate_and_the_deadline(audit: Audit, mirror: MirrorRegistry, monkeyp
     start = time.monotonic()
     audit(conf, objects, "--live-rate=10")
     assert time.monotonic() - start >= 0.7
-    monkeypatch.setattr(live.ask, "__defaults__", (live.RATE, 0.25, *(live.ask.__defaults__ or ())[2:]))
+    monkeypatch.setattr(command, "_ASKING", 0.25)
     ran = audit(conf, objects, "--live-rate=10")
     late = [pull for pull in ran.report["pulls"] if "mirror-not-asked" in pull["unchecked"]]
     assert 3 <= len(late) <= 7

@@ -29,8 +29,7 @@ from ...settings import FLAGS_BY_NAME
 from .. import output
 from ..output import Parser, as_json_line, complain, make_parser, printable, there, write_line, write_lines
 from ..request.place import Place, load_settings, look
-from ..verification.asking import crio_environment
-from . import live, text
+from . import text
 
 if TYPE_CHECKING:
     from ...audit.nodes import NodeClass
@@ -59,7 +58,10 @@ Exit status:
   1  some would; with --fail-on also what that names; or the output could not be written
   2  wrong usage, a file that cannot be used, an API server that does not answer
 """
-_MAX_RATE = 1000
+_RATE, _MAX_RATE = 5, 1000
+"""Questions to mirrors in a second."""
+_ASKING = 600
+"""Seconds for all of them."""
 _FLAGS = ("secrets-from", "mirror-registry", "global-auth-file")
 
 
@@ -146,8 +148,8 @@ def parser() -> Parser:
         "--live-rate",
         metavar="NUMBER",
         type=_rate,
-        default=live.RATE,
-        help=f"questions in a second, over all mirrors (default {live.RATE:g}); after {live.DEADLINE / 60:g} minutes "
+        default=_RATE,
+        help=f"questions in a second, over all mirrors (default {_RATE}); after {_ASKING // 60} minutes "
         "no more are asked",
     )
     made.add_argument(
@@ -182,7 +184,7 @@ def _audit(given: argparse.Namespace) -> int:
         gc.enable()
         found = auditor.finish(origin, lambda done, whole: progress.tell(f"decided {done} of {whole} pulls"))
         if given.live:
-            found = live.ask(found, auditor.collected, crio_environment(), given.live_rate, tell=progress.tell)
+            found = _ask(found, auditor, given.live_rate, progress)
     finally:
         progress.end()
     if failed is not None:
@@ -193,6 +195,13 @@ def _audit(given: argparse.Namespace) -> int:
     else:
         write_lines(_lines(given.output, found, fatal))
     return FAILING if any(found.counts[outcome].pulls for outcome in fatal) else OK
+
+
+def _ask(found: Audit, auditor: Auditor, rate: float, progress: _Progress) -> Audit:
+    from ..verification.asking import crio_environment
+    from . import live
+
+    return live.ask(found, auditor.collected, crio_environment(), rate, _ASKING, progress.tell)
 
 
 def _rate(text: str) -> float:

@@ -26,10 +26,6 @@ if TYPE_CHECKING:
     from ...audit.collected import Collected
     from ...images.dockerconfig import Credential
 
-DEADLINE = 600.0
-"""Seconds for all questions together."""
-RATE = 5.0
-"""Questions in a second."""
 _EACH = 10.0
 """Seconds for one."""
 
@@ -100,8 +96,8 @@ def ask(
     found: Audit,
     collected: Collected,
     environment: Mapping[str, str],
-    rate: float = RATE,
-    deadline: float = DEADLINE,
+    rate: float,
+    deadline: float,
     tell: Callable[[str], None] = lambda text: None,
 ) -> Audit:
     """An audit in which mirrors were asked.

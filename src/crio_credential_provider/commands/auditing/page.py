@@ -19,8 +19,8 @@ MOST_PULLS, MOST_NAMESPACES, MOST_CHANGES = 1000, 500, 200
 _STYLE = """\
 :root { color-scheme: light dark; --line: #8886; --soft: #8881; --fails: #b3261e; --node-credentials: #9a5b00;
  --anonymous: #6b5fb5; --not-checked: #666; --works: #1b7a3d; --no-mirror: #5b7a99; }
-@media (prefers-color-scheme: dark) { :root { --fails: #ff8a80; --node-credentials: #ffb74d; --anonymous: #b3a7ff;
- --not-checked: #aaa; --works: #7bd88f; --no-mirror: #9fbcd8; } }
+@media screen and (prefers-color-scheme: dark) { :root { --fails: #ff8a80; --node-credentials: #ffb74d;
+ --anonymous: #b3a7ff; --not-checked: #aaa; --works: #7bd88f; --no-mirror: #9fbcd8; } }
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 76rem; padding: 1rem; }
 h1 { font-size: 1.5rem; line-height: 1.25; } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
 .fails { color: var(--fails); fill: var(--fails); } .works { color: var(--works); fill: var(--works); }
@@ -42,8 +42,8 @@ input { font: inherit; max-width: 100%; padding: .25rem .5rem; width: 24rem; } [
 @media (max-width: 40rem) { .stack thead { display: none; } .stack tr { border-bottom: 1px solid var(--line);
  display: block; padding: .5rem 0; } .stack tr[hidden] { display: none; } .stack th, .stack td, #pulls td:nth-child(n) {
  border: 0; display: block; padding: .1rem 0; width: auto; } }
-@media print { body { font-size: 10pt; max-width: none; padding: 0; } tr { break-inside: avoid; }
- thead { display: table-header-group; } label { display: none; } .wide { overflow: visible; } }
+@media print { :root { color-scheme: light; } body { font-size: 10pt; max-width: none; padding: 0; }
+ tr { break-inside: avoid; } thead { display: table-header-group; } label { display: none; } .wide { overflow: visible; } }
 """
 _SCRIPT = """\
 const box = document.getElementById("filter");
