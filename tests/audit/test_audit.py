@@ -79,6 +79,8 @@ def test_all_faults_are_found_and_nothing_else(audit: Audit) -> None:
     for pull in ran.report["pulls"]:
         holders = 1 if pull["namespace"] == "static-pod" else 7
         assert pull["pods"] + pull["templates"] == len(pull["holders"]) == holders, pull
+        if pull["namespace"] == "static-pod":
+            assert pull["holders"] == [{"kind": "Pod", "name": "static"}]
         assert bool(pull["text"]) == bool(pull["reason"]) == (pull["outcome"] not in ("works", "no-mirror"))
 
 
@@ -304,6 +306,19 @@ def test_fail_on_anonymous(audit: Audit) -> None:
         pod("anonymous", "p", FAULTS["anonymous"].image),
     ]
     assert (audit(objects).status, audit(objects, "--fail-on=anonymous").status) == (0, 1)
+
+
+def test_types_that_nobody_means_as_pull_secrets(audit: Audit) -> None:
+    """As ``explain``, which does not ask for them."""
+    objects = [secret("a", "s", GOOD, "helm.sh/release.v1", "config.json"), *grant("a"), pod("a", "p")]
+    assert audit([*objects, secret("b", "s", GOOD)]).found() == {("a", IMAGE): ("fails", "no-secret")}
+
+
+def test_a_near_miss_was_meant_though_nobody_has_a_credential(audit: Audit) -> None:
+    objects = [secret("a", "s", docker_config("mirror.corp")), *grant("a"), pod("a", "p")]
+    assert audit(objects).found() == {("a", IMAGE): ("fails", "wrong-key")}
+    objects[0] = secret("a", "s", docker_config("elsewhere.example"))
+    assert audit(objects).found() == {("a", IMAGE): ("anonymous", "wrong-key")}
 
 
 # -- the plugin's configuration ---------------------------------------------------------------------------------------
@@ -597,6 +612,15 @@ def test_files_that_are_none(tmp_path: Path, text: str) -> None:
     ran = run(str(path), f"--registries-conf={path}")
     assert (ran.status, ran.stdout) == (2, "")
     assert str(path) in ran.stderr and ran.stderr.count("\n") == 1
+
+
+def test_a_value_that_is_cut_is_read_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = {"kind": "Other", "number": 1234567, "items": [{"kind": "a", "n": 12.5e3}, {"kind": "b"}], "last": 89}
+    (tmp_path / "x.json").write_text(json.dumps(document) + json.dumps({"kind": "c", "n": 77}))
+    monkeypatch.setattr(lists, "_CHUNK", 1)
+    found = list(lists.load(str(tmp_path / "x.json")))
+    assert found == [{"kind": "a", "n": 12500.0}, {"kind": "b"}, {"kind": "c", "n": 77}]
+    assert next(lists.load(str(tmp_path / "x.json"), "last"))["number"] == 1234567
 
 
 def test_an_item_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
