@@ -43,7 +43,8 @@ input { font: inherit; max-width: 100%; padding: .25rem .5rem; width: 24rem; } [
  display: block; padding: .5rem 0; } .stack tr[hidden] { display: none; } .stack th, .stack td, #pulls td:nth-child(n) {
  border: 0; display: block; padding: .1rem 0; width: auto; } }
 @media print { :root { color-scheme: light; } body { font-size: 10pt; max-width: none; padding: 0; }
- tr { break-inside: avoid; } thead { display: table-header-group; } label { display: none; } .wide { overflow: visible; } }
+ tr { break-inside: avoid; } thead { display: table-header-group; } label { display: none; }
+ .wide { overflow: visible; } }
 """
 _SCRIPT = """\
 const box = document.getElementById("filter");
