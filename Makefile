@@ -13,7 +13,7 @@ DOCS_VENV := .venv/.docs-$(FOR)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build wheel executable packages release demo docs lint format check test test-program test-emulated node-test conformance fuzz bench bench-resolve budget clean distclean
+.PHONY: help build wheel executable packages release demo docs lint format check test test-program test-emulated node-test conformance fuzz bench bench-resolve bench-audit budget clean distclean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -97,6 +97,9 @@ bench: build executable $(DEV_VENV) $(BENCH_VENV) ## whole runs against a local 
 # BUDGET=--write sets the figures.
 budget: $(DEV_VENV) ## instructions of a launch of the executable against bench/budget.json; fails where one grew by over 3 %
 	@$(VENV) bench/budget.py $(BUDGET)
+
+bench-audit: $(DEV_VENV) ## time and memory of an audit of 150,000 pods, and of twice as many; AUDIT="--pods 15000"
+	@$(VENV) bench/audit.py $(AUDIT)
 
 bench-resolve: $(DEV_VENV) ## time from registries.conf to pull sources, for 50 and for 1,000 tables
 	@$(VENV) bench/resolve.py

@@ -82,6 +82,7 @@ LAYERS = (
         "manifests",
         "registryclient",
         "explanation",
+        "audit",
         "doctor",
         "rollout",
         "fleet",

@@ -227,6 +227,7 @@ def named_at_run_time(libraries: Path) -> list[str]:
         path.relative_to(libraries).with_suffix("")
         for pattern in (
             f"{PACKAGE}/commands/[!_]*.py",
+            f"{PACKAGE}/commands/auditing/[!_]*.py",
             f"{PACKAGE}/commands/installation/[!_]*.py",
             f"{PACKAGE}/commands/metrics/__init__.py",
             "rich/_unicode_data/unicode*.py",

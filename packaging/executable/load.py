@@ -14,7 +14,7 @@ import zipimport
 
 ARCHIVE = "/proc/self/exe"
 # For people, who wait for some milliseconds more.
-COLD = ("commands", "demo", "doctor", "explanation", "fleet", "manifests", "node", "registryclient", "rollout")
+COLD = ("audit", "commands", "demo", "doctor", "explanation", "fleet", "manifests", "node", "registryclient", "rollout")
 COLD += ("testbed", "version", "kubernetes/credentialproviderconfig", "kubernetes/imagepatterns")
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 COMMANDS = (
-    *("completion", "demo", "doctor", "explain", "gc", "install", "install-on-node", "manifests", "metrics"),
+    *("audit", "completion", "demo", "doctor", "explain", "gc", "install", "install-on-node", "manifests", "metrics"),
     *("rollback", "status", "uninstall", "verify"),
 )
 _OWN_PAGE = ("help", "version")

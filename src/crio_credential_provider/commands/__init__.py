@@ -1,4 +1,4 @@
-"""The commands for people, one module each, named like the command with ``_`` for ``-``; some in ``installation``.
+"""The commands for people, one module each, named like the command with ``_`` for ``-``; some in packages of their own.
 
 Each has ``run(arguments)``, which returns the exit status, and ``parser()``, from which completion and man pages are
 made as well.
@@ -16,6 +16,7 @@ from types import FrameType, ModuleType
 from typing import NoReturn, TextIO, cast
 
 SUMMARIES = {
+    "audit": "show which pulls of a cluster would find a credential",
     "completion": "print a completion script for a shell",
     "demo": "show a whole pull on an embedded cluster and registry",
     "doctor": "check a node: what is wrong, and what to do",
@@ -32,7 +33,8 @@ SUMMARIES = {
 }
 """What each command is for, in one line."""
 
-_INSTALLATION = ("install", "rollback", "status", "uninstall")
+_ROOMS = {"audit": "auditing", **dict.fromkeys(("install", "rollback", "status", "uninstall"), "installation")}
+"""Command -> the package that it is in, where it is in one of its own."""
 
 ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 """Signals that end a command, tidily: children, temporary files and directories go with it."""
@@ -80,7 +82,7 @@ def run(arguments: list[str]) -> int:
 
 def module(command: str) -> ModuleType:
     """That of a command word."""
-    room = ".installation" if command in _INSTALLATION else ""
+    room = f".{_ROOMS[command]}" if command in _ROOMS else ""
     return import_module(f"{room}.{command.replace('-', '_')}", __name__)
 
 

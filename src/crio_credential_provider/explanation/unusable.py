@@ -112,7 +112,7 @@ def _not_named(
 
 def _unusable(name: str, why: str, was_asked_for: bool, item: Any) -> Unusable:
     data = _data(item)
-    found = _content(data)
+    found = find_content(data)
     if found is None:
         named = next((key for key in dockerconfig.DATA_KEYS[:2] if key in data), "")
         if named and not was_asked_for:
@@ -127,7 +127,7 @@ def _data(item: Any) -> dict[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
-def _content(data: dict[str, Any]) -> tuple[str, DockerConfig, bool] | None:
+def find_content(data: dict[str, Any]) -> tuple[str, DockerConfig, bool] | None:
     """The docker config in the data of a secret, whatever its type: its key there, and whether it lacks ``auths``."""
     texts = {key: text for key, text in data.items() if isinstance(text, str)}
     for key in sorted(texts, key=lambda key: (key not in dockerconfig.DATA_KEYS, key)):

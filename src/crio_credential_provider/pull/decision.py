@@ -1,8 +1,9 @@
 """The decision: from a request to what CRI-O and the kubelet will be told, with every choice and refusal.
 
 ``begin`` reads the request; ``complete`` reads configuration files and asks the cluster through the one seam it is
-given; ``resolve`` is both. They write and print nothing. The plugin and the commands for people call the same
-functions, so that what a person is shown is what a pull gets.
+given; ``resolve`` is both. ``choose`` is ``complete`` for a registries.conf that was read already. They write and print
+nothing. The plugin and the commands for people call the same functions, so that what a person is shown is what a pull
+gets.
 """
 
 from __future__ import annotations
@@ -114,8 +115,19 @@ def begin(request: Request) -> Resolution:
 
 def complete(resolution: Resolution, request: Request, settings: Settings, connect: Callable[[], Cluster]) -> None:
     """The rest of ``resolve``, step by step into a resolution, which holds what was known when an error ended it."""
+    resolution.config = _registries(settings)
+    choose(resolution, resolution.config, request, settings, connect)
+
+
+def choose(
+    resolution: Resolution,
+    config: registries.Configuration,
+    request: Request,
+    settings: Settings,
+    connect: Callable[[], Cluster],
+) -> None:
+    """What a configuration comes to: sources, secrets, credentials. Errors as ``resolve``."""
     account = resolution.account
-    resolution.config = config = _registries(settings)
     resolution.sources, resolution.warnings = find_sources(config, resolution.image)
     wanted = [source for source in resolution.sources if is_wanted(source, resolution.image, settings)]
     if not wanted:

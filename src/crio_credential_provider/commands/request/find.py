@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import base64
-import json
 import os
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ... import settings
 from ...errors import ProviderError, RequestError, UsageError
-from ...explanation import NotAsked, is_short_name
+from ...explanation import NotAsked, is_short_name, standin
 from ...images import reference
 from ...images.reference import Reference, ReferenceSyntaxError
 from ...kubernetes import credentialprovider, names, serviceaccount
@@ -99,7 +97,7 @@ def _find(given: argparse.Namespace, chosen: Settings, place: Place) -> Pull:
         note = f"the kubelet sends no token: the plugin's entry in {place.config} has no tokenAttributes"
         return _with_token(given.image, image, Request(image.name, ""), chosen, offline)._replace(notes=(note,))
     elif offline is not None:
-        token = _stand_in(_account_of_file(given, chosen, offline))
+        token = standin.token(_account_of_file(given, chosen, offline))
     else:
         return _with_new_token(given, chosen, image, place)
     return _with_token(given.image, image, Request(image.name, token), chosen, offline)
@@ -180,7 +178,7 @@ def _connector(request: Request, chosen: Settings, offline: ObjectsFile | None) 
 
 def _with_new_token(given: argparse.Namespace, chosen: Settings, image: Reference, place: Place) -> Pull:
     """A pull whose token is asked for as the kubelet asks; only if the decision needs the cluster at all."""
-    stand_in = _stand_in(
+    stand_in = standin.token(
         serviceaccount.ServiceAccount(given.namespace, given.service_account or "default", given.pod or "")
     )
     request = Request(image.name, stand_in)
@@ -223,15 +221,6 @@ def _failing(error: ProviderError) -> Callable[[], Cluster]:
         raise error
 
     return connect
-
-
-def _stand_in(account: ServiceAccount) -> str:
-    """What only the claims of a token are read from, where there is none: it is never sent anywhere."""
-    bound: dict[str, Any] = {"namespace": account.namespace, "serviceaccount": {"name": account.name}}
-    if account.pod:
-        bound["pod"] = {"name": account.pod, "uid": account.pod_uid}
-    parts: tuple[dict[str, Any], ...] = ({"alg": "none"}, {"kubernetes.io": bound}, {})
-    return ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts)
 
 
 def _account_of_file(given: argparse.Namespace, chosen: Settings, offline: ObjectsFile) -> ServiceAccount:

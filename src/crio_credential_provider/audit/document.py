@@ -1,0 +1,103 @@
+"""An audit as JSON, written pull by pull, and read again as the baseline of a later one (docs/reference/audit.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from ..errors import UsageError
+from . import lists
+from .result import FAILS, REASONS, Audit, Changes, Pull, Source
+from .workloads import text
+
+Key = tuple[str, str, str, str]
+
+
+def head(audit: Audit) -> dict[str, Any]:
+    """Everything but the pulls."""
+    used = {pull.reason for pull in audit.pulls} | {source.reason for pull in audit.pulls for source in pull.sources}
+    reasons = [reason for code, reason in REASONS.items() if code in used]
+    return {
+        "origin": audit.origin,
+        "secretsFrom": audit.secrets_from,
+        "namespaces": audit.namespaces,
+        "objects": audit.objects,
+        "summary": {outcome: count._asdict() for outcome, count in audit.counts.items()},
+        "reasons": {reason.code: {"title": reason.title, "remedy": reason.remedy} for reason in reasons},
+        "notes": list(audit.notes),
+        "changes": _changes(audit.changes) if audit.changes is not None else None,
+    }
+
+
+def _changes(changes: Changes) -> dict[str, Any]:
+    return {
+        "failing": [_key(pull.key) for pull in changes.failing],
+        "solved": list(map(_key, changes.solved)),
+        "gone": list(map(_key, changes.gone)),
+    }
+
+
+_MEMBERS = ("namespace", "serviceAccount", "image", "nodeClass")
+
+
+def _key(key: Key) -> dict[str, str]:
+    return dict(zip(_MEMBERS, key, strict=True))
+
+
+def pulls(audit: Audit) -> Iterator[dict[str, Any]]:
+    """The pulls, in their order."""
+    for pull in audit.pulls:
+        yield {
+            **_key(pull.key),
+            "outcome": pull.outcome,
+            "reason": pull.reason or None,
+            "text": pull.text or None,
+            "remedy": pull.remedy or None,
+            "sources": [_source(source) for source in pull.sources],
+            "unchecked": list(pull.unchecked),
+            "pods": pull.pods,
+            "templates": pull.templates,
+            "holders": [holder._asdict() for holder in pull.holders],
+        }
+
+
+def _source(source: Source) -> dict[str, Any]:
+    credential = {"from": source.credential, "secret": source.secret or None, "key": source.key or None}
+    return {
+        "name": source.name,
+        "wanted": source.wanted,
+        "insecure": source.insecure,
+        "credential": credential if source.credential else None,
+        "reason": source.reason or None,
+        "text": source.text or None,
+        "answer": source.answer or None,
+    }
+
+
+def load_failing(path: str) -> set[Key]:
+    """The pulls that failed in an earlier audit.
+
+    Raises:
+        UsageError: not the JSON of an audit.
+    """
+    found = set()
+    for pull in lists.load(path, "pulls"):
+        if not text(pull, "outcome"):
+            raise UsageError(f"--baseline: {path} is not an audit", "write one with --output json")
+        if pull["outcome"] == FAILS:
+            found.add(
+                (text(pull, _MEMBERS[0]), text(pull, _MEMBERS[1]), text(pull, _MEMBERS[2]), text(pull, _MEMBERS[3]))
+            )
+    return found
+
+
+def compare(pulls: list[Pull], failed: set[Key]) -> Changes:
+    """What is different from an audit in which these failed."""
+    failing = {pull.key for pull in pulls if pull.outcome == FAILS}
+    there = {pull.key for pull in pulls}
+    solved = failed - failing
+    return Changes(
+        tuple(pull for pull in pulls if pull.outcome == FAILS and pull.key not in failed),
+        tuple(sorted(solved & there)),
+        tuple(sorted(solved - there)),
+    )

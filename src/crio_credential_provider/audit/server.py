@@ -1,0 +1,365 @@
+"""Objects from the API server: with a person's kubeconfig through ``kubectl proxy``, in a pod with its own token.
+
+A person's kubeconfig may need programs, proxies and logins that only kubectl knows. It serves a Unix socket in a
+private directory, and there takes GET alone. Lists come in pages; one that expires half-way is begun again, without its
+objects being counted twice. What may not be read is told, and missing then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.parse
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple, Protocol
+
+from ..errors import ClusterError, ConfigError
+from ..kubernetes.apiserver import ApiServer
+from ..kubernetes.endpoint import Endpoint
+from .auditor import Auditor
+from .collected import NEVER_MEANT
+from .workloads import Object, items, member, text
+
+_PAGE = 500
+_MAX_ANSWER = 256 << 20
+"""Bytes: 500 objects of the 0.5 MB that hardly any has."""
+_SECONDS = 60.0
+"""For one request, and for kubectl to start."""
+_RETRIES, _FIRST_PAUSE, _LONGEST_PAUSE = 6, 0.5, 30.0
+"""Seconds; each pause is twice the one before, at least what the server asks for."""
+_MAX_EXPIRED = 5
+"""How often one list may be begun again."""
+_ONLY_GET = "^[^G],^.[^E],^..[^T],^...."
+"""Of methods, what ``kubectl proxy --reject-methods`` turns away."""
+_POD = "/var/run/secrets/kubernetes.io/serviceaccount"
+
+CLUSTER_ROLE = """\
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata:
+  name: crio-credential-provider-audit
+rules:
+  - apiGroups: [""]
+    resources: ["namespaces", "nodes", "pods", "replicationcontrollers", "secrets", "serviceaccounts"]
+    verbs: ["list"]
+  - apiGroups: ["apps"]
+    resources: ["daemonsets", "deployments", "replicasets", "statefulsets"]
+    verbs: ["list"]
+  - apiGroups: ["batch"]
+    resources: ["cronjobs", "jobs"]
+    verbs: ["list"]
+  - apiGroups: ["rbac.authorization.k8s.io"]
+    resources: ["clusterrolebindings", "clusterroles", "rolebindings", "roles"]
+    verbs: ["list"]
+"""
+
+
+MACHINE_CONFIG_RULE = """\
+  - apiGroups: ["machineconfiguration.openshift.io"]
+    resources: ["machineconfigpools", "machineconfigs"]
+    verbs: ["list"]
+"""
+"""For ``--machine-configs`` alone: these hold the node's credentials."""
+
+
+class _List(NamedTuple):
+    kind: str
+    group: str
+    resource: str
+    is_namespaced: bool = True
+    query: str = ""
+    page: int = 0
+
+
+_CORE, _APPS, _BATCH, _RBAC = "/api/v1", "/apis/apps/v1", "/apis/batch/v1", "/apis/rbac.authorization.k8s.io/v1"
+_NAMESPACES = _List("Namespace", _CORE, "namespaces", False)
+_LISTS = (
+    _List("Node", _CORE, "nodes", False),
+    _List("ClusterRole", _RBAC, "clusterroles", False),
+    _List("ClusterRoleBinding", _RBAC, "clusterrolebindings", False),
+    _List("Role", _RBAC, "roles"),
+    _List("RoleBinding", _RBAC, "rolebindings"),
+    _List("ServiceAccount", _CORE, "serviceaccounts"),
+    _List("Secret", _CORE, "secrets", query="".join(f",type!={kind}" for kind in NEVER_MEANT)[1:]),
+    _List("Deployment", _APPS, "deployments"),
+    _List("StatefulSet", _APPS, "statefulsets"),
+    _List("DaemonSet", _APPS, "daemonsets"),
+    _List("ReplicaSet", _APPS, "replicasets"),
+    _List("ReplicationController", _CORE, "replicationcontrollers"),
+    _List("Job", _BATCH, "jobs"),
+    _List("CronJob", _BATCH, "cronjobs"),
+    _List("Pod", _CORE, "pods"),
+)
+_OPENSHIFT = "/apis/machineconfiguration.openshift.io/v1"
+_MACHINE_CONFIGS = (
+    _List("MachineConfigPool", _OPENSHIFT, "machineconfigpools", False),
+    # One has 1 MB and more.
+    _List("MachineConfig", _OPENSHIFT, "machineconfigs", False, page=20),
+)
+
+
+class Api(Protocol):
+    """Whoever can be asked. ClusterError for any answer but a 200; ``status`` tells which."""
+
+    def get(self, path: str) -> Object: ...
+
+
+def read(
+    auditor: Auditor, namespaces: Iterable[str], kubeconfig: str, context: str, tell: Callable[[str], None]
+) -> str:
+    """Reads a cluster into an auditor; returns where it was read, for people.
+
+    Args:
+        namespaces: the chosen ones; none for all.
+        kubeconfig, context: for kubectl; "" for its own choice, or for the pod's token in a pod without kubectl.
+        tell: is told of the progress.
+
+    Raises:
+        ClusterError: no answer, or nothing that may be read.
+        ConfigError: there is no kubectl.
+    """
+    is_in_pod = not (kubeconfig or context or os.environ.get("KUBECONFIG")) and os.path.exists(f"{_POD}/token")
+    connected: contextlib.AbstractContextManager[Api] = (
+        contextlib.nullcontext(_InPod()) if is_in_pod else kubectl(kubeconfig, context)
+    )
+    with connected as api:
+        Reading(auditor, api, tuple(namespaces), tell).run()
+    where = f" with context {context}" if context else f" with {kubeconfig}" if kubeconfig else ""
+    return f"the API server{where}"
+
+
+# -- lists ------------------------------------------------------------------------------------------------------------
+
+
+class Reading:
+    """All lists, and what of them may not be read."""
+
+    def __init__(self, auditor: Auditor, api: Api, chosen: tuple[str, ...], tell: Callable[[str], None]) -> None:
+        self._auditor = auditor
+        self._api = api
+        self._chosen = chosen
+        self._tell = tell
+        self._read = 0
+        self._namespaces: list[str] | None = None
+
+    def run(self) -> None:
+        """Feeds everything to the auditor."""
+        self._auditor.collected.rights.are_from_files = False
+        for found in _MACHINE_CONFIGS if self._auditor.machine_configs is not None else ():
+            self._take(found)
+        lists = [found for found in _LISTS if found.kind != "Node" or not self._auditor.is_uniform]
+        refused = [found for found in lists if not self._take(found)]
+        if len(refused) == len(lists):
+            raise ClusterError("none of the cluster's objects may be listed", "--print-rbac prints the ClusterRole")
+
+    def _take(self, wanted: _List) -> bool:
+        """Reads one kind, wherever that is allowed; whether it is anywhere."""
+        if not (wanted.is_namespaced and self._chosen):
+            try:
+                return self._take_in(wanted, "")
+            except ClusterError as error:
+                if error.status != 403:
+                    raise
+                if not wanted.is_namespaced:
+                    self._lack(wanted, "")
+                    return False
+        refused = []
+        for namespace in self._chosen or self._all_namespaces():
+            try:
+                self._take_in(wanted, namespace)
+            except ClusterError as error:
+                if error.status != 403:
+                    raise
+                refused.append(namespace)
+        if self._namespaces is not None and not self._namespaces:
+            self._lack(wanted, "")
+            return False
+        for namespace in refused:
+            self._auditor.collected.lacks(wanted.kind, namespace)
+        if refused:
+            first, more = ", ".join(refused[:5]), f" and {len(refused) - 5} more" if len(refused) > 5 else ""
+            self._auditor.notes.append(f"{wanted.resource} may not be listed in namespace {first}{more}")
+        return len(refused) < len(self._chosen or self._all_namespaces())
+
+    def _lack(self, wanted: _List, namespace: str) -> None:
+        self._auditor.collected.lacks(wanted.kind, namespace)
+        self._auditor.notes.append(f"{wanted.resource} may not be listed; --print-rbac prints the ClusterRole")
+
+    def _all_namespaces(self) -> list[str]:
+        """The names of all namespaces; none where they may not be listed."""
+        if self._namespaces is None:
+            try:
+                found = self._pages(_NAMESPACES, "")
+                self._namespaces = sorted(text(member(item, "metadata"), "name") for item in found)
+            except ClusterError as error:
+                if error.status != 403:
+                    raise
+                self._namespaces = []
+                self._auditor.notes.append("namespaces may not be listed: choose some with -n")
+        return self._namespaces
+
+    def _take_in(self, wanted: _List, namespace: str) -> bool:
+        for found in self._pages(wanted, namespace):
+            # Items of a list do not say what they are.
+            self._auditor.add({**found, "kind": wanted.kind})
+            self._read += 1
+            if not self._read % 100:
+                self._tell(f"read {self._read} objects, now {wanted.resource}")
+        return True
+
+    def _pages(self, wanted: _List, namespace: str) -> Iterator[Object]:
+        """The objects of a list, each once. They come in the order of their keys (etcd), so that a list that is begun
+        again goes on behind the last one."""
+        place = f"/namespaces/{namespace}" if namespace else ""
+        query = {"limit": str(wanted.page or _PAGE)} | ({"fieldSelector": wanted.query} if wanted.query else {})
+        following, last, expired = "", b"", 0
+        while True:
+            asked = urllib.parse.urlencode(query | ({"continue": following} if following else {}))
+            try:
+                answer = self._api.get(f"{wanted.group}{place}/{wanted.resource}?{asked}")
+            except ClusterError as error:
+                # Clusters without an API group have no objects of it.
+                if error.status == 404:
+                    return
+                expired += 1
+                if error.status != 410 or expired > _MAX_EXPIRED:
+                    raise
+                following = ""
+                continue
+            for found in items(answer, "items"):
+                metadata = member(found, "metadata")
+                key = f"{text(metadata, 'namespace')}/{text(metadata, 'name')}".encode()
+                if not expired or key > last:
+                    last = max(last, key)
+                    yield found
+            following = text(member(answer, "metadata"), "continue")
+            if not following:
+                return
+
+
+# -- connections ------------------------------------------------------------------------------------------------------
+
+
+class _InPod:
+    """The API server as a pod sees it."""
+
+    def get(self, path: str) -> Object:
+        host, port = os.environ.get("KUBERNETES_SERVICE_HOST", ""), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+        where = Endpoint(host, int(port), "KUBERNETES_SERVICE_HOST", f"{_POD}/ca.crt", server_name=host)
+        # Kubernetes replaces it while we run.
+        with open(f"{_POD}/token", encoding="ascii") as file:
+            token = file.read().strip()
+        return ApiServer(where, _SECONDS, _MAX_ANSWER).get(path, token)
+
+
+@contextlib.contextmanager
+def kubectl(kubeconfig: str, context: str) -> Iterator[Api]:
+    """A ``kubectl proxy``, which ends with the block. What it has to say it says on stderr itself."""
+    program = shutil.which("kubectl")
+    if program is None:
+        raise ConfigError(
+            "kubectl was not found in PATH, through which the API server is asked",
+            "install it, or give files of kubectl get ... -o json",
+        )
+    with tempfile.TemporaryDirectory(prefix="audit-") as directory:
+        path = os.path.join(directory, "s")
+        command = [program, "proxy", f"--unix-socket={path}", f"--reject-methods={_ONLY_GET}"]
+        command += [f"--kubeconfig={kubeconfig}"] if kubeconfig else []
+        command += [f"--context={context}"] if context else []
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        try:
+            _wait(process, path)
+            yield _Proxied(path)
+        finally:
+            process.terminate()
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _wait(process: subprocess.Popen[bytes], path: str) -> None:
+    deadline = time.monotonic() + _SECONDS
+    while not os.path.exists(path):
+        if process.poll() is not None:
+            raise ClusterError(f"kubectl proxy ended with status {process.returncode}", "see its message above")
+        if time.monotonic() > deadline:
+            raise ClusterError(f"kubectl proxy did not start within {_SECONDS:g} s")
+        time.sleep(0.02)
+
+
+class _Unix(http.client.HTTPConnection):
+    """HTTP over a Unix socket. kubectl takes requests for localhost alone."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=_SECONDS)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(_SECONDS)
+        self.sock.connect(self._path)
+
+
+class _Proxied:
+    """The API server behind a ``kubectl proxy``."""
+
+    def __init__(self, path: str) -> None:
+        self._connection = _Unix(path)
+
+    def get(self, path: str) -> Object:
+        pause = _FIRST_PAUSE
+        for retries_left in range(_RETRIES, -1, -1):
+            status, body, after = self._ask(path)
+            if status == 200:
+                return _object(body)
+            if status not in (0, 429, 500, 502, 503, 504) or not retries_left:
+                break
+            time.sleep(min(max(pause, after), _LONGEST_PAUSE))
+            pause *= 2
+        said = _message(body)
+        answered = f"answered {status}" if status else "did not answer"
+        hint = "check the kubeconfig's user" if status == 401 else ""
+        raise ClusterError(f"the API server {answered}{f': {said}' if said else ''}", hint, status=status)
+
+    def _ask(self, path: str) -> tuple[int, bytes, float]:
+        """Status, body, and the seconds to wait that it asks for; status 0 for no answer."""
+        try:
+            self._connection.request("GET", path, headers={"Accept": "application/json"})
+            answer = self._connection.getresponse()
+            body = answer.read(_MAX_ANSWER + 1)
+        except (OSError, http.client.HTTPException) as error:
+            self._connection.close()
+            return 0, (getattr(error, "strerror", None) or type(error).__name__).encode(), 0
+        if len(body) > _MAX_ANSWER:
+            self._connection.close()
+            raise ClusterError(f"the API server's answer is larger than {_MAX_ANSWER >> 20} MiB")
+        after = answer.headers.get("Retry-After", "")
+        return answer.status, body, float(after) if after.isascii() and after.isdigit() else 0
+
+
+def _object(body: bytes) -> Object:
+    try:
+        found: Any = json.loads(body)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise ClusterError("the API server's answer is not a JSON object", "check that this is a Kubernetes API server")
+    return found
+
+
+def _message(body: bytes) -> str:
+    """The message of a Status, or the text of a proxy."""
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return " ".join(body[:300].decode(errors="replace").split())
+    return text(found, "message")[:500] if isinstance(found, dict) else ""

@@ -1,0 +1,1 @@
+"""The command ``audit``: its command line, and what a person is shown of an ``Audit``."""
