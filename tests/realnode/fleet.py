@@ -30,9 +30,9 @@ from realnode.registry import HOST, docker_config
 from realnode.sandbox import ADDRESS, HOSTNAME, SERVICE_ADDRESS
 from realnode.tenants import Object
 
-RELEASE, NAMESPACE = "mirror", "kube-system"
+RELEASE, NAMESPACE = "fleet", "kube-system"
 # CRI-O's log has what the kubelet itself sends with a pull: no password that no log may have.
-_SECRET, _USER, _PASSWORD = "rollout-image", "rollout", "known"
+_SECRET, _USER, _PASSWORD = "image-creds", "rollout", "known"
 _PULL = {"repository": f"{HOST}/{NAME}", "pullSecrets": [_SECRET]}
 NODE = f"/api/v1/nodes/{HOSTNAME}"
 LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/{RELEASE}"
@@ -114,6 +114,13 @@ class Release:
     def is_ready(self) -> bool:
         return bool(self._cluster.get(DAEMONSET)["status"].get("numberReady") == 1)
 
+    def is_done(self) -> bool:
+        """Its pod is ready soon, and no node's turn is open."""
+        if not wait_until(lambda: self.is_ready() and not self.holder(), 60):
+            conditions = [pod["status"] for pod in self.pods()]
+            raise AssertionError(f"ready: {self.is_ready()}, turn: {self.holder()}, pods: {conditions}")
+        return True
+
     def holder(self) -> str | None:
         found: str | None = self._cluster.get(LEASE).get("spec", {}).get("holderIdentity")
         return found
@@ -194,6 +201,7 @@ def release(node: Node) -> Iterator[Release]:
                 with (node.logs / "helm.log").open("a") as log:
                     log.write(f"{made.states} {made.annotations()}\n{made.logs()}\n")
                 made.uninstall()
+                node.control_plane.kubectl("delete", "pod", "-n", NAMESPACE, f"{RELEASE}-test", "--ignore-not-found")
                 _remove_node_rbac(node)
                 node.control_plane.apply(node.program.node_rbac())
                 annotations = dict.fromkeys((cluster.STATE, cluster.VERSION, cluster.REASON))

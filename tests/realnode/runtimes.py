@@ -92,7 +92,7 @@ for word; do
   --process) file=$word ;;
   *) file= ;;
   esac
-  [ -z "$file" ] || sed -i 's/"oomScoreAdj": *-[0-9]*/"oomScoreAdj": 0/; s/"CAP_SYS_RESOURCE",//' "$file"
+  [ -z "$file" ] || sed -i 's/"oomScoreAdj": *-[0-9]*/"oomScoreAdj": 0/; s/"CAP_SYS_RESOURCE",//g' "$file"
   before=$word
 done
 exec {runc} "$@"

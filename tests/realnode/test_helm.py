@@ -38,11 +38,6 @@ def chart(bare: Bare) -> Iterator[Release]:
         yield made
 
 
-def is_done(chart: Release) -> bool:
-    """Its pod is ready, and no node's turn is open."""
-    return bool(wait_until(lambda: chart.is_ready() and not chart.holder(), 60))
-
-
 def test_install_upgrade_and_uninstall(bare: Bare, chart: Release, note: Note) -> None:
     node = bare.node
     tenant, image = node.new_tenant(granted=False), node.registry.new_image()
@@ -53,7 +48,7 @@ def test_install_upgrade_and_uninstall(bare: Bare, chart: Release, note: Note) -
     note(f"{time.monotonic() - begun:.0f} s")
     assert "working" in chart.states
     assert chart.annotations() == {"rollout": "installed", "version": __version__}
-    assert is_done(chart) and chart.restarts() == 0, "the kubelet's restart ended the container"
+    assert chart.is_done() and chart.restarts() == 0, "the kubelet's restart ended the container"
     assert bare.is_ready() and AUTH_DIR.is_mount() and RESTART in bare.systemd.asked
     assert tenant.run("web", image).runs_within(30)
     assert "1 of 1 nodes are done" in chart.test()
@@ -63,14 +58,14 @@ def test_install_upgrade_and_uninstall(bare: Bare, chart: Release, note: Note) -
     chart.reaches("installed")
     assert "--log-level=debug" in CREDENTIAL_PROVIDER_CONFIG.read_text()
     assert bare.systemd.asked[asked:] == [f"reset-failed {KUBELET}", RESTART]
-    assert is_done(chart)
+    assert chart.is_done()
     assert tenant.run("web2", node.registry.new_image()).runs_within(30)
 
     chart.upgrade(**values, action="uninstall")
     chart.reaches("uninstalled")
-    assert is_done(chart) and chart.restarts() == 0
+    assert chart.is_done() and chart.restarts() == 0
     assert bare.changed() == []
-    assert bare.is_ready() and not AUTH_DIR.exists()
+    assert bare.is_ready() and not AUTH_DIR.is_mount()
     assert "1 of 1 nodes are done" in chart.test()
     chart.uninstall()
     assert wait_until(lambda: chart.left() == {f"Pod {RELEASE}-test"}, 30), chart.left()
@@ -86,7 +81,7 @@ def test_upgrade_with_which_the_kubelet_does_not_start_and_helm_rollback(
     values = {"tenants": [{"namespace": tenant.namespace}], "timeout": "10s"}
     chart.install(**values)
     chart.reaches("installed")
-    assert is_done(chart)
+    assert chart.is_done()
     before = CREDENTIAL_PROVIDER_CONFIG.read_text()
     configuration = CONFIGURATION.read_text()
 
@@ -110,7 +105,7 @@ def test_upgrade_with_which_the_kubelet_does_not_start_and_helm_rollback(
 
     chart.rollback()
     chart.reaches("installed")
-    assert is_done(chart)
+    assert chart.is_done()
     assert "1 of 1 nodes are done" in chart.test()
 
 
@@ -123,7 +118,7 @@ def test_refused_by_doctor_until_an_upgrade_corrects_it(bare: Bare, chart: Relea
     assert chart.holder() == f"{HOSTNAME}:failed" and not chart.is_ready()
     chart.upgrade()
     chart.reaches("installed")
-    assert is_done(chart)
+    assert chart.is_done()
 
     there = bare.changed()
     chart.uninstall()
@@ -132,7 +127,7 @@ def test_refused_by_doctor_until_an_upgrade_corrects_it(bare: Bare, chart: Relea
     asked = len(bare.systemd.asked)
     chart.install()
     chart.reaches("installed")
-    assert is_done(chart) and bare.systemd.asked[asked:] == []
+    assert chart.is_done() and bare.systemd.asked[asked:] == []
 
 
 def test_pod_that_is_deleted_while_it_works(bare: Bare, chart: Release) -> None:
@@ -145,7 +140,7 @@ def test_pod_that_is_deleted_while_it_works(bare: Bare, chart: Release) -> None:
     bare.systemd.before["show"] = delete
     chart.install()
     chart.reaches("installed", 120)
-    assert is_done(chart) and chart.restarts() == 0
+    assert chart.is_done() and chart.restarts() == 0
     assert bare.systemd.asked.count(RESTART) == 3, "not restarted, put back, restarted"
     bare.systemd.asked.clear()
     chart.upgrade(action="uninstall")
@@ -172,7 +167,7 @@ def ours(value: str | None) -> Object:
 
 
 OWNER = {"apiVersion": "v1", "kind": "Node", "name": HOSTNAME, "uid": "0"}
-OTHERS = {
+OTHERS: dict[str, Object] = {
     "label": {"metadata": {"labels": {"a": "b"}}},
     "label removed": {"metadata": {"labels": {"kubernetes.io/os": None}}},
     "all labels": {"metadata": {"labels": None}},
@@ -218,8 +213,8 @@ def _is_held_to_it(control_plane: ControlPlane) -> None:
     for name, patch in OTHERS.items():
         status, text = patch_as(token, HOSTNAME, patch)
         assert status == 422 and "the rollout may only annotate nodes" in text, (name, status, text)
-    for name, annotations in FOREIGN.items():
-        status, text = patch_as(token, HOSTNAME, {"metadata": {"annotations": annotations}})
+    for name, given in FOREIGN.items():
+        status, text = patch_as(token, HOSTNAME, {"metadata": {"annotations": given}})
         assert status == 422 and "may only set annotations that begin with" in text, (name, status, text)
     assert patch_as(token, HOSTNAME, {"status": {"phase": "x"}})[0] == 200
     assert "phase" not in control_plane.get(NODE)["status"]
