@@ -15,6 +15,7 @@ from make_build import NAME
 from make_venv import ROOT
 
 CHART = ROOT / "packaging/helm" / NAME
+_DESCRIPTION = "Chart.yaml"
 
 
 def make_chart(directory: Path, seconds: int) -> Path:
@@ -30,11 +31,19 @@ def make_chart(directory: Path, seconds: int) -> Path:
             entry = tarfile.TarInfo(f"{NAME}/{path.relative_to(CHART)}")
             entry.size, entry.mode, entry.mtime = len(content), 0o644, seconds
             archive.addfile(entry, io.BytesIO(content))
-    made = directory / f"{NAME}-{chart_version()}.tgz"
+    made = directory / f"{NAME}-{_value((CHART / _DESCRIPTION).read_text(), 'version')}.tgz"
     made.write_bytes(gzip.compress(packed.getvalue(), 9, mtime=0))
     return made
 
 
-def chart_version() -> str:
-    (found,) = re.findall(r"^version: (\S+)$", (CHART / "Chart.yaml").read_text(), re.M)
+def chart_version(archive: Path, name: str) -> str:
+    """What its Chart.yaml says: ``version``, or ``appVersion``, which is that of the image."""
+    with tarfile.open(archive) as files:
+        content = files.extractfile(f"{NAME}/{_DESCRIPTION}")
+        assert content, f"{archive} has no {_DESCRIPTION}"
+        return _value(content.read().decode(), name)
+
+
+def _value(text: str, name: str) -> str:
+    (found,) = re.findall(rf"^{name}: (\S+)$", text, re.MULTILINE)
     return str(found)
