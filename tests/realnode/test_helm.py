@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import ssl
 import time
 from collections.abc import Iterator
@@ -41,9 +42,11 @@ def chart(bare: Bare) -> Iterator[Release]:
 def test_install_upgrade_and_uninstall(bare: Bare, chart: Release, note: Note) -> None:
     node = bare.node
     tenant, image = node.new_tenant(granted=False), node.registry.new_image()
-    values = {"tenants": [{"namespace": tenant.namespace}]}
+    node.control_plane.patch(NODE, {"metadata": {"labels": {"mirror-credentials": "yes"}}})
     begun = time.monotonic()
-    chart.install(**values)
+    notes = chart.install(tenants=[{"namespace": tenant.namespace}], nodeSelector={"mirror-credentials": "yes"})[
+        "notes"
+    ]
     assert chart.reaches("installed") == ""
     note(f"{time.monotonic() - begun:.0f} s")
     assert "working" in chart.states
@@ -52,16 +55,20 @@ def test_install_upgrade_and_uninstall(bare: Bare, chart: Release, note: Note) -
     assert bare.is_ready() and AUTH_DIR.is_mount() and RESTART in bare.systemd.asked
     assert tenant.run("web", image).runs_within(30)
     assert "1 of 1 nodes are done" in chart.test()
+    (columns,) = re.findall(r"-o custom-columns='(\S+)'", notes)
+    shown = node.control_plane.kubectl("get", "nodes", "-o", f"custom-columns={columns}").split()
+    assert shown == ["NODE", "ROLLOUT", "VERSION", "REASON", HOSTNAME, "installed", __version__, "<none>"]
 
     asked = len(bare.systemd.asked)
-    chart.upgrade(**values, pluginArgs=["--log-level=debug"])
+    chart.upgrade(pluginArgs=["--log-level=debug"], nodeSelector=None)
     chart.reaches("installed")
+    node.control_plane.patch(NODE, {"metadata": {"labels": {"mirror-credentials": None}}})
     assert "--log-level=debug" in CREDENTIAL_PROVIDER_CONFIG.read_text()
     assert bare.systemd.asked[asked:] == [f"reset-failed {KUBELET}", RESTART]
     assert chart.is_done()
     assert tenant.run("web2", node.registry.new_image()).runs_within(30)
 
-    chart.upgrade(**values, action="uninstall")
+    chart.upgrade(action="uninstall")
     chart.reaches("uninstalled")
     assert chart.is_done() and chart.restarts() == 0
     assert bare.changed() == []
@@ -78,8 +85,7 @@ def test_upgrade_with_which_the_kubelet_does_not_start_and_helm_rollback(
     """Once: when the files are back it does."""
     node = bare.node
     tenant = node.new_tenant(granted=False)
-    values = {"tenants": [{"namespace": tenant.namespace}], "timeout": "10s"}
-    chart.install(**values)
+    chart.install(tenants=[{"namespace": tenant.namespace}], timeout="10s")
     chart.reaches("installed")
     assert chart.is_done()
     before = CREDENTIAL_PROVIDER_CONFIG.read_text()
@@ -91,7 +97,7 @@ def test_upgrade_with_which_the_kubelet_does_not_start_and_helm_rollback(
 
     bare.systemd.before[RESTART] = refuse
     begun = time.monotonic()
-    chart.upgrade(**values, pluginArgs=["--log-level=debug"])
+    chart.upgrade(pluginArgs=["--log-level=debug"])
     reason = chart.reaches("failed")
     note(f"put back after {time.monotonic() - begun:.0f} s")
     assert reason.startswith("install failed and everything was put back: the kubelet is not healthy"), reason
@@ -116,7 +122,7 @@ def test_refused_by_doctor_until_an_upgrade_corrects_it(bare: Bare, chart: Relea
     assert reason.startswith("doctor finds errors on the planned node: ") and "nothing was changed" in reason, reason
     assert bare.changed() == [] and bare.systemd.asked == []
     assert chart.holder() == f"{HOSTNAME}:failed" and not chart.is_ready()
-    chart.upgrade()
+    chart.upgrade(nodeRBAC=True)
     chart.reaches("installed")
     assert chart.is_done()
 
@@ -128,6 +134,16 @@ def test_refused_by_doctor_until_an_upgrade_corrects_it(bare: Bare, chart: Relea
     chart.install()
     chart.reaches("installed")
     assert chart.is_done() and bare.systemd.asked[asked:] == []
+
+
+def test_crio_is_restarted_as_well(bare: Bare, chart: Release) -> None:
+    """By a container of its own."""
+    tenant = bare.node.new_tenant(granted=False)
+    chart.install(tenants=[{"namespace": tenant.namespace}], extraArgs=["--auth-dir=/run/auth-of-pulls"])
+    chart.reaches("installed")
+    assert chart.is_done() and chart.restarts() == 0
+    assert "restart crio" in bare.systemd.asked
+    assert tenant.run("web", bare.node.registry.new_image()).runs_within(30)
 
 
 def test_pod_that_is_deleted_while_it_works(bare: Bare, chart: Release) -> None:
@@ -252,12 +268,12 @@ def test_tenants_by_their_labels(bare: Bare, chart: Release) -> None:
     label(three, "yes")
     assert granted() == sorted([one, three])
     label(one, None)
-    chart.upgrade(**values)
+    chart.upgrade()
     assert granted() == sorted([two, three])
     # One that goes meanwhile keeps no upgrade from working.
     control_plane.delete(f"/api/v1/namespaces/{two}")
     assert wait_until(lambda: not control_plane.find(f"/api/v1/namespaces/{two}"), 60)
-    chart.upgrade(**values)
+    chart.upgrade()
     assert granted() == [three]
     chart.uninstall()
     assert granted() == []
