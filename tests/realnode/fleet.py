@@ -111,14 +111,14 @@ class Release:
         counts = [status.get(name, 0) for name in ("desiredNumberScheduled", "updatedNumberScheduled")]
         return status.get("observedGeneration") == generation and counts == [1, 1] and len(self.pods()) == 1
 
-    def is_ready(self) -> bool:
-        return bool(self._cluster.get(DAEMONSET)["status"].get("numberReady") == 1)
+    def is_available(self) -> bool:
+        return bool(self._cluster.get(DAEMONSET)["status"].get("numberAvailable") == 1)
 
     def is_done(self) -> bool:
-        """Its pod is ready soon, and no node's turn is open."""
-        if not wait_until(lambda: self.is_ready() and not self.holder(), 60):
+        """Its pod is available soon, and no node's turn is open."""
+        if not wait_until(lambda: self.is_available() and not self.holder(), 60):
             conditions = [pod["status"] for pod in self.pods()]
-            raise AssertionError(f"ready: {self.is_ready()}, turn: {self.holder()}, pods: {conditions}")
+            raise AssertionError(f"available: {self.is_available()}, turn: {self.holder()}, pods: {conditions}")
         return True
 
     def holder(self) -> str | None:

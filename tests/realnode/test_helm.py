@@ -103,7 +103,7 @@ def test_upgrade_with_which_the_kubelet_does_not_start_and_helm_rollback(
     assert reason.startswith("install failed and everything was put back: the kubelet is not healthy"), reason
     assert "failed to load kubelet config file" in chart.logs(), "not the kubelet's own words"
     assert CREDENTIAL_PROVIDER_CONFIG.read_text() == before
-    assert chart.holder() == f"{HOSTNAME}:failed" and not chart.is_ready()
+    assert chart.holder() == f"{HOSTNAME}:failed" and not chart.is_available()
     assert wait_until(bare.is_ready, 30)
     assert tenant.run("web", node.registry.new_image()).runs_within(30)
     with pytest.raises(helm_python.HelmReleaseError):
@@ -121,7 +121,7 @@ def test_refused_by_doctor_until_an_upgrade_corrects_it(bare: Bare, chart: Relea
     reason = chart.reaches("refused")
     assert reason.startswith("doctor finds errors on the planned node: ") and "nothing was changed" in reason, reason
     assert bare.changed() == [] and bare.systemd.asked == []
-    assert chart.holder() == f"{HOSTNAME}:failed" and not chart.is_ready()
+    assert chart.holder() == f"{HOSTNAME}:failed" and not chart.is_available()
     chart.upgrade(nodeRBAC=True)
     chart.reaches("installed")
     assert chart.is_done()
