@@ -565,7 +565,10 @@ def test_turns(monkeypatch: pytest.MonkeyPatch, account: Path, authority: Author
         monkeypatch.setenv("KUBERNETES_SERVICE_PORT", url.partition(":")[2])
         a, b, c = (cluster.Cluster(name, "kube-system/mirror") for name in "abc")
         free = a.find()
-        assert (free.nodes, free.at_once, free.holders) == (20, 1, ())
+        assert (free.nodes, free.ready, free.at_once, free.holders) == (20, 0, 1, ())
+        # Ready alone is what a kubelet says before it has probed.
+        api.daemonset["status"] |= {"numberReady": 20, "numberAvailable": 19}
+        assert a.find().ready == 19
         assert a.take_turn(free) == "" and b.take_turn(free) == "another node was faster"
         assert b.take_turn(b.find()) == "it is the turn of a"
         api.daemonset["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"] = "10%"
