@@ -54,20 +54,20 @@ class Release:
         self._log = node.logs / "helm.log"
         self.states: list[str] = []
 
-    def _do(self, verb: str, values: Object, **options: Any) -> Object:
+    def _do(self, verb: str, values: Object) -> Object:
         # What an earlier pod has said is not what the next one says.
         self._cluster.patch(NODE, {"metadata": {"annotations": {cluster.STATE: None}}})
-        found: Object = getattr(self._helm, verb)(self._chart, RELEASE, values, namespace=NAMESPACE, **options)
+        found: Object = getattr(self._helm, verb)(self._chart, RELEASE, {"image": _PULL, **values}, namespace=NAMESPACE)
         with self._log.open("a") as log:
             log.write(f"{verb} {json.dumps(values)}\n{found['manifest']}\n")
         return found
 
     def install(self, **values: Any) -> Object:
-        return self._do("install", {"image": _PULL, **values})
+        return self._do("install", values)
 
     def upgrade(self, **values: Any) -> Object:
-        """With these values beside those before; None takes one away."""
-        return self._do("upgrade", values, reuse_values=True)
+        """With these values alone."""
+        return self._do("upgrade", values)
 
     def rollback(self) -> None:
         """To the values before."""

@@ -44,9 +44,8 @@ def test_install_upgrade_and_uninstall(bare: Bare, chart: Release, note: Note) -
     tenant, image = node.new_tenant(granted=False), node.registry.new_image()
     node.control_plane.patch(NODE, {"metadata": {"labels": {"mirror-credentials": "yes"}}})
     begun = time.monotonic()
-    notes = chart.install(tenants=[{"namespace": tenant.namespace}], nodeSelector={"mirror-credentials": "yes"})[
-        "notes"
-    ]
+    values = {"tenants": [{"namespace": tenant.namespace}]}
+    notes = chart.install(**values, nodeSelector={"mirror-credentials": "yes"})["notes"]
     assert chart.reaches("installed") == ""
     note(f"{time.monotonic() - begun:.0f} s")
     assert "working" in chart.states
@@ -60,7 +59,7 @@ def test_install_upgrade_and_uninstall(bare: Bare, chart: Release, note: Note) -
     assert shown == ["NODE", "ROLLOUT", "VERSION", "REASON", HOSTNAME, "installed", __version__, "<none>"]
 
     asked = len(bare.systemd.asked)
-    chart.upgrade(pluginArgs=["--log-level=debug"], nodeSelector=None)
+    chart.upgrade(**values, pluginArgs=["--log-level=debug"])
     chart.reaches("installed")
     node.control_plane.patch(NODE, {"metadata": {"labels": {"mirror-credentials": None}}})
     assert "--log-level=debug" in CREDENTIAL_PROVIDER_CONFIG.read_text()
@@ -68,7 +67,7 @@ def test_install_upgrade_and_uninstall(bare: Bare, chart: Release, note: Note) -
     assert chart.is_done()
     assert tenant.run("web2", node.registry.new_image()).runs_within(30)
 
-    chart.upgrade(action="uninstall")
+    chart.upgrade(**values, action="uninstall")
     chart.reaches("uninstalled")
     assert chart.is_done() and chart.restarts() == 0
     assert bare.changed() == []
@@ -85,7 +84,8 @@ def test_upgrade_with_which_the_kubelet_does_not_start_and_helm_rollback(
     """Once: when the files are back it does."""
     node = bare.node
     tenant = node.new_tenant(granted=False)
-    chart.install(tenants=[{"namespace": tenant.namespace}], timeout="10s")
+    values = {"tenants": [{"namespace": tenant.namespace}], "timeout": "10s"}
+    chart.install(**values)
     chart.reaches("installed")
     assert chart.is_done()
     before = CREDENTIAL_PROVIDER_CONFIG.read_text()
@@ -97,7 +97,7 @@ def test_upgrade_with_which_the_kubelet_does_not_start_and_helm_rollback(
 
     bare.systemd.before[RESTART] = refuse
     begun = time.monotonic()
-    chart.upgrade(pluginArgs=["--log-level=debug"])
+    chart.upgrade(**values, pluginArgs=["--log-level=debug"])
     reason = chart.reaches("failed")
     note(f"put back after {time.monotonic() - begun:.0f} s")
     assert reason.startswith("install failed and everything was put back: the kubelet is not healthy"), reason
@@ -122,7 +122,7 @@ def test_refused_by_doctor_until_an_upgrade_corrects_it(bare: Bare, chart: Relea
     assert reason.startswith("doctor finds errors on the planned node: ") and "nothing was changed" in reason, reason
     assert bare.changed() == [] and bare.systemd.asked == []
     assert chart.holder() == f"{HOSTNAME}:failed" and not chart.is_available()
-    chart.upgrade(nodeRBAC=True)
+    chart.upgrade()
     chart.reaches("installed")
     assert chart.is_done()
 
@@ -268,12 +268,12 @@ def test_tenants_by_their_labels(bare: Bare, chart: Release) -> None:
     label(three, "yes")
     assert granted() == sorted([one, three])
     label(one, None)
-    chart.upgrade()
+    chart.upgrade(**values)
     assert granted() == sorted([two, three])
     # One that goes meanwhile keeps no upgrade from working.
     control_plane.delete(f"/api/v1/namespaces/{two}")
     assert wait_until(lambda: not control_plane.find(f"/api/v1/namespaces/{two}"), 60)
-    chart.upgrade()
+    chart.upgrade(**values)
     assert granted() == [three]
     chart.uninstall()
     assert granted() == []
