@@ -1,6 +1,7 @@
 """Makes all that a version is released with in dist, which it empties first, and checks it.
 
     the executables, the wheel, packages and container image
+    crio-credential-provider-<version>.tgz                    the Helm chart
     crio-credential-provider-linux-<architecture>.cdx.json    bill of materials, CycloneDX
     RELEASE_NOTES.md                                          the version's section of CHANGELOG.md
     SHA256SUMS                                                of all of these
@@ -31,6 +32,7 @@ from bill_of_materials import bill, parts_of
 from crio_credential_provider import __version__
 from hatch_build import UNKNOWN, git, git_commit
 from make_build import DIST, NAME, build_wheel, made_from
+from make_chart import chart_version, make_chart
 from make_executable import OPENSSL, PYTHON, TARGETS, WORK, ZLIB, BuildError, Target
 from make_packages import DIRECTORY, epoch, executable
 from make_venv import ROOT
@@ -52,7 +54,8 @@ def notes(changelog: str, version: str) -> str:
 
 def names(version: str) -> list[str]:
     """Files of a release, all of which SHA256SUMS lists."""
-    made = [NOTES, f"{NAME}-{version}.oci.tar", f"{NAME.replace('-', '_')}-{version}-py3-none-any.whl"]
+    made = [NOTES, f"{NAME.replace('-', '_')}-{version}-py3-none-any.whl"]
+    made += [f"{NAME}-{version}.oci.tar", f"{NAME}-{version}.tgz"]
     for target in TARGETS:
         made += [f"{NAME}-linux-{target.name}", f"{NAME}-linux-{target.name}.cdx.json"]
         made += [f"{NAME}_{version}_{target.name}.deb", f"{NAME}-{version}-1.{target.machine}.rpm"]
@@ -62,6 +65,7 @@ def names(version: str) -> list[str]:
 def finish(directory: Path, version: str, changelog: str) -> None:
     """Everything else of a release beside its executables."""
     make_packages.make(TARGETS, directory, directory, version)
+    make_chart(directory, epoch())
     for target in TARGETS:
         program = executable(target, directory)
         parts = parts_of((PYTHON, OPENSSL, ZLIB), f"{target.host}-gcc", WORK / "libraries", WORK / "modules.zip")
@@ -87,6 +91,10 @@ def faults(directory: Path, version: str, commit: str) -> Iterator[str]:
     checked = subprocess.run(["sha256sum", "--check", "--strict", "--quiet", SUMS], cwd=directory, check=False)
     if checked.returncode != 0:
         yield f"{SUMS} has other checksums"
+    chart = directory / f"{NAME}-{version}.tgz"
+    for name in ("version", "appVersion"):
+        if (its := chart_version(chart, name)) != version:
+            yield f"{chart.name}: {name} {its}, expected {version}"
     for target in TARGETS:
         try:
             for what, found, wanted in facts(directory, target, version, commit):

@@ -29,6 +29,7 @@ from crio_credential_provider.fleet import cluster, state
 from crio_credential_provider.testbed.certificates import Authority, server_context
 from crio_credential_provider.testbed.loopback import Answer, Connection, LoopbackServer, Request
 from executables import NATIVE, command
+from make_chart import make_chart
 from node import TESTS
 from real_programs import cannot
 from rollout_node import Rollout, free_port, running, snapshot
@@ -77,9 +78,9 @@ NAMED = [
 ]
 VALUES: dict[str, Object] = {
     "default": {},
-    "tenants": {"tenants": TENANTS, "nodePolicy": True},
+    "tenants": {"tenants": TENANTS},
     "named secrets": {"secretsFrom": "service-account", "tenants": NAMED},
-    "uninstall": {"action": "uninstall", "maxUnavailable": "10%", "nodeRBAC": False},
+    "uninstall": {"action": "uninstall", "maxUnavailable": "10%", "nodeRBAC": False, "nodePolicy": False},
     "everything": {
         "image": {"repository": "localhost:5000/a/b", "tag": f"1@sha256:{'0' * 64}", "pullSecrets": ["regcred"]},
         "audience": "https://api.example/{{.x}}",
@@ -154,11 +155,16 @@ def test_every_value_is_in_the_schema_and_the_other_way_round() -> None:
         {"maxUnavailable": "one"},
         {"restart": "no"},
         {"timeout": 120},
+        {"timeout": "1h"},
+        {"timeout": "0s"},
+        {"timeout": "61m"},
         {"nodeSelector": {"a": True}},
         {"tolerations": [{"operater": "Exists"}]},
         {"tenants": ["team-alpha"]},
         {"tenants": [{"namespace": "Team"}]},
         {"tenants": [{"namespace": "team-alpha", "secrets": []}]},
+        {"tenantSelector": {"team": "alpha"}},
+        {"tenantSelector": {"matchLabels": {"mirror": True}}},
         # What only the templates know.
         {"tenants": NAMED},
         {"tenants": TENANTS, "secretsFrom": "service-account"},
@@ -194,11 +200,44 @@ def test_the_arguments_are_those_that_the_program_takes() -> None:
     assert container()["image"].endswith(f":{__version__}")
 
 
+@pytest.mark.parametrize(
+    ("timeout", "seconds"), [("120s", 300), ("5m", 480), ("1m30s", 270), ("08s", 188), ("60m", 3780)]
+)
+def test_a_pod_has_the_time_to_put_everything_back(timeout: str, seconds: int) -> None:
+    [daemonset] = of_kind(rendered({"timeout": timeout}), "DaemonSet")
+    assert daemonset["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == seconds
+
+
+def test_a_selector_of_tenants_takes_a_cluster() -> None:
+    values = {"tenantSelector": {"matchLabels": {"mirror": "yes"}}}
+    assert bare(rendered(values)) == bare(rendered())
+    assert "labelled later" in notes(values) and "labelled later" not in notes()
+    # As with values of a release before it was there.
+    assert bare(rendered({"tenantSelector": None})) == bare(rendered())
+    assert "Roles for pull secrets are in: team-alpha team-beta\n" in notes({"tenants": TENANTS})
+
+
+def test_it_is_packed_as_helm_reads_it(tmp_path: Path) -> None:
+    packed = make_chart(tmp_path, 1)
+    assert packed.name == f"crio-credential-provider-{__version__}.tgz"
+    with helm_python.Chart.load(packed) as chart:
+        assert chart.render({}, name=RELEASE, namespace=NAMESPACE)
+        assert [file["name"] for file in chart.files] == ["README.md"]
+        assert chart.schema == json.loads((CHART / "values.schema.json").read_text())
+        files = chart.templates
+    with helm_python.Chart.load(CHART) as chart:
+        assert files == chart.templates
+    (tmp_path / "again").mkdir()
+    assert make_chart(tmp_path / "again", 1).read_bytes() == packed.read_bytes()
+
+
 def test_what_is_true_of_a_rollout() -> None:
     for values, limit in (({}, 1), ({"maxUnavailable": "10%"}, "10%")):
         [daemonset] = of_kind(rendered(values), "DaemonSet")
         assert daemonset["spec"]["updateStrategy"]["rollingUpdate"] == {"maxUnavailable": limit}
     probe = container()["readinessProbe"]
+    # Ready for a while after a kubelet's restart, until the first probe.
+    assert of_kind(rendered(), "DaemonSet")[0]["spec"]["minReadySeconds"] > probe["periodSeconds"]
     assert probe["exec"]["command"] == ["/crio-credential-provider", "status", "--ready"]
     # The file that it looks at.
     mounts = {mount["name"]: mount["mountPath"] for mount in container()["volumeMounts"]}
@@ -280,7 +319,7 @@ class Fleet:
             "spec": {"updateStrategy": {"rollingUpdate": {"maxUnavailable": limit}}},
             "status": {
                 "desiredNumberScheduled": nodes,
-                "numberReady": 0,
+                "numberAvailable": 0,
                 "updatedNumberScheduled": nodes,
                 "observedGeneration": 2,
             },
@@ -418,7 +457,7 @@ def test_a_node_is_installed_and_the_cluster_knows(tmp_path: Path, account: Path
             report = made.status("--daemonset=kube-system/mirror", "--output=json").report
             counts = {"schemaVersion": 1, "nodes": 3, "done": 0, "atOnce": 1}
             assert report == counts | {"working": [], "failed": [], "isDone": False}
-            api.daemonset["status"]["numberReady"] = 3
+            api.daemonset["status"]["numberAvailable"] = 3
             assert made.status("--daemonset=kube-system/mirror").status == 0
             assert made.process.poll() is None
             done = made.end()
@@ -526,7 +565,10 @@ def test_turns(monkeypatch: pytest.MonkeyPatch, account: Path, authority: Author
         monkeypatch.setenv("KUBERNETES_SERVICE_PORT", url.partition(":")[2])
         a, b, c = (cluster.Cluster(name, "kube-system/mirror") for name in "abc")
         free = a.find()
-        assert (free.nodes, free.at_once, free.holders) == (20, 1, ())
+        assert (free.nodes, free.ready, free.at_once, free.holders) == (20, 0, 1, ())
+        # Ready alone is what a kubelet says before it has probed.
+        api.daemonset["status"] |= {"numberReady": 20, "numberAvailable": 19}
+        assert a.find().ready == 19
         assert a.take_turn(free) == "" and b.take_turn(free) == "another node was faster"
         assert b.take_turn(b.find()) == "it is the turn of a"
         api.daemonset["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"] = "10%"

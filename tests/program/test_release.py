@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import io
 import json
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -96,7 +98,7 @@ def test_a_release_is_complete(released: Path) -> None:
     assert told.returncode == 0
     listed = {line.partition(":")[0] for line in told.stdout.splitlines()}
     assert listed == {path.name for path in released.iterdir()} - {"SHA256SUMS"}
-    assert len(listed) == 11
+    assert len(listed) == 12
 
 
 def _renew_sums(directory: Path) -> None:
@@ -142,9 +144,23 @@ def _executable_newer_than_its_packages(directory: Path) -> None:
     _renew_sums(directory)
 
 
+def _chart_of_another_version(directory: Path) -> None:
+    chart = directory / f"{NAME}-{__version__}.tgz"
+    with tarfile.open(chart) as files:
+        texts = {entry.name: files.extractfile(entry).read() for entry in files}  # type: ignore[union-attr]
+    with tarfile.open(chart, "w:gz") as files:
+        for name, content in texts.items():
+            content = content.replace(b"appVersion: ", b"appVersion: 9")
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            files.addfile(entry, io.BytesIO(content))
+    _renew_sums(directory)
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
+        (_chart_of_another_version, rf"{NAME}-\S+.tgz: appVersion 9{__version__}, expected {__version__}"),
         (_missing, rf"missing or too many: {NAME}_\S+_arm64.deb"),
         (_too_many, "missing or too many: old.deb"),
         (_changed, "SHA256SUMS has other checksums"),

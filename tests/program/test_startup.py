@@ -109,6 +109,20 @@ def test_nothing_around_it_steers_the_plugin(plugin: Path, warm_node: Node, alph
     assert warm_node.auth_files()
 
 
+def test_a_readiness_probe_loads_nothing_of_doctor(plugin: Path) -> None:
+    """The kubelet runs it every few seconds, on each node."""
+    with open(plugin) as file:
+        interpreter, options = file.readline().removeprefix("#!").split()
+    command = [interpreter, options, "-X", "importtime", str(plugin), "status", "--ready"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    assert (done.returncode, done.stdout) == (3, "unknown: no run with --stay in this container\n")
+    found = set(re.findall(r"\| +(\S+)$", done.stderr, re.MULTILINE))
+    assert "crio_credential_provider.fleet.state" in found
+    heavy = ("doctor", "rollout", "manifests", "registryclient", "kubernetes")
+    parts = {f"crio_credential_provider.{name}" for name in heavy}
+    assert sorted(found & {*parts, *TLS, "yaml", "tomli", "rich", "http.client", "subprocess"}) == []
+
+
 @pytest.mark.parametrize("flag", ["--version", "--version-json", "--help"])
 def test_people_s_flags_need_no_input(node: Node, flag: str) -> None:
     run = node.run(b"", flag)

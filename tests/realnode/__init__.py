@@ -17,5 +17,7 @@
     canary        passwords that no log may have
     node          all of these together
     systemd       what `install` asks: restarts of the kubelet and CRI-O, mounts, last words
+    bare          the node without the plugin, for `install`
+    fleet         Helm, and what the chart's DaemonSet takes beside the control plane
     table         held or not held, in a column for each provider
 """

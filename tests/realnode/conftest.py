@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from realnode import binaries
+from realnode.bare import Bare, without_plugin
 from realnode.node import Node, Setup
 from realnode.providers import Provider
 from realnode.table import Note, Table
@@ -113,3 +114,10 @@ def tenant(node: Node, secrets_from: str) -> Tenant:
 def image(node: Node) -> str:
     """An image that no node has yet, on the mirror alone."""
     return node.registry.new_image()
+
+
+@pytest.fixture
+def bare(node: Node) -> Iterator[Bare]:
+    """The node without the plugin, with a systemd."""
+    with without_plugin(node) as there:
+        yield there

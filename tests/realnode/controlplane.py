@@ -15,7 +15,7 @@ from typing import Any
 
 from realnode.pki import APISERVER_NAMES, Authority
 from realnode.processes import Process, RigError, wait_until
-from realnode.sandbox import ADDRESS
+from realnode.sandbox import ADDRESS, SERVICE_ADDRESS
 
 PORT = 6443
 URL = f"https://{ADDRESS}:{PORT}"
@@ -23,7 +23,10 @@ URL = f"https://{ADDRESS}:{PORT}"
 ISSUER = "https://kubernetes.default.svc.cluster.local"
 PKI = Path("/etc/kubernetes/pki")
 _ETCD = "http://127.0.0.1:2379"
-_CONTROLLERS = ("serviceaccount-controller", "namespace-controller", "root-ca-certificate-publisher-controller")
+_CONTROLLERS = (
+    *("serviceaccount-controller", "namespace-controller", "root-ca-certificate-publisher-controller"),
+    *("daemonset-controller", "garbage-collector-controller"),
+)
 
 
 class ControlPlane:
@@ -62,6 +65,8 @@ class ControlPlane:
                 *(f"--service-account-key-file={account_key}", f"--service-account-signing-key-file={account_key}"),
                 *("--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction"),
                 *("--allow-privileged=true", "--service-cluster-ip-range=10.96.0.0/24"),
+                *(f"--kubelet-client-certificate={certificate}", f"--kubelet-client-key={key}"),
+                "--kubelet-preferred-address-types=InternalIP",
             ],
             logs / "kube-apiserver.log",
             environment,
@@ -93,7 +98,7 @@ class ControlPlane:
             return False
 
     def _issue_server_certificate(self, day: datetime | None = None) -> tuple[Path, Path]:
-        names = (*APISERVER_NAMES, ADDRESS)
+        names = (*APISERVER_NAMES, ADDRESS, SERVICE_ADDRESS)
         return self.authority.issue("apiserver", *names, common_name="kube-apiserver", day=day)
 
     @contextlib.contextmanager

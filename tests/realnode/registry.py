@@ -69,7 +69,8 @@ class Registry:
             logs / "docker-registry.log",
             {**environment, "OTEL_TRACES_EXPORTER": "none"},
         )
-        proxy = [sys.executable, "-m", "realnode.slowproxy", str(_PORT), str(_PORT_BEHIND), str(DELAY)]
+        ports = (f"127.0.0.1:{port}" for port in (_PORT, _PORT_BEHIND))
+        proxy = [sys.executable, "-m", "realnode.slowproxy", *ports, str(DELAY)]
         self.proxy = Process(proxy, logs / "slowproxy.log", {**environment, "PYTHONPATH": os.environ["PYTHONPATH"]})
         self._layer = self._make_layer()
 
@@ -118,14 +119,17 @@ class Registry:
         label = tar({"etc/id": repository.encode()})
         make_layout(layout, self._layer, label, Entrypoint=["/pause"])
         for tag in tags:
-            subprocess.run(
-                [
-                    *(self._binaries["skopeo"], "--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false"),
-                    *("--dest-creds", f"{PUSH}:{self._password}", f"oci:{layout}:{TAG}"),
-                    f"docker://localhost:{_PORT_BEHIND}/{repository}:{tag}",
-                ],
-                check=True,
-            )
+            self.copy(f"oci:{layout}:{TAG}", f"{repository}:{tag}")
+
+    def copy(self, source: str, name: str) -> None:
+        """Puts an image there, from any place that skopeo knows."""
+        subprocess.run(
+            [
+                *(self._binaries["skopeo"], "--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false"),
+                *("--dest-creds", f"{PUSH}:{self._password}", source, f"docker://localhost:{_PORT_BEHIND}/{name}"),
+            ],
+            check=True,
+        )
 
     def _make_layer(self) -> bytes:
         program = self._scratch / "pause"

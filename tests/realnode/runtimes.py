@@ -48,7 +48,7 @@ selinux = false
 apparmor_profile = "unconfined"
 seccomp_profile = ""
 [crio.runtime.runtimes.runc]
-runtime_path = "{runc}"
+runtime_path = "{runtime}"
 monitor_path = "{conmon}"
 [crio.image]
 global_auth_file = "{global_auth_file}"
@@ -59,12 +59,43 @@ pause_command = "/pause"
 network_dir = "/etc/cni/net.d"
 plugin_dirs = ["/etc/cni/bin"]
 """
-# CRI-O is ready with it, and so the node is; the pods use the host's network.
-_NETWORK = {"cniVersion": "0.4.0", "name": "none", "plugins": [{"type": "none"}]}
-_NETWORK_PLUGIN = Path("/etc/cni/bin/none")
-_NETWORK_VERSION = """\
+# CRI-O is ready with it, and so the node is; most pods use the host's network. A pod reaches the node alone.
+_NETWORK = {"cniVersion": "0.4.0", "name": "node", "plugins": [{"type": "node"}]}
+_NETWORK_PLUGIN = Path("/etc/cni/bin/node")
+_NETWORK_SCRIPT = """\
+#!/bin/sh -e
+PATH=/usr/sbin:/usr/bin:/sbin:/bin
+case $CNI_COMMAND in
+ADD)
+  number=$(cat /run/pods 2>/dev/null || echo 1)
+  number=$((number + 1))
+  echo $number >/run/pods
+  netns=${CNI_NETNS##*/} address=10.98.0.$number
+  ip link add pod$number type veth peer name "$CNI_IFNAME" netns "$netns"
+  ip link set pod$number up
+  ip route add $address dev pod$number
+  ip -n "$netns" address add $address/32 dev "$CNI_IFNAME"
+  ip -n "$netns" link set "$CNI_IFNAME" up
+  ip -n "$netns" route add default dev "$CNI_IFNAME"
+  echo '{"cniVersion": "0.4.0", "ips": [{"version": "4", "address": "'$address/32'"}]}'
+  ;;
+VERSION) echo '{"cniVersion": "0.4.0", "supportedVersions": ["0.4.0"]}' ;;
+esac
+"""
+# What a critical, privileged pod's container is given, root has it not without CAP_SYS_RESOURCE.
+_RUNTIME = Path("/etc/crio/runtime")
+_RUNTIME_SCRIPT = """\
 #!/bin/sh
-echo '{"cniVersion": "0.4.0", "supportedVersions": ["0.4.0"]}'
+for word; do
+  case $before in
+  --bundle) file=$word/config.json ;;
+  --process) file=$word ;;
+  *) file= ;;
+  esac
+  [ -z "$file" ] || sed -i 's/"oomScoreAdj": *-[0-9]*/"oomScoreAdj": 0/; s/"CAP_SYS_RESOURCE",//g' "$file"
+  before=$word
+done
+exec {runc} "$@"
 """
 
 
@@ -78,14 +109,16 @@ class Crio:
         pause_auth = Path("/etc/crio/pause-auth.json")
         _write("/etc/containers/policy.json", '{"default":[{"type":"insecureAcceptAnything"}]}')
         _write(REGISTRIES_CONF, REGISTRIES)
-        _write("/etc/cni/net.d/10-none.conflist", json.dumps(_NETWORK))
-        _write(_NETWORK_PLUGIN, _NETWORK_VERSION)
+        _write("/etc/cni/net.d/10-node.conflist", json.dumps(_NETWORK))
+        _write(_NETWORK_PLUGIN, _NETWORK_SCRIPT)
         _NETWORK_PLUGIN.chmod(0o755)
+        _write(_RUNTIME, _RUNTIME_SCRIPT.format(runc=binaries["runc"]))
+        _RUNTIME.chmod(0o755)
         _write(pause_auth, json.dumps(docker_config(PUSH, registry_password)))
         _write(
             "/etc/crio/crio.conf",
             _CONFIGURATION.format(
-                runc=binaries["runc"],
+                runtime=_RUNTIME,
                 conmon=binaries["conmon"],
                 global_auth_file=GLOBAL_AUTH_FILE,
                 pause_image=PAUSE_IMAGE,

@@ -22,10 +22,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ADDRESS = "10.99.0.2"
+# At which pods find the API server.
+SERVICE_ADDRESS = "10.96.0.1"
 HOSTNAME = "node1"
 
 # Directories that a node writes to; the copy keeps what is there, but for `HIDDEN`.
-LAYERS = ("/etc", "/var/lib", "/var/log", "/usr/bin", "/usr/libexec")
+LAYERS = ("/etc", "/var/lib", "/var/log", "/usr/bin", "/usr/libexec", "/usr/local/sbin")
 HIDDEN = (
     *("/etc/containers", "/etc/crio", "/etc/kubernetes", "/etc/cni", "/etc/containerd"),
     *("/etc/systemd/system/kubelet.service.d", "/var/log/journal"),
@@ -105,6 +107,8 @@ def _mount(*arguments: str | Path) -> None:
 
 
 def _lay_out(scratch: Path) -> None:
+    # As systemd has it, but with nothing beyond the sandbox: pods get what the node mounts later.
+    _mount("--make-rshared", "/")
     for layer in LAYERS:
         upper, work = scratch / layer.strip("/"), scratch / "overlay" / layer.strip("/")
         upper.mkdir(parents=True)
@@ -143,6 +147,7 @@ def _make_cgroups(scratch: Path) -> None:
 def _make_network() -> None:
     for line in (
         "link set lo up",
+        f"address add {SERVICE_ADDRESS}/32 dev lo",
         "link add node0 type veth peer name node1",
         f"address add {ADDRESS}/24 dev node0",
         "link set node0 up",

@@ -1,4 +1,4 @@
-"""A TCP proxy that delays what clients send: python -m realnode.slowproxy LISTEN TARGET SECONDS, ports of localhost."""
+"""A TCP proxy that delays what clients send: python -m realnode.slowproxy HOST:PORT HOST:PORT SECONDS."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, dela
     writer.close()
 
 
-async def _serve(listen: int, target: int, delay: float) -> None:
+async def _serve(listen: str, target: str, delay: float) -> None:
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            behind_reader, behind_writer = await asyncio.open_connection("127.0.0.1", target)
+            behind_reader, behind_writer = await asyncio.open_connection(*target.split(":"))
         except OSError:
             writer.close()
             return
         await asyncio.gather(_copy(reader, behind_writer, delay), _copy(behind_reader, writer, 0))
 
-    server = await asyncio.start_server(connected, "127.0.0.1", listen)
+    server = await asyncio.start_server(connected, *listen.split(":"))
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])))
+    asyncio.run(_serve(sys.argv[1], sys.argv[2], float(sys.argv[3])))

@@ -1,7 +1,8 @@
 """A systemd for the node's kubelet, CRI-O and mounts, behind stand-ins for systemctl and journalctl.
 
-They are found by PATH, and lie in the scratch directory. What a service runs is read from its unit at every start, and
-the kubelet is started again by itself after the time that its unit has. Reloads are not needed.
+They lie where a program finds them by its PATH, and a container below the node's root. What a service runs is read from
+its unit at every start, and the kubelet is started again by itself after the time that its unit has. Reloads are not
+needed.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from realnode.node import Node
 from realnode.processes import RigError
 
 KUBELET = "kubelet.service"
+# Before /usr/bin, whose own programs others use.
+_PLACE = Path("/usr/local/sbin")
+_PROGRAMS = ("systemctl", "journalctl")
 _CLIENT = """\
 #!{python} -IS
 import os, sys
@@ -45,8 +49,7 @@ class Systemd:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._place = node.scratch / "systemd"
-        self._address = str(self._place / "socket")
+        self._address = str(node.scratch / "systemd")
         self._restart_after = float(re.findall(r"^RestartSec=(\d+)$", (units.DIRECTORY / KUBELET).read_text(), re.M)[0])
         self._restarts = 0
         self._ended: float | None = None
@@ -56,11 +59,9 @@ class Systemd:
         self.asked: list[str] = []
 
     def __enter__(self) -> Systemd:
-        self._place.mkdir(exist_ok=True)
-        Path(self._address).unlink(missing_ok=True)
-        for name in ("systemctl", "journalctl"):
-            (self._place / name).write_text(_CLIENT.format(python=sys.executable, address=self._address))
-            (self._place / name).chmod(0o755)
+        for name in _PROGRAMS:
+            (_PLACE / name).write_text(_CLIENT.format(python=sys.executable, address=self._address))
+            (_PLACE / name).chmod(0o755)
         self._listener = Listener(self._address)
         self._threads = [threading.Thread(target=self._serve), threading.Thread(target=self._watch)]
         for thread in self._threads:
@@ -76,11 +77,13 @@ class Systemd:
         for thread in self._threads:
             thread.join()
         self._listener.close()
+        for name in _PROGRAMS:
+            (_PLACE / name).unlink()
 
     @property
     def environment(self) -> dict[str, str]:
         """With which a program finds the stand-ins."""
-        return {**os.environ, "PATH": f"{self._place}:{os.environ['PATH']}"}
+        return {**os.environ, "PATH": f"{_PLACE}:{os.environ['PATH']}"}
 
     def _serve(self) -> None:
         while not self._over:

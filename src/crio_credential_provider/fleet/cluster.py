@@ -77,7 +77,8 @@ class Cluster:
         status = as_mapping(daemonset.get("status"))
         nodes = _number(status, "desiredNumberScheduled")
         is_seen = _number(status, "observedGeneration") == _number(as_mapping(daemonset.get("metadata")), "generation")
-        ready = min(_number(status, "numberReady"), _number(status, "updatedNumberScheduled")) if is_seen else 0
+        # Ready is also a pod whose kubelet was restarted a moment ago; available is one that stays so.
+        ready = min(_number(status, "numberAvailable"), _number(status, "updatedNumberScheduled")) if is_seen else 0
         strategy = as_mapping(as_mapping(daemonset.get("spec")).get("updateStrategy"))
         limit = as_mapping(strategy.get("rollingUpdate")).get("maxUnavailable", 1)
         entries = str(as_mapping(lease.get("spec")).get("holderIdentity") or "").split(",")

@@ -25,11 +25,11 @@ from ..output import (
     complain,
     note,
     printable,
-    there,
     write_line,
     write_report,
 )
 from . import staying, telling
+from .host import add_host, root_of
 
 _TIMEOUT = "120s"
 _TIMEOUT_BOUNDS = (1.0, 3600.0)
@@ -63,20 +63,6 @@ def add_flags(made: Parser, *, verb: str) -> None:
     )
     staying.add_flags(made)
     add_output(made)
-
-
-def add_host(made: Parser) -> None:
-    made.add_argument(
-        "--host",
-        metavar="DIR",
-        type=there("directory"),
-        default="",
-        help="the root of the node's file system, for a container (default: this machine)",
-    )
-
-
-def root_of(given: argparse.Namespace) -> str:
-    return Tree(given.host).root
 
 
 def carry_out(verb: str, given: argparse.Namespace, prepare: Callable[[str], Prepared]) -> int:

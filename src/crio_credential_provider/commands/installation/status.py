@@ -13,13 +13,28 @@ With ``--ready``: {"state", "reason", "isDone"}; with ``--daemonset``:
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from ... import __version__
-from ...rollout import status
-from ...rollout.status import Status
-from ..output import FAILED, OK, Parser, add_output, make_parser, printable, serve, write_line, write_report
-from . import staying
-from .running import add_host, root_of
+from ...errors import ProviderError
+from ...fleet import state
+from ..output import (
+    FAILED,
+    FAULT,
+    OK,
+    Parser,
+    add_output,
+    complain,
+    make_parser,
+    printable,
+    serve,
+    write_line,
+    write_report,
+)
+from .host import add_host, root_of
+
+if TYPE_CHECKING:
+    from ...rollout.status import Status
 
 _DESCRIPTION = """\
 Tells what install has brought onto this node, whether it is still as it was installed, whether a run was
@@ -54,17 +69,53 @@ def parser() -> Parser:
 
 
 def _tell(given: argparse.Namespace) -> int:
+    is_json = given.output == "json"
     if given.ready:
-        return staying.tell_ready(given.output == "json")
+        return _tell_ready(is_json)
     if given.daemonset:
-        return staying.tell_rollout(given.daemonset, given.output == "json")
+        return _tell_rollout(given.daemonset, is_json)
+    from ...rollout import status
+
     found = status.find(root_of(given))
-    if given.output == "json":
+    if is_json:
         write_report(_as_json(found))
     else:
         for line in _lines(found):
             write_line(printable(line))
     return OK if found.is_well else FAILED
+
+
+def _tell_ready(is_json: bool) -> int:
+    """A probe runs this again and again on each node: nothing of doctor is loaded for it."""
+    found = state.read()
+    if is_json:
+        write_report({"state": found.state, "reason": found.reason, "isDone": found.is_done})
+    else:
+        write_line(printable(found.line))
+    return OK if found.is_done else FAILED
+
+
+def _tell_rollout(daemonset: str, is_json: bool) -> int:
+    from ...fleet.cluster import Cluster, said
+    from .staying import check_daemonset
+
+    check_daemonset(daemonset)
+    try:
+        found = Cluster("", daemonset).find()
+    except ProviderError as error:
+        complain("status", said(error))
+        return FAULT
+    is_done = found.ready == found.nodes and not found.holders
+    if is_json:
+        counts = {"nodes": found.nodes, "done": found.ready, "atOnce": found.at_once}
+        write_report({**counts, "working": found.holders, "failed": found.failed, "isDone": is_done})
+        return OK if is_done else FAILED
+    write_line(f"{found.ready} of {found.nodes} nodes are done, {found.at_once} at a time")
+    if found.failed:
+        write_line(printable(f"stopped: failed on {', '.join(found.failed)}"))
+    elif found.holders:
+        write_line(printable(f"working: {', '.join(found.holders)}"))
+    return OK if is_done else FAILED
 
 
 def _lines(found: Status) -> list[str]:

@@ -20,7 +20,7 @@ from ...fleet.state import State
 from ...kubernetes.names import is_subdomain
 from ...node.tree import Unreadable
 from .. import ENDING
-from ..output import FAILED, FAULT, OK, Parser, complain, printable, write_line, write_report
+from ..output import Parser, printable, write_line
 
 _DONE = {"install": "installed", "uninstall": "uninstalled", "rollback": "rolled-back"}
 _PAUSE, _POLLS = 5.0, 20
@@ -175,37 +175,3 @@ class _Told:
 
 def _say(text: str) -> None:
     write_line(printable(text))
-
-
-# -- status -----------------------------------------------------------------------------------------------------------
-
-
-def tell_ready(is_json: bool) -> int:
-    """For the readiness probe."""
-    found = state.read()
-    if is_json:
-        write_report({"state": found.state, "reason": found.reason, "isDone": found.is_done})
-    else:
-        _say(found.line)
-    return OK if found.is_done else FAILED
-
-
-def tell_rollout(daemonset: str, is_json: bool) -> int:
-    """How the rollout of a DaemonSet stands."""
-    check_daemonset(daemonset)
-    try:
-        found = Cluster("", daemonset).find()
-    except ProviderError as error:
-        complain("status", said(error))
-        return FAULT
-    is_done = found.ready == found.nodes and not found.holders
-    if is_json:
-        counts = {"nodes": found.nodes, "done": found.ready, "atOnce": found.at_once}
-        write_report({**counts, "working": found.holders, "failed": found.failed, "isDone": is_done})
-        return OK if is_done else FAILED
-    _say(f"{found.ready} of {found.nodes} nodes are done, {found.at_once} at a time")
-    if found.failed:
-        _say(f"stopped: failed on {', '.join(found.failed)}")
-    elif found.holders:
-        _say(f"working: {', '.join(found.holders)}")
-    return OK if is_done else FAILED
