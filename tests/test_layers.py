@@ -82,6 +82,7 @@ LAYERS = (
         "registryclient",
         "explanation",
         "audit",
+        "tenant",
         "doctor",
         "rollout",
         "fleet",
