@@ -93,7 +93,9 @@ def _secrets(size: Size) -> Iterator[dict[str, Any]]:
         auth = base64.b64encode(f"robot{namespace}:password{namespace}".encode()).decode()
         config = json.dumps({"auths": {key: {"auth": auth} for key in keys}}).encode()
         yield {
-            **{"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/dockerconfigjson"},
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "type": "kubernetes.io/dockerconfigjson",
             "metadata": {"namespace": f"team-{namespace:05}", "name": f"pull-{which}"},
             "data": {".dockerconfigjson": base64.b64encode(config).decode()},
         }
@@ -107,12 +109,15 @@ def _roles(size: Size) -> Iterator[dict[str, Any]]:
         namespace = f"team-{number:05}"
         metadata = {"namespace": namespace, "name": "pull-secrets"}
         yield {
-            **{"kind": "Role", "metadata": metadata},
+            "kind": "Role",
+            "metadata": metadata,
             "rules": [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["list"]}],
         }
         group = {"kind": "Group", "name": f"system:serviceaccounts:{namespace}"}
         yield {
-            **{"kind": "RoleBinding", "metadata": metadata, "subjects": [group]},
+            "kind": "RoleBinding",
+            "metadata": metadata,
+            "subjects": [group],
             "roleRef": {"kind": "Role", "name": "pull-secrets"},
         }
 

@@ -51,7 +51,10 @@ def secret(
 ) -> Object:
     key = key or (".dockercfg" if kind.endswith("dockercfg") else ".dockerconfigjson")
     return {
-        **{"apiVersion": "v1", "kind": "Secret", "metadata": {"namespace": namespace, "name": name}, "type": kind},
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"namespace": namespace, "name": name},
+        "type": kind,
         "data": {key: base64.b64encode(content).decode()},
     }
 
@@ -64,11 +67,15 @@ def grant(
     rule: Object = {"apiGroups": [""], "resources": [resource], "verbs": [verb]}
     return [
         {
-            **{"apiVersion": f"{group}/v1", "kind": "Role", "metadata": {"namespace": namespace, "name": name}},
+            "apiVersion": f"{group}/v1",
+            "kind": "Role",
+            "metadata": {"namespace": namespace, "name": name},
             "rules": [rule | ({"resourceNames": [*names]} if names else {})],
         },
         {
-            **{"apiVersion": f"{group}/v1", "kind": "RoleBinding", "metadata": {"namespace": namespace, "name": name}},
+            "apiVersion": f"{group}/v1",
+            "kind": "RoleBinding",
+            "metadata": {"namespace": namespace, "name": name},
             "roleRef": {"apiGroup": group, "kind": "Role", "name": name},
             "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": namespace}],
         },
@@ -85,8 +92,9 @@ def cluster_objects() -> list[Object]:
             "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}],
         },
         {
-            **{"kind": "ClusterRoleBinding", "metadata": {"name": "view"}},
-            **{"roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "view"}},
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": "view"},
+            "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "view"},
             "subjects": [{"kind": "Group", "name": "system:authenticated"}],
         },
         {"kind": "Node", "metadata": {"name": "node1", "labels": {"node-role.kubernetes.io/worker": ""}}},

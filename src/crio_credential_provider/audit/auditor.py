@@ -16,9 +16,10 @@ from collections.abc import Callable, Iterable
 
 from ..pull import decision
 from ..settings import NAMESPACE, POD, Settings
-from . import collected, workloads
+from . import collected, machineconfigs, workloads
 from .collected import Collected
 from .decide import Decided, Decider
+from .machineconfigs import MachineConfigs
 from .nodes import NodeClass, find_classes
 from .result import MOST_HOLDERS, NOT_CHECKED, OUTCOMES, REASONS, UNCHECKED, Audit, Count, Holder, Pull
 from .workloads import ANYWHERE, Object, Want, labels, member, text
@@ -51,29 +52,32 @@ class Auditor:
 
     Args:
         settings: of the plugin.
-        classes: of nodes.
+        classes: of nodes; None where the objects have MachineConfigs.
         namespaces: those whose pods and templates count; none for all.
         is_selected: takes the labels of a pod or template.
         has_tokens: whether the kubelet sends the plugin a token.
 
     Attributes:
         collected: what was read of the cluster.
+        machine_configs: None where they are not asked for.
         notes: what the person should know.
     """
 
     def __init__(
         self,
         settings: Settings,
-        classes: list[NodeClass],
+        classes: list[NodeClass] | None,
         namespaces: Iterable[str] = (),
         is_selected: Callable[[dict[str, str]], bool] = lambda labels: True,
         *,
         has_tokens: bool = True,
     ) -> None:
         self.collected = Collected()
+        self.machine_configs = MachineConfigs() if classes is None else None
         self.notes: list[str] = []
         self._settings = settings
         self._classes = classes
+        self._is_uniform = classes is not None and not any(found.name for found in classes)
         self._namespaces = frozenset(namespaces)
         self._is_selected = is_selected
         self._has_tokens = has_tokens
@@ -88,6 +92,9 @@ class Auditor:
         elif kind in collected.KINDS:
             self._count(kind)
             self.collected.add(found)
+        elif kind in machineconfigs.KINDS and self.machine_configs is not None:
+            self._count(kind)
+            self.machine_configs.add(found)
 
     def _count(self, kind: str) -> None:
         self.collected.read[kind] = self.collected.read.get(kind, 0) + 1
@@ -100,8 +107,8 @@ class Auditor:
             return
         is_pod = found["kind"] == workloads.POD
         for want, holder in workloads.find_wants(found):
-            if len(self._classes) == 1 and not self._classes[0].name:
-                want = want._replace(where=ANYWHERE)
+            where = ANYWHERE if self._is_uniform else self.collected.like(want.where)
+            want = want._replace(where=where)
             tally = self._wants.get(want)
             if tally is None:
                 tally = self._wants[want] = _Tally()
@@ -113,13 +120,17 @@ class Auditor:
         Args:
             origin: where the objects come from, for people.
             tell: is told of the progress.
+
+        Raises:
+            UsageError: MachineConfigs are missing.
         """
+        all_classes = self.machine_configs.classes() if self.machine_configs is not None else self._classes or []
         decider = Decider(self.collected, self._settings, self._has_tokens)
         merged: dict[tuple[str, str, str, str, int], tuple[Decided, _Tally]] = {}
         for number, (want, tally) in enumerate(self._wants.items()):
             if not number % 1000:
                 tell(number, len(self._wants))
-            classes = find_classes(self._classes, want.where, self.collected.nodes)
+            classes = find_classes(all_classes, want.where, self.collected.nodes)
             decisions = [(found.name, decider.decide(want, found.config)) for found in classes]
             for name, decided in decisions or [("", _NO_CLASS)]:
                 # Equal decisions are one object.

@@ -20,7 +20,7 @@ from ..pull.keyring import Keyring, credential_of
 from ..settings import NAMESPACE, SERVICE_ACCOUNT
 from . import rbac
 from .rbac import Rights
-from .workloads import Object, Want, labels, member, names_of, text
+from .workloads import Object, Want, Where, labels, member, names_of, text
 
 KINDS = ("Secret", "ServiceAccount", "Node", *rbac.KINDS)
 
@@ -46,6 +46,7 @@ class Collected:
         self.read: dict[str, int] = {}
         self._secrets: dict[str, dict[str, Object]] = {}
         self._accounts: dict[tuple[str, str], tuple[str, ...]] = {}
+        self._alike: dict[tuple[tuple[str, str], ...], str] = {}
         self._unread: set[tuple[str, str]] = set()
         self._keys: dict[str, AuthEntry] = {}
 
@@ -60,9 +61,16 @@ class Collected:
         elif kind == "ServiceAccount":
             self._accounts[namespace, sys.intern(name)] = names_of(found)
         elif kind == "Node":
-            self.nodes[name] = labels(metadata)
+            self.nodes[name] = found_labels = labels(metadata)
+            found_labels.pop("kubernetes.io/hostname", None)
+            self._alike.setdefault(tuple(sorted(found_labels.items())), name)
         else:
             self.rights.add(found)
+
+    def like(self, where: Where) -> Where:
+        """The same place by the first node with the same labels, so that pods of many nodes are counted together."""
+        found = self.nodes.get(where.node)
+        return where if found is None else Where(self._alike[tuple(sorted(found.items()))], ())
 
     def lacks(self, kind: str, namespace: str = "") -> None:
         """Notes that a kind could not be read, in one namespace or at all."""

@@ -3,7 +3,7 @@
 A class is named after a node role (``worker``), or is a label selector (``pool=gpu,zone=a``); the first that takes a
 node is the node's. One without a name takes every node.
 
->>> NodeClass.parse("worker=worker.conf")
+>>> parse("worker=worker.conf")
 ('worker', 'worker.conf')
 """
 
@@ -26,49 +26,52 @@ class NodeClass(NamedTuple):
     Attributes:
         name: as it was given, "" for the one that takes every node.
         config: its registries.conf, or why CRI-O refuses it.
+        labels: of its nodes, label -> value; None where the label need only be there.
     """
 
     name: str
     config: Configuration | ConfigError
-
-    @staticmethod
-    def parse(text: str) -> tuple[str, str]:
-        """CLASS and FILE of what ``--registries-conf`` is given."""
-        name, _, file = text.rpartition("=")
-        return name, file
-
-    def _terms(self) -> dict[str, str | None]:
-        """Label -> value; None where it need only be there."""
-        terms: dict[str, str | None] = {}
-        for term in filter(None, self.name.split(",")):
-            label, equals, value = term.partition("=")
-            terms[label if equals or "/" in label else _ROLE + label] = value if equals else None
-        return terms
+    labels: dict[str, str | None]
 
     def takes(self, labels: dict[str, str]) -> bool:
         """Whether a node with these labels is of the class."""
-        return all(label in labels and value in (None, labels[label]) for label, value in self._terms().items())
+        return all(label in labels and value in (None, labels[label]) for label, value in self.labels.items())
 
     def may_take(self, selector: dict[str, str]) -> bool:
         """Whether a node that such a node selector takes may be of the class."""
-        return all(value is None or selector.get(label, value) == value for label, value in self._terms().items())
+        return all(value is None or selector.get(label, value) == value for label, value in self.labels.items())
+
+
+def parse(text: str) -> tuple[str, str]:
+    """CLASS and FILE of what ``--registries-conf`` is given."""
+    name, _, file = text.rpartition("=")
+    return name, file
+
+
+def _labels(name: str) -> dict[str, str | None]:
+    """The labels that a class is named after."""
+    found: dict[str, str | None] = {}
+    for term in filter(None, name.split(",")):
+        label, equals, value = term.partition("=")
+        found[label if equals or "/" in label else _ROLE + label] = value if equals else None
+    return found
 
 
 def load(name: str, file: str, drop_ins: str = "") -> NodeClass:
     """A class with the configuration in a node's file, and in a directory with its drop-ins, "" for none."""
     try:
         found = registries.search_files(file, drop_ins).drop_ins if drop_ins else ()
-        return NodeClass(name, registries.load(SearchPath(file, True, found)))
+        return NodeClass(name, registries.load(SearchPath(file, True, found)), _labels(name))
     except ConfigError as error:
-        return NodeClass(name, error)
+        return NodeClass(name, error, _labels(name))
 
 
 def load_own(file: str, drop_ins: str) -> NodeClass:
     """The one class of a cluster whose nodes are like this machine; files as for the plugin."""
     try:
-        return NodeClass("", registries.load(registries.search_files(file, drop_ins)))
+        return NodeClass("", registries.load(registries.search_files(file, drop_ins)), {})
     except ConfigError as error:
-        return NodeClass("", error)
+        return NodeClass("", error, {})
 
 
 def find_classes(classes: Iterable[NodeClass], where: Where, nodes: dict[str, dict[str, str]]) -> list[NodeClass]:

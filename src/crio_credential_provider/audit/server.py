@@ -61,12 +61,21 @@ rules:
 """
 
 
+MACHINE_CONFIG_RULE = """\
+  - apiGroups: ["machineconfiguration.openshift.io"]
+    resources: ["machineconfigpools", "machineconfigs"]
+    verbs: ["list"]
+"""
+"""For ``--machine-configs`` alone: these hold the node's credentials."""
+
+
 class _List(NamedTuple):
     kind: str
     group: str
     resource: str
     is_namespaced: bool = True
     query: str = ""
+    page: int = _PAGE
 
 
 _CORE, _APPS, _BATCH, _RBAC = "/api/v1", "/apis/apps/v1", "/apis/batch/v1", "/apis/rbac.authorization.k8s.io/v1"
@@ -87,6 +96,12 @@ _LISTS = (
     _List("Job", _BATCH, "jobs"),
     _List("CronJob", _BATCH, "cronjobs"),
     _List("Pod", _CORE, "pods"),
+)
+_OPENSHIFT = "/apis/machineconfiguration.openshift.io/v1"
+_MACHINE_CONFIGS = (
+    _List("MachineConfigPool", _OPENSHIFT, "machineconfigpools", False),
+    # One has 1 MB and more.
+    _List("MachineConfig", _OPENSHIFT, "machineconfigs", False, page=20),
 )
 
 
@@ -137,6 +152,8 @@ class Reading:
     def run(self) -> None:
         """Feeds everything to the auditor."""
         self._auditor.collected.rights.are_from_files = False
+        for found in _MACHINE_CONFIGS if self._auditor.machine_configs is not None else ():
+            self._take(found)
         refused = [found for found in _LISTS if not self._take(found)]
         if len(refused) == len(_LISTS):
             raise ClusterError("none of the cluster's objects may be listed", "--print-rbac prints the ClusterRole")
@@ -200,7 +217,7 @@ class Reading:
         """The objects of a list, each once. They come in the order of their keys (etcd), so that a list that is begun
         again goes on behind the last one."""
         place = f"/namespaces/{namespace}" if namespace else ""
-        query = {"limit": str(_PAGE)} | ({"fieldSelector": wanted.query} if wanted.query else {})
+        query = {"limit": str(wanted.page)} | ({"fieldSelector": wanted.query} if wanted.query else {})
         following, last, expired = "", b"", 0
         while True:
             asked = urllib.parse.urlencode(query | ({"continue": following} if following else {}))

@@ -30,7 +30,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-from . import objects
+from . import lists, objects
 from .certificates import Authority, Identity, server_context
 from .faults import (
     FAULTS,
@@ -111,9 +111,11 @@ class ApiServer:
     """One API server on 127.0.0.1 with TLS; a context manager.
 
     All state is plain, and may be read and changed while it serves: `secrets`, `service_accounts` and `pods` map
-    (namespace, name) to the object, `events` is what was posted, `grants` are the roles, `audiences` the audiences that
-    it takes tokens for, `revision` the last resourceVersion given out, `requests` everything asked, in order,
-    `tokens_seen` how many requests carried an Authorization header, `fault` what is to go wrong (None: nothing).
+    (namespace, name) to the object, `others` are objects of other kinds (with one there are lists of every kind, of all
+    namespaces as well), `events` is what was posted, `grants` are the roles, `audiences` the audiences that it takes
+    tokens for, `revision` the last resourceVersion given out, `oldest` the one from which lists can go on, `requests`
+    everything asked, in order, `tokens_seen` how many requests carried an Authorization header, `fault` what is to go
+    wrong (None: nothing).
     With a `prefix` (`/k8s/clusters/c-1`) it serves below that path alone, as behind Rancher's proxy.
     Unlike a real one it ends the TLS handshake for a client certificate of a strange authority, instead of a 401.
     """
@@ -132,11 +134,13 @@ class ApiServer:
         self.secrets: dict[tuple[str, str], Object] = {}
         self.service_accounts: dict[tuple[str, str], Object] = {}
         self.pods: dict[tuple[str, str], Object] = {}
+        self.others: list[Object] = []
         self.events: list[Object] = []
         self.grants: list[Grant] = []
         self.requests: list[Asked] = []
         self.tokens_seen = 0
         self.revision = 300
+        self.oldest = 0
         self.fault: Fault | None = None
         self._tokens: dict[str, Object] = {}
         self._key_id = _base64url(secrets.token_bytes(32))
@@ -418,6 +422,14 @@ class ApiServer:
         if token_of is not None and verb == "create":
             return 201, self._create_token(user, token_of[1], token_of[2], request)
         matched = _CORE_PATH.fullmatch(path)
+        listed = lists.parse(path)
+        if self.others and listed is not None and verb == "get" and (matched is None or matched[2] != "secrets"):
+            group, namespace, resource = listed
+            self._check(user, Attributes("list", resource, namespace, group=group))
+            known = [*self.secrets.values(), *self.service_accounts.values(), *self.pods.values(), *self.others]
+            parameters = dict(urllib.parse.parse_qsl(query))
+            codec = _dumps_continue, _loads_continue
+            return 200, lists.answer(known, namespace, resource, parameters, self.revision, self.oldest, codec)
         if matched is None:
             if user.name == ANONYMOUS:
                 message = f'forbidden: User "{ANONYMOUS}" cannot {verb} path "{path}"'

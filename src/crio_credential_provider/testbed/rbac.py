@@ -50,8 +50,10 @@ class Grant(NamedTuple):
             return (
                 f'RBAC: allowed by ClusterRoleBinding "{self.role}" of ClusterRole "{self.role}" to User "{self.user}"'
             )
-        _, _, namespace, name = self.user.split(":")
-        subject = f'ServiceAccount "{name}/{namespace}"'
+        subject = f'User "{self.user}"'
+        if self.user.startswith("system:serviceaccount:"):
+            _, _, namespace, name = self.user.split(":")
+            subject = f'ServiceAccount "{name}/{namespace}"'
         return f'RBAC: allowed by RoleBinding "{self.role}/{self.namespace}" of Role "{self.role}" to {subject}'
 
 

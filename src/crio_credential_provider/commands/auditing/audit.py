@@ -106,6 +106,11 @@ def parser() -> Parser:
         help="directory with the drop-ins beside it; repeatable",
     )
     made.add_argument(
+        "--machine-configs",
+        action="store_true",
+        help="take registries.conf of each MachineConfigPool from its rendered MachineConfig (OpenShift)",
+    )
+    made.add_argument(
         "--config",
         metavar="FILE",
         type=there("file", "directory"),
@@ -136,9 +141,10 @@ def parser() -> Parser:
 
 def _audit(given: argparse.Namespace) -> int:
     if given.print_rbac:
-        from ...audit.server import CLUSTER_ROLE
+        from ...audit.server import CLUSTER_ROLE, MACHINE_CONFIG_RULE
 
-        write_line(CLUSTER_ROLE.removesuffix("\n"))
+        rules = CLUSTER_ROLE + (MACHINE_CONFIG_RULE if given.machine_configs else "")
+        write_line(rules.removesuffix("\n"))
         return OK
     failed = document.load_failing(given.baseline) if given.baseline else None
     place = look(given)
@@ -170,7 +176,9 @@ def _auditor(given: argparse.Namespace, place: Place) -> Auditor:
     if given.mirror_registry:
         chosen.mirror_registry = settings.loads(own, {}).mirror_registry
     chosen.cache_dir = ""
-    classes = _classes(given, chosen)
+    if given.machine_configs and given.registries_conf:
+        raise UsageError("--machine-configs and --registries-conf cannot be used together", "remove one of the two")
+    classes = None if given.machine_configs else _classes(given, chosen)
     selected = _selector(given.selector)
     made = Auditor(chosen, classes, given.namespace or (), selected, has_tokens=place.audience is not None)
     made.notes += [place.note] if place.note else []
@@ -197,7 +205,7 @@ def _classes(given: argparse.Namespace, chosen: settings.Settings) -> list[NodeC
 
 
 def _by_class(values: list[str]) -> dict[str, str]:
-    return dict(nodes.NodeClass.parse(value) for value in values)
+    return dict(map(nodes.parse, values))
 
 
 def _selector(text: str) -> Callable[[dict[str, str]], bool]:

@@ -1,0 +1,272 @@
+"""``audit`` asks the API server through the real kubectl: pages, expired lists, refusals, a server that is busy."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import auditing
+from auditing import CONF, FAULTS, faulty_cluster, run, secret, write_list
+from crio_credential_provider.audit import server
+from crio_credential_provider.testbed.cluster import ApiServer, Exchange
+from crio_credential_provider.testbed.faults import first, refuse
+from crio_credential_provider.testbed.rbac import Grant
+from node import COMMAND, ENVIRONMENT
+from real_programs import need
+
+pytestmark = pytest.mark.process
+
+
+class Site:
+    """A cluster with all faults, and a kubeconfig for it."""
+
+    def __init__(self, root: Path, cluster: ApiServer) -> None:
+        (self.kubectl,) = need("kubectl")
+        self.root, self.cluster = root, cluster
+        (root / "registries.conf").write_text(CONF)
+        for found in faulty_cluster():
+            key = found["metadata"].get("namespace", ""), found["metadata"]["name"]
+            if found["kind"] == "Secret":
+                cluster.secrets[key] = found
+            else:
+                cluster.others.append(found)
+        self.log_in("admin", "system:masters")
+
+    def log_in(self, user: str, organization: str = "people") -> None:
+        identity = self.cluster.authority.issue(user, organization=organization, client=True)
+        for name, text in (
+            ("c", identity.certificate_pem),
+            ("k", identity.key_pem),
+            ("a", self.cluster.authority.certificate_pem),
+        ):
+            (self.root / name).write_text(text)
+        (self.root / "kubeconfig").write_text(
+            f"apiVersion: v1\nkind: Config\ncurrent-context: x\n"
+            f"clusters: [{{name: x, cluster: {{server: '{self.cluster.url}', "
+            f"certificate-authority: {self.root}/a}}}}]\n"
+            f"users: [{{name: x, user: {{client-certificate: {self.root}/c, client-key: {self.root}/k}}}}]\n"
+            "contexts: [{name: x, context: {cluster: x, user: x}}]\n"
+        )
+
+    def run(self, *arguments: str) -> auditing.Ran:
+        flags = (f"--kubeconfig={self.root}/kubeconfig", f"--registries-conf={self.root}/registries.conf")
+        return run(*flags, f"--global-auth-file={self.root}/none", "--output=json", *arguments)
+
+    def paths(self) -> list[str]:
+        return [asked.path for asked in self.cluster.requests]
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    with ApiServer() as cluster:
+        yield Site(tmp_path, cluster)
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_FIRST_PAUSE", 0.01)
+
+
+EXPECTED = {(name, fault.image): (fault.outcome, fault.reason) for name, fault in FAULTS.items()}
+
+
+def test_it_finds_the_same_as_in_files(site: Site) -> None:
+    ran = site.run()
+    assert (ran.status, ran.stderr, ran.found()) == (1, "", EXPECTED)
+    files = run(
+        write_list(site.root / "all.json", faulty_cluster()),
+        f"--registries-conf={site.root}/registries.conf",
+        f"--global-auth-file={site.root}/none",
+        "--output=json",
+    )
+    assert ran.report["pulls"] == files.report["pulls"]
+    assert {asked.method for asked in site.cluster.requests} == {"GET"}
+    assert ran.report["notes"] == []
+
+
+def test_pages(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_PAGE", 3)
+    assert site.run().found() == EXPECTED
+    pods = [path for path in site.paths() if path.startswith("/api/v1/pods")]
+    assert len(pods) == 6 and all("limit=3" in path for path in pods)
+
+
+def test_a_list_that_expires_is_begun_again_and_nothing_counted_twice(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "_PAGE", 3)
+    whole = site.run().report
+    expired: list[str] = []
+
+    def expire(exchange: Exchange) -> bool:
+        if (
+            "continue" in exchange.request.path
+            and exchange.request.path.startswith("/api/v1/pods")
+            and len(expired) < 2
+        ):
+            expired.append(exchange.request.path)
+            return refuse(410)(exchange)
+        return False
+
+    site.cluster.fault = expire
+    assert site.run().report == whole
+    assert len(expired) == 2
+
+
+def test_a_list_that_always_expires_ends_the_audit(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_PAGE", 3)
+    site.cluster.oldest = site.cluster.revision + 1
+    ran = site.run()
+    assert (ran.status, ran.stdout) == (2, "") and "answered 410" in ran.stderr
+
+
+def test_refused_in_some_namespaces_is_told_and_not_fatal(site: Site) -> None:
+    allowed = ("works", "no-secret")
+    site.log_in("auditor")
+    resources = ("secrets", "pods", "serviceaccounts")
+    site.cluster.grants += [
+        Grant("auditor", namespace, frozenset(["list"]), resource, None, "r")
+        for namespace in allowed
+        for resource in resources
+    ]
+    site.cluster.grants += [Grant("auditor", "wrong-key", frozenset(["list"]), "pods", None, "r")]
+    site.cluster.grants += [Grant("auditor", None, frozenset(["list"]), "namespaces", None, "r")]
+    ran = site.run()
+    image = auditing.IMAGE
+    # What nobody could read is not guessed.
+    assert ran.found() == {
+        ("works", image): ("works", None),
+        ("no-secret", image): ("fails", "no-secret"),
+        ("wrong-key", image): ("not-checked", "secrets-not-read"),
+    }
+    assert ran.status == 1
+    assert {code for pull in ran.report["pulls"] for code in pull["unchecked"]} == {"roles-not-read"}
+    notes = "\n".join(ran.report["notes"])
+    assert (
+        "pods may not be listed in namespace alias, anonymous, blocked, invalid-image, invalid-location and 10 more"
+        in notes
+    )
+    assert "clusterroles may not be listed" in notes and "for 3 pulls, roles were not read" in notes
+
+
+def test_nothing_may_be_read(site: Site) -> None:
+    site.log_in("nobody")
+    ran = site.run()
+    assert (ran.status, ran.stdout) == (2, "")
+    assert "none of the cluster's objects may be listed; --print-rbac prints the ClusterRole" in ran.stderr
+
+
+def test_chosen_namespaces_alone_are_asked_for(site: Site) -> None:
+    ran = site.run("-n", "works", "-n", "no-role")
+    assert ran.found() == {key: EXPECTED[key] for key in EXPECTED if key[0] in ("works", "no-role")}
+    assert not [path for path in site.paths() if path.startswith(("/api/v1/pods", "/api/v1/secrets"))]
+    assert any(path.startswith("/api/v1/namespaces/works/secrets") for path in site.paths())
+
+
+def test_a_busy_server_is_waited_for(site: Site) -> None:
+    site.cluster.fault = first(2, refuse(429, retry_after=1))
+    start = time.monotonic()
+    assert site.run("-n", "works").status == 0
+    assert 2 <= time.monotonic() - start < 20
+
+
+def test_it_does_not_wait_for_ever(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_LONGEST_PAUSE", 0.02)
+    busy = refuse(503, retry_after=3600)
+    # kubectl asks for the version when it starts, and waits by itself.
+    site.cluster.fault = lambda exchange: not exchange.request.path.startswith("/version") and busy(exchange)
+    ran = site.run()
+    assert (ran.status, ran.stdout) == (2, "") and "answered 503" in ran.stderr
+    assert len([path for path in site.paths() if not path.startswith("/version")]) == server._RETRIES + 1
+
+
+def test_kubectl_takes_get_alone_and_ends_with_us(site: Site) -> None:
+    with server.kubectl(f"{site.root}/kubeconfig", "") as api:
+        assert api.get("/api/v1/nodes?limit=1")["kind"] == "NodeList"
+        connection = api._connection  # type: ignore[attr-defined]
+        for method in ("POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "GETS", "CONNECT"):
+            before = len(site.cluster.requests)
+            connection.request(method, "/api/v1/namespaces/works/secrets/s")
+            answer = connection.getresponse()
+            answer.read()
+            assert (answer.status, len(site.cluster.requests)) == (403, before), method
+        directory = os.path.dirname(connection._path)
+        assert os.stat(directory).st_mode & 0o077 == 0
+    assert not os.path.exists(directory)
+    assert not _proxies(directory)
+
+
+def _proxies(directory: str) -> list[str]:
+    found = subprocess.run(["pgrep", "-f", f"unix-socket={directory}"], capture_output=True, text=True, check=False)
+    return found.stdout.split()
+
+
+def test_a_signal_ends_kubectl_as_well(site: Site, tmp_path: Path) -> None:
+    temporary = tmp_path / "t"
+    temporary.mkdir()
+    stalled: list[bool] = []
+
+    def stall(exchange: Exchange) -> bool:
+        stalled.append(True)
+        exchange.connection.wait(30)
+        return False
+
+    site.cluster.fault = stall
+    environment = {**ENVIRONMENT, "TMPDIR": str(temporary), "PATH": os.environ["PATH"]}
+    process = subprocess.Popen(
+        [*COMMAND, "audit", f"--kubeconfig={site.root}/kubeconfig", f"--registries-conf={site.root}/registries.conf"],
+        env=environment,
+        stderr=subprocess.PIPE,
+    )
+    while not stalled:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.terminate()
+    assert process.wait(20) == 143
+    assert process.stderr is not None
+    process.stderr.close()
+    assert not list(temporary.iterdir()) and not _proxies(str(temporary))
+
+
+def test_a_kubeconfig_that_kubectl_refuses(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
+    ran = site.run("--context=other")
+    assert (ran.status, ran.stdout) == (2, "")
+    assert "kubectl proxy ended with status 1; see its message above" in ran.stderr
+    assert "other" in capfd.readouterr().err
+
+
+def test_without_kubectl(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(site.root))
+    ran = site.run()
+    assert ran.status == 2 and "kubectl was not found in PATH" in ran.stderr
+
+
+def test_the_cluster_role_is_enough(site: Site) -> None:
+    """What it prints, granted, reads everything; each verb of it is list."""
+    import yaml
+
+    ran = run("--print-rbac")
+    role = yaml.safe_load(ran.stdout)
+    assert (ran.status, role["kind"]) == (0, "ClusterRole")
+    granted = {
+        (group, resource) for rule in role["rules"] for group in rule["apiGroups"] for resource in rule["resources"]
+    }
+    asked = {
+        (wanted.group.removeprefix("/apis/").removesuffix("/v1").replace("/api", ""), wanted.resource)
+        for wanted in (*server._LISTS, server._NAMESPACES)
+    }
+    assert granted == asked
+    assert all(rule["verbs"] == ["list"] for rule in role["rules"])
+
+
+def test_no_secret_of_a_refusal_is_told(site: Site) -> None:
+    """A server that quotes what it holds is not quoted at length, and never into a report."""
+    site.cluster.secrets["works", "more"] = secret("works", "more", f'{{"auths": "{auditing.PASSWORD}"'.encode())
+    ran = site.run()
+    assert json.loads(ran.stdout)["summary"]["works"]["pulls"] == 2
