@@ -33,7 +33,11 @@ SUMMARIES = {
 }
 """What each command is for, in one line."""
 
-_ROOMS = {"audit": "auditing", "kubectl": "plugin", **dict.fromkeys(("install", "rollback", "status", "uninstall"), "installation")}
+_ROOMS = {
+    "audit": "auditing",
+    "kubectl": "plugin",
+    **dict.fromkeys(("install", "rollback", "status", "uninstall"), "installation"),
+}
 """Command -> the package that it is in, where it is in one of its own."""
 
 ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)

@@ -172,9 +172,8 @@ def verdict(
     served = [source for source in wanted if source.origin]
     if not served:
         reason = resolution.reason or _first_reason(wanted)
-        text = f"{_names(wanted)} {_without(settings)}: {reason}{_nearest(wanted, reason, spoilt)}"
-        if not settings.global_auth_file:
-            text += f"; {UNSEEN}"
+        unseen = "" if settings.global_auth_file or UNSEEN in reason else f"; {UNSEEN}"
+        text = f"{_names(wanted)} {_without(settings)}: {reason}{unseen}{_nearest(wanted, reason, spoilt)}"
         return Verdict(FAILED, f"CRI-O asks {text}", _remedy(resolution, wanted, settings, spoilt, configured))
     first = served[0]
     late = "" if first is wanted[0] else f"; {wanted[0].source.name}, which CRI-O asks before it, gets none"

@@ -33,7 +33,7 @@ _KINDS = (
 
 
 class Api(Protocol):
-    """Whoever can be asked, as another user as well. ClusterError for any answer but a 200; ``status`` tells which."""
+    """Whoever can be asked, as another user as well. ClusterError for any answer but a 200, with its ``status``."""
 
     def get(self, path: str, user: str = "") -> Object: ...
 
@@ -61,12 +61,12 @@ def find_workload(api: Api, namespace: str, named: str) -> Object:
         if error.status == 404:
             hint = f"check the name and -n: kubectl -n {namespace} get {resource}"
         elif error.status == 403:
-            hint = f"ask an administrator for `get {resource}` in namespace {namespace}, or give --image IMAGE"
+            hint = f"ask an administrator for `get {resource}` in {namespace}, or give --image IMAGE"
         raise ClusterError(error.message, hint, status=error.status) from None
 
 
 def wants_of(found: Object) -> Iterator[Want]:
-    """What each image's pull is decided by. It does not matter here who owns the object, and whether a pod has ended."""
+    """What decides the pull of each image. Here it does not matter who owns the object, and whether a pod has ended."""
     metadata = {name: value for name, value in member(found, "metadata").items() if name != "ownerReferences"}
     for want, _ in find_wants({**found, "metadata": metadata, "status": {}}):
         yield want
@@ -117,7 +117,9 @@ class Visible:
         found = re.search(r'User "([^"]+)"', error.message)
         user = found[1] if found else "this user"
         role = f"kubectl -n {namespace} create role see-{resource} --verb=get,list --resource={resource}"
-        bind = f"kubectl -n {namespace} create rolebinding see-{resource} --role=see-{resource} --user={shlex.quote(user)}"
+        bind = (
+            f"kubectl -n {namespace} create rolebinding see-{resource} --role=see-{resource} --user={shlex.quote(user)}"
+        )
         return NotAsked(
             f"{resource} of namespace {namespace}: forbidden for user {user}",
             f"ask an administrator to run this command in your place, or for `get` and `list` of {resource}: "

@@ -13,7 +13,6 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from ... import explanation
@@ -42,6 +41,8 @@ from ..output import (
     sentence,
     serve,
     there,
+    told,
+    write,
     write_line,
     write_report,
 )
@@ -107,7 +108,9 @@ def parser() -> Parser:
     made.prog = "kubectl mirror-credentials"
     made.add_argument("action", metavar="ACTION", choices=_ACTIONS, help=", ".join(_ACTIONS))
     made.add_argument("workload", metavar="WORKLOAD", nargs="?", help="POD, or KIND/NAME: deployment/web, cronjob/sync")
-    made.add_argument("--image", metavar="IMAGE", help="an image instead of a workload: of a pod that does not exist yet")
+    made.add_argument(
+        "--image", metavar="IMAGE", help="an image instead of a workload: of a pod that does not exist yet"
+    )
     made.add_argument("--service-account", metavar="NAME", help="with --image: of the pod (default default)")
     made.add_argument("-n", "--namespace", metavar="NAMESPACE", help="namespace (default: the context's)")
     made.add_argument("--kubeconfig", metavar="FILE", type=there("file"), help="kubeconfig for kubectl")
@@ -118,6 +121,9 @@ def parser() -> Parser:
         ("config", "FILE", ("file", "directory"), "the nodes' CredentialProviderConfig, for the plugin's settings"),
     ):
         made.add_argument(f"--{name}", metavar=metavar, type=there(*kinds), help=what)
+    made.add_argument(
+        "--machine-config-pool", metavar="POOL", help="take registries.conf from this pool's MachineConfig (OpenShift)"
+    )
     for name in _FLAGS:
         flag = FLAGS_BY_NAME[name]
         action = "append" if flag.repeatable else "store"
@@ -140,6 +146,8 @@ def _run(arguments: list[str]) -> int:
     given = parser().parse(arguments or ["--help"])
     if bool(given.workload) == bool(given.image):
         raise UsageError("give POD, KIND/NAME or --image IMAGE", "--help has examples")
+    if given.machine_config_pool and given.registries_conf:
+        raise UsageError("--machine-config-pool and --registries-conf cannot be used together", "remove one of the two")
     if given.service_account and not given.image:
         raise UsageError("--service-account is for --image: a workload has its own")
     namespace = given.namespace or _namespace_of_context(given)
@@ -151,10 +159,13 @@ def _run(arguments: list[str]) -> int:
             raise UsageError(f"{flag}: {name!r} is not a valid Kubernetes name")
     for name in ("registries_conf", "registries_conf_dir", "config"):
         setattr(given, name, os.path.abspath(path) if (path := getattr(given, name)) else "")
-    with server.kubectl(given.kubeconfig or "", given.context or "") as api, tempfile.TemporaryDirectory() as directory:
+    with (
+        server.kubectl(given.kubeconfig or "", given.context or "") as api,
+        tempfile.TemporaryDirectory() as directory,
         # Files of the cluster have relative paths there, by which they are named in what is said.
-        with contextlib.chdir(directory):
-            return _tell(given, namespace, api)
+        contextlib.chdir(directory),
+    ):
+        return _tell(given, namespace, api)
 
 
 def _tell(given: argparse.Namespace, namespace: str, api: Api) -> int:
@@ -171,7 +182,7 @@ def _tell(given: argparse.Namespace, namespace: str, api: Api) -> int:
         raise UsageError(f"{given.workload} has no image")
     is_text = given.output == "text"
     if is_text:
-        write_line(sentence(printable(site.assumed)))
+        write(*told(sentence(site.assumed)))
     reports, statuses = [], []
     for number, want in enumerate(wants, 1):
         if is_text:
@@ -249,28 +260,30 @@ def _pull(want: Want, found: Object | None, site: Site) -> Pull:
 
 def _site(given: argparse.Namespace, api: Api) -> Site:
     """registries.conf and the plugin's settings: as given, else as published. Never those of this machine."""
-    found: published.Published | str = "not asked for"
-    if not (given.registries_conf and given.config):
-        found = published.write(api, "")
+    found = published.write(api, "")
     config, origin_of_config = given.config, given.config
     if isinstance(found, published.Published) and not config:
-        config, origin_of_config = found.config, published.ORIGIN if found.config else ""
+        config, origin_of_config = found.config, found.origin if found.config else ""
+    if given.machine_config_pool:
+        found = published.write_machine_config(api, "", given.machine_config_pool)
     if given.registries_conf:
         main, drop_ins = given.registries_conf, given.registries_conf_dir or published.no_drop_ins("")
         origin = main
     elif isinstance(found, published.Published):
-        main, drop_ins, origin = found.main, found.drop_ins, published.ORIGIN
+        main, drop_ins, origin = found.main, found.drop_ins, found.origin
     else:
         raise published.unknown(found)
     entry = load_entry(config) if config else ([], {}, "")
-    note = f"the kubelet sends no token: the plugin's entry in {config} has no tokenAttributes" if entry[2] is None else ""
+    note = ""
+    if entry[2] is None:
+        note = f"the kubelet sends no token: the plugin's entry in {config} has no tokenAttributes"
     place = Place(config, *entry, note, "", True, ("kubelet", "CRI-O"))
     chosen = find_settings(given, place)
     chosen.registries_conf, chosen.registries_conf_dir, chosen.root = main, drop_ins, ""
     chosen.global_auth_file = ""
     flags = [f"--{name}" for name in _FLAGS if getattr(given, FLAGS_BY_NAME[name].attribute)]
-    settings_from = ", ".join([origin_of_config or "its defaults", *flags])
-    assumed = f"this is not a node: registries.conf is from {origin}, the plugin's settings from {settings_from}"
+    of_plugin = " and ".join([f"those of {origin_of_config}" if config else "its defaults", *flags])
+    assumed = f"this is not a node: registries.conf is that of {origin}, the plugin's settings are {of_plugin}"
     return Site(api, place, chosen, f"{assumed}; {_NOT_THE_NODE}" if given.action == "verify" else assumed)
 
 
@@ -291,7 +304,7 @@ def _audit(arguments: list[str]) -> int:
     from ..auditing import audit
 
     given = audit.parser().parse(arguments)
-    if given.registries_conf or given.print_rbac:
+    if given.registries_conf or given.machine_configs or given.print_rbac:
         return audit.run(arguments)
     try:
         with server.kubectl(given.kubeconfig or "", given.context or "") as api, tempfile.TemporaryDirectory() as place:
@@ -307,7 +320,7 @@ def _audit(arguments: list[str]) -> int:
 
 
 def _complete(arguments: list[str]) -> int:
-    """What kubectl offers for the last word: candidates, then a directive of cobra's (4: no files, 0: files as well)."""
+    """What kubectl completes the last word with: lines, then a directive of cobra's (4: no files, 0: files)."""
     last, before = (arguments or [""])[-1], arguments[:-1]
     made = parser()
     flag = made._option_string_actions.get(before[-1]) if before else None
