@@ -143,7 +143,7 @@ def _run(arguments: list[str]) -> int:
         return OK
     if arguments[:1] == ["audit"]:
         return _audit(arguments[1:])
-    given = parser().parse(arguments or ["--help"])
+    given = parser().parse(["--help"] if not arguments or arguments[0] == "help" else arguments)
     if bool(given.workload) == bool(given.image):
         raise UsageError("give POD, KIND/NAME or --image IMAGE", "--help has examples")
     if given.machine_config_pool and given.registries_conf:
@@ -324,9 +324,11 @@ def _complete(arguments: list[str]) -> int:
     last, before = (arguments or [""])[-1], arguments[:-1]
     made = parser()
     flag = made._option_string_actions.get(before[-1]) if before else None
-    words, directive = list(flag.choices or ()) if flag and flag.nargs != 0 else [], 4
+    words, directive = [], 4
     if flag is not None and flag.nargs != 0:
-        directive = 0 if flag.metavar in ("FILE", "DIR") else 4
+        metavar = str(flag.metavar)
+        words = list(flag.choices or (metavar.split("|") if "|" in metavar else ()))
+        directive = 0 if metavar in ("FILE", "DIR") else 4
     elif last.startswith("-"):
         words = [name for name in made._option_string_actions if name.startswith("--")]
     elif not before:
