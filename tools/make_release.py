@@ -1,6 +1,8 @@
 """Makes all that a version is released with in dist, which it empties first, and checks it.
 
     the executables, the wheel, packages and container image
+    kubectl-mirror_credentials-linux-<architecture>.tar.gz    the plugin of kubectl, and for krew
+    mirror-credentials.yaml                                   its manifest
     crio-credential-provider-linux-<architecture>.cdx.json    bill of materials, CycloneDX
     RELEASE_NOTES.md                                          the version's section of CHANGELOG.md
     SHA256SUMS                                                of all of these
@@ -25,6 +27,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
+import krew
 import make_executable
 import make_packages
 from bill_of_materials import bill, parts_of
@@ -52,9 +55,10 @@ def notes(changelog: str, version: str) -> str:
 
 def names(version: str) -> list[str]:
     """Files of a release, all of which SHA256SUMS lists."""
-    made = [NOTES, f"{NAME}-{version}.oci.tar", f"{NAME.replace('-', '_')}-{version}-py3-none-any.whl"]
+    made = [NOTES, krew.MANIFEST, f"{NAME}-{version}.oci.tar", f"{NAME.replace('-', '_')}-{version}-py3-none-any.whl"]
     for target in TARGETS:
         made += [f"{NAME}-linux-{target.name}", f"{NAME}-linux-{target.name}.cdx.json"]
+        made.append(f"{krew.PROGRAM}-linux-{target.name}.tar.gz")
         made += [f"{NAME}_{version}_{target.name}.deb", f"{NAME}-{version}-1.{target.machine}.rpm"]
     return sorted(made)
 
@@ -66,6 +70,7 @@ def finish(directory: Path, version: str, changelog: str) -> None:
         program = executable(target, directory)
         parts = parts_of((PYTHON, OPENSSL, ZLIB), f"{target.host}-gcc", WORK / "libraries", WORK / "modules.zip")
         (directory / f"{program.name}.cdx.json").write_text(bill(version, parts, program, epoch()))
+    krew.make(directory, version)
     (directory / NOTES).write_text(notes(changelog, version))
     sums = [f"{digest(directory / name)}  {name}\n" for name in names(version)]
     (directory / SUMS).write_text("".join(sums))
@@ -87,6 +92,7 @@ def faults(directory: Path, version: str, commit: str) -> Iterator[str]:
     checked = subprocess.run(["sha256sum", "--check", "--strict", "--quiet", SUMS], cwd=directory, check=False)
     if checked.returncode != 0:
         yield f"{SUMS} has other checksums"
+    yield from krew.faults(directory, version)
     for target in TARGETS:
         try:
             for what, found, wanted in facts(directory, target, version, commit):

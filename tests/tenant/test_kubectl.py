@@ -272,7 +272,9 @@ def test_what_manifests_publishes_is_what_is_read(tenants: Tenants, tmp_path: Pa
     drop_ins = tmp_path / "d"
     drop_ins.mkdir()
     (tmp_path / "r.conf").write_text(CONF)
-    (drop_ins / "50-quay.conf").write_text('[[registry]]\nlocation = "quay.io"\n[[registry.mirror]]\nlocation = "m/q"\n')
+    (drop_ins / "50-quay.conf").write_text(
+        '[[registry]]\nlocation = "quay.io"\n[[registry.mirror]]\nlocation = "m/q"\n'
+    )
     flags = [f"--registries-conf={tmp_path}/r.conf", f"--registries-conf-dir={drop_ins}", "--secrets-from=pod"]
     printed = here(lambda: manifests.run(["registries", *flags]))
     config_map, role, binding = yaml.safe_load_all(printed.out)
@@ -345,10 +347,14 @@ def test_as_a_plugin_of_kubectl(tenants: Tenants, plugin: Path, tmp_path: Path) 
     for words in ((), ("--help",), ("help",)):
         status, told = run("mirror-credentials", *words)
         assert status == 0 and told.startswith("usage: kubectl mirror-credentials"), words
-    assert "crio-credential-provider" in run("mirror-credentials", "version")[1]
+    assert "GitCommit:" in run("mirror-credentials", "version")[1]
     # Version 1.26 of kubectl is the first that asks the plugin.
     completed = subprocess.run(
-        [links / "kubectl_complete-mirror_credentials", "ex"], env=environment, capture_output=True, text=True, check=True
+        [links / "kubectl_complete-mirror_credentials", "ex"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert completed.stdout == "explain\n:4\n"
 
