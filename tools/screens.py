@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
 import os
 import re
 import socket
@@ -237,6 +238,50 @@ def _auth(user: str) -> str:
     return base64.b64encode(f"{user}:password".encode()).decode()
 
 
+@contextlib.contextmanager
+def saved_lists() -> Iterator[Node]:
+    """Lists of a cluster as kubectl get -o json writes them: alpha and beta as above, gamma without a Role, delta with
+    an image that only the node has a credential for."""
+    rbac = "rbac.authorization.k8s.io"
+    found: list[dict[str, object]] = [
+        {"kind": "ClusterRole", "metadata": {"name": "view"}, "rules": []},
+        {
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": "view"},
+            "roleRef": {"kind": "ClusterRole", "name": "view"},
+        },
+    ]
+    teams = {
+        "alpha": "mirror.corp:5000",
+        "beta": "https://index.docker.io/v1/",
+        "gamma": "mirror.corp:5000",
+        "delta": "",
+    }
+    for team, key in teams.items():
+        place = {"namespace": f"team-{team}"}
+        image = "docker.io/library/nginx:1.27" if key else "quay.io/corp/app:v1"
+        content = json.dumps({"auths": {key: {"auth": _auth("robot")}}})
+        spec = {"template": {"spec": {"containers": [{"image": image}]}}}
+        found.append({"kind": "Deployment", "metadata": {**place, "name": "web"}, "spec": spec})
+        if key:
+            data = {".dockerconfigjson": base64.b64encode(content.encode()).decode()}
+            metadata = {**place, "name": "pull-creds"}
+            found.append(
+                {"kind": "Secret", "metadata": metadata, "type": "kubernetes.io/dockerconfigjson", "data": data}
+            )
+        if team != "gamma":
+            rules = [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["list"]}]
+            found.append({"kind": "Role", "metadata": {**place, "name": "pull-secrets"}, "rules": rules})
+            subjects = [{"apiGroup": rbac, "kind": "Group", "name": f"system:serviceaccounts:team-{team}"}]
+            bound = {"roleRef": {"kind": "Role", "name": "pull-secrets"}, "subjects": subjects}
+            found.append({"kind": "RoleBinding", "metadata": {**place, "name": "pull-secrets"}, **bound})
+    with tempfile.TemporaryDirectory(prefix="node", dir="/tmp") as root:
+        Path(root, "cluster.json").write_text(json.dumps({"kind": "List", "items": found}))
+        Path(root, "registries.conf").write_text(_REGISTRIES_CONF)
+        Path(root, "node.json").write_text(json.dumps({"auths": {"quay.io": {"auth": _auth("robot")}}}))
+        yield Node(Path(root), {f"{root}/": ""})
+
+
 # -- screens ----------------------------------------------------------------------------------------------------------
 
 
@@ -255,6 +300,15 @@ def _doctor(
 
 
 SCREENS = {
+    "audit": Screen(
+        saved_lists,
+        (
+            *("audit", "{root}/cluster.json", "--registries-conf", "{root}/registries.conf"),
+            *("--global-auth-file", "{root}/node.json"),
+        ),
+        1,
+        adds_root=False,
+    ),
     "explain-well": Screen(kubelet_node, _explain("nginx:1.27", "team-alpha"), 0),
     "explain-another-key": Screen(kubelet_node, _explain("nginx:1.27", "team-beta"), 3, until="Secrets "),
     "explain-refused": Screen(kubelet_node, _explain("nginx:1.27", "team-gamma"), 3, until="Image "),

@@ -120,6 +120,10 @@ class Decider:
             text = f"{user.source.name} gets a credential of the node alone"
             reason = made.reason if wanted and made.reason else "node-credentials"
             remedy = f"create a pull secret in the namespace with a key for {user.host}"
+            if not wanted:
+                remedy += (
+                    ", and name it in the imagePullSecrets of the service account: no mirror is asked for this image"
+                )
             return made._replace(outcome=NODE_CREDENTIALS, reason=reason, text=text, remedy=remedy)
         return made._replace(outcome=NO_MIRROR, reason="", text="", remedy="")
 

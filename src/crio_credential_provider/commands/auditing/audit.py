@@ -52,7 +52,7 @@ Examples:
 
 Exit status:
   0  no pull would fail
-  1  some would; with --fail-on also what that names
+  1  some would; with --fail-on also what that names; or the output could not be written
   2  wrong usage, a file that cannot be used, an API server that does not answer
 """
 _FLAGS = ("secrets-from", "mirror-registry", "global-auth-file")
@@ -65,6 +65,8 @@ def run(arguments: list[str]) -> int:
     except output.Unwritable as error:
         if not error.reader_gone:
             complain("audit", str(error))
+        # As of all commands.
+        return output.FAULT
     except ProviderError as error:
         complain("audit", str(error))
     except OSError as error:
@@ -79,7 +81,6 @@ def parser() -> Parser:
         "files",
         metavar="FILE",
         nargs="*",
-        type=there("file"),
         help="lists of kubectl get ... -o json, of any kinds, instead of the API server; -: stdin",
     )
     made.add_argument(

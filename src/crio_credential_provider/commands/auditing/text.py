@@ -68,8 +68,9 @@ def _summary(found: Audit) -> Iterator[RenderableType]:
             yield line.append(f"{count.pulls:8}  {_MEANS[outcome]} ({_who(count)})", "not bold default")
 
 
-def _who(count: Count) -> str:
-    return f"{_plural(count.pods, 'pod')}, {_plural(count.templates, 'template')}"
+def _who(count: Count | Pull) -> str:
+    counts = (count.pods, "pod"), (count.templates, "template")
+    return ", ".join(_plural(number, word) for number, word in counts if number)
 
 
 def _reasons(problems: list[Pull]) -> Iterator[RenderableType]:
@@ -128,9 +129,7 @@ def _pulls(problems: list[Pull], most: int) -> Iterator[RenderableType]:
 
 def _holders(pull: Pull) -> str:
     names = ", ".join(f"{holder.kind} {holder.name}" for holder in pull.holders[:3])
-    return f"{_plural(pull.pods, 'pod')}, {_plural(pull.templates, 'template')}: {names}" + (
-        " and others" if len(pull.holders) > 3 else ""
-    )
+    return f"{_who(pull)}: {names}{' and others' if len(pull.holders) > 3 else ''}"
 
 
 def _changes(found: Audit, most: int) -> Iterator[RenderableType]:
