@@ -79,6 +79,7 @@ Examples:
   kubectl mirror-credentials explain --image nginx:1.27 -n team-alpha     for a pod that does not exist yet
   kubectl mirror-credentials verify deployment/web --registries-conf registries.conf
   kubectl mirror-credentials audit -n team-alpha
+  crio-credential-provider kubectl explain deployment/web                 without the link
 
 Exit status:
   0  every image gets what it needs; with verify: every pull would succeed
