@@ -65,8 +65,13 @@ def image(namespace: int, workload: int, mirrors: int) -> str:
 
 
 def is_faulty(namespace: int) -> bool:
-    """Whether the secrets of a namespace are for its images' registries instead of the mirrors."""
+    """Whether a namespace has no Role, or its secrets are for its images' registries instead of the mirrors."""
     return namespace % 10 == 3
+
+
+def has_role(namespace: int) -> bool:
+    """Whether the service accounts of a namespace may list its secrets."""
+    return namespace % 20 != 3
 
 
 def expected(size: Size) -> dict[str, tuple[int, int, int]]:
@@ -105,7 +110,7 @@ def _roles(size: Size) -> Iterator[dict[str, Any]]:
     yield {"kind": "ClusterRole", "metadata": {"name": "none"}, "rules": []}
     reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "none"}
     yield {"kind": "ClusterRoleBinding", "metadata": {"name": "none"}, "roleRef": reference, "subjects": []}
-    for number in range(size.namespaces):
+    for number in filter(has_role, range(size.namespaces)):
         namespace = f"team-{number:05}"
         metadata = {"namespace": namespace, "name": "pull-secrets"}
         yield {

@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import os
+import pty
+import re
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
@@ -34,12 +37,14 @@ from auditing import (
     workload,
     write_list,
 )
-from commandline import here
+from commandline import here, typed
 from crio_credential_provider.audit import lists
+from crio_credential_provider.audit.result import OUTCOMES, REASONS, Reason
 from crio_credential_provider.commands import explain
 from crio_credential_provider.errors import UsageError
+from crio_credential_provider.runtimes.crio import registries
 from crio_credential_provider.testbed.cluster import ApiServer
-from node import COMMAND, Node, basic, bound_claims, recorded_request
+from node import COMMAND, TESTS, Node, basic, bound_claims, recorded_request
 
 Object = dict[str, Any]
 Audit = Callable[..., auditing.Ran]
@@ -74,6 +79,8 @@ def test_all_faults_are_found_and_nothing_else(audit: Audit) -> None:
     for pull in ran.report["pulls"]:
         holders = 1 if pull["namespace"] == "static-pod" else 7
         assert pull["pods"] + pull["templates"] == len(pull["holders"]) == holders, pull
+        if pull["namespace"] == "static-pod":
+            assert pull["holders"] == [{"kind": "Pod", "name": "static"}]
         assert bool(pull["text"]) == bool(pull["reason"]) == (pull["outcome"] not in ("works", "no-mirror"))
 
 
@@ -99,7 +106,7 @@ def test_every_place_of_an_image_is_seen(audit: Audit) -> None:
         "volumes": [{"image": {"reference": images[3]}}, {"emptyDir": {}}],
     }
     ran = audit([{"kind": "Pod", "metadata": {"namespace": "a", "name": "p"}, "spec": spec}])
-    assert ran.found() == {("a", image): ("not-checked", "secrets-not-read") for image in images}
+    assert ran.found() == {("a", image): ("not-checked", "not-read") for image in images}
     assert {pull["pods"] for pull in ran.report["pulls"]} == {1}
 
 
@@ -301,6 +308,19 @@ def test_fail_on_anonymous(audit: Audit) -> None:
     assert (audit(objects).status, audit(objects, "--fail-on=anonymous").status) == (0, 1)
 
 
+def test_types_that_nobody_means_as_pull_secrets(audit: Audit) -> None:
+    """As ``explain``, which does not ask for them."""
+    objects = [secret("a", "s", GOOD, "helm.sh/release.v1", "config.json"), *grant("a"), pod("a", "p")]
+    assert audit([*objects, secret("b", "s", GOOD)]).found() == {("a", IMAGE): ("fails", "no-secret")}
+
+
+def test_a_near_miss_was_meant_though_nobody_has_a_credential(audit: Audit) -> None:
+    objects = [secret("a", "s", docker_config("mirror.corp")), *grant("a"), pod("a", "p")]
+    assert audit(objects).found() == {("a", IMAGE): ("fails", "wrong-key")}
+    objects[0] = secret("a", "s", docker_config("elsewhere.example"))
+    assert audit(objects).found() == {("a", IMAGE): ("anonymous", "wrong-key")}
+
+
 # -- the plugin's configuration ---------------------------------------------------------------------------------------
 
 
@@ -313,6 +333,12 @@ def test_config(audit: Audit, tmp_path: Path) -> None:
     assert audit(objects, f"--config={config}", "--secrets-from=namespace").found() == {("a", IMAGE): ("works", None)}
     config.write_text(f"{entry}  args: []\n")
     assert audit(objects, f"--config={config}").found() == {("a", IMAGE): ("fails", "no-token")}
+
+
+def test_the_plugin_fails(audit: Audit) -> None:
+    ran = audit([secret("a", "s", GOOD), pod("Not_Valid", "p")])
+    assert ran.found() == {("Not_Valid", IMAGE): ("fails", "plugin-fails")}
+    assert "The plugin fails" in ran.report["pulls"][0]["text"]
 
 
 def test_mirror_registry(audit: Audit) -> None:
@@ -357,6 +383,34 @@ def test_classes_of_nodes(audit: Audit, tmp_path: Path) -> None:
     (tmp_path / "rest.conf").write_text("")
     ran = audit(objects, *classes, f"--registries-conf={tmp_path}/rest.conf")
     assert {p["outcome"] for p in ran.report["pulls"] if p["nodeClass"] == ""} == {"no-mirror"}
+
+
+def test_what_makes_pulls_equal_is_no_more_than_that(audit: Audit, tmp_path: Path) -> None:
+    """Tag or digest, the spelling, the service account, the namespace; not the tag itself."""
+    (tmp_path / "other.conf").write_text(
+        'unqualified-search-registries = ["quay.io"]\n[[registry]]\nlocation = "docker.io"\n'
+        f'[[registry.mirror]]\nlocation = "{MIRROR}/hub"\npull-from-mirror = "digest-only"\n'
+    )
+    digest = f"sha256:{'0' * 64}"
+    images = {
+        "docker.io/library/nginx:1": "no-mirror",
+        f"docker.io/library/nginx@{digest}": "works",
+        f"docker.io/library/nginx:1@{digest}": "works",
+        f"nginx@{digest}": "anonymous",
+    }
+    objects = [
+        *(secret("a", "s", GOOD), *grant("a", "ci"), secret("b", "s", GOOD), *grant("b")),
+        *(pod("a", f"p{number}", image, account="ci") for number, image in enumerate(images)),
+        pod("a", "q", f"docker.io/library/nginx@{digest}"),
+        pod("b", "q", f"docker.io/library/nginx@{digest}"),
+    ]
+    ran = audit(objects, f"--registries-conf={tmp_path}/other.conf")
+    found = {(p["namespace"], p["serviceAccount"], p["image"]): p["outcome"] for p in ran.report["pulls"]}
+    assert found == {
+        **{("a", "ci", image): outcome for image, outcome in images.items()},
+        ("a", "default", f"docker.io/library/nginx@{digest}"): "fails",
+        ("b", "default", f"docker.io/library/nginx@{digest}"): "works",
+    }
 
 
 def test_drop_ins(audit: Audit, tmp_path: Path) -> None:
@@ -560,6 +614,15 @@ def test_files_that_are_none(tmp_path: Path, text: str) -> None:
     assert str(path) in ran.stderr and ran.stderr.count("\n") == 1
 
 
+def test_a_value_that_is_cut_is_read_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = {"kind": "Other", "number": 1234567, "items": [{"kind": "a", "n": 12.5e3}, {"kind": "b"}], "last": 89}
+    (tmp_path / "x.json").write_text(json.dumps(document) + json.dumps({"kind": "c", "n": 77}))
+    monkeypatch.setattr(lists, "_CHUNK", 1)
+    found = list(lists.load(str(tmp_path / "x.json")))
+    assert found == [{"kind": "a", "n": 12500.0}, {"kind": "b"}, {"kind": "c", "n": 77}]
+    assert next(lists.load(str(tmp_path / "x.json"), "last"))["number"] == 1234567
+
+
 def test_an_item_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lists, "_LONGEST", 1 << 16)
     (tmp_path / "x.json").write_text('{"items": [{"a": "' + "x" * (1 << 22))
@@ -567,18 +630,13 @@ def test_an_item_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         list(lists.load(str(tmp_path / "x.json")))
 
 
-@pytest.mark.parametrize(
-    ("value", "what"),
-    [
-        (b"\xff\xfe", "is not UTF-8"),
-        (None, "no such file"),
-    ],
-)
-def test_files_that_cannot_be_read(tmp_path: Path, value: bytes | None, what: str) -> None:
-    if value is not None:
-        (tmp_path / "x.json").write_bytes(value)
-    ran = run(str(tmp_path / "x.json"))
-    assert (ran.status == 2 and what in ran.stderr) or "no such file" in ran.stderr
+def test_files_that_cannot_be_read(tmp_path: Path, audit: Audit) -> None:
+    audit([])
+    (tmp_path / "x.json").write_bytes(b"\xff\xfe")
+    conf = f"--registries-conf={tmp_path}/registries.conf"
+    for name, what in (("x.json", "is not UTF-8"), ("y.json", "No such file or directory"), (".", "Is a directory")):
+        ran = run(f"{tmp_path}/{name}", conf)
+        assert (ran.status, ran.stdout) == (2, "") and what in ran.stderr
 
 
 def test_objects_of_any_shape(audit: Audit) -> None:
@@ -597,6 +655,27 @@ def test_objects_of_any_shape(audit: Audit) -> None:
     ran = audit([*objects, *faulty_cluster()], base=False)
     assert ran.stderr == ""
     assert {key: value for key, value in ran.found().items() if key in EXPECTED} == EXPECTED
+
+
+@pytest.mark.process
+def test_standard_input(audit: Audit, tmp_path: Path) -> None:
+    audit([])
+    flags = (f"--registries-conf={tmp_path}/registries.conf", f"--global-auth-file={tmp_path}/none", "-o", "json")
+    with open(write_list(tmp_path / "all.json", faulty_cluster()), "rb") as file:
+        done = typed("audit", "-", *flags, stdin=file)
+    assert (done.status, done.err, done.report["summary"]["fails"]["pulls"]) == (1, "", 14)
+
+
+def test_without_a_registries_conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registries, "MAIN_FILE", str(tmp_path / "none"))
+    monkeypatch.setattr(registries, "DROP_IN_DIRECTORY", str(tmp_path / "none.d"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    file = write_list(tmp_path / "all.json", faulty_cluster())
+    ran = run(file)
+    assert (ran.status, ran.stdout) == (2, "") and "give a node's with --registries-conf FILE" in ran.stderr
+    (tmp_path / "none").write_text(CONF)
+    [note] = run(file, "-o", "json").report["notes"]
+    assert note.startswith("this machine's registries.conf was used, and it has no CRI-O")
 
 
 # -- output -----------------------------------------------------------------------------------------------------------
@@ -641,6 +720,28 @@ def test_text(audit: Audit) -> None:
 def test_names_do_not_move_the_cursor(audit: Audit) -> None:
     ran = audit([pod("a\x1b[2J", "p\n", "docker.io/x/y\x1b[31m")], "--output=text")
     assert "\x1b" not in ran.stdout
+
+
+@pytest.mark.process
+def test_progress_is_told_on_a_terminal_alone(audit: Audit, tmp_path: Path) -> None:
+    audit([])
+    file = write_list(tmp_path / "all.json", faulty_cluster())
+    flags = (f"--registries-conf={tmp_path}/registries.conf", f"--global-auth-file={tmp_path}/none", "-o", "json")
+    ours, theirs = pty.openpty()
+    shown = typed("audit", file, *flags, stderr=theirs)
+    os.close(theirs)
+    told = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert told.startswith("\r\x1b[Kread 1 objects") and told.endswith("\r\x1b[K")
+    assert shown.report["pulls"] == audit(faulty_cluster(), base=False).report["pulls"]
+
+
+def test_the_page_has_all_reasons_and_outcomes() -> None:
+    page = (TESTS.parent / "docs/reference/audit.md").read_text()
+    rows = re.findall(r"^\| `([\w-]+)` \| (.*?) \| (.*?) \|$", page, re.MULTILINE)
+    assert [Reason(*row) for row in rows] == [*REASONS.values()]
+    outcomes = re.findall(r"^\| `([\w-]+)` \| [^|]*\|$", page.partition("## The reasons")[0], re.MULTILINE)
+    assert outcomes == [*OUTCOMES]
 
 
 def test_nothing_in_the_files(audit: Audit) -> None:

@@ -61,3 +61,4 @@ def test_burst_of_parallel_pulls_without_pull_intents(node: Node, tenant: Tenant
     note(f"{time.monotonic() - began:.0f} s")
     assert running == PODS, f"{running} of {PODS} run"
     assert not node.lost_pulls(*pods), "failed pulls"
+    assert node.findings() == ["pull-intents-off"]

@@ -104,6 +104,21 @@ def test_the_api_server_does_not_answer(node: Node, tenant: Tenant, image: str) 
     assert all("authentication required" in event for event in pod.failed_pulls()), pod.failed_pulls()
 
 
+@pytest.mark.ours
+def test_what_a_killed_runtime_leaves_is_found_and_removed(node: Node, tenant: Tenant, image: str) -> None:
+    pod = tenant.run("web", image)
+    assert wait_until(lambda: any(name.startswith("in-use/") for name in node.auth_files()), 30), "no file was taken"
+    runtime = node.runtime.process
+    runtime.kill()
+    runtime.start()
+    runtime.wait_for(lambda: answers(node.runtime.socket), "back")
+    assert "auth-dir-files-left-in-use" in node.findings()
+    node.program.run("gc", "--in-use")
+    assert pod.runs_within(120), f"not running: {pod.events()}"
+    assert node.findings() == []
+    assert not node.left_behind()
+
+
 def test_a_kubelet_killed_during_a_pull_holds_up_no_later_one(node: Node, tenant: Tenant) -> None:
     """It leaves its pull intent, which the next one keeps until that very image is pulled."""
     image = node.registry.new_image("v1", "v2")

@@ -15,7 +15,7 @@ import bisect
 from collections.abc import Callable, Iterable
 
 from ..pull import decision
-from ..settings import NAMESPACE, POD, Settings
+from ..settings import Settings
 from . import collected, machineconfigs, workloads
 from .collected import Collected
 from .decide import Decided, Decider
@@ -60,6 +60,7 @@ class Auditor:
     Attributes:
         collected: what was read of the cluster.
         machine_configs: None where they are not asked for.
+        is_uniform: whether all nodes have the same registries.conf, so that they need not be known.
         notes: what the person should know.
     """
 
@@ -77,7 +78,7 @@ class Auditor:
         self.notes: list[str] = []
         self._settings = settings
         self._classes = classes
-        self._is_uniform = classes is not None and not any(found.name for found in classes)
+        self.is_uniform = classes is not None and not any(found.name for found in classes)
         self._namespaces = frozenset(namespaces)
         self._is_selected = is_selected
         self._has_tokens = has_tokens
@@ -107,7 +108,7 @@ class Auditor:
             return
         is_pod = found["kind"] == workloads.POD
         for want, holder in workloads.find_wants(found):
-            where = ANYWHERE if self._is_uniform else self.collected.like(want.where)
+            where = ANYWHERE if self.is_uniform else self.collected.like(want.where)
             want = want._replace(where=where)
             tally = self._wants.get(want)
             if tally is None:
@@ -155,8 +156,6 @@ class Auditor:
             found = sum(1 for pull in pulls if code in pull.unchecked)
             if found:
                 yield f"for {found} {'pull' if found == 1 else 'pulls'}, {said}"
-        if self._settings.secrets_from not in (NAMESPACE, POD) and "ServiceAccount" not in self.collected.read:
-            yield "no service account was read"
 
 
 def _pull(namespace: str, account: str, image: str, name: str, decided: Decided, tally: _Tally) -> Pull:

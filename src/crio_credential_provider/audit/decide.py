@@ -106,7 +106,7 @@ class Decider:
 
     def _outcome(self, made: Decided, pull: _Pull, wanted: list[Explained]) -> Decided:
         if made.outcome == UNKNOWN:
-            return made._replace(outcome=NOT_CHECKED, reason="secrets-not-read")
+            return made._replace(outcome=NOT_CHECKED, reason="not-read")
         if made.outcome == FAILED:
             if pull.is_node_used(wanted):
                 # The plugin fails, and CRI-O reads the node's own auth file.
@@ -210,7 +210,7 @@ def _failed(reason: str, text: str) -> Decided:
 
 def _code_of_error(error: ProviderError) -> str:
     if isinstance(error, NotAsked):
-        return "secrets-not-read"
+        return "not-read"
     if isinstance(error, ConfigError):
         return "invalid-location" if error.rule == "pull-source" else "invalid-registries-conf"
     status = error.status if isinstance(error, ClusterError) else 0

@@ -135,7 +135,9 @@ REASONS = {
             "create a pull secret in the namespace before the node's credentials are taken away",
         ),
         # Not read.
-        Reason("secrets-not-read", "The secrets of the namespace were not read.", "allow it, or save them to a file"),
+        Reason(
+            "not-read", "The namespace's secrets or service accounts were not read.", "allow it, or save them to a file"
+        ),
         Reason("no-node-class", "No --registries-conf is for the pod's node.", "give --registries-conf for its class"),
         Reason("plugin-fails", "The plugin fails.", "correct what the message says"),
     )

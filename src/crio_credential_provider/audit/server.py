@@ -75,7 +75,7 @@ class _List(NamedTuple):
     resource: str
     is_namespaced: bool = True
     query: str = ""
-    page: int = _PAGE
+    page: int = 0
 
 
 _CORE, _APPS, _BATCH, _RBAC = "/api/v1", "/apis/apps/v1", "/apis/batch/v1", "/apis/rbac.authorization.k8s.io/v1"
@@ -154,8 +154,9 @@ class Reading:
         self._auditor.collected.rights.are_from_files = False
         for found in _MACHINE_CONFIGS if self._auditor.machine_configs is not None else ():
             self._take(found)
-        refused = [found for found in _LISTS if not self._take(found)]
-        if len(refused) == len(_LISTS):
+        lists = [found for found in _LISTS if found.kind != "Node" or not self._auditor.is_uniform]
+        refused = [found for found in lists if not self._take(found)]
+        if len(refused) == len(lists):
             raise ClusterError("none of the cluster's objects may be listed", "--print-rbac prints the ClusterRole")
 
     def _take(self, wanted: _List) -> bool:
@@ -217,7 +218,7 @@ class Reading:
         """The objects of a list, each once. They come in the order of their keys (etcd), so that a list that is begun
         again goes on behind the last one."""
         place = f"/namespaces/{namespace}" if namespace else ""
-        query = {"limit": str(wanted.page)} | ({"fieldSelector": wanted.query} if wanted.query else {})
+        query = {"limit": str(wanted.page or _PAGE)} | ({"fieldSelector": wanted.query} if wanted.query else {})
         following, last, expired = "", b"", 0
         while True:
             asked = urllib.parse.urlencode(query | ({"continue": following} if following else {}))

@@ -10,15 +10,13 @@ from __future__ import annotations
 import argparse
 import functools
 import os
-import stat
-import time
-import uuid
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from .. import settings
 from ..errors import AuthFileError, ConfigError, UsageError
 from ..kubernetes.pullintents import PullIntents
+from ..node.takenfiles import IN_USE, find_taken
 from ..pull import authfile, handoff, sweep
 from ..pull.handoff import Line
 from ..pull.sweep import Stale
@@ -37,9 +35,6 @@ from .output import (
     write_line,
 )
 from .request.place import Place, RefusedArguments, load_settings, look
-
-IN_USE = "in-use"
-"""Directory below the auth directory into which CRI-O renames a file for the time of a pull."""
 
 FLAGS = ("auth-dir", "kubelet-root-dir", "stale-after", "cache-dir", "root")
 """The plugin's flags that count here as well: as the kubelet gives them to it, else with its defaults."""
@@ -62,8 +57,9 @@ Flags not given are taken from the kubelet's CredentialProviderConfig, as by exp
 """
 _EPILOG = """\
 The kubelet and CRI-O may be running: a file that is taken or replaced in the meantime is skipped.
---in-use only looks at the age: a pull that is still running after --in-use-after (a large image over a
-slow network) loses its credentials, so give more time than any pull takes.
+--in-use removes what was taken before the running CRI-O was started, and, by age alone, what is older than
+--in-use-after: a pull that is still running then (a large image over a slow network) loses its credentials,
+so give more time than any pull takes.
 
 Examples:
   crio-credential-provider gc --dry-run                      what would be removed
@@ -99,7 +95,7 @@ def _sweep(given: argparse.Namespace) -> int:
         raise AuthFileError(f"--auth-dir: {chosen.auth_dir}: no such directory")
     intents = PullIntents(chosen.kubelet_root_dir)
     in_use_after = _in_use_after(given)
-    doomed = list(_find(chosen, intents, in_use_after, dry=given.dry_run))
+    doomed = list(_find(chosen, intents, in_use_after, place.crio_started, dry=given.dry_run))
     report = _as_json if given.output == "json" else _as_text
     if place.note and report is _as_text:
         _say(f"Note: {place.note}")
@@ -167,7 +163,9 @@ def _in_use_after(given: argparse.Namespace) -> float | None:
 # -- what is to be removed --------------------------------------------------------------------------------------------
 
 
-def _find(chosen: Settings, intents: PullIntents, in_use_after: float | None, *, dry: bool) -> Iterator[Doomed]:
+def _find(
+    chosen: Settings, intents: PullIntents, in_use_after: float | None, crio_started: float, *, dry: bool
+) -> Iterator[Doomed]:
     """Files to remove, oldest first in each directory.
 
     Raises:
@@ -189,7 +187,7 @@ def _find(chosen: Settings, intents: PullIntents, in_use_after: float | None, *,
         remove = functools.partial(sweep.remove_stale, directory, file, line)
         yield Doomed(os.path.join(directory, file.name), file.age, _why_stale(file, intents), remove)
     if in_use_after is not None:
-        yield from _find_orphans(os.path.join(directory, IN_USE), in_use_after)
+        yield from _find_taken(directory, in_use_after, crio_started)
 
 
 def _is_readable(directory: str) -> bool:
@@ -200,10 +198,12 @@ def _is_readable(directory: str) -> bool:
     except FileNotFoundError:
         return False
     except OSError as error:
-        raise AuthFileError(
-            f"cannot read the directory {directory}: {error.strerror}",
-            "run this as root, or name another directory with --auth-dir",
-        ) from None
+        raise _unreadable(directory, error) from None
+
+
+def _unreadable(directory: str, error: OSError) -> AuthFileError:
+    hint = "run this as root, or name another directory with --auth-dir"
+    return AuthFileError(f"cannot read the directory {directory}: {error.strerror}", hint)
 
 
 def _why_stale(file: Stale, intents: PullIntents) -> str:
@@ -214,23 +214,20 @@ def _why_stale(file: Stale, intents: PullIntents) -> str:
     return f"no pull took it, and {'not all pull intents can be read' if intents.is_kept() else _NO_INTENTS}"
 
 
-def _find_orphans(directory: str, after: float) -> Iterator[Doomed]:
-    """Files that CRI-O took longer ago than any pull lasts. Their names are never used again."""
-    if not _is_readable(directory):
-        return
-    now = time.time()
-    found = []
-    for entry in os.scandir(directory):
-        try:
-            status = entry.stat(follow_symlinks=False)
-        except FileNotFoundError:
+def _find_taken(auth_dir: str, after: float, crio_started: float) -> Iterator[Doomed]:
+    """Files that CRI-O took and cannot be using any more. Their names are never used again."""
+    try:
+        taken = find_taken(auth_dir, crio_started)
+    except OSError as error:
+        raise _unreadable(os.path.join(auth_dir, IN_USE), error) from None
+    for file in taken:
+        if file.is_orphan:
+            why = "the CRI-O that took it does not run any more"
+        elif file.age >= after:
+            why = "CRI-O took it for a pull that cannot be running any more"
+        else:
             continue
-        # The rename into this directory leaves the time of writing as it was.
-        if _is_taken_name(entry.name) and stat.S_ISREG(status.st_mode) and now - status.st_mtime >= after:
-            found.append((now - status.st_mtime, entry.path))
-    for age, path in sorted(found, key=lambda file: (-file[0], file[1])):
-        why = "CRI-O took it for a pull that cannot be running any more"
-        yield Doomed(path, age, why, functools.partial(_unlink, path))
+        yield Doomed(file.path, file.age, why, functools.partial(_unlink, file.path))
 
 
 def _unlink(path: str) -> str:
@@ -242,17 +239,6 @@ def _unlink(path: str) -> str:
         return sweep.TAKEN
     except OSError as error:
         return error.strerror or type(error).__name__
-
-
-def _is_taken_name(name: str) -> bool:
-    """Whether CRI-O names files so: an auth file's name with a UUID before its ending."""
-    stem, ending = os.path.splitext(name)
-    before, dash, identifier = stem[:-37], stem[-37:-36], stem[-36:]
-    try:
-        is_uuid = str(uuid.UUID(identifier)) == identifier
-    except ValueError:
-        return False
-    return is_uuid and dash == "-" and ending == ".json" and bool(authfile.repository_digest(f"{before}.json"))
 
 
 # -- text -------------------------------------------------------------------------------------------------------------

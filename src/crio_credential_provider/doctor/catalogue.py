@@ -182,6 +182,18 @@ _KUBELET = {
         "disabled\" in the kubelet's log at its start.",
         "Set the gate to true in the KubeletConfiguration, or update to Kubernetes 1.34.",
     ),
+    "pull-intents-off": Entry(
+        WARNING,
+        "the feature gate KubeletEnsureSecretPulledImages is off",
+        "When several pods of a namespace pull one image at the same time, some first pulls fail and are repeated; and "
+        "every pod of the node may use an image that was pulled with the credentials of one namespace.",
+        "With this gate the kubelet keeps a pull intent for each pull that is to come, by which the plugin knows "
+        "whether a file still waits for its pull, and a pull record, which ties an image to the credentials that it "
+        "was pulled with. It is on by default from Kubernetes 1.35.",
+        'Some of many pods that start at the same time have the event "Failed to pull image", and run half a minute '
+        "later.",
+        "Remove the gate from the KubeletConfiguration and the kubelet's flags, and restart the kubelet.",
+    ),
     "kubelet-needs-restart": Entry(
         WARNING,
         "the kubelet was started before its configuration was changed",
@@ -484,6 +496,15 @@ _AUTH_DIR = {
         "of each run, so old ones mean that it no longer runs, or that another provider wrote them.",
         "Old files in the directory.",
         "crio-credential-provider gc",
+    ),
+    "auth-dir-files-left-in-use": Entry(
+        WARNING,
+        "a CRI-O that was killed left auth files in in-use",
+        "Each has credentials of a namespace, which no pull uses any more and nothing removes until the next boot.",
+        "CRI-O moves an auth file to in-use for the time of its pull and removes it afterwards. One that is killed, or "
+        "crashes, during pulls does not, and the next one does not look there.",
+        "Files in in-use that are older than the running CRI-O.",
+        "crio-credential-provider gc --in-use",
     ),
     "cache-dir-unusable": Entry(
         WARNING,

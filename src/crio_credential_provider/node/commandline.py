@@ -10,6 +10,7 @@ import os
 import posixpath
 import re
 import shlex
+import time
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -342,9 +343,16 @@ def _program(tree: Tree, pid: str, argument: str) -> str:
 def _started(tree: Tree, pid: str, ticks: int) -> float:
     try:
         after_name = tree.text(f"/proc/{pid}/stat").rpartition(")")[2].split()
-        boot = re.search(r"^btime (\d+)", tree.text("/proc/stat"), re.MULTILINE)
+        found = re.search(r"^btime (\d+)", tree.text("/proc/stat"), re.MULTILINE)
+        if found is None:
+            return 0
+        boot: float = int(found[1])
+        # Of this machine it is known to more than the second that is written there.
+        exact = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+        if boot <= exact < boot + 1:
+            boot = exact
         # Field 22, of which the first two are the number and the name.
-        started = int(boot[1]) + int(after_name[19]) / ticks if boot else 0
+        started = boot + int(after_name[19]) / ticks
         return started if started < 2**40 else 0
     except (Unreadable, ValueError, IndexError, OverflowError):
         return 0

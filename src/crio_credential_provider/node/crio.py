@@ -62,6 +62,7 @@ class Crio(NamedTuple):
         registries_conf, registries_conf_dir: what it was started with, "" for its default search.
         short_name_mode: its own, which goes before that of registries.conf.
         version: None where it is not known.
+        started: as ``Process.started``, 0 where it does not run or that is not known.
         environment: what its unit sets; the proxies are among it.
         slips: keys that CRI-O ignores for their spelling or their table, and what is meant.
         refused: files that are not valid TOML, and why: then its settings are not known.
@@ -74,6 +75,7 @@ class Crio(NamedTuple):
     registries_conf_dir: Setting
     short_name_mode: Setting
     version: Version | None
+    started: float
     environment: dict[str, str]
     slips: tuple[tuple[Origin, str, str], ...]
     refused: tuple[tuple[Origin, str], ...]
@@ -122,6 +124,7 @@ def find_crio(tree: Tree, ticks: int, *, live: bool, next_start: bool = False) -
         option(REGISTRIES_CONF_DIR, ""),
         image_option(SHORT_NAME_MODE, ENFORCING),
         _version(tree, program, live=live),
+        process.started if process else 0.0,
         environment,
         tuple(slips),
         tuple(refused),

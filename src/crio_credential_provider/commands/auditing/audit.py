@@ -6,6 +6,7 @@ Knows the command line and how an ``Audit`` is shown as text; ``audit`` finds it
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 import time
@@ -23,6 +24,7 @@ from ...audit.result import (
     Audit,
 )
 from ...errors import ProviderError, UsageError
+from ...runtimes.crio import registries
 from ...settings import FLAGS_BY_NAME
 from .. import output
 from ..output import Parser, as_json_line, complain, make_parser, printable, there, write_line
@@ -153,6 +155,9 @@ def _audit(given: argparse.Namespace) -> int:
     progress = _Progress()
     try:
         origin = _read(given, auditor, progress)
+        # The program does without collection, and a refusal that is caught leaves a cycle. What was read stays.
+        gc.freeze()
+        gc.enable()
         found = auditor.finish(origin, lambda done, whole: progress.tell(f"decided {done} of {whole} pulls"))
     finally:
         progress.end()
@@ -183,6 +188,8 @@ def _auditor(given: argparse.Namespace, place: Place) -> Auditor:
     selected = _selector(given.selector)
     made = Auditor(chosen, classes, given.namespace or (), selected, has_tokens=place.audience is not None)
     made.notes += [place.note] if place.note else []
+    if "CRI-O" in place.missing and not (given.registries_conf or given.machine_configs):
+        made.notes.append("this machine's registries.conf was used, and it has no CRI-O: give --registries-conf")
     return made
 
 
@@ -199,6 +206,9 @@ def _classes(given: argparse.Namespace, chosen: settings.Settings) -> list[NodeC
                 f"--registries-conf-dir: {name or 'without a class'}: give --registries-conf for it as well"
             )
     if not files:
+        search = registries.search_files(chosen.registries_conf, chosen.registries_conf_dir)
+        if not search.drop_ins and not os.path.exists(search.main):
+            raise UsageError(f"there is no {search.main} here", "give a node's with --registries-conf FILE")
         return [nodes.load_own(chosen.registries_conf, chosen.registries_conf_dir)]
     # The one that takes every node is asked last.
     ordered = sorted(files.items(), key=lambda pair: not pair[0])

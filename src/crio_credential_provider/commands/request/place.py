@@ -38,6 +38,7 @@ class Place(NamedTuple):
             tokenAttributes, so that there is none.
         note: what a person should know of that file, "" for nothing.
         kubeconfig: the one that the kubelet names, "" where it names none.
+        crio_started: when CRI-O was started, in seconds since the epoch; 0.0 where it does not run here.
         enforcing: whether CRI-O refuses a short name that may mean several images.
         missing: what makes a node, and is not there.
     """
@@ -48,6 +49,7 @@ class Place(NamedTuple):
     audience: str | None
     note: str
     kubeconfig: str
+    crio_started: float
     enforcing: bool
     missing: tuple[str, ...]
 
@@ -83,6 +85,7 @@ def look(given: argparse.Namespace) -> Place:
         note,
         # Below --root the plugin knows no kubelet, and takes the usual kubeconfigs alone.
         "" if root else kubeconfig,
+        runtime.started if runtime else 0.0,
         # CRI-O's short_name_mode, or its default where there is no CRI-O.
         runtime is None or runtime.short_name_mode.value != crio.DISABLED,
         tuple(name for name, found in (("kubelet", kubelets), ("CRI-O", runtime)) if found is None),

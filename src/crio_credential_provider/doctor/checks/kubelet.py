@@ -8,12 +8,14 @@ import time
 from ...kubernetes.credentialproviderconfig import FEATURE_GATE, FIRST
 from ...node.commandline import STARTED_GRAIN, Flag, last
 from ...node.facts import Node
-from ...node.kubelet import BIN_DIR, PROVIDER_CONFIG, UNITS, Kubelet, find_gate, find_slips, runtime_endpoint
+from ...node.kubelet import BIN_DIR, PROVIDER_CONFIG, UNITS, Gate, Kubelet, find_gate, find_slips, runtime_endpoint
 from ..correction import CURRENT
 from ..finding import Examined, Results, Unexamined, at, find, seen
 
 """The first version whose kubelet hands over tokens."""
 GATE_ON_SINCE = (1, 34)
+INTENTS_GATE, INTENTS_SINCE = "KubeletEnsureSecretPulledImages", (1, 35)
+"""What has the kubelet keep pull intents and pull records, and the first version in which it is on by default."""
 
 _FLAGS = (
     "--image-credential-provider-config=/etc/kubernetes/credential-provider-config.yaml\n"
@@ -120,31 +122,41 @@ def check_version(node: Node) -> Results:
     else:
         yield Examined(f"Kubernetes {node.version} ({node.version.origin})")
     if node.kubelet is not None:
-        yield from _gate(node, node.kubelet)
+        yield from _gates(node, node.kubelet)
 
 
-def _gate(node: Node, kubelet: Kubelet) -> Results:
-    gate, name = find_gate(node.tree, kubelet), FEATURE_GATE
+def _gates(node: Node, kubelet: Kubelet) -> Results:
+    gate, name = _find_gate(node, kubelet, FEATURE_GATE, GATE_ON_SINCE)
     for problem in gate.problems:
         yield Unexamined(f"feature gates in {problem.path}", problem.reason)
     minor = node.minor
     on_by_itself = minor is not None and minor >= GATE_ON_SINCE
-    if gate.value is None and minor is not None:
-        # What is set for all gates of a stage applies to those that are not set themselves.
-        stage = "AllBeta" if on_by_itself else "AllAlpha"
-        of_stage = find_gate(node.tree, kubelet, stage)
-        gate, name = (of_stage, stage) if of_stage.value is not None else (gate, name)
+    remedy = f"remove {name}; {restart(kubelet)}"
+    if not on_by_itself:
+        remedy = f"in the KubeletConfiguration, then {restart(kubelet)}:\nfeatureGates:\n  {FEATURE_GATE}: true"
     if gate.value is False:
-        evidence = at(gate.origin or "", f"{name} is false")
+        yield find("feature-gate-off", at(gate.origin or "", f"{name} is false"), remedy=remedy)
     elif gate.value is None and minor is not None and not on_by_itself:
         evidence = at(gate.origin or kubelet.start, f"{FEATURE_GATE} is not set, and is off in {minor[0]}.{minor[1]}")
-    else:
+        yield find("feature-gate-off", evidence, remedy=remedy)
+    if minor is not None and minor < INTENTS_SINCE:
         return
-    if on_by_itself:
-        remedy = f"remove {name}; {restart(kubelet)}"
-    else:
-        remedy = f"in the KubeletConfiguration, then {restart(kubelet)}:\nfeatureGates:\n  {FEATURE_GATE}: true"
-    yield find("feature-gate-off", evidence, remedy=remedy)
+    gate, name = _find_gate(node, kubelet, INTENTS_GATE, INTENTS_SINCE)
+    if gate.value is False:
+        evidence = at(gate.origin or "", f"{name} is false")
+        yield find("pull-intents-off", evidence, remedy=f"remove {name}; {restart(kubelet)}")
+
+
+def _find_gate(node: Node, kubelet: Kubelet, name: str, on_since: tuple[int, int]) -> tuple[Gate, str]:
+    """A gate, and by what name it is set: what is set for all gates of a stage applies to those that are not set
+    themselves."""
+    gate = find_gate(node.tree, kubelet, name)
+    if gate.value is None and node.minor is not None:
+        stage = "AllBeta" if node.minor >= on_since else "AllAlpha"
+        of_stage = find_gate(node.tree, kubelet, stage)
+        if of_stage.value is not None:
+            return of_stage, stage
+    return gate, name
 
 
 def check_runtime(node: Node) -> Results:

@@ -15,6 +15,7 @@ from ...kubernetes.pullintents import PullIntents
 from ...node.commandline import Origin
 from ...node.crio import DEFAULT_AUTH_DIR, Crio
 from ...node.facts import Node
+from ...node.takenfiles import IN_USE, find_taken
 from ...node.tree import Tree, Unreadable
 from ...pull import sweep
 from ...settings import Settings
@@ -184,6 +185,7 @@ def check_auth_dir(node: Node) -> Results:
             yield find("auth-dir-mode", evidence, remedy=f"as root:\nchmod 0700 {quoted}")
         yield Examined(f"the auth directory {directory}")
         yield from _stale_files(node, chosen)
+        yield from _left_in_use(node, directory)
     else:
         yield Examined(f"the auth directory {directory}, which does not exist yet: the plugin creates it")
     yield from _file_system(node, directory)
@@ -299,11 +301,32 @@ def _stale_files(node: Node, chosen: Settings) -> Results:
         return
     if stale:
         oldest = max(stale, key=lambda file: file.age)
-        number = f"{len(stale)} file" + ("s" if len(stale) > 1 else "")
         names = ", ".join(sorted(file.name for file in stale)[:_MOST_TOLD])
-        evidence = at(directory, f"{number}, the oldest of {oldest.age / 3600:.1f} h: {names}")
-        more = "" if directory == "/etc/crio/auth" else f" --auth-dir={shlex.quote(directory)}"
-        yield find("auth-dir-stale-files", evidence, remedy=f"as root:\ncrio-credential-provider gc{more}")
+        evidence = at(directory, f"{_files(len(stale))}, the oldest of {oldest.age / 3600:.1f} h: {names}")
+        yield find("auth-dir-stale-files", evidence, remedy=_gc(directory, ""))
+
+
+def _left_in_use(node: Node, directory: str) -> Results:
+    """What a CRI-O that was killed took for a pull and did not remove."""
+    if node.crio is None:
+        return
+    try:
+        left = [file for file in find_taken(node.tree.real(directory), node.crio.started) if file.is_orphan]
+    except (OSError, Unreadable) as error:
+        yield Unexamined(f"files in {directory}/{IN_USE}", str(error))
+        return
+    if left:
+        evidence = at(f"{directory}/{IN_USE}", f"{_files(len(left))}, taken before the running CRI-O was started")
+        yield find("auth-dir-files-left-in-use", evidence, remedy=_gc(directory, " --in-use"))
+
+
+def _files(number: int) -> str:
+    return f"{number} file" if number == 1 else f"{number} files"
+
+
+def _gc(directory: str, flag: str) -> str:
+    more = "" if directory == DEFAULT_AUTH_DIR else f" --auth-dir={shlex.quote(directory)}"
+    return f"as root:\ncrio-credential-provider gc{flag}{more}"
 
 
 def check_global_auth_file(node: Node) -> Results:
