@@ -413,6 +413,20 @@ def test_what_makes_pulls_equal_is_no_more_than_that(audit: Audit, tmp_path: Pat
     }
 
 
+def test_a_pull_that_asks_no_mirror_loses_nothing_where_the_plugin_fails(audit: Audit, tmp_path: Path) -> None:
+    (tmp_path / "other.conf").write_text(
+        '[[registry]]\nlocation = "docker.io"\nmirror-by-digest-only = true\n'
+        f'[[registry.mirror]]\nlocation = "{MIRROR}/hub"\n'
+    )
+    digest = f"docker.io/library/nginx@sha256:{'0' * 64}"
+    objects = [secret("a", "s", GOOD), pod("a", "tag"), pod("a", "digest", digest)]
+    found = {("a", IMAGE): ("no-mirror", None), ("a", digest): ("fails", "no-role")}
+    conf = f"--registries-conf={tmp_path}/other.conf"
+    assert audit([*objects, *grant("b")], conf).found() == found
+    node = audit([*objects, *grant("b")], conf, node_file(tmp_path, "docker.io")).found()
+    assert node == found | {("a", IMAGE): ("node-credentials", "node-credentials")}
+
+
 def test_drop_ins(audit: Audit, tmp_path: Path) -> None:
     drop_ins, empty = tmp_path / "d", tmp_path / "empty.conf"
     drop_ins.mkdir()

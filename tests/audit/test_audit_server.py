@@ -174,7 +174,7 @@ def test_a_busy_server_is_waited_for(site: Site, monkeypatch: pytest.MonkeyPatch
     site.cluster.fault = lambda exchange: "/secrets" in exchange.request.path and busy(exchange)
     paused: list[float] = []
     wait = time.sleep
-    monkeypatch.setattr(server.time, "sleep", lambda seconds: paused.append(seconds) if seconds > 1 else wait(seconds))
+    monkeypatch.setattr(time, "sleep", lambda seconds: paused.append(seconds) if seconds > 1 else wait(seconds))
     assert site.run("-n", "works").status == 0
     assert paused == [7, 7]
 

@@ -107,7 +107,9 @@ class Decider:
     def _outcome(self, made: Decided, pull: _Pull, wanted: list[Explained]) -> Decided:
         if made.outcome == UNKNOWN:
             return made._replace(outcome=NOT_CHECKED, reason="not-read")
-        if made.outcome == FAILED:
+        # A failure of the plugin takes nothing from a pull that asks no mirror.
+        is_spared = isinstance(pull.error, ClusterError) and not pull.asked.error and not wanted
+        if made.outcome == FAILED and not (is_spared and any(source.is_open for source in pull.sources)):
             if pull.is_node_used(wanted):
                 # The plugin fails, and CRI-O reads the node's own auth file.
                 return made._replace(outcome=NODE_CREDENTIALS)
