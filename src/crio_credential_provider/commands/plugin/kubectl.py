@@ -274,11 +274,22 @@ def _site(given: argparse.Namespace, api: Api) -> Site:
         main, drop_ins, origin = found.main, found.drop_ins, found.origin
     else:
         raise published.unknown(found)
-    entry = load_entry(config) if config else ([], {}, "")
+    arguments, variables, audience = load_entry(config) if config else ([], {}, "")
     note = ""
-    if entry[2] is None:
+    if audience is None:
         note = f"the kubelet sends no token: the plugin's entry in {config} has no tokenAttributes"
-    place = Place(config, *entry, note, "", True, ("kubelet", "CRI-O"))
+    place = Place(
+        config,
+        arguments,
+        variables,
+        audience,
+        note,
+        kubeconfig="",
+        crio_started=0.0,
+        # CRI-O's default.
+        enforcing=True,
+        missing=("kubelet", "CRI-O"),
+    )
     chosen = find_settings(given, place)
     chosen.registries_conf, chosen.registries_conf_dir, chosen.root = main, drop_ins, ""
     chosen.global_auth_file = ""
