@@ -107,6 +107,8 @@ def test_one_failing_image_fails_the_workload(tenants: Tenants) -> None:
     assert done.status == 3
     assert [told["verdict"]["status"] for told in done.report["images"]] == ["passed", "failed"]
     assert "InvalidImageName" in done.report["images"][1]["verdict"]["text"]
+    verified = tenants.run("verify", "--image=UPPER", "--output=json")
+    assert (verified.status, verified.report["images"][0]["verdict"]["succeeds"]) == (3, False)
 
 
 def test_a_pod_that_does_not_exist_yet(tenants: Tenants) -> None:

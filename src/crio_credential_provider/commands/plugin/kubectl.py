@@ -213,13 +213,14 @@ def _image(given: argparse.Namespace, want: Want, found: Object | None, site: Si
         visible = asked.connect()
         assert isinstance(visible, Visible)
         explained = explained._replace(notes=(*explained.notes, *visible.notes))
-    except RequestError as error:
-        explained = explanation.failed(error, site.settings, want.image)
     except ProviderError as error:
-        # Of verify: it cannot be known what to ask.
-        complain("mirror-credentials", f"{want.image}: {error}", "kubectl")
-        verdict = {"succeeds": None, "source": None, "text": error.message, "remedy": error.hint or None}
-        return {"image": want.image, "verdict": verdict}, FAULT
+        if given.action == "verify":
+            # Without what to ask, or with what; an image that the kubelet rejects is never asked for.
+            complain("mirror-credentials", f"{want.image}: {error}", "kubectl")
+            succeeds = False if isinstance(error, RequestError) else None
+            verdict = {"succeeds": succeeds, "source": None, "text": error.message, "remedy": error.hint or None}
+            return {"image": want.image, "verdict": verdict}, FAULT if succeeds is None else FAILED
+        explained = explanation.failed(error, site.settings, want.image)
     if is_text:
         explain.write_text(explained)
     if explained.verdict.status == explanation.UNKNOWN and explained.error is not None:
