@@ -50,7 +50,8 @@ def write(api: Api, directory: str) -> Published | str:
     except ClusterError as error:
         if error.status not in (403, 404):
             raise
-        return "not found" if error.status == 404 else "forbidden for this user"
+        # Of what is not there RBAC says the same to whom nobody has let read it.
+        return "not found" if error.status == 404 else "not found, or forbidden for this user"
     data = {key: value.encode(errors="replace") for key, value in member(found, "data").items() if "/" not in key}
     if MAIN_KEY not in data:
         return f"it has no key {MAIN_KEY}"

@@ -296,6 +296,8 @@ def _site(given: argparse.Namespace, api: Api) -> Site:
     chosen.global_auth_file = ""
     flags = [f"--{name}" for name in _FLAGS if getattr(given, FLAGS_BY_NAME[name].attribute)]
     of_plugin = " and ".join([f"those of {origin_of_config}" if config else "its defaults", *flags])
+    if config and origin_of_config == origin:
+        of_plugin = " and ".join(["there as well", *flags])
     assumed = f"this is not a node: registries.conf is that of {origin}, the plugin's settings are {of_plugin}"
     return Site(api, place, chosen, f"{assumed}; {_NOT_THE_NODE}" if given.action == "verify" else assumed)
 
