@@ -25,6 +25,7 @@ SUMMARIES = {
     "install": "bring the plugin onto this node, verified, or put everything back",
     "install-on-node": "copy this program into the kubelet's plugin directory",
     "manifests": "print what a cluster needs: configuration, RBAC, files for nodes",
+    "metrics": "count the plugin's runs, for Prometheus",
     "rollback": "undo the last install or uninstall of this node",
     "status": "show what is installed on this node, and how its kubelet is",
     "uninstall": "take away what install has brought",
