@@ -6,7 +6,7 @@
 
     /usr/libexec/kubelet-image-credential-provider-plugins/crio-credential-provider
     /usr/bin/crio-credential-provider                         a symlink to it, for people
-    /usr/lib/tmpfiles.d, /usr/share/man, /usr/share/doc
+    /usr/lib/tmpfiles.d, /usr/lib/systemd/system, /usr/share/man, /usr/share/doc
 
 Needs dpkg-deb and rpmbuild. The same executables and commit make the same bytes.
 """
@@ -72,6 +72,7 @@ def stage(program: Path, root: Path) -> None:
     with zipfile.ZipFile(program) as archive:
         (documents / "copyright").write_bytes(archive.read(TEXT))
     shutil.copytree(PACKAGING / "tmpfiles.d", root / "usr/lib/tmpfiles.d")
+    shutil.copytree(PACKAGING / "systemd", root / "usr/lib/systemd/system")
     for page in (ROOT / "docs/man").glob("*.8"):
         (root / f"usr/share/man/man8/{page.name}.gz").write_bytes(gzip.compress(page.read_bytes(), 9, mtime=0))
     for path in [root, *root.rglob("*")]:

@@ -230,11 +230,12 @@ def named_at_run_time(libraries: Path) -> list[str]:
             f"{PACKAGE}/commands/auditing/[!_]*.py",
             f"{PACKAGE}/commands/plugin/[!_]*.py",
             f"{PACKAGE}/commands/installation/[!_]*.py",
+            f"{PACKAGE}/commands/metrics/__init__.py",
             "rich/_unicode_data/unicode*.py",
         )
         for path in sorted(libraries.glob(pattern))
     ]
-    return [".".join(path.parts) for path in found]
+    return [".".join(path.parts).removesuffix(".__init__") for path in found]
 
 
 def write_archive(modules: Iterable[Module], target: Path) -> None:

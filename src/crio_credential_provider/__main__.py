@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 COMMANDS = (
     *("audit", "completion", "demo", "doctor", "explain", "gc", "install", "install-on-node", "kubectl"),
-    *("manifests", "rollback", "status", "uninstall", "verify"),
+    *("manifests", "metrics", "rollback", "status", "uninstall", "verify"),
 )
 _OWN_PAGE = ("help", "version")
 """What ``help`` tells of on the program's own page, beside the flags."""

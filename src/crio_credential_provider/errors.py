@@ -29,6 +29,8 @@ class ProviderError(Exception):
     """
 
     fault = "unknown"
+    code = ""
+    """A stable word for what failed, beside the fault: of few, for machines."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         self.message = shorten(message)
@@ -75,7 +77,7 @@ class ConfigError(ProviderError):
 
     def __init__(self, message: str, hint: str = "", *, rule: str = "", line: int = 0, consequence: str = "") -> None:
         super().__init__(message, hint)
-        self.rule = rule
+        self.rule = self.code = rule
         self.line = line
         self.consequence = consequence
 
@@ -96,6 +98,7 @@ class ClusterError(ProviderError):
     def __init__(self, message: str, hint: str = "", *, status: int = 0) -> None:
         super().__init__(message, hint)
         self.status = status
+        self.code = f"http-{status}" if status else "no-answer"
 
 
 class AuthFileError(ProviderError):

@@ -233,6 +233,14 @@ FLAGS = (
         "do not tell the kubelet that the image was pulled with credentials of the pod's service account",
     ),
     Flag(
+        "pod-events",
+        "false",
+        _switch,
+        "",
+        "write an Event on the pod when a run fails or finds no credential for its mirrors; needs the kubelet's client "
+        "certificate",
+    ),
+    Flag(
         "kubelet-root-dir",
         "/var/lib/kubelet",
         _path,
@@ -301,6 +309,7 @@ class Settings:
     deadline: float
     max_answer_size: int
     no_pull_record: bool
+    pod_events: bool
     kubelet_root_dir: str
     hand_off_timeout: float
     hand_off_grace: float
@@ -334,9 +343,10 @@ def loads(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
             values = [_value(flag, origin, text) for origin, text in given[flag.name]]
             setattr(settings, flag.attribute, tuple(values) if flag.repeatable else values[-1])
     settings.root = settings.root.rstrip("/")
-    if settings.secrets_from == POD and settings.insecure_skip_tls_verify:
+    if settings.insecure_skip_tls_verify and (settings.secrets_from == POD or settings.pod_events):
+        user = "--secrets-from pod" if settings.secrets_from == POD else "--pod-events"
         raise UsageError(
-            "--insecure-skip-tls-verify cannot be used with --secrets-from pod",
+            f"--insecure-skip-tls-verify cannot be used with {user}",
             "remove one of the two: any server at that address could act as this node",
         )
     return settings

@@ -109,6 +109,7 @@ def test_install_upgrade_remove(system: System, made: Packages) -> None:
         assert told.split()[1] == __version__
     assert [name for name in first if "/libexec/" in name] == [ENTRY]
     assert f"usr/lib/tmpfiles.d/{NAME}.conf" in first
+    assert {f"usr/lib/systemd/system/{NAME}-metrics.{kind}" for kind in ("service", "timer")} <= {*first}
     document = (system.root / f"usr/share/doc/{NAME}/copyright").read_text()
     told = subprocess.run([system.entry, "--licenses"], capture_output=True, text=True, check=True).stdout
     assert document == told

@@ -26,7 +26,7 @@ TLS = frozenset(("ssl", "_ssl"))
 # What only tools for people and a node that changed need.
 NOT_ON_THE_PULL_PATH = frozenset(
     f"crio_credential_provider.{name}"
-    for name in ("version", "runtimes.crio.registriesfile", "commands", "node", "testbed")
+    for name in ("version", "runtimes.crio.registriesfile", "commands", "node", "testbed", "pull.podevent")
 )
 
 
@@ -67,6 +67,13 @@ def test_a_pull_without_a_mirror_loads_nothing_of_tls(plugin: Path, warm_node: N
 
 def test_a_static_pod_loads_nothing_of_tls(plugin: Path, warm_node: Node) -> None:
     assert sorted(imported(str(plugin), warm_node, request(NGINX)) & (BARRED | TLS)) == []
+
+
+def test_only_events_load_what_writes_them(plugin: Path, warm_node: Node, cluster: ApiServer, alpha: str) -> None:
+    cluster.delete_secret("team-alpha", "mirror-creds")
+    module = "crio_credential_provider.pull.podevent"
+    assert module not in imported(str(plugin), warm_node, request(NGINX, alpha))
+    assert module in imported(str(plugin), warm_node, request(NGINX, alpha), "--pod-events")
 
 
 def test_a_changed_file_loads_the_parsers(plugin: Path, warm_node: Node, alpha: str) -> None:

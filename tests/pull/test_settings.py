@@ -31,6 +31,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "deadline": ("5s", 5.0),
     "max-answer-size": ("1", 1024 * 1024),
     "no-pull-record": ("true", True),
+    "pod-events": ("true", True),
     "kubelet-root-dir": ("/a/kubelet", "/a/kubelet"),
     "hand-off-timeout": ("3s", 3.0),
     "hand-off-grace": ("80ms", 0.08),

@@ -91,12 +91,14 @@ def note(record_property: Callable[[str, object], None]) -> Note:
 
 @pytest.fixture
 def node(real_node: Node, provider: Provider, secrets_from: str, serial: bool, runtime: str) -> Iterator[Node]:
-    """The node with this test's provider; its namespaces' pods are gone afterwards, and no log has a secret."""
+    """The node with this test's provider; afterwards its namespaces' pods and auth files are gone, so that the next one
+    answers for its own alone, and no log has a secret."""
     if secrets_from not in provider.modes:
         pytest.skip(f"--secrets-from={secrets_from} is not the peer's")
     real_node.use(Setup(provider, secrets_from, serial, runtime))
     yield real_node
     real_node.delete_tenants()
+    real_node.delete_auth_files()
     leaks = real_node.leaks()
     assert not leaks, ", ".join(leaks)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,17 @@ class Kubelet:
         """What plugins that failed for an image have told it, a line each."""
         lines = self.process.output().splitlines()
         return "\n".join(line for line in lines if f" for image {image}: exit status " in line)
+
+    def unserved(self) -> set[str]:
+        """Repositories that it has pulled from without a provider's word: the run was killed, or got no token. Such a
+        pull takes a file that waits for another one, and the kubelet knows of no credential
+        (docs/explanation/pull-records.md)."""
+        found = set()
+        with self.process.log.open(errors="replace") as log:
+            for line in log:
+                if '"Failed to provide credentials for image"' in line and ": exit status " not in line:
+                    found.update(re.findall(r' image="([^"]+)"', line))
+        return found
 
 
 def is_healthy() -> bool:

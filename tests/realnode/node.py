@@ -151,6 +151,10 @@ class Node:
         files = (path for path in AUTH_DIR.rglob("*") if path.is_file() and path.name.startswith(start))
         return sorted(str(path.relative_to(AUTH_DIR)) for path in files)
 
+    def delete_auth_files(self) -> None:
+        for name in self.auth_files():
+            (AUTH_DIR / name).unlink(missing_ok=True)
+
     def left_behind(self, seconds: float = 90) -> list[str]:
         """Auth files that are still there after some time, in which runs of the plugin remove what no pull takes,
         and ``gc --in-use`` what a crash of CRI-O has left."""

@@ -31,7 +31,7 @@ class Soak:
     Attributes:
         counts: of what was done, by its name.
         most: of what was seen at one time: processes of the plugin, KiB of memory in them, bytes of files.
-        intruders: pods that ran and should not.
+        intruders: pods that ran and should not, each with the repository of its image.
     """
 
     def __init__(self, node: Node, seed: int) -> None:
@@ -45,10 +45,11 @@ class Soak:
         self._waiting: dict[str, Pod] = {}
         self._running: dict[str, Pod] = {}
         self._outside: dict[str, Pod] = {}
+        self._outside_images: dict[str, str] = {}
         self._looked = 0.0
         self.counts: Counter[str] = Counter()
         self.most: Counter[str] = Counter()
-        self.intruders: set[str] = set()
+        self.intruders: dict[str, str] = {}
         # With how often each is done, for one another.
         self._actions: dict[Callable[[], None], int] = {
             self._start: 40,
@@ -103,8 +104,10 @@ class Soak:
         """One that has no credential, for an image that is on the node already, or is not."""
         while len(self._outside) > 4:
             self._outside.pop(next(iter(self._outside))).delete()
-        pod = self._run(self._dice.choice(self._strangers), [self._image()], ("Always", "IfNotPresent"))
+        image = self._image()
+        pod = self._run(self._dice.choice(self._strangers), [image], ("Always", "IfNotPresent"))
         self._outside[pod.path] = pod
+        self._outside_images[pod.path] = image.rpartition(":")[0]
         self.counts["pods without a credential"] += 1
 
     def _delete(self, pods: dict[str, Pod]) -> bool:
@@ -154,7 +157,7 @@ class Soak:
         running = self._node.running_pods()
         for path in running & self._waiting.keys():
             self._running[path] = self._waiting.pop(path)
-        self.intruders |= running & self._outside.keys()
+        self.intruders |= {path: self._outside_images[path] for path in running & self._outside.keys()}
         processes = pluginprocesses.find(self._node.bin_dir)
         self._note_most("processes", len(processes))
         self._note_most("KiB of memory", sum(map(pluginprocesses.memory, processes)))

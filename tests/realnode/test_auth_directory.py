@@ -75,4 +75,4 @@ def test_auth_directory(node: Node, tenant: Tenant, image: str, fault: str) -> N
         assert node.findings() == ["auth-dir-unusable"]
     assert pod.runs_within(60), f"not running: {pod.events()}"
     left = node.left_behind()
-    assert not left, f"left behind: {left}"
+    assert not left, f"{len(left)} files left behind\n{left}"

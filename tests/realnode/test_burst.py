@@ -36,7 +36,7 @@ def test_burst(node: Node, tenant: Tenant, tags: int, note: Note) -> None:
     note(f"{seconds:.0f} s")
     assert running == PODS and not failed, f"{running} of {PODS} run after {seconds:.0f} s, {failed} first pulls failed"
     assert node.registry.users(image) == {tenant.user}
-    assert wait_until(lambda: not node.auth_files(tenant), 5), f"left behind: {node.auth_files(tenant)}"
+    assert wait_until(lambda: not node.auth_files(tenant), 5), "files left behind"
 
 
 def test_burst_of_an_image_that_is_there(node: Node, tenant: Tenant, image: str, note: Note) -> None:

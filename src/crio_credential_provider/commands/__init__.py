@@ -26,6 +26,7 @@ SUMMARIES = {
     "install-on-node": "copy this program into the kubelet's plugin directory",
     "kubectl": "explain and verify from anywhere: as kubectl mirror-credentials",
     "manifests": "print what a cluster needs: configuration, RBAC, files for nodes",
+    "metrics": "count the plugin's runs, for Prometheus",
     "rollback": "undo the last install or uninstall of this node",
     "status": "show what is installed on this node, and how its kubelet is",
     "uninstall": "take away what install has brought",

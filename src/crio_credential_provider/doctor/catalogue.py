@@ -792,6 +792,15 @@ _CLUSTER = {
         _PLUGIN_SIGNS,
         "Set a kubeconfig with a client certificate, or use another --secrets-from.",
     ),
+    "pod-events-without-client-certificate": Entry(
+        WARNING,
+        "--pod-events needs the kubelet's client certificate, which is not found",
+        "Pulls go on as without the flag, and no Event is written.",
+        "With --pod-events the plugin writes Events as the node, with the client certificate of the kubelet's "
+        "kubeconfig. A kubelet that authenticates with a token or a program has none.",
+        'The plugin\'s journal: "cannot write an Event on pod".',
+        "Set a kubeconfig with a client certificate, or remove --pod-events.",
+    ),
 }
 
 AREAS: dict[str, dict[str, Entry]] = {

@@ -203,8 +203,8 @@ def ask(node: Node, located: Located) -> Answers:
     return _as_node(node, api, answers)
 
 
-def _client(node: Node, kubeconfig: str) -> ClientCertificate:
-    found = find_client_certificate(local_settings(node, kubeconfig))
+def _client(node: Node, kubeconfig: str, flag: str = "--secrets-from pod") -> ClientCertificate:
+    found = find_client_certificate(local_settings(node, kubeconfig), flag)
     if found.embedded:
         return found
     files = _real(node, found.certificate), _real(node, found.key)
@@ -232,10 +232,10 @@ def connect(node: Node, located: Located, client: ClientCertificate | None, *, v
     return ApiServer(located.endpoint, _DEADLINE, _MAX_ANSWER, verify, client)
 
 
-def client_certificate_error(node: Node, located: Located) -> ConfigError | None:
-    """Why the plugin would find no client certificate; None where it does."""
+def client_certificate_error(node: Node, located: Located, flag: str) -> ConfigError | None:
+    """Why the plugin would find no client certificate, which a flag needs; None where it does."""
     try:
-        _client(node, located.kubeconfig)
+        _client(node, located.kubeconfig, flag)
     except ConfigError as error:
         return error
     return None

@@ -96,10 +96,10 @@ class ApiServer:
         return self._ask("GET", path, token)
 
     def create(self, path: str, value: dict[str, Any], token: str = "") -> dict[str, Any]:
-        """Posts an object that is answered and not kept: an access review, a token request. Else as ``get``."""
+        """Posts an object. Else as ``get``."""
         return self._ask("POST", path, token, jsontext.dumps(value).encode())
 
-    def patch(self, path: str, value: dict[str, Any], token: str) -> dict[str, Any]:
+    def patch(self, path: str, value: dict[str, Any], token: str = "") -> dict[str, Any]:
         """Merges fields into an object (RFC 7386); None removes one. Else as ``get``."""
         return self._ask("PATCH", path, token, jsontext.dumps(value).encode())
 

@@ -23,8 +23,11 @@ class ClientCertificate(Record):
         self.embedded = embedded
 
 
-def find_client_certificate(settings: Settings) -> ClientCertificate:
+def find_client_certificate(settings: Settings, flag: str = "--secrets-from pod") -> ClientCertificate:
     """Finds what the kubelet shows the API server.
+
+    Args:
+        flag: what needs it.
 
     Raises:
         ConfigError: there is no kubeconfig, or it holds no client certificate.
@@ -32,7 +35,7 @@ def find_client_certificate(settings: Settings) -> ClientCertificate:
     path = endpoint.find_kubeconfig(settings)
     if not path:
         raise ConfigError(
-            f"--secrets-from pod needs the kubelet's kubeconfig, and none of {', '.join(endpoint.KUBECONFIGS)} exists",
+            f"{flag} needs the kubelet's kubeconfig, and none of {', '.join(endpoint.KUBECONFIGS)} exists",
             "name it with --kubeconfig",
         )
     kept = endpoint.load_kubeconfig(path, settings)
@@ -44,8 +47,9 @@ def find_client_certificate(settings: Settings) -> ClientCertificate:
     certificate, key = kubeconfig.load_embedded_certificate(path, endpoint.read(path))
     if not certificate or not key:
         raise ConfigError(
-            f"{path} has no client certificate, which --secrets-from pod needs",
-            "for a kubelet without a client certificate use --secrets-from namespace or service-account",
+            f"{path} has no client certificate, which {flag} needs",
+            "for a kubelet without a client certificate "
+            + ("remove it" if flag == "--pod-events" else "use --secrets-from namespace or service-account"),
             rule="kubeconfig",
         )
     return ClientCertificate(certificate, key, embedded=True)

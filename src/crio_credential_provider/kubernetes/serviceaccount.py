@@ -76,6 +76,12 @@ def loads(token: str) -> ServiceAccount:
     )
 
 
+def node_name(token: str) -> str:
+    """The node that a token ``loads`` has taken is bound to; "" where it does not say (before Kubernetes 1.30)."""
+    name = _object(_claims(token)["kubernetes.io"], "node").get("name")
+    return name if isinstance(name, str) and is_subdomain(name) else ""
+
+
 def _claims(token: str) -> dict[str, Any]:
     parts = token.split(".")
     # All three become part of an HTTP header, where a line break would end it (RFC 7515: base64url without padding).

@@ -135,7 +135,7 @@ def _connect(path: str) -> int:
 
 def _field(name: str, value: str) -> bytes:
     """``NAME=value``, or with a length where the value has line breaks."""
-    data = shown(value).encode()
+    data = value.encode() if value.isascii() else shown(value).encode()
     if len(data) > _MAX_VALUE:
         data = data[:_MAX_VALUE].decode("utf-8", "ignore").encode() + b"..."
     if b"\n" in data:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from .keyring import Choice
 
 
+_LEAST_WAIT = 0.001
+"""Seconds; a run that finds its name free is through in less."""
+
+
 class Audit:
     """What is known of a run so far.
 
@@ -32,6 +36,9 @@ class Audit:
         warnings: what is not as it should be, though the run goes on.
         details: what is told at debug level beside the decisions.
         problems: as ``PullIntents.problems``; told at debug level.
+        hand_off: seconds that it waited for the previous auth file of the same name.
+        swept: how many stale files it removed.
+        outcome, code: what came of it, and why, for machines.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -43,9 +50,13 @@ class Audit:
         self.warnings: list[str] = []
         self.details: list[str] = []
         self.problems: list[str] = []
+        self.hand_off = 0.0
+        self.swept = 0
         self._settings = settings
         self._journal = Journal(settings.journal_socket, settings.log_level)
-        self._outcome = "interrupted"
+        self._is_keeper = False
+        self.code = ""
+        self.outcome = "interrupted"
         self._message = "Interrupted before it could answer"
         self._priority = journal.ERROR
 
@@ -56,25 +67,26 @@ class Audit:
     def continue_in_this_process(self) -> None:
         """For a forked process, which journald does not know yet."""
         self._journal = Journal(self._settings.journal_socket, self._settings.log_level)
+        self._is_keeper = True
 
     def warn_at_once(self, message: str) -> None:
         """A warning in an entry of its own, ahead of what it warns of."""
         self._journal.send(journal.WARNING, message)
 
-    def tell(self, outcome: str, message: str, priority: int = journal.INFO) -> None:
-        """Decides what the run's journal entry says; ``outcome`` is a word for machines."""
+    def tell(self, outcome: str, message: str, priority: int = journal.INFO, code: str = "") -> None:
+        """Decides what the run's journal entry says; ``outcome`` is a word for machines, and so is ``code``: why."""
         warnings = [*(self.resolution.warnings if self.resolution is not None else ()), *self.warnings]
-        self._outcome = outcome
+        self.outcome, self.code = outcome, code
         self._message = "; ".join((message, *warnings))
         self._priority = min(priority, journal.WARNING) if warnings else priority
 
-    def tell_fault(self, fault: str, message: str) -> None:
-        """Decides that it says a fault."""
-        self.tell(f"fault-{fault}", message, journal.ERROR)
+    def tell_fault(self, fault: str, message: str, code: str = "") -> None:
+        """Decides that it says a fault; ``code`` as ``ProviderError.code``."""
+        self.tell(f"fault-{fault}", message, journal.ERROR, code)
 
-    def fail(self, fault: str, message: str) -> None:
+    def fail(self, fault: str, message: str, code: str = "") -> None:
         """Decides that it says a fault, which is told on stderr as well: the kubelet keeps that."""
-        self.tell_fault(fault, message)
+        self.tell_fault(fault, message, code)
         journal.complain(message)
 
     def tell_further(self, message: str) -> None:
@@ -89,7 +101,7 @@ class Audit:
         except BaseException as error:
             message = f"{self._message}; then, while logging: {internal_error(error)}"
             try:
-                self._journal.send(journal.ERROR, message, {"OUTCOME": self._outcome, "AUTH_FILE": self.auth_file})
+                self._journal.send(journal.ERROR, message, {"OUTCOME": self.outcome, "AUTH_FILE": self.auth_file})
             except BaseException:
                 return
 
@@ -97,8 +109,15 @@ class Audit:
         if self._journal.debugging:
             for detail in dict.fromkeys((*decisions(self.resolution), *self.details, *self.problems)):
                 self._journal.send(journal.DEBUG, detail)
-        fields = {"OUTCOME": self._outcome, "AUTH_FILE": self.auth_file, "PROVIDER_VERSION": __version__}
+        fields = {"OUTCOME": self.outcome, "AUTH_FILE": self.auth_file, "PROVIDER_VERSION": __version__}
+        fields["REASON_CODE"] = self.code
         fields["DURATION_US"] = str(round((time.monotonic() - self.started) * 1e6))
+        if self.hand_off >= _LEAST_WAIT:
+            fields["HAND_OFF_US"] = str(round(self.hand_off * 1e6))
+        if self.swept:
+            fields["SWEPT"] = str(self.swept)
+        if self._is_keeper:
+            fields["KEEPER"] = "1"
         if self.request is not None:
             fields["IMAGE"] = self.request.image
         if self.resolution is not None:

@@ -36,6 +36,13 @@ _WHOSE = {
 _MAX_GLOBAL_AUTH_FILE = 4 * 1024 * 1024
 
 
+NO_MIRROR, NOT_COVERED, BLOCKED = "no-mirror", "not-covered", "blocked"
+NO_HELPER, NO_TOKEN = "no-auth-file-helper", "no-token"
+SHORT_NAME, NO_CREDENTIAL = "short-name", "no-credential"
+REASONS = (NO_MIRROR, NOT_COVERED, BLOCKED, NO_HELPER, NO_TOKEN, SHORT_NAME, NO_CREDENTIAL)
+"""Why there is nothing to write, for machines."""
+
+
 class Resolution(Record):
     """What a request comes to.
 
@@ -50,11 +57,13 @@ class Resolution(Record):
         warnings: what is not as it should be, though the run can go on.
         auth_file: content for CRI-O; None where there is nothing to write.
         reason: why there is nothing to write; "" where there is.
+        code: the same, one of ``REASONS``.
     """
 
     __slots__ = (
         "account",
         "auth_file",
+        "code",
         "config",
         "image",
         "reason",
@@ -77,6 +86,7 @@ class Resolution(Record):
         self.warnings: tuple[str, ...] = ()
         self.auth_file: bytes | None = None
         self.reason = ""
+        self.code = ""
 
 
 def resolve(request: Request, settings: Settings, connect: Callable[[], Cluster]) -> Resolution:
@@ -121,12 +131,14 @@ def choose(
     resolution.sources, resolution.warnings = find_sources(config, resolution.image)
     wanted = [source for source in resolution.sources if is_wanted(source, resolution.image, settings)]
     if not wanted:
-        resolution.reason = _why_not_wanted(resolution, settings)
+        resolution.code, resolution.reason = _why_not_wanted(resolution, settings)
     elif registries.AUTH_FILE_HELPER not in config.credential_helpers:
+        resolution.code = NO_HELPER
         resolution.reason = (
             f"credential-helpers in registries.conf lacks {registries.AUTH_FILE_HELPER}: CRI-O reads no auth file"
         )
     elif account is None:
+        resolution.code = NO_TOKEN
         resolution.reason = (
             "the request has no service account token: the pod is a static pod, or the CredentialProviderConfig "
             "has no tokenAttributes"
@@ -185,12 +197,15 @@ def is_wanted(source: PullSource, image: Reference, settings: Settings) -> bool:
     return elsewhere and not source.blocked and may_use_secrets(source, settings)
 
 
-def _why_not_wanted(resolution: Resolution, settings: Settings) -> str:
+def _why_not_wanted(resolution: Resolution, settings: Settings) -> tuple[str, str]:
     if len(resolution.sources) == 1 and resolution.sources[0].name == resolution.image.name:
-        return "no table of registries.conf sends this image to a mirror or another location"
+        return NO_MIRROR, "no table of registries.conf sends this image to a mirror or another location"
     if settings.mirror_registry:
-        return f"none of its pull sources is covered by --mirror-registry {' '.join(settings.mirror_registry)}"
-    return "all its mirrors and other locations are blocked in registries.conf"
+        return (
+            NOT_COVERED,
+            f"none of its pull sources is covered by --mirror-registry {' '.join(settings.mirror_registry)}",
+        )
+    return BLOCKED, "all its mirrors and other locations are blocked in registries.conf"
 
 
 def _ask_cluster(
@@ -212,6 +227,7 @@ def _ask_cluster(
     except ClusterError as error:
         if all(source.short_name for source in wanted):
             # Most pods spell out docker.io: a namespace that never granted anything must not see its pulls fail here.
+            resolution.code = SHORT_NAME
             resolution.reason = (
                 "no table of registries.conf sends this image to a mirror or another location; by its short name: "
                 f"{error}"
@@ -231,6 +247,7 @@ def _ask_cluster(
         resolution.auth_file = dockerconfig.dumps(credentials, selection.cred_helpers)
         resolution.warnings += _warnings_on(selection.choices)
     else:
+        resolution.code = NO_CREDENTIAL
         resolution.reason = (
             f"no pull secret of {_WHOSE[settings.secrets_from].format(account=account)} has a credential for any of "
             f"its pull sources{_not_used(selection.flawed + found.skipped)}"

@@ -88,7 +88,10 @@ class Delivery:
                 )
             audit.problems = intents.problems
             turn = HandOff(settings.auth_dir, self._name, self._repository, line, intents, settings.hand_off_grace)
-            if not self._wait(turn):
+            begin = time.monotonic()
+            may_write = self._wait(turn)
+            audit.hand_off = time.monotonic() - begin
+            if not may_write:
                 audit.is_settled = True
                 return
         audit.is_settled = True
@@ -145,12 +148,15 @@ class Delivery:
         try:
             turn.become_keeper()
             audit.continue_in_this_process()
-            if turn.wait(time.monotonic() + handoff.KEEPER_LIMIT) and turn.is_awaited() is not False:
+            begin = time.monotonic()
+            has_turn = turn.wait(begin + handoff.KEEPER_LIMIT)
+            audit.hand_off = time.monotonic() - begin
+            if has_turn and turn.is_awaited() is not False:
                 self._write()
             else:
                 audit.tell("nothing-to-do", f"Dropped the queued auth file for {self._who}: no pull is waiting for it")
         except ProviderError as error:
-            audit.tell_fault(error.fault, str(error))
+            audit.tell_fault(error.fault, str(error), error.code)
         except handoff.Ended:
             if not audit.auth_file:
                 message = f"Dropped the queued auth file for {self._who}: the background process was ended by SIGTERM"

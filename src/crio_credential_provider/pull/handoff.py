@@ -162,6 +162,14 @@ def _place(name: str) -> int:
     return binascii.crc32(name.encode()) % 2**20
 
 
+def detach() -> None:
+    """For a forked process: lets go of the kubelet's pipes, which it reads to their end, and of its session."""
+    os.setsid()
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(nothing, descriptor)
+
+
 class Ended(BaseException):
     """A keeper was told to end."""
 
@@ -279,7 +287,4 @@ class HandOff:
         signal.signal(signal.SIGTERM, _end)
         self._line.forget()
         self._has_turn = False
-        os.setsid()
-        nothing = os.open(os.devnull, os.O_RDWR)
-        for descriptor in (0, 1, 2):
-            os.dup2(nothing, descriptor)
+        detach()

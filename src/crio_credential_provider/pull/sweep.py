@@ -40,6 +40,7 @@ def sweep(settings: Settings, audit: Audit) -> None:
     stale = find_stale(settings.auth_dir, settings.stale_after, intents)
     removed = [file.name for file in stale if not remove_stale(settings.auth_dir, file, line)]
     audit.details += intents.problems
+    audit.swept = len(removed)
     if removed:
         audit.details.append(f"removed stale files: {' '.join(removed)}")
 

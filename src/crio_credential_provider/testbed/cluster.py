@@ -463,6 +463,8 @@ class ApiServer:
             return 200, self._list_secrets(namespace, parameters)
         if (verb, resource) == ("create", "events"):
             return 201, self._create_event(namespace, request)
+        if (verb, resource) == ("patch", "events"):
+            return 200, self._patch_event(namespace, name, request)
         if verb != "get" or resource == "events":
             raise _method_not_allowed()
         return 200, self._get(resource, namespace, name)
@@ -500,7 +502,10 @@ class ApiServer:
         if asked.resource == "serviceaccounts/token" and asked.verb == "create":
             asked = asked._replace(resource="serviceaccounts", verb="get")
         if asked.group or asked.resource not in ("secrets", "pods", "serviceaccounts"):
-            return Verdict((asked.group, asked.resource, asked.verb) == ("", "events", "create"))
+            # ClusterRole system:node: events can be written, and not read.
+            return Verdict(
+                (asked.group, asked.resource) == ("", "events") and asked.verb in ("create", "patch", "update")
+            )
         if asked.verb not in (("get", "list", "watch") if asked.resource == "secrets" else ("get",)):
             return Verdict(False, "can only read resources of this type")
         if not asked.name:
@@ -550,6 +555,8 @@ class ApiServer:
         given = posted.get("metadata", {})
         prefix = given.get("generateName", "")
         name = given.get("name") or prefix + "".join(secrets.choice(_NAME_LETTERS) for _ in range(5))
+        if self._find_event(namespace, name) is not None:
+            raise StatusError(409, "AlreadyExists", f'events "{name}" already exists', {"name": name, "kind": "events"})
         metadata = self._metadata(None, namespace, name)
         if prefix:
             metadata = {"name": name, "generateName": prefix} | metadata
@@ -569,6 +576,25 @@ class ApiServer:
         event |= {key: filled[key] for key in objects.EVENT_FIELDS if key in filled}
         event["involvedObject"] = objects.ordered(event["involvedObject"], objects.REFERENCE_FIELDS)
         self.events.append(event)
+        return event
+
+    def _find_event(self, namespace: str, name: str) -> Object | None:
+        own = (event for event in self.events if event["metadata"]["namespace"] == namespace)
+        return next((event for event in own if event["metadata"]["name"] == name), None)
+
+    def _patch_event(self, namespace: str, name: str, request: Request) -> Object:
+        """A merge patch of fields that hold no maps."""
+        details = {"name": name, "kind": "events"}
+        event, patch = self._find_event(namespace, name), objects.loads(request.body)
+        if event is None:
+            raise StatusError(404, "NotFound", f'events "{name}" not found', details)
+        version = patch.pop("metadata", {}).get("resourceVersion", event["metadata"]["resourceVersion"])
+        if version != event["metadata"]["resourceVersion"]:
+            message = f'Operation cannot be fulfilled on events "{name}": the object has been modified'
+            raise StatusError(409, "Conflict", message, details)
+        self.revision += 1
+        event["metadata"]["resourceVersion"] = str(self.revision)
+        event |= patch
         return event
 
     def _create_token(self, user: User, namespace: str, name: str, request: Request) -> Object:

@@ -26,6 +26,8 @@ _MEMORY = ("tmpfs", "ramfs")
 _OTHERS_CAN_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _MAX_GLOBAL_AUTH_FILE = 4 * 1024 * 1024
 _MOST_TOLD = 5
+_OLD_FILE = 86400
+"""Seconds. A check of an image that is there leaves a file until the next run, and a quiet node has none for hours."""
 
 
 def check_crio(node: Node) -> Results:
@@ -295,7 +297,7 @@ def _stale_files(node: Node, chosen: Settings) -> Results:
     try:
         node.tree.names(directory)
         intents = PullIntents(node.tree.real(chosen.kubelet_root_dir))
-        stale = sweep.find_stale(node.tree.real(directory), chosen.stale_after, intents)
+        stale = sweep.find_stale(node.tree.real(directory), max(chosen.stale_after, _OLD_FILE), intents)
     except (OSError, Unreadable) as error:
         yield Unexamined(f"stale files in {directory}", str(error))
         return
