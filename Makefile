@@ -32,7 +32,7 @@ packages: executable ## dist/*.deb, dist/*.rpm and the container image of the ex
 	@$(VENV) tools/make_packages.py $(ARCHITECTURES)
 
 # RELEASE=--allow-dirty tries it on files that are not committed.
-release: $(BUILD_VENV) ## dist, emptied: all that a version is released with, checked, with checksums and release notes
+release: $(DEV_VENV) ## dist, emptied: all that a version is released with, checked, with checksums and release notes
 	@$(VENV) tools/make_release.py $(RELEASE)
 
 demo: build ## the main job, told step by step, on an embedded cluster and registry

@@ -83,6 +83,7 @@ LAYERS = (
         "registryclient",
         "explanation",
         "audit",
+        "tenant",
         "doctor",
         "rollout",
         "fleet",

@@ -2,6 +2,8 @@
 
     the executables, the wheel, packages and container image
     crio-credential-provider-<version>.tgz                    the Helm chart
+    kubectl-mirror_credentials-linux-<architecture>.tar.gz    the plugin of kubectl, and for krew
+    mirror-credentials.yaml                                   its manifest
     crio-credential-provider-linux-<architecture>.cdx.json    bill of materials, CycloneDX
     RELEASE_NOTES.md                                          the version's section of CHANGELOG.md
     SHA256SUMS                                                of all of these
@@ -26,6 +28,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
+import krew
 import make_executable
 import make_packages
 from bill_of_materials import bill, parts_of
@@ -54,10 +57,11 @@ def notes(changelog: str, version: str) -> str:
 
 def names(version: str) -> list[str]:
     """Files of a release, all of which SHA256SUMS lists."""
-    made = [NOTES, f"{NAME.replace('-', '_')}-{version}-py3-none-any.whl"]
+    made = [NOTES, krew.MANIFEST, f"{NAME.replace('-', '_')}-{version}-py3-none-any.whl"]
     made += [f"{NAME}-{version}.oci.tar", f"{NAME}-{version}.tgz"]
     for target in TARGETS:
         made += [f"{NAME}-linux-{target.name}", f"{NAME}-linux-{target.name}.cdx.json"]
+        made.append(f"{krew.PROGRAM}-linux-{target.name}.tar.gz")
         made += [f"{NAME}_{version}_{target.name}.deb", f"{NAME}-{version}-1.{target.machine}.rpm"]
     return sorted(made)
 
@@ -70,6 +74,7 @@ def finish(directory: Path, version: str, changelog: str) -> None:
         program = executable(target, directory)
         parts = parts_of((PYTHON, OPENSSL, ZLIB), f"{target.host}-gcc", WORK / "libraries", WORK / "modules.zip")
         (directory / f"{program.name}.cdx.json").write_text(bill(version, parts, program, epoch()))
+    krew.make(directory, version)
     (directory / NOTES).write_text(notes(changelog, version))
     sums = [f"{digest(directory / name)}  {name}\n" for name in names(version)]
     (directory / SUMS).write_text("".join(sums))
@@ -95,6 +100,7 @@ def faults(directory: Path, version: str, commit: str) -> Iterator[str]:
     for name in ("version", "appVersion"):
         if (its := chart_version(chart, name)) != version:
             yield f"{chart.name}: {name} {its}, expected {version}"
+    yield from krew.faults(directory, version)
     for target in TARGETS:
         try:
             for what, found, wanted in facts(directory, target, version, commit):

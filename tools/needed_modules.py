@@ -228,6 +228,7 @@ def named_at_run_time(libraries: Path) -> list[str]:
         for pattern in (
             f"{PACKAGE}/commands/[!_]*.py",
             f"{PACKAGE}/commands/auditing/[!_]*.py",
+            f"{PACKAGE}/commands/plugin/[!_]*.py",
             f"{PACKAGE}/commands/installation/[!_]*.py",
             f"{PACKAGE}/commands/metrics/__init__.py",
             "rich/_unicode_data/unicode*.py",

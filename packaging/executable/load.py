@@ -15,7 +15,7 @@ import zipimport
 ARCHIVE = "/proc/self/exe"
 # For people, who wait for some milliseconds more.
 COLD = ("audit", "commands", "demo", "doctor", "explanation", "fleet", "manifests", "node", "registryclient", "rollout")
-COLD += ("testbed", "version", "kubernetes/credentialproviderconfig", "kubernetes/imagepatterns")
+COLD += ("tenant", "testbed", "version", "kubernetes/credentialproviderconfig", "kubernetes/imagepatterns")
 
 
 def import_modules():
@@ -63,10 +63,11 @@ def start(program):
     """Runs in each process; `program` is the path by which it was executed."""
     if not os.path.exists(ARCHIVE):
         find_archive(os.path.abspath(program))
+    from crio_credential_provider.__main__ import arguments_of, main
+
+    sys.argv[1:] = arguments_of(sys.argv)
     if len(sys.argv) > 1 and not sys.argv[1].startswith("-"):
         serve_people(program)
-    from crio_credential_provider.__main__ import main
-
     main()
 
 

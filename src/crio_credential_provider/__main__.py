@@ -17,11 +17,17 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 COMMANDS = (
-    *("audit", "completion", "demo", "doctor", "explain", "gc", "install", "install-on-node", "manifests", "metrics"),
-    *("rollback", "status", "uninstall", "verify"),
+    *("audit", "completion", "demo", "doctor", "explain", "gc", "install", "install-on-node", "kubectl"),
+    *("manifests", "metrics", "rollback", "status", "uninstall", "verify"),
 )
 _OWN_PAGE = ("help", "version")
 """What ``help`` tells of on the program's own page, beside the flags."""
+
+_CALLED = {
+    "kubectl-mirror_credentials": ["kubectl"],
+    "kubectl_complete-mirror_credentials": ["kubectl", "__complete"],
+}
+"""Name of a link to the program -> what it means. For kubectl an underscore stands for a dash."""
 
 FAULT, USAGE_FAULT = 1, 2
 
@@ -34,7 +40,7 @@ def main() -> NoReturn:
     gc.disable()
     _hold_standard_streams()
     try:
-        status = _run(sys.argv[1:])
+        status = _run(arguments_of(sys.argv))
     except KeyboardInterrupt as interrupt:
         # The signal that ended a command (commands/__init__.py), as a shell tells it.
         status = 128 + (interrupt.args[0] if interrupt.args else 2)
@@ -49,6 +55,12 @@ def main() -> NoReturn:
         status = FAULT
     _say("")
     os._exit(status)
+
+
+def arguments_of(argv: list[str]) -> list[str]:
+    """The arguments, with the command that the program's name stands for."""
+    meant = _CALLED.get(argv[0].rpartition("/")[2], []) if argv else []
+    return argv[1:] if argv[1 : len(meant) + 1] == meant else [*meant, *argv[1:]]
 
 
 def _hold_standard_streams() -> None:

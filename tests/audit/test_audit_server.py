@@ -192,7 +192,7 @@ def test_it_does_not_wait_for_ever(site: Site, monkeypatch: pytest.MonkeyPatch) 
 def test_kubectl_takes_get_alone_and_ends_with_us(site: Site) -> None:
     with server.kubectl(f"{site.root}/kubeconfig", "") as api:
         assert api.get("/api/v1/nodes?limit=1")["kind"] == "NodeList"
-        connection = api._connection  # type: ignore[attr-defined]
+        connection = api._connection
         for method in ("POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "GETS", "CONNECT"):
             before = len(site.cluster.requests)
             connection.request(method, "/api/v1/namespaces/works/secrets/s")

@@ -18,6 +18,7 @@ import yaml
 
 import bill_of_materials
 import executables
+import krew
 import make_packages
 import make_release
 from bill_of_materials import Part
@@ -98,7 +99,7 @@ def test_a_release_is_complete(released: Path) -> None:
     assert told.returncode == 0
     listed = {line.partition(":")[0] for line in told.stdout.splitlines()}
     assert listed == {path.name for path in released.iterdir()} - {"SHA256SUMS"}
-    assert len(listed) == 12
+    assert len(listed) == 15
 
 
 def _renew_sums(directory: Path) -> None:
@@ -157,10 +158,35 @@ def _chart_of_another_version(directory: Path) -> None:
     _renew_sums(directory)
 
 
+def _manifest(pattern: str, text: str) -> Callable[[Path], None]:
+    def damage(directory: Path) -> None:
+        path = directory / krew.MANIFEST
+        changed = re.sub(pattern, text, path.read_text(), count=1)
+        assert changed != path.read_text()
+        path.write_text(changed)
+        _renew_sums(directory)
+
+    return damage
+
+
+def _archives_exchanged(directory: Path) -> None:
+    one, other = (krew.archive(target, directory) for target in TARGETS)
+    shutil.copy(other, one)
+    _renew_sums(directory)
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
         (_chart_of_another_version, rf"{NAME}-\S+.tgz: appVersion 9{__version__}, expected {__version__}"),
+        (_manifest("version: v", "version: "), "version '.*' is not v"),
+        (_manifest("(shortDescription: )", r"\1Very " + "long " * 9), "shortDescription"),
+        (_manifest("name: mirror-credentials", "name: mirror_credentials"), "not the Plugin"),
+        (_manifest("os: linux", "os: darwin"), "platforms"),
+        (_manifest("linux-amd64.tar.gz", "linux-amd64.zip"), "uri"),
+        (_manifest("sha256: .", "sha256: 0"), "sha256 is not that of"),
+        (_manifest("from: LICENSE", "from: COPYING"), "files and bin"),
+        (_archives_exchanged, "sha256 is not that of"),
         (_missing, rf"missing or too many: {NAME}_\S+_arm64.deb"),
         (_too_many, "missing or too many: old.deb"),
         (_changed, "SHA256SUMS has other checksums"),

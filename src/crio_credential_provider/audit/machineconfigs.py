@@ -64,10 +64,19 @@ class MachineConfigs:
         ordered = sorted(self._pools.items(), key=lambda pool: (rank.get(pool[0], 1), pool[0]))
         return [NodeClass(name, self._load(name, rendered), chosen) for name, (rendered, chosen) in ordered]
 
-    def _load(self, pool: str, rendered: str) -> registries.Configuration | ConfigError:
+    def files(self, pool: str, rendered: str) -> dict[str, str | bytes]:
+        """Path -> what is in the files of registries.conf, or why that cannot be read, as a text.
+
+        Raises:
+            UsageError: the pool's configuration is not there.
+        """
         files = self._files.get(rendered)
         if files is None:
             raise UsageError(f"MachineConfig {rendered or '(without a name)'} of pool {pool} was not found")
+        return files
+
+    def _load(self, pool: str, rendered: str) -> registries.Configuration | ConfigError:
+        files = self.files(pool, rendered)
         contents = {path: content for path, content in files.items() if isinstance(content, bytes)}
         for path, content in files.items():
             if isinstance(content, str):

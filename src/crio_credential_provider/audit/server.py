@@ -260,7 +260,7 @@ class _InPod:
 
 
 @contextlib.contextmanager
-def kubectl(kubeconfig: str, context: str) -> Iterator[Api]:
+def kubectl(kubeconfig: str, context: str) -> Iterator[Proxied]:
     """A ``kubectl proxy``, which ends with the block. What it has to say it says on stderr itself."""
     program = shutil.which("kubectl")
     if program is None:
@@ -276,7 +276,7 @@ def kubectl(kubeconfig: str, context: str) -> Iterator[Api]:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         try:
             _wait(process, path)
-            yield _Proxied(path)
+            yield Proxied(path)
         finally:
             process.terminate()
             try:
@@ -309,16 +309,17 @@ class _Unix(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-class _Proxied:
+class Proxied:
     """The API server behind a ``kubectl proxy``."""
 
     def __init__(self, path: str) -> None:
         self._connection = _Unix(path)
 
-    def get(self, path: str) -> Object:
+    def get(self, path: str, user: str = "") -> Object:
+        """As ``Api``; as another user where one is named, whom one's own must be allowed to impersonate."""
         pause = _FIRST_PAUSE
         for retries_left in range(_RETRIES, -1, -1):
-            status, body, after = self._ask(path)
+            status, body, after = self._ask(path, user)
             if status == 200:
                 return _object(body)
             if status not in (0, 429, 500, 502, 503, 504) or not retries_left:
@@ -330,10 +331,11 @@ class _Proxied:
         hint = "check the kubeconfig's user" if status == 401 else ""
         raise ClusterError(f"the API server {answered}{f': {said}' if said else ''}", hint, status=status)
 
-    def _ask(self, path: str) -> tuple[int, bytes, float]:
+    def _ask(self, path: str, user: str) -> tuple[int, bytes, float]:
         """Status, body, and the seconds to wait that it asks for; status 0 for no answer."""
         try:
-            self._connection.request("GET", path, headers={"Accept": "application/json"})
+            headers = {"Accept": "application/json"} | ({"Impersonate-User": user} if user else {})
+            self._connection.request("GET", path, headers=headers)
             answer = self._connection.getresponse()
             body = answer.read(_MAX_ANSWER + 1)
         except (OSError, http.client.HTTPException) as error:

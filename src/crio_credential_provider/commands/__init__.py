@@ -24,6 +24,7 @@ SUMMARIES = {
     "gc": "remove stale auth files",
     "install": "bring the plugin onto this node, verified, or put everything back",
     "install-on-node": "copy this program into the kubelet's plugin directory",
+    "kubectl": "explain and verify from anywhere: as kubectl mirror-credentials",
     "manifests": "print what a cluster needs: configuration, RBAC, files for nodes",
     "metrics": "count the plugin's runs, for Prometheus",
     "rollback": "undo the last install or uninstall of this node",
@@ -33,7 +34,11 @@ SUMMARIES = {
 }
 """What each command is for, in one line."""
 
-_ROOMS = {"audit": "auditing", **dict.fromkeys(("install", "rollback", "status", "uninstall"), "installation")}
+_ROOMS = {
+    "audit": "auditing",
+    "kubectl": "plugin",
+    **dict.fromkeys(("install", "rollback", "status", "uninstall"), "installation"),
+}
 """Command -> the package that it is in, where it is in one of its own."""
 
 ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)

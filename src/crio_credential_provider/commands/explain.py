@@ -87,7 +87,7 @@ def _tell(given: argparse.Namespace) -> int:
     else:
         if assumed:
             write_line(f"{sentence(printable(assumed))}\n")
-        _write_text(explained)
+        write_text(explained)
     if explained.verdict.status == UNKNOWN and explained.error is not None:
         complain("explain", str(explained.error))
     return STATUSES[explained.verdict.status]
@@ -110,10 +110,15 @@ def _explain(given: argparse.Namespace, place: Place) -> Explanation:
     except (RefusedArguments, RequestError) as error:
         notes = [f"the arguments come from {error.path}"] if isinstance(error, RefusedArguments) else []
         return explanation.failed(error, chosen, given.image or "", notes)
+    return explain(asked, place)
+
+
+def explain(asked: Pull, place: Place) -> Explanation:
+    """The explanation of a pull."""
     image = asked.image if asked.typed else None
     explained = explanation.explain(
         asked.request,
-        chosen,
+        asked.settings,
         asked.connect,
         image,
         asked.typed,
@@ -271,7 +276,7 @@ Line = tuple[int, str]
 """Indent in columns, and the text."""
 
 
-def _write_text(explained: Explanation) -> None:
+def write_text(explained: Explanation) -> None:
     """The verdict, what to do about it, then each step."""
     verdict = explained.verdict
     write(*told(ended(verdict.text), _STYLES[verdict.status]))

@@ -27,6 +27,7 @@ from ..manifests.matchimages import Derived
 from ..manifests.nodefiles import DISTRIBUTIONS, Node
 from ..manifests.providerconfig import Wanted
 from ..runtimes.crio import registries
+from ..runtimes.crio.registries import SearchPath
 from ..settings import FLAGS_BY_NAME
 from . import wholefile
 from .output import (
@@ -68,6 +69,7 @@ Examples:
   crio-credential-provider manifests config --kubernetes 1.33 --match-image docker.io
   crio-credential-provider manifests config --merge /etc/kubernetes/credential-provider-config.yaml --in-place
   crio-credential-provider manifests rbac -n team-alpha -n team-beta --output json | kubectl apply -f -
+  crio-credential-provider manifests registries --secrets-from pod | kubectl apply -f -
   crio-credential-provider manifests machineconfig --distribution openshift-aws --merge ecr-credential-provider.yaml
   crio-credential-provider manifests all -n team-alpha --directory out
 
@@ -257,15 +259,38 @@ class _Request:
         self._derived: Derived | None = None
 
     @property
+    def _search(self) -> SearchPath:
+        given = self.given
+        return registries.search_files(given.registries_conf, given.registries_conf_dir, given.root.rstrip("/"))
+
+    def registries(self) -> dict[str, str]:
+        """The files of registries.conf as a ConfigMap takes them.
+
+        Raises:
+            ConfigError: CRI-O refuses one, or it is not for everybody's eyes.
+        """
+        search = self._search
+        for table in registries.load(search).tables():
+            for location in (table.location, *(mirror.location for mirror in table.mirrors)):
+                if masked(location) != location:
+                    raise ConfigError(f"{table.file}: {masked(location)} has a user or a query", "remove it first")
+        found = {}
+        for path in (search.main, *search.drop_ins):
+            key = objects.MAIN_KEY if path == search.main else os.path.basename(path)
+            if not re.fullmatch(r"[-._a-zA-Z0-9]+", key):
+                raise ConfigError(f"{path}: a ConfigMap takes no such name", "rename the drop-in")
+            if os.path.exists(path) or path != search.main:
+                with open(path, encoding="utf-8") as file:
+                    found[key] = file.read()
+        return {objects.MAIN_KEY: "", **found}
+
+    @property
     def derived(self) -> Derived | None:
         """From registries.conf, read once; None where patterns are given."""
         if self.given.match_image:
             return None
         if self._derived is None:
-            search = registries.search_files(
-                self.given.registries_conf, self.given.registries_conf_dir, self.given.root.rstrip("/")
-            )
-            config = registries.load(search)
+            config = registries.load(self._search)
             self._derived = matchimages.match_images(config, self.settings.mirror_registry)
         return self._derived
 
@@ -288,6 +313,7 @@ class _Request:
             audience=self.audience,
             config=self.config,
             is_merge=given.merge is not None,
+            registries=self.registries,
             secrets_from=self.settings.secrets_from,
             role=given.role,
             image=given.image or objects.IMAGE,

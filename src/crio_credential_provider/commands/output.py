@@ -41,6 +41,8 @@ FAILED = 3
 _NAMES_A_PLACE = ("FILE", "DIR", "DIRECTORY", "PATH", "URL", "VERSION")
 """What the help has for a value without which another place is taken."""
 
+PROGRAM = "crio-credential-provider"
+
 WIDTH = 100
 """Columns where standard output is no terminal."""
 
@@ -176,23 +178,23 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", choices=("text", "json"), default="text", help="output format (default text)")
 
 
-def serve(command: str, work: Callable[[], int]) -> int:
+def serve(command: str, work: Callable[[], int], program: str = PROGRAM) -> int:
     """The exit status of a command: its own, or that of what it raises, which is reported on stderr."""
     try:
         return work()
     except UsageError as error:
-        complain(command, str(error))
+        complain(command, str(error), program)
         return USAGE_FAULT
     except Unwritable as error:
         if not error.reader_gone:
-            complain(command, str(error))
+            complain(command, str(error), program)
         return FAULT
     except ProviderError as error:
-        complain(command, str(error))
+        complain(command, str(error), program)
         return FAULT
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        complain(command, f"{where}{error.strerror or type(error).__name__}")
+        complain(command, f"{where}{error.strerror or type(error).__name__}", program)
         return FAULT
 
 
@@ -357,9 +359,9 @@ def note(text: str) -> None:
         sys.stderr.flush()
 
 
-def complain(command: str, text: str) -> None:
+def complain(command: str, text: str, program: str = PROGRAM) -> None:
     """Says on stderr why a command failed."""
-    note(f"crio-credential-provider {command}: {text}")
+    note(f"{program} {command}: {text}")
 
 
 def sentence(text: str) -> str:

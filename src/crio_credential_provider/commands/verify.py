@@ -39,7 +39,7 @@ from .output import (
 )
 from .request import handedover
 from .request.arguments import add_arguments
-from .request.find import find
+from .request.find import Pull, find
 from .request.handedover import HandedOver
 from .request.place import find_settings, look, stand_ins
 from .verification import meaning
@@ -109,7 +109,7 @@ def _tell(given: argparse.Namespace) -> int:
     if given.output == "json":
         write_report(as_json(report))
     else:
-        _write_text(report)
+        write_text(report)
     if report.succeeds is None:
         complain("verify", report.text)
     return {True: OK, False: FAILED, None: FAULT}[report.succeeds]
@@ -127,17 +127,20 @@ def parser() -> Parser:
 
 
 def _verify(given: argparse.Namespace) -> Report:
-    """Explains the pull, asks its sources, and puts both together.
+    place = look(given)
+    chosen = find_settings(given, place)
+    return verify(find(given, chosen, place), stand_ins(given, chosen, place))
+
+
+def verify(asked: Pull, assumed: str) -> Report:
+    """Explains a pull, asks its sources, and puts both together.
 
     Raises:
         ProviderError: it cannot be known what the pull would ask for, or with what.
     """
-    place = look(given)
-    chosen = find_settings(given, place)
-    asked = find(given, chosen, place)
     explained = explanation.explain(
         asked.request,
-        chosen,
+        asked.settings,
         asked.connect,
         asked.image,
         asked.typed,
@@ -158,7 +161,7 @@ def _verify(given: argparse.Namespace) -> Report:
     handed: tuple[HandedOver, ...] | str = ()
     if any(source.is_open and is_own(source, explained) for source in explained.sources):
         handed = handedover.find(asked, explained)
-    verdicts = ask_all(explained, reference, chosen.root, () if isinstance(handed, str) else handed)
+    verdicts = ask_all(explained, reference, asked.settings.root, () if isinstance(handed, str) else handed)
     checked: list[Checked] = []
     serving: Checked | None = None
     for source in explained.sources:
@@ -180,7 +183,6 @@ def _verify(given: argparse.Namespace) -> Report:
             notes.append(f"assumed: a pod of service account {account.name} without imagePullSecrets of its own")
     if not asked.typed and not asked.image.tag:
         notes.append("a recorded request has no tag or digest: latest was asked for")
-    assumed = stand_ins(given, chosen, place)
     namespace = resolution.account.namespace if resolution.account else ""
     return Report(
         explained, reference, namespace, tuple(checked), serving, succeeds, text, remedy, tuple(notes), assumed
@@ -234,7 +236,7 @@ def _checked_json(found: Checked) -> dict[str, Any]:
 # -- text -------------------------------------------------------------------------------------------------------------
 
 
-def _write_text(report: Report) -> None:
+def write_text(report: Report) -> None:
     """The conclusion, a table of all sources, and what is to be said of each."""
     from rich.table import Table
     from rich.text import Text

@@ -38,6 +38,7 @@ from .records import (
     Source,
     Table,
     Tables,
+    auth_file_of_node,
     is_short_name,
     named_key,
     own_hosts,
@@ -62,6 +63,7 @@ __all__ = [
     "Source",
     "Table",
     "Tables",
+    "auth_file_of_node",
     "explain",
     "failed",
     "is_short_name",
@@ -85,7 +87,8 @@ def explain(
     """Explains a pull.
 
     Args:
-        request, settings, connect: as for ``decision.resolve``; ``connect`` may raise ``NotAsked`` as well.
+        request, settings, connect: as for ``decision.resolve``; ``connect`` may raise ``NotAsked`` as well. A
+            ``global_auth_file`` of "" is one that is not known.
         image: with tag and digest; None where only the request is known, and both kinds of references are told of.
         typed: the image as the pod spells it, from which CRI-O sees whether it is a short name.
         notes: taken over.
@@ -129,7 +132,9 @@ def explain(
         auth_file=auth_file,
         answer=outcome.answer(resolution, request, settings) if error is None else None,
         exit_status=outcome.exit_status(error),
-        steps=() if isinstance(error, NotAsked) else tuple(outcome.steps(resolution, found, auth_file, asked)),
+        steps=()
+        if isinstance(error, NotAsked)
+        else tuple(outcome.steps(resolution, found, auth_file, asked, settings)),
         verdict=tables.mend(verdict, found, ignored),
         notes=(
             *notes,

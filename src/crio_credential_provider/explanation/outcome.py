@@ -25,6 +25,7 @@ from .records import (
     PASSED,
     SECRET,
     UNKNOWN,
+    UNSEEN,
     Asked,
     AuthFile,
     Match,
@@ -32,6 +33,7 @@ from .records import (
     Source,
     Tables,
     Verdict,
+    auth_file_of_node,
     named_key,
     own_hosts,
 )
@@ -57,7 +59,9 @@ def answer(resolution: Resolution, request: Request, settings: Settings) -> dict
     return answer
 
 
-def steps(resolution: Resolution, sources: Iterable[Source], auth_file: AuthFile | None, asked: Asked) -> Iterator[str]:
+def steps(
+    resolution: Resolution, sources: Iterable[Source], auth_file: AuthFile | None, asked: Asked, settings: Settings
+) -> Iterator[str]:
     """What CRI-O does after the plugin's answer, or its failure (docs/reference/contracts.md, 2)."""
     config = resolution.config
     if config is None:
@@ -87,12 +91,12 @@ def steps(resolution: Resolution, sources: Iterable[Source], auth_file: AuthFile
         when = "if that refuses, does not have the image or does not answer," if number else "first"
         name = source.source.name
         if source.is_reachable:
-            yield f"{when} it asks {name}{_which_kinds(source)} {_shown_at(source, config)}"
+            yield f"{when} it asks {name}{_which_kinds(source)} {_shown_at(source, config, settings)}"
         else:
             yield f"{when} it tries {name}, and cannot connect: {source.why_unreachable}"
     for source in perhaps:
         name, short_name = source.source.name, source.source.short_name
-        yield f"only if the pod uses the short name {short_name}, it asks {name} {_shown_at(source, config)}"
+        yield f"only if the pod uses the short name {short_name}, it asks {name} {_shown_at(source, config, settings)}"
     blocked = [source for source in sources if source.asked is not False and source.source.blocked]
     if blocked:
         yield f"it does not ask {_names(blocked)}: blocked in registries.conf"
@@ -108,7 +112,7 @@ def _programs(config: registries.Configuration) -> str:
     return _joined([f"docker-credential-{name}" for name in config.credential_helpers])
 
 
-def _shown_at(source: Source, config: registries.Configuration | None) -> str:
+def _shown_at(source: Source, config: registries.Configuration | None, settings: Settings) -> str:
     if config is not None and registries.AUTH_FILE_HELPER not in config.credential_helpers:
         return f"with the credential from {_programs(config)}"
     if source.origin == SECRET:
@@ -116,10 +120,12 @@ def _shown_at(source: Source, config: registries.Configuration | None) -> str:
     if source.origin == NODE:
         return "with the node's own credential"
     return (
-        "with the credential from the node's credential helper"
-        if source.origin == NODE_HELPER
-        else "without a credential"
+        "with the credential from the node's credential helper" if source.origin == NODE_HELPER else _without(settings)
     )
+
+
+def _without(settings: Settings) -> str:
+    return "without a credential" if settings.global_auth_file else "without a credential of the namespace"
 
 
 # -- verdict ----------------------------------------------------------------------------------------------------------
@@ -166,13 +172,14 @@ def verdict(
     served = [source for source in wanted if source.origin]
     if not served:
         reason = resolution.reason or _first_reason(wanted)
-        text = f"{_names(wanted)} without a credential: {reason}{_nearest(wanted, reason, spoilt)}"
+        unseen = "" if settings.global_auth_file or UNSEEN in reason else f"; {UNSEEN}"
+        text = f"{_names(wanted)} {_without(settings)}: {reason}{unseen}{_nearest(wanted, reason, spoilt)}"
         return Verdict(FAILED, f"CRI-O asks {text}", _remedy(resolution, wanted, settings, spoilt, configured))
     first = served[0]
     late = "" if first is wanted[0] else f"; {wanted[0].source.name}, which CRI-O asks before it, gets none"
     if dead:
         late += f"; to {dead[0].source.name} it cannot connect: {dead[0].why_unreachable}"
-    text, remedy = f"CRI-O asks {first.source.name} {_shown_at(first, resolution.config)}{late}", ""
+    text, remedy = f"CRI-O asks {first.source.name} {_shown_at(first, resolution.config, settings)}{late}", ""
     for choice in resolution.selection.choices if resolution.selection is not None else ():
         if choice.source.name == first.source.name and choice.secret and (odd := oddities(choice.credential)):
             text += f"; {odd[0]}"
@@ -233,7 +240,7 @@ def _remedy(
         return f"in {place} write credential-helpers = [{helpers}], and reload CRI-O"
     if account is None:
         return (
-            f"for a static pod add a key for {host} to the node's own auth file {settings.global_auth_file}; for "
+            f"for a static pod add a key for {host} to {auth_file_of_node(settings)}; for "
             "any other pod add tokenAttributes to the plugin's entry in the CredentialProviderConfig"
         )
     if resolution.selection is None:

@@ -29,6 +29,15 @@ UNDECIDED = "not known"
 RUN_AS_ROOT = "run this as root, like CRI-O and the plugin"
 
 
+UNSEEN = "the node may have one, which is not visible from here"
+"""Of a source without a credential of the namespace, where the node's own auth file is not known."""
+
+
+def auth_file_of_node(settings: Settings) -> str:
+    """What to call it. It is not known where this is not the node: its path is "" then."""
+    return f"the node's own auth file {settings.global_auth_file}".rstrip()
+
+
 class NotAsked(ProviderError):
     """Raised by ``connect``: the cluster could not be asked as the plugin would ask it. No pull fails of it."""
 

@@ -27,6 +27,7 @@ from .records import (
     RUN_AS_ROOT,
     SECRET,
     UNDECIDED,
+    UNSEEN,
     Asked,
     NotAsked,
     OtherKey,
@@ -173,10 +174,12 @@ class _Accounts:
         """The core's own words; "" where it looked for none."""
         if self._undecided and not source.blocked:
             return UNDECIDED
+        unseen = "" if self._settings.global_auth_file else UNSEEN
         if self._resolution.selection is None:
-            return "CRI-O does not ask it: it is blocked in registries.conf" if source.blocked else ""
+            return "CRI-O does not ask it: it is blocked in registries.conf" if source.blocked else unseen
         unserved = self._resolution.selection.unserved
-        return next((entry.reason for entry in unserved if entry.source.name == source.name), "")
+        reason = next((entry.reason for entry in unserved if entry.source.name == source.name), "")
+        return reason.replace(keyring.NONE_ON_NODE, f"; {unseen}") if unseen else reason
 
     def _lost(self, choice: Choice) -> tuple[tuple[OtherKey, ...], int]:
         others = [

@@ -26,6 +26,7 @@ KINDS = {
     "config": Kind("the kubelet's CredentialProviderConfig", "node"),
     "rbac": Kind("permissions of the nodes, and with -n of service accounts", "kubectl"),
     "pull-secrets": Kind("permissions of service accounts, for --secrets-from, in each -n", "kubectl"),
+    "registries": Kind("this node's registries.conf, published to tenants in a ConfigMap", "kubectl"),
     "kubelet": Kind("a drop-in with the kubelet's flags", "node"),
     "crio": Kind("CRI-O's drop-in, if --auth-dir is not its default", "node"),
     "mount": Kind("the tmpfs for auth files, a systemd unit", "node"),
@@ -34,7 +35,7 @@ KINDS = {
     "machineconfig": Kind("the files of a node, for OpenShift", "kubectl"),
     "butane": Kind("the same as Butane, for OpenShift or Fedora CoreOS", "butane"),
     "kustomize": Kind("rbac, pull-secrets and daemonset with kustomization.yaml; needs --directory", "kubectl"),
-    "all": Kind("each of these but machineconfig and butane; needs --directory", "both"),
+    "all": Kind("each of these but registries, machineconfig and butane; needs --directory", "both"),
 }
 
 
@@ -60,6 +61,7 @@ class Request(NamedTuple):
     Attributes:
         config: makes the text of the CredentialProviderConfig, a new or a merged one.
         is_merge: whether that is a merged one.
+        registries: reads registries.conf and its drop-ins, as keys and texts of a ConfigMap.
         secrets_from: the plugin's mode.
         role: of the MachineConfig.
         image: of the DaemonSet.
@@ -69,6 +71,7 @@ class Request(NamedTuple):
     audience: str
     config: Callable[[], str]
     is_merge: bool
+    registries: Callable[[], dict[str, str]]
     secrets_from: str
     role: str
     image: str
@@ -94,6 +97,11 @@ def _pull_secrets(request: Request) -> list[Output]:
         request.secrets_from, request.namespaces, request.service_accounts, request.pull_secrets
     )
     return [_of_objects("pull-secrets.yaml", made)]
+
+
+def _registries(request: Request) -> list[Output]:
+    data = {**request.registries(), objects.CONFIG_KEY: request.config()}
+    return [_of_objects("registries.yaml", objects.published_registries(data))]
 
 
 def _daemonset(request: Request) -> list[Output]:
@@ -156,6 +164,7 @@ BUILDERS: dict[str, Callable[[Request], list[Output]]] = {
     "config": _config,
     "rbac": _rbac,
     "pull-secrets": _pull_secrets,
+    "registries": _registries,
     "kubelet": _files(nodefiles.kubelet),
     "crio": _files(nodefiles.crio),
     "mount": _files(nodefiles.mount),

@@ -19,6 +19,9 @@ RBAC_GROUP = "rbac.authorization.k8s.io"
 RBAC = f"{RBAC_GROUP}/v1"
 NODES = f"{NAME}-nodes"
 IMAGE = f"registry.example.com/{NAME}:{__version__}"
+PUBLISHED_NAMESPACE, PUBLISHED = "kube-public", f"{NAME}-registries"
+"""Where and as what ConfigMap the nodes' configuration is published to tenants."""
+MAIN_KEY, CONFIG_KEY = "registries.conf", "credential-provider-config.yaml"
 DAEMONSET_NAMESPACE = "kube-system"
 
 Object = dict[Any, Any]
@@ -54,6 +57,50 @@ def node_rbac(audience: str) -> list[Object]:
             "metadata": {"name": NODES},
             "roleRef": {"apiGroup": RBAC_GROUP, "kind": "ClusterRole", "name": NODES},
             "subjects": [{"apiGroup": RBAC_GROUP, "kind": "Group", "name": "system:nodes"}],
+        },
+    ]
+
+
+# -- for everybody ----------------------------------------------------------------------------------------------------
+
+
+def published_registries(data: dict[str, str]) -> list[Object]:
+    """What `kubectl mirror-credentials` reads of the nodes, and that every authenticated user may read it.
+
+    Args:
+        data: key -> file.
+    """
+    metadata = {"name": PUBLISHED, "namespace": PUBLISHED_NAMESPACE}
+    return [
+        {
+            Comment(
+                "registries.conf of the nodes, its drop-ins and the plugin's settings, for kubectl mirror-credentials: "
+                "publish it again when they change."
+            ): None,
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": metadata,
+            "data": data,
+        },
+        {
+            "apiVersion": RBAC,
+            "kind": "Role",
+            "metadata": metadata,
+            "rules": [
+                {
+                    "apiGroups": Flow([""]),
+                    "resources": Flow(["configmaps"]),
+                    "resourceNames": Flow([PUBLISHED]),
+                    "verbs": Flow(["get"]),
+                }
+            ],
+        },
+        {
+            "apiVersion": RBAC,
+            "kind": "RoleBinding",
+            "metadata": metadata,
+            "roleRef": {"apiGroup": RBAC_GROUP, "kind": "Role", "name": PUBLISHED},
+            "subjects": [{"apiGroup": RBAC_GROUP, "kind": "Group", "name": "system:authenticated"}],
         },
     ]
 

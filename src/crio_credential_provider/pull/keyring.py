@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 _MOST_TOLD = 10
 """Losers that are told for a source: a namespace may hold a thousand secrets for one host."""
 
+NONE_ON_NODE = ", and the global auth file has none"
+"""The end of the reason for a source without any credential."""
+
 
 class Candidate(Record):
     """An entry of a pull secret that counts for a repository.
@@ -389,5 +392,5 @@ def _from_global(source: PullSource, config: DockerConfig, helpers: dict[str, st
     except ConfigError as error:
         return f"{why}, and in the global auth file {error.message}"
     if found is None:
-        return f"{why}, and the global auth file has none"
+        return why + NONE_ON_NODE
     return Choice(source, found.credential, "", found.key)

@@ -111,11 +111,11 @@ class ApiServer:
     """One API server on 127.0.0.1 with TLS; a context manager.
 
     All state is plain, and may be read and changed while it serves: `secrets`, `service_accounts` and `pods` map
-    (namespace, name) to the object, `others` are objects of other kinds (with one there are lists of every kind, of all
-    namespaces as well), `events` is what was posted, `grants` are the roles, `audiences` the audiences that it takes
-    tokens for, `revision` the last resourceVersion given out, `oldest` the one from which lists can go on, `requests`
-    everything asked, in order, `tokens_seen` how many requests carried an Authorization header, `fault` what is to go
-    wrong (None: nothing).
+    (namespace, name) to the object, `others` are objects of other kinds, to get by name (with one there are lists of
+    every kind, of all namespaces as well), `events` is what was posted, `grants` are the roles, `audiences` the
+    audiences that it takes tokens for, `revision` the last resourceVersion given out, `oldest` the one from which lists
+    can go on, `requests` everything asked, in order, `tokens_seen` how many requests carried an Authorization header,
+    `fault` what is to go wrong (None: nothing).
     With a `prefix` (`/k8s/clusters/c-1`) it serves below that path alone, as behind Rancher's proxy.
     Unlike a real one it ends the TLS handshake for a client certificate of a strange authority, instead of a 401.
     """
@@ -362,6 +362,8 @@ class ApiServer:
                 raise StatusError(404, "NotFound", "the server could not find the requested resource", {})
             if user is None:
                 raise StatusError(401, "Unauthorized", "Unauthorized")
+            user = self._impersonated(user, request)
+            name = user.name
             if request.path.partition("?")[0] == "/readyz":
                 status, document = 200, None
             else:
@@ -401,6 +403,15 @@ class ApiServer:
         claims = self._tokens.get(credential.strip())
         return User(claims["sub"]) if claims is not None and self._is_valid(claims) else None
 
+    def _impersonated(self, user: User, request: Request) -> User:
+        """The service account that the user asks as, where he does."""
+        wanted = request.header("Impersonate-User")
+        if wanted is None:
+            return user
+        _, _, namespace, name = wanted.split(":")
+        self._check(user, Attributes("impersonate", "serviceaccounts", namespace, name))
+        return User(wanted)
+
     def _is_valid(self, claims: Object) -> bool:
         bound = claims["kubernetes.io"]
         present = {"serviceaccount": self.service_accounts, "pod": self.pods}
@@ -430,6 +441,10 @@ class ApiServer:
             parameters = dict(urllib.parse.parse_qsl(query))
             codec = _dumps_continue, _loads_continue
             return 200, lists.answer(known, namespace, resource, parameters, self.revision, self.oldest, codec)
+        single = lists.parse_object(path) if matched is None and verb == "get" else None
+        if single is not None and user.name != ANONYMOUS:
+            self._check(user, single)
+            return 200, lists.find(self.others, single)
         if matched is None:
             if user.name == ANONYMOUS:
                 message = f'forbidden: User "{ANONYMOUS}" cannot {verb} path "{path}"'

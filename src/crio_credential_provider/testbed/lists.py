@@ -1,4 +1,5 @@
-"""Lists of the simulated API server, of all namespaces or of one: pages, field selectors by type, expired pages."""
+"""Lists of the simulated API server, of all namespaces or of one: pages, field selectors by type, expired pages; and
+single objects of kinds that it knows nothing else of."""
 
 from __future__ import annotations
 
@@ -6,8 +7,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 
 from .objects import Object, StatusError
+from .rbac import Attributes
 
 _PATH = re.compile(r"/(?:api|apis/([a-z0-9.]+))/v1(?:/namespaces/([^/]+))?/([a-z]+)")
+_OBJECT = re.compile(r"/(?:api|apis/([a-z0-9.]+))/v1(?:/namespaces/([^/]+))?/([a-z]+)/([^/]+)")
 _KINDS = {
     "clusterrolebindings": "ClusterRoleBinding",
     "clusterroles": "ClusterRole",
@@ -32,6 +35,24 @@ def parse(path: str) -> tuple[str, str, str] | None:
     """Group, namespace ("" for all) and resource of the path of a list; None for another path."""
     matched = _PATH.fullmatch(path)
     return (matched[1] or "", matched[2] or "", matched[3]) if matched and matched[3] in _KINDS else None
+
+
+def parse_object(path: str) -> Attributes | None:
+    """What is asked with the path of one object; None for another path."""
+    matched = _OBJECT.fullmatch(path)
+    return Attributes("get", matched[3], matched[2] or "", matched[4], matched[1] or "") if matched else None
+
+
+def find(objects: Iterable[Object], asked: Attributes) -> Object:
+    """The object that is asked for."""
+    for found in objects:
+        metadata = found["metadata"]
+        named = f"{found['kind'].lower()}s", metadata.get("namespace", ""), metadata["name"]
+        if named == (asked.resource, asked.namespace, asked.name):
+            return found
+    full = f"{asked.resource}.{asked.group}" if asked.group else asked.resource
+    details = {"name": asked.name, "group": asked.group, "kind": asked.resource}
+    raise StatusError(404, "NotFound", f'{full} "{asked.name}" not found', details)
 
 
 def answer(

@@ -33,14 +33,15 @@ class Grant(NamedTuple):
     resource: str
     names: frozenset[str] | None
     role: str
+    group: str = ""
 
     def allows(self, user: str, asked: Attributes) -> bool:
-        """Whether this grant covers what `user` asks; all grants are for the core group."""
+        """Whether this grant covers what `user` asks."""
         return (
             self.user == user
             and self.namespace in (None, asked.namespace)
             and asked.verb in self.verbs
-            and (asked.group, asked.resource) == ("", self.resource)
+            and (asked.group, asked.resource) == (self.group, self.resource)
             and (self.names is None or asked.name in self.names)
         )
 

@@ -45,6 +45,7 @@ class Pull(NamedTuple):
         offline: the file that replaces the cluster, if one was given.
         enforcing: whether CRI-O refuses a short name that may mean several images.
         on_node: whether this is the node of the pull, and its root runs this.
+        as_kubelet: connects as the kubelet asks for what a pod names; None for as the kubeconfig's user.
     """
 
     typed: str
@@ -56,6 +57,7 @@ class Pull(NamedTuple):
     offline: ObjectsFile | None = None
     enforcing: bool = True
     on_node: bool = False
+    as_kubelet: Callable[[], Cluster] | None = None
 
 
 def find(given: argparse.Namespace, chosen: Settings, place: Place) -> Pull:

@@ -60,7 +60,8 @@ def _fetch(asked: Pull, account: ServiceAccount) -> PullSecrets | str:
         if file.find(kind, namespace, name) is None:
             return f"{file.origin} has no {kind} {namespace}/{name}, so that its imagePullSecrets are not known"
     try:
-        cluster: Cluster = file if file is not None else identity.connect_as_user(asked.settings)
+        connect = asked.as_kubelet or (lambda: identity.connect_as_user(asked.settings))
+        cluster: Cluster = file if file is not None else connect()
         if not account.pod:
             # Which a pod without imagePullSecrets of its own gets when it is created.
             return pullsecrets.fetch(settings.SERVICE_ACCOUNT, account, "", cluster)

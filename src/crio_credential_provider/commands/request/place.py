@@ -70,11 +70,11 @@ def look(given: argparse.Namespace) -> Place:
     entry: tuple[list[str], dict[str, str], str | None] = ([], {}, "")
     note = ""
     if named:
-        config, entry = named, _load_entry(named)
+        config, entry = named, load_entry(named)
     elif config:
         note = f"the plugin's arguments come from {config}, the kubelet's configuration"
         try:
-            entry = _load_entry(config)
+            entry = load_entry(config)
         except UsageError as error:
             why = error.message.removeprefix("--config: ")
             # In full it is told by doctor.
@@ -156,12 +156,12 @@ def _registries_conf(chosen: Settings) -> str:
 def _typed(given: argparse.Namespace, name: str) -> list[str]:
     """The values of a flag. The plugin takes absolute paths alone, a person starts where he is."""
     flag = FLAGS_BY_NAME[name]
-    value = getattr(given, flag.attribute)
+    value = getattr(given, flag.attribute, None)
     values = value if isinstance(value, list) else [] if value is None else [value]
     return [os.path.abspath(text) if text and flag.metavar in ("FILE", "DIR") else text for text in values]
 
 
-def _load_entry(path: str) -> tuple[list[str], dict[str, str], str | None]:
+def load_entry(path: str) -> tuple[list[str], dict[str, str], str | None]:
     """``args``, ``env`` and the audience (see ``Place``) of the plugin's entry in a CredentialProviderConfig, or in a
     directory of them."""
     files = [path]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ... import registryclient, settings
-from ...explanation import NODE_HELPER, SECRET, Explanation, Source, named_key
+from ...explanation import NODE_HELPER, SECRET, Explanation, Source, auth_file_of_node, named_key
 from ...pull import decision
 from ...registryclient import Verdict
 from ..request.handedover import HandedOver
@@ -123,7 +123,7 @@ def _remedy_of_none(source: Source, explained: Explanation) -> str:
         return explained.error.hint
     account = resolution.account
     key = f"add a key for {source.host} to"
-    of_node = f"{key} the node's own auth file {chosen.global_auth_file}"
+    of_node = f"{key} {auth_file_of_node(chosen)}"
     if account is None:
         return explained.verdict.remedy or of_node
     if not decision.may_use_secrets(source.source, chosen):

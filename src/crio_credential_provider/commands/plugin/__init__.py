@@ -1,0 +1,1 @@
+"""The commands as a plugin of kubectl, for people without access to a node."""

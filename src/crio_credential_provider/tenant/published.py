@@ -1,0 +1,120 @@
+"""How the nodes are configured, as far as the cluster tells: registries.conf and the plugin's settings, as files.
+
+The platform team publishes them in a ConfigMap that every user may read. Its key ``registries.conf`` is that file,
+``credential-provider-config.yaml`` the kubelet's CredentialProviderConfig, any other ``*.conf`` a drop-in of
+registries.conf.d. On OpenShift administrators may read the MachineConfig of a pool instead.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from ..audit import machineconfigs
+from ..audit.machineconfigs import MachineConfigs
+from ..audit.workloads import member, text
+from ..errors import ClusterError, ConfigError, UsageError
+from ..kubernetes import names
+from ..manifests.objects import CONFIG_KEY, MAIN_KEY, PUBLISHED, PUBLISHED_NAMESPACE
+from ..runtimes.crio import registries
+from .visible import Api
+
+_DROP_INS = "registries.conf.d"
+_OPENSHIFT = "/apis/machineconfiguration.openshift.io/v1"
+
+
+class Published(NamedTuple):
+    """What the cluster tells.
+
+    Attributes:
+        main, drop_ins: paths of registries.conf and of its drop-ins' directory, which begin with the object's name.
+        config: of the CredentialProviderConfig, "" for none.
+        origin: the object.
+    """
+
+    main: str
+    drop_ins: str
+    config: str
+    origin: str
+
+
+def write(api: Api, directory: str) -> Published | str:
+    """Writes what the ConfigMap holds below a directory; returns where, or why there is nothing.
+
+    Raises:
+        ClusterError: the API server does not answer.
+    """
+    try:
+        found = api.get(f"/api/v1/namespaces/{PUBLISHED_NAMESPACE}/configmaps/{PUBLISHED}")
+    except ClusterError as error:
+        if error.status not in (403, 404):
+            raise
+        # Of what is not there RBAC says the same to whom nobody has let read it.
+        return "not found" if error.status == 404 else "not found, or forbidden for this user"
+    data = {key: value.encode(errors="replace") for key, value in member(found, "data").items() if "/" not in key}
+    if MAIN_KEY not in data:
+        return f"it has no key {MAIN_KEY}"
+    place = f"{PUBLISHED_NAMESPACE}/{PUBLISHED}"
+    drop_ins = {key: value for key, value in data.items() if key.endswith(".conf") and key != MAIN_KEY}
+    main, others = _write(directory, place, data[MAIN_KEY], drop_ins.items())
+    if CONFIG_KEY in data:
+        _write_file(directory, f"{place}/{CONFIG_KEY}", data[CONFIG_KEY])
+    return Published(main, others, f"{place}/{CONFIG_KEY}" if CONFIG_KEY in data else "", f"ConfigMap {place}")
+
+
+def write_machine_config(api: Api, directory: str, pool: str) -> Published:
+    """The same of the configuration of a MachineConfigPool, of which nothing but registries.conf is kept.
+
+    Raises:
+        ClusterError: it may not be read.
+        ConfigError, UsageError: it cannot be used.
+    """
+    if not names.is_subdomain(pool):
+        raise UsageError(f"--machine-config-pool: {pool!r} is not a valid Kubernetes name")
+    of_pool = member(member(api.get(f"{_OPENSHIFT}/machineconfigpools/{pool}"), "status"), "configuration")
+    rendered = text(of_pool, "name")
+    read = MachineConfigs()
+    if names.is_subdomain(rendered):
+        read.add({**api.get(f"{_OPENSHIFT}/machineconfigs/{rendered}"), "kind": machineconfigs.CONFIG})
+    contents: dict[str, bytes] = {}
+    for path, content in read.files(pool, rendered).items():
+        if isinstance(content, str):
+            raise ConfigError(f"{path} in MachineConfig {rendered}: {content}")
+        contents[path] = content
+    drop_ins = [
+        (os.path.basename(p), c) for p, c in contents.items() if os.path.dirname(p) == registries.DROP_IN_DIRECTORY
+    ]
+    main, others = _write(directory, rendered, contents.get(registries.MAIN_FILE, b""), drop_ins)
+    return Published(main, others, "", f"MachineConfig {rendered}")
+
+
+def _write(directory: str, place: str, main: bytes, drop_ins: Iterable[tuple[str, bytes]]) -> tuple[str, str]:
+    _write_file(directory, f"{place}/{MAIN_KEY}", main)
+    for name, content in drop_ins:
+        _write_file(directory, f"{place}/{_DROP_INS}/{name}", content)
+    return f"{place}/{MAIN_KEY}", no_drop_ins(directory, place)
+
+
+def _write_file(directory: str, path: str, content: bytes) -> None:
+    whole = os.path.join(directory, path)
+    os.makedirs(os.path.dirname(whole), exist_ok=True)
+    with open(whole, "wb") as file:
+        file.write(content)
+
+
+def no_drop_ins(directory: str, place: str = "") -> str:
+    """A directory for drop-ins that there need not be: without one those of this machine would count."""
+    path = os.path.join(place, _DROP_INS)
+    os.makedirs(os.path.join(directory, path), exist_ok=True)
+    return path
+
+
+def unknown(why: str) -> ConfigError:
+    """That nobody told the nodes' registries.conf, and how to get it."""
+    return ConfigError(
+        "the nodes' registries.conf is not known: --registries-conf is not given, and ConfigMap "
+        f"{PUBLISHED_NAMESPACE}/{PUBLISHED}: {why}",
+        "ask the platform team for /etc/containers/registries.conf of a node and give it with --registries-conf FILE, "
+        "or ask them to publish it: crio-credential-provider manifests registries, on a node, prints the objects",
+    )
