@@ -17,7 +17,10 @@ Object = dict[str, Any]
 
 MIRROR, OPEN_MIRROR = "mirror.corp:5000", "open.corp:5000"
 USER, PASSWORD = "kanarienvogel-user-71", "kanarienvogel-password-72"
-CANARIES = (USER, PASSWORD, basic(USER, PASSWORD), base64.b64encode(PASSWORD.encode()).decode()[:-4])
+CANARIES = (
+    *(USER, PASSWORD, basic(USER, PASSWORD)),
+    *(base64.b64encode(text.encode()).decode()[:-4] for text in (USER, PASSWORD)),
+)
 
 CONF = f"""\
 unqualified-search-registries = ["docker.io", "quay.io"]

@@ -31,7 +31,26 @@ import yaml
 from credentialproviderconfig import faults
 
 NAME = "crio-credential-provider"
-PROGRAM = b"#!/bin/sh\n# crio-credential-provider, for a test\n"
+PROGRAM = b"#!/bin/sh\n# crio_credential_provider 0.9.0, for a test\n"
+_GO_MODULE = "github.com/cri-o/crio-credential-provider"
+GO_PROGRAM = f"#!/bin/sh\n#\tgo1.26.0path\t{_GO_MODULE}/cmd/{NAME}\nmod\t{_GO_MODULE}\tv0.1.2\t\n".encode()
+"""As cri-o's provider: the build information that Go puts into a program."""
+GO_CONFIG = """\
+---
+# As the tests of cri-o's provider have it.
+kind: CredentialProviderConfig
+apiVersion: kubelet.config.k8s.io/v1
+providers:
+  - name: crio-credential-provider
+    matchImages:
+      - docker.io
+    defaultCacheDuration: "1s"   # nearly none
+    apiVersion: credentialprovider.kubelet.k8s.io/v1
+    tokenAttributes:
+      serviceAccountTokenAudience: https://kubernetes.default.svc
+      cacheType: "Token"
+      requireServiceAccount: false
+"""
 OWN = "var/lib/crio-credential-provider/rollout"
 
 _KUBEADM = """\
@@ -121,6 +140,13 @@ LAYOUTS: dict[str, dict[str, str]] = {
         "/etc/kubernetes/others.yaml": _OTHERS,
         "/opt/providers/ecr-credential-provider": "#!/bin/sh\n",
     },
+    "go": {
+        **_DEB,
+        "/var/lib/kubelet/kubeadm-flags.env": 'KUBELET_KUBEADM_ARGS="--image-credential-provider-bin-dir=/opt/go '
+        '--image-credential-provider-config=/etc/kubernetes/credential-provider-config.yml"\n',
+        "/etc/kubernetes/credential-provider-config.yml": GO_CONFIG,
+        f"/opt/go/{NAME}": GO_PROGRAM.decode(),
+    },
     "own-unit": {
         **_UNIT,
         "/etc/systemd/system/kubelet.service": "[Service]\nExecStart=/usr/bin/kubelet \\\n  --v=2 "
@@ -156,6 +182,7 @@ def lay(kind: str, root: Path, port: int = 0) -> None:
         file.write_text(text.replace("{port}", str(port)))
     for name, mode in (
         ("opt/providers/ecr-credential-provider", 0o755),
+        (f"opt/go/{NAME}", 0o755),
         ("etc/default/kubelet", 0o640),
         ("etc/kubernetes/others.yaml", 0o640),
     ):
@@ -277,7 +304,8 @@ def refusal(root: Path, kind: str, programs: tuple[bytes, ...] = ()) -> str:
         program = root / directory[1:] / provider["name"]
         if not program.is_file() or not os.access(program, os.X_OK):
             return f"plugin binary executable {program} did not exist"
-        if provider["name"] == NAME and programs and program.read_bytes() not in programs:
+        whole = (*programs, GO_PROGRAM) if kind == "go" else programs
+        if provider["name"] == NAME and programs and program.read_bytes() not in whole:
             return f"{program} is not whole"
     return ""
 
@@ -295,6 +323,7 @@ class _Healthz(http.server.BaseHTTPRequestHandler):
 
 def _kubelet(root: Path, kind: str, port: int) -> None:
     is_new = "image-credential-provider-config" in flags_of(root, kind)
+    is_new = is_new and (kind != "go" or (root / "opt/go" / NAME).read_bytes() != GO_PROGRAM)
     why = "refused for a test" if is_new and (root / "run/standin/refuse").exists() else refusal(root, kind)
     if is_new and (root / "run/standin/spoil").exists():
         (root / "etc/crio/auth").chmod(0o777)

@@ -14,3 +14,5 @@ it knows, and what it must not; which may import which: tests/test_layers.py.
 """
 
 __version__ = "0.1.0"
+MARK = f"crio_credential_provider {__version__}"
+"""By which ``node.programs`` tells this program and its version: the executable has these bytes."""

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 COMMANDS = (
-    *("audit", "completion", "demo", "doctor", "explain", "gc", "install", "install-on-node", "manifests"),
-    *("metrics", "rollback", "status", "uninstall", "verify"),
+    *("audit", "completion", "demo", "doctor", "explain", "gc", "install", "install-on-node", "manifests", "metrics"),
+    *("rollback", "status", "uninstall", "verify"),
 )
 _OWN_PAGE = ("help", "version")
 """What ``help`` tells of on the program's own page, beside the flags."""

@@ -327,6 +327,36 @@ def test_a_kubelet_that_is_not_healthy(node: Live) -> None:
     assert snapshot(node.root) == before
 
 
+def test_a_swap_that_fails_gives_the_go_provider_back(tmp_path: Path, authority: Authority) -> None:
+    with live("go", tmp_path, authority) as node:
+        left = node.root / "etc/crio/auth" / f"team-alpha-{'a' * 64}.json"
+        left.parent.mkdir()
+        before = snapshot(node.root)
+        left.write_text("{}")
+        (node.root / "run/standin/refuse").touch()
+        done = typed(node.root, "install", "--apply")
+        assert done.status == 1 and "install failed and everything was put back: the kubelet is not healthy" in done.err
+        # It was on the disk, where no pull looks once a tmpfs lies over it.
+        assert f"removed: /etc/crio/auth/{left.name}" in done.lines
+        assert snapshot(node.root) == before and leftovers(node.root) == []
+        assert refusal(node.root, "go", (rollout_node.GO_PROGRAM,)) == "" and node.systemd.is_up
+        (node.root / "run/standin/refuse").unlink()
+        done = typed(node.root, "install", "--apply")
+        assert (done.status, done.lines[-1]) == (0, "install: done"), done
+        assert "replaces cri-o's Go provider, version v0.1.2" in done.out
+        # As an upgrade of its package would: the program alone changes, no service is told, doctor looks all the same.
+        (node.root / "opt/go" / NAME).write_bytes(rollout_node.GO_PROGRAM)
+        asked = len(node.systemd.asked)
+        done = typed(node.root, "install", "--apply")
+        assert (done.status, done.lines[-2:]) == (0, ["doctor finds no new error", "install: done"]), done
+        assert node.systemd.asked[asked:] == []
+        # The kubelet has our arguments until it is restarted: the Go provider does not know them.
+        lines = typed(node.root, "uninstall", "--apply").lines
+        written = lines.index(f"written: /opt/go/{NAME}")
+        assert lines.index("systemctl restart kubelet.service") < written < len(lines)
+        assert snapshot(node.root) == before
+
+
 @pytest.mark.parametrize(
     "order", ["daemon-reload", "start etc-crio-auth.mount", "restart crio", "restart kubelet.service"]
 )

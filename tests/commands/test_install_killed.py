@@ -30,12 +30,19 @@ def traced(root: Path, verb: str, *options: str) -> subprocess.CompletedProcess[
     return subprocess.run([strace, *options, *words], capture_output=True, text=True, check=False, timeout=120)
 
 
-@pytest.mark.parametrize("verb", ["install", "uninstall"])
-def test_at_every_system_call(verb: str, tmp_path: Path) -> None:
+def is_installed(root: Path, kind: str) -> bool:
+    """By what the kubelet reads: its flags, or its entry where it had another program before."""
+    flags = flags_of(root, kind)
+    config = flags.get("image-credential-provider-config")
+    return config is not None and "defaultCacheDuration: 0s" in (root / config[1:]).read_text()
+
+
+@pytest.mark.parametrize(("kind", "verb"), [("kubeadm", "install"), ("kubeadm", "uninstall"), ("go", "install")])
+def test_at_every_system_call(kind: str, verb: str, tmp_path: Path) -> None:
     if os.geteuid() != 0:
         cannot("only root can install")
     pristine, whole, log = tmp_path / "pristine", tmp_path / "whole", tmp_path / "log"
-    lay("kubeadm", pristine)
+    lay(kind, pristine)
     # For doctor, a kubelet's kubeconfig that names nobody: it asks no server then.
     (pristine / "etc/kubernetes/kubelet.conf").write_text("kind: Config\n")
     program = Path(command(NATIVE)[-1]).read_bytes()
@@ -61,7 +68,7 @@ def test_at_every_system_call(verb: str, tmp_path: Path) -> None:
         shutil.copytree(pristine, root, symlinks=True)
         done = traced(root, verb, "-qq", "-o", "/dev/null", "-e", f"inject={call}:signal=KILL:when={number}")
         assert done.returncode in (-9, 137), (call, number, done)
-        assert refusal(root, "kubeadm", (program,)) == "", (call, number)
+        assert refusal(root, kind, (program,)) == "", (call, number)
         # Whatever comes next puts it right: here what is asked for is the opposite.
         again = subprocess.run(
             [*command(NATIVE), "rollback", "--apply", "--no-restart", "--host", root],
@@ -72,8 +79,8 @@ def test_at_every_system_call(verb: str, tmp_path: Path) -> None:
         assert again.returncode == 0, (call, number, again)
         found = snapshot(root)
         outcomes.add("interrupted" in again.stdout)
-        assert refusal(root, "kubeadm", (program,)) == "" and leftovers(root) == [], (call, number)
-        is_there = "image-credential-provider-config" in flags_of(root, "kubeadm")
+        assert refusal(root, kind, (program,)) == "" and leftovers(root) == [], (call, number)
+        is_there = is_installed(root, kind)
         assert found in (before, after) and is_there == (found == (after if verb == "install" else before))
         shutil.rmtree(root)
     assert outcomes == {True, False}

@@ -38,7 +38,10 @@ _BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[[^]]*\]\(([^)\s]+)\)")
 _PROGRAM = re.compile(r"(?:\S*/)?crio-credential-provider$")
 _CODE = re.compile(r"`([^`]+)`")
-_THERE = {"--config": MAN_PAGE, "--merge": MAN_PAGE, "--registries-conf": MAN_PAGE, "--root": DOCS, "--remove": DOCS}
+_THERE = dict.fromkeys(("--baseline", "--config", "--merge", "--registries-conf"), MAN_PAGE) | {
+    "--root": DOCS,
+    "--remove": DOCS,
+}
 
 
 def named(path: Path) -> str:

@@ -635,3 +635,54 @@ def test_variables_of_the_plugin_are_not_taken_out() -> None:
     entry["env"] = [{"name": "CRIO_CREDENTIAL_PROVIDER_SECRETS_FROM", "valeu": "pod"}]
     with pytest.raises(UsageError, match="variables of the plugin"):
         update_entry(entry, Wanted((1, 34), ("docker.io",), ""))
+
+
+# -- another provider that writes the same auth files ------------------------------------------------------------------
+
+DOUBLE = """\
+  # Of the other provider.
+  - name: go-provider   # by hand
+    matchImages: [docker.io, quay.io]
+    defaultCacheDuration: 1s
+    apiVersion: credentialprovider.kubelet.k8s.io/v1
+    # in it
+    tokenAttributes: {serviceAccountTokenAudience: a, cacheType: Token, requireServiceAccount: true}
+    # at its end
+
+"""
+
+
+def with_double(place: int) -> str:
+    """`OTHERS` with one more provider, first or last."""
+    head, last = OTHERS.split("  # The cloud's own.\n")
+    cloud, end = last.split("  # as deep as the dash\n")
+    entries = ["  # The cloud's own.\n" + cloud, DOUBLE]
+    return head + "".join(entries if place else reversed(entries)) + "  # as deep as the dash\n" + end
+
+
+@pytest.mark.parametrize("place", [0, 1], ids=["first", "last"])
+def test_a_double_goes_and_nothing_else_of_others(place: int) -> None:
+    text = with_double(place)
+    merged = merge(text, WANTED, doubles=["go-provider", "absent"])
+    assert "removed the provider go-provider" in merged.changes
+    assert ours(merged.text)["matchImages"] == ["docker.io", "*.corp.example", "quay.io"]
+    left = text
+    for line in DOUBLE.splitlines(keepends=True)[1:-1]:
+        left = left.replace(line, "")
+    # Every line that was there and is not the entry's is there, in its order.
+    lines = iter(merged.text.splitlines())
+    assert all(line in lines for line in left.splitlines())
+    assert "go-provider" not in merged.text and faults(parsed(merged.text), 34) == []
+    assert merge(merged.text, WANTED, doubles=["go-provider"]).changes == ()
+
+
+def test_a_double_for_other_images_stays() -> None:
+    text = with_double(1).replace("[docker.io, quay.io]", "[quay.io]")
+    merged = merge(text, WANTED, doubles=["go-provider"])
+    assert "go-provider" in merged.text and merged.changes == (f"added the provider {NAME}",)
+
+
+def test_a_double_alone_in_the_file() -> None:
+    text = f"kind: CredentialProviderConfig\napiVersion: kubelet.config.k8s.io/v1\nproviders:\n{DOUBLE}"
+    merged = merge(text, WANTED, doubles=["go-provider"])
+    assert [entry["name"] for entry in parsed(merged.text)["providers"]] == [NAME]

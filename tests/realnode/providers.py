@@ -92,11 +92,11 @@ class Provider(NamedTuple):
             program.run("install-on-node", bin_dir)
         else:
             shutil.copy(self.peer, bin_dir / NAME)
-            CREDENTIAL_PROVIDER_CONFIG.write_text(yaml.safe_dump(_peer_configuration()))
+            CREDENTIAL_PROVIDER_CONFIG.write_text(yaml.safe_dump(peer_configuration()))
         return bin_dir
 
 
-def _peer_configuration() -> dict[str, Any]:
+def peer_configuration() -> dict[str, Any]:
     """As the Go provider's own end-to-end test has it."""
     attributes = {"serviceAccountTokenAudience": ISSUER, "cacheType": "Token", "requireServiceAccount": False}
     provider = {

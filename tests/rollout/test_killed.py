@@ -116,7 +116,7 @@ def prepare(kind: str, verb: str, root: Path) -> Plan:
     ("kind", "verb"),
     [
         *((kind, verb) for kind in ("kubeadm", "own-unit", "openshift", "k3s") for verb in ("install", "uninstall")),
-        *(("others", verb) for verb in VERBS),
+        *((kind, verb) for kind in ("others", "go") for verb in VERBS),
     ],
 )
 def test_at_every_step(kind: str, verb: str, tmp_path: Path) -> None:
@@ -156,18 +156,23 @@ def test_at_every_step(kind: str, verb: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "verb"), [*((errno.ENOSPC, verb) for verb in VERBS), (errno.EROFS, "install"), (errno.EIO, "uninstall")]
+    ("error", "kind", "verb"),
+    [
+        *((errno.ENOSPC, kind, verb) for kind in ("others", "go") for verb in VERBS),
+        (errno.EROFS, "others", "install"),
+        (errno.EIO, "others", "uninstall"),
+    ],
 )
-def test_a_disk_that_fails_at_every_step(error: int, verb: str, tmp_path: Path) -> None:
+def test_a_disk_that_fails_at_every_step(error: int, kind: str, verb: str, tmp_path: Path) -> None:
     """What fails once is put back at once; what fails while it is put back, by the next run."""
     pristine, root = tmp_path / "pristine", tmp_path / "node"
-    made = prepare("others", verb, pristine)
+    made = prepare(kind, verb, pristine)
     before = snapshot(pristine)
     step, refused = 0, 0
     while True:
         shutil.copytree(pristine, root, symlinks=True)
         status = killed_at(step, carry_out, root, made, verb, error=error)
-        assert refusal(root, "others", (PROGRAM, NEWER)) == "", step
+        assert refusal(root, kind, (PROGRAM, NEWER)) == "", step
         assert status in (0, REFUSED, TOLERATED), step
         if status == REFUSED:
             refused += 1

@@ -76,6 +76,7 @@ def test_where_each_layout_has_its_flags(tmp_path: Path) -> None:
         "kubeadm": ["/etc/default/kubelet"],
         "kubeadm-rpm": ["/etc/sysconfig/kubelet"],
         "others": [],
+        "go": [],
         "own-unit": [own],
         "openshift": [own],
         "k3s": [],
@@ -216,6 +217,31 @@ def test_what_the_node_has_for_every_pod_is_told_without_its_secret(tmp_path: Pa
         "/var/lib/kubelet/config.json has credentials for 127.0.0.1:1/hub: pulls of namespaces without one of their "
         "own go on using them",
     )
+
+
+_USER = {"auth": "dTpjNG5hcnk="}
+
+
+@pytest.mark.parametrize(
+    ("held", "said"),
+    [
+        ({"auths": {"127.0.0.1:1": _USER}}, "has credentials for 127.0.0.1:1/hub: pulls"),
+        ({"auths": {"https://127.0.0.1:1/v2/": _USER}}, "has credentials for 127.0.0.1:1/hub: pulls"),
+        ({"auths": {"127.0.0.1:1/hub": _USER}}, "has credentials for 127.0.0.1:1/hub: pulls"),
+        ({"auths": {"127.0.0.1:1/hub/a": _USER}}, "for 127.0.0.1:1/hub (only below 127.0.0.1:1/hub/a): pulls"),
+        ({"credHelpers": {"127.0.0.1:1": "ecr-login"}}, "for 127.0.0.1:1/hub (credential helper ecr-login): pulls"),
+        ({"credsStore": "desktop"}, "has a credsStore, which neither CRI-O nor the kubelet reads"),
+        ({"auths": {"127.0.0.1:1": {"auth": 1}}}, "cannot use /var/lib/kubelet/config.json: entry 1 of auths"),
+        ({"auths": {"127.0.0.1:1": {"auth": "c4nary"}}}, ""),
+        ({"auths": {"127.0.0.1:1": {}, "127.0.0.1:12/hub": _USER, "other.example": _USER}}, ""),
+    ],
+)
+def test_which_mirrors_the_node_has_credentials_for(held: object, said: str, tmp_path: Path) -> None:
+    lay("kubeadm", tmp_path)
+    (tmp_path / "var/lib/kubelet/config.json").write_text(json.dumps(held))
+    notes = "\n".join(planned(tmp_path).notes)
+    assert said in notes if said else notes == ""
+    assert "c4nary" not in notes and "dTpj" not in notes
 
 
 def test_with_selinux_the_program_gets_its_type(tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ class Auditor:
             self._settings.secrets_from,
             len({pull.namespace for pull in pulls}),
             dict(sorted(self.collected.read.items())),
-            _counts(pulls),
+            count(pulls),
             pulls,
             (*self.notes, *self._further_notes(pulls)),
         )
@@ -176,7 +176,8 @@ def _pull(namespace: str, account: str, image: str, name: str, decided: Decided,
     )
 
 
-def _counts(pulls: list[Pull]) -> dict[str, Count]:
+def count(pulls: Iterable[Pull]) -> dict[str, Count]:
+    """Outcome -> count."""
     counts = dict.fromkeys(OUTCOMES, Count(0, 0, 0))
     for pull in pulls:
         one = counts[pull.outcome]

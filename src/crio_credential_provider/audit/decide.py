@@ -184,7 +184,8 @@ class _Pull(NamedTuple):
             if near is not None:
                 text += f"; secret {near.secret} has the key {shown_key(near.key)}: {near.why}"
         key = shown_key(source.key)
-        return Source(source.source.name, source.is_wanted, source.origin, source.secret, key, code, text)
+        name, insecure = source.source.name, source.source.insecure
+        return Source(name, source.is_wanted, source.origin, source.secret, key, code, text, insecure)
 
     def _code(self, source: Explained) -> str:
         """Why a wanted source has no credential of the namespace. The same order as in the verdict's text: the entry

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import UsageError
 from . import lists
-from .result import FAILS, REASONS, Audit, Changes, Pull
+from .result import FAILS, REASONS, Audit, Changes, Pull, Source
 from .workloads import text
 
 Key = tuple[str, str, str, str]
@@ -53,7 +53,7 @@ def pulls(audit: Audit) -> Iterator[dict[str, Any]]:
             "reason": pull.reason or None,
             "text": pull.text or None,
             "remedy": pull.remedy or None,
-            "sources": [_source(*source) for source in pull.sources],
+            "sources": [_source(source) for source in pull.sources],
             "unchecked": list(pull.unchecked),
             "pods": pull.pods,
             "templates": pull.templates,
@@ -61,13 +61,16 @@ def pulls(audit: Audit) -> Iterator[dict[str, Any]]:
         }
 
 
-def _source(name: str, wanted: bool, credential: str, secret: str, key: str, reason: str, said: str) -> dict[str, Any]:
+def _source(source: Source) -> dict[str, Any]:
+    credential = {"from": source.credential, "secret": source.secret or None, "key": source.key or None}
     return {
-        "name": name,
-        "wanted": wanted,
-        "credential": {"from": credential, "secret": secret or None, "key": key or None} if credential else None,
-        "reason": reason or None,
-        "text": said or None,
+        "name": source.name,
+        "wanted": source.wanted,
+        "insecure": source.insecure,
+        "credential": credential if source.credential else None,
+        "reason": source.reason or None,
+        "text": source.text or None,
+        "answer": source.answer or None,
     }
 
 

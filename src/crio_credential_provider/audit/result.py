@@ -134,6 +134,22 @@ REASONS = {
             "Only the node has a credential.",
             "create a pull secret in the namespace before the node's credentials are taken away",
         ),
+        # What mirrors answer, where they were asked.
+        Reason(
+            "credential-refused",
+            "The mirror refuses the credential.",
+            "write the current user name and password to the secret",
+        ),
+        Reason(
+            "not-allowed",
+            "The mirror does not let the credential's user pull the repository.",
+            "ask the mirror's administrator to allow it",
+        ),
+        Reason(
+            "mirror-unreachable",
+            "The mirror gives no answer that says whether the credential is good.",
+            "check the mirror, and that it can be reached and is trusted from this machine",
+        ),
         # Not read.
         Reason(
             "not-read", "The namespace's secrets or service accounts were not read.", "allow it, or save them to a file"
@@ -155,6 +171,8 @@ class Source(NamedTuple):
         secret, key: where the credential is; the key as it may be shown.
         reason: code of ``REASONS`` where a wanted source has none of the namespace, else "".
         text: the reason with its names, else "".
+        insecure: as in registries.conf.
+        answer: one of ``registryclient.OUTCOMES`` where it was asked, else "".
     """
 
     name: str
@@ -164,6 +182,8 @@ class Source(NamedTuple):
     key: str
     reason: str
     text: str
+    insecure: bool = False
+    answer: str = ""
 
 
 class Holder(NamedTuple):
@@ -216,6 +236,7 @@ class Pull(NamedTuple):
 UNCHECKED = {
     "roles-not-read": "roles were not read: whether the service account may read the secrets is not checked",
     "service-account-not-read": "the service account was not read: its imagePullSecrets are not known",
+    "mirror-not-asked": "no mirror was asked before the time was over",
 }
 """Code -> what was not looked at."""
 

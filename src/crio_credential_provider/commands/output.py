@@ -18,7 +18,8 @@ import os
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..errors import ProviderError, UsageError, masked, shown
@@ -317,6 +318,20 @@ def _shown(value: Any) -> Any:
     if isinstance(value, dict):
         return {_shown(key): _shown(item) for key, item in value.items()}
     return [_shown(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+_LINES_AT_ONCE = 1000
+
+
+def write_lines(lines: Iterable[str]) -> None:
+    """Writes lines as they are made, many at once.
+
+    Raises:
+        Unwritable: as ``write_line``.
+    """
+    made = iter(lines)
+    while some := [*islice(made, _LINES_AT_ONCE)]:
+        write_line("\n".join(some))
 
 
 def write_line(text: str) -> None:

@@ -49,7 +49,12 @@ class Merged(NamedTuple):
 
 
 def merge(
-    text: str, wanted: Wanted, *, name: str = "the CredentialProviderConfig", without: Collection[str] = ()
+    text: str,
+    wanted: Wanted,
+    *,
+    name: str = "the CredentialProviderConfig",
+    without: Collection[str] = (),
+    doubles: Collection[str] = (),
 ) -> Merged:
     """Adds our entry to a CredentialProviderConfig, or brings it up to date.
 
@@ -58,6 +63,8 @@ def merge(
         wanted: what the entry is to say.
         name: what the file is called in errors.
         without: patterns to take out of our matchImages.
+        doubles: names of other providers that write the same auth files: one that matches the same images goes, and
+            ours gets its patterns.
 
     Raises:
         ConfigError: the text is not a CredentialProviderConfig, or one that the kubelet cannot read either; names the
@@ -69,12 +76,55 @@ def merge(
         return Merged(_with_our_entry_only(text, wanted, name), (f"added the provider {NAME}",), (), ())
     source.check(name)
     target, changes = _target(source.data, wanted, without)
-    ours = next(provider for provider in target["providers"] if provider.get("name") == NAME)
-    overlaps = tuple(_overlaps(target["providers"], ours))
+    gone = {overlap.provider for overlap in _overlaps(target["providers"], _ours(target))} & {*doubles}
+    if gone:
+        wanted = _with_patterns(wanted, [one for one in target["providers"] if one.get("name") in gone])
+        target, changes = _target(source.data, wanted, without)
     notes = tuple(_notes(source.data, wanted))
-    if not changes:
-        return Merged(text, (), overlaps, notes)
-    return Merged(_rewrite(text, source, target, name), changes, overlaps, notes)
+    if changes:
+        text = _rewrite(text, source, target, name)
+    for provider in sorted(gone):
+        text, target = _removed(text, provider, name)
+        changes += (f"removed the provider {provider}",)
+    return Merged(text, changes, tuple(_overlaps(target["providers"], _ours(target))), notes)
+
+
+def _ours(target: dict[str, Any]) -> dict[str, Any]:
+    return next(provider for provider in target["providers"] if provider.get("name") == NAME)
+
+
+def _with_patterns(wanted: Wanted, providers: list[dict[str, Any]]) -> Wanted:
+    """With what other providers match as well."""
+    made = [*wanted.match_images]
+    for pattern in (pattern for provider in providers for pattern in provider["matchImages"]):
+        is_alive = isinstance(pattern, str) and not imagepatterns.why_dead(pattern)
+        if is_alive and not any(imagepatterns.covers(mine, pattern) for mine in made):
+            made.append(pattern)
+    return wanted._replace(match_images=tuple(made))
+
+
+def _removed(text: str, provider: str, name: str) -> tuple[str, dict[str, Any]]:
+    """The text without another provider and the comments in it, and what it says then."""
+    from . import splice
+
+    source = configfile.read(text, name)
+    place = next(i for i, entry in enumerate(source.data["providers"]) if entry.get("name") == provider)
+    target = {**source.data, "providers": [one for i, one in enumerate(source.data["providers"]) if i != place]}
+    if source.is_json:
+        made: str | None = _as_json(source.text, target, name)
+    else:
+        made = None if "\t" in text else splice.without(source, place)
+    try:
+        is_meant = made is not None and configfile.read(made, name).data == target
+    except ConfigError:
+        # An anchor of it is used elsewhere.
+        is_meant = False
+    if made is None or not is_meant:
+        raise ConfigError(
+            f"{name}: the provider {provider} cannot be removed safely",
+            f"remove it by hand: it writes the same auth files as {NAME}",
+        )
+    return _with_its_marks(text, made), target
 
 
 def _target(data: dict[str, Any], wanted: Wanted, without: Collection[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -163,8 +213,12 @@ def _rewrite(text: str, source: Source, target: dict[str, Any], name: str) -> st
         made = _as_json(source.text, target, name) if source.is_json else _as_yaml(source, target, name)
     if configfile.read(made, name).data != target:
         raise _too_odd(name, "an anchor or another entry's values would change")
-    bom = "\ufeff" if text.startswith("\ufeff") else ""
-    return bom + made.replace("\n", _newline(text))
+    return _with_its_marks(text, made)
+
+
+def _with_its_marks(text: str, made: str) -> str:
+    """Byte order mark and ends of lines as in another text."""
+    return ("\ufeff" if text.startswith("\ufeff") else "") + made.replace("\n", _newline(text))
 
 
 def _spliced(text: str, source: Source, target: dict[str, Any], name: str) -> str | None:

@@ -29,6 +29,20 @@ def spliced(source: Source, providers: list[dict[str, Any]], place: int) -> str 
     return _in_place(text, source, nodes, providers[place], place)
 
 
+def without(source: Source, place: int) -> str | None:
+    """The text without the entry at ``place``: its lines, and the comments below it that stand deeper than its dash.
+    None where it does not stand on lines of its own."""
+    nodes = _nodes(source)
+    if nodes is None or nodes.flow_style or not nodes.value:
+        return None
+    lines, node = source.text.split("\n"), nodes.value[place]
+    first = node.start_mark.line
+    if lines[first][: node.start_mark.column].strip() != "-":
+        return None
+    end = _end(lines, _last_line(node) + 1, nodes.start_mark.column)
+    return "\n".join([*lines[:first], *lines[end:]])
+
+
 def _nodes(source: Source) -> yaml.SequenceNode | None:
     if isinstance(source.root, yaml.MappingNode):
         for key, value in source.root.value:
@@ -66,19 +80,23 @@ def _into_flow(text: str, nodes: yaml.SequenceNode, entry: dict[str, Any], place
 
 def _behind(text: str, nodes: yaml.SequenceNode, entry: dict[str, Any]) -> str:
     """Below the last entry and the comments that belong to it, which stand deeper than its dash."""
-    column = nodes.start_mark.column
     lines = text.split("\n")
-    at = _last_line(nodes.value[-1]) + 1
+    end = _end(lines, _last_line(nodes.value[-1]) + 1, nodes.start_mark.column)
+    if end == len(lines):
+        # The last line has no end.
+        lines.append("")
+    return "\n".join([*lines[:end], *_lines(nodes, entry), *lines[end:]])
+
+
+def _end(lines: list[str], at: int, column: int) -> int:
+    """The line behind the comments from ``at`` on that stand deeper than a column."""
     end = at
     for number in range(at, len(lines)):
         line = lines[number]
         if line.strip() and not (line.lstrip().startswith("#") and len(line) - len(line.lstrip()) > column):
             break
         end = number + 1 if line.strip() else end
-    if end == len(lines):
-        # The last line has no end.
-        lines.append("")
-    return "\n".join([*lines[:end], *_lines(nodes, entry), *lines[end:]])
+    return end
 
 
 def _in_place(text: str, source: Source, nodes: yaml.SequenceNode, entry: dict[str, Any], place: int) -> str | None:

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from ..node.facts import Given, gather
 from ..node.tree import Tree
 from . import health, preflight, transaction
 from .changes import ABSENT, DIRECTORY, Change, Contents, RolloutError, observe, put
-from .plan import Plan
+from .plan import Plan, auth_files
 from .preflight import Checked
 from .services import Actions, Services, actions_of
 from .store import TRANSACTION, Store
@@ -76,9 +77,11 @@ def apply(plan: Plan, verb: str, root: str, options: Options, tell: Tell) -> Non
         _make(tree, before, content, tell)
         if options.restart and run.actions:
             run = transaction.mark_told(store, run)
+            if run.actions.mounted:
+                _clear(tree, plan.auth_dir, tell)
             _tell_services(root, services, run.actions, options, was_ready, tell)
         _make(tree, after, content, tell)
-        if options.restart and run.actions:
+        if options.restart:
             _leftovers(tree, run.changes)
             _verify(root, options.checks, tell)
         transaction.commit(store)
@@ -101,9 +104,15 @@ def apply(plan: Plan, verb: str, root: str, options: Options, tell: Tell) -> Non
 
 
 def _around_restart(changes: tuple[Change, ...]) -> tuple[tuple[Change, ...], tuple[Change, ...]]:
-    """What is changed before the kubelet is restarted, and what after it: until then it runs a program that goes."""
-    goes = (at for at, one in enumerate(changes) if one.role == "program" and one.after.kind == ABSENT)
-    place = next(goes, len(changes))
+    """What is changed before the kubelet is restarted, and what after it.
+
+    On the way back its configuration comes first: until the restart it runs the program with our arguments, which an
+    earlier program may not know.
+    """
+    roles = [change.role for change in changes]
+    is_back = "program" in roles and {"config", "flags"} & {*roles[: roles.index("program")]}
+    goes = any(change.role == "program" and change.after.kind == ABSENT for change in changes)
+    place = roles.index("program") if is_back or goes else len(changes)
     return changes[:place], changes[place:]
 
 
@@ -161,6 +170,14 @@ def _wait_for_kubelet(
         if why:
             raise RolloutError(f"the kubelet is not healthy: {why}", "if it only needs longer: --timeout 10m")
         tell(f"the kubelet is healthy{' and its node Ready' if was_ready else ''}")
+
+
+def _clear(tree: Tree, directory: str, tell: Tell) -> None:
+    """Removes auth files over which a tmpfs is mounted: no pull can take them then, and they hold credentials."""
+    for path in auth_files(tree, directory):
+        with suppress(FileNotFoundError):
+            os.unlink(os.path.join(tree.real(directory), os.path.basename(path)))
+            tell(f"removed: {path}")
 
 
 def _leftovers(tree: Tree, changes: tuple[Change, ...]) -> None:

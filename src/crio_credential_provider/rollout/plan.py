@@ -11,6 +11,7 @@ import base64
 import contextlib
 import os
 import posixpath
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -20,15 +21,21 @@ from ..doctor.checks.registries import asked_mirrors
 from ..doctor.checks.runtime import mount_of
 from ..errors import ConfigError
 from ..images import dockerconfig
+from ..images.dockerconfig import DockerConfig
 from ..kubernetes.credentialproviderconfig import FIRST, NAME
+from ..kubernetes.imagepatterns import overlap
 from ..manifests import layout, matchimages, merge, nodefiles, providerconfig
 from ..manifests.matchimages import Derived
 from ..manifests.nodefiles import AUTH_DIR, DISTRIBUTIONS, NodeFile
 from ..manifests.providerconfig import OPENSHIFT_AUDIENCE, Wanted
+from ..node import programs
 from ..node.commandline import last
 from ..node.facts import Node
 from ..node.kubelet import BIN_DIR, PROVIDER_CONFIG, find_gate
+from ..node.programs import GO, OURS
+from ..node.providerconfig import Provider
 from ..node.tree import Planned, Tree, Unreadable
+from ..pull import authfile
 from . import flags, store
 from .changes import ABSENT, DIRECTORY, FILE, LINK, Change, RolloutError, State, dumps_change, file_state, observe
 from .services import Actions, actions_of
@@ -38,6 +45,7 @@ DEFAULT_VERSION = (1, 34)
 """Where the node does not tell; as ``manifests`` has it."""
 
 _MEMORY = ("tmpfs", "ramfs")
+_GO_TEMPORARY = re.compile(r"\.auth-\d+\.tmp")
 _PROGRAM_MODE = 0o755
 
 
@@ -143,15 +151,17 @@ class _Installation:
             raise RolloutError(
                 f"this kubelet is {node.version}, which passes no tokens to plugins", "update it to 1.34 or newer"
             )
+        defaults = DISTRIBUTIONS[self._distribution]
+        self._config_path = self._chosen(PROVIDER_CONFIG, wishes.config_path, defaults.config_path)
+        self._bin_dir = self._chosen(BIN_DIR, wishes.bin_dir, self._usual_bin_dir(defaults.bin_dir))
+        self._there = programs.find(self._tree, posixpath.join(self._bin_dir, NAME))
+        self._doubles = programs.find_doubles(node, self._bin_dir)
         self._args = self._all_args()
         self._auth_dir = settings.loads([*self._present_args(), *self._args], {}).auth_dir
         if not nodefiles.is_plain_path(self._auth_dir.rstrip("/")):
             raise RolloutError(
                 f"--auth-dir {self._auth_dir!r} cannot stand in a unit of systemd", "letters, digits and ./@:+,-_ alone"
             )
-        defaults = DISTRIBUTIONS[self._distribution]
-        self._config_path = self._chosen(PROVIDER_CONFIG, wishes.config_path, defaults.config_path)
-        self._bin_dir = self._chosen(BIN_DIR, wishes.bin_dir, self._usual_bin_dir(defaults.bin_dir))
 
     def plan(self) -> Plan:
         self._program()
@@ -170,24 +180,84 @@ class _Installation:
                 "the Machine Config Operator reports a node as degraded whose files it finds changed; for a pool of "
                 "nodes use manifests machineconfig"
             )
-        notes = (*self._notes, *self._of_the_whole_node())
+        notes = (*(self._replaced() if real else ()), *self._notes, *self._of_the_whole_node())
         paths = self._config_path, self._bin_dir, self._resolved(self._auth_dir)
         return Plan(subject, changes, self._contents, actions, notes, *paths)
+
+    # -- what is told --------------------------------------------------------------------------------------------------
+
+    def _replaced(self) -> Iterator[str]:
+        """Of a program that was there before."""
+        path = posixpath.join(self._bin_dir, NAME)
+        is_new = any(change.role == "program" for change in self._changes)
+        if is_new and self._there:
+            yield f"{path}: replaces {self._there}; rollback and uninstall put it back"
+            if self._is_packaged(path):
+                yield (
+                    f"{path} is a file of the package {NAME}, whose next upgrade replaces this program, and whose "
+                    f"removal removes it: apt-mark hold {NAME}, or dnf versionlock, or upgrade by the package"
+                )
+        for directory in (DISTRIBUTIONS[self._distribution].bin_dir, nodefiles.WRITABLE_BIN_DIR):
+            other = posixpath.join(directory, NAME)
+            program = programs.find(self._tree, other)
+            if program and self._tree.target(other) != self._tree.target(path):
+                yield f"{other} is {program}: this kubelet does not run it, remove it by yourself"
+        if any(one and one.kind == GO for one in (self._there, *(program for _, program in self._doubles))):
+            yield from self._other_than_the_go_provider()
+
+    def _is_packaged(self, path: str) -> bool:
+        """By dpkg's list of files; else by the other file of an .rpm, whose database is not read."""
+        try:
+            return path in self._tree.text(f"/var/lib/dpkg/info/{NAME}.list").splitlines()
+        except Unreadable:
+            is_there = self._tree.exists(f"/usr/lib/tmpfiles.d/{NAME}.conf")
+            return is_there and posixpath.dirname(path) == DISTRIBUTIONS["kubeadm"].bin_dir
+
+    def _other_than_the_go_provider(self) -> Iterator[str]:
+        """Its paths are compiled in, it takes no arguments, and reads no variables of its own."""
+        chosen = settings.loads([*self._present_args(), *self._args], {})
+        found = cluster.locate(self._node).endpoint
+        server = f"{found.url} ({found.origin})" if found else "not found, see doctor"
+        yield (
+            f"API server: {server}, its certificate verified; the Go provider asks that of "
+            "/etc/kubernetes/apiserver-url.env, else localhost:6443, and does not verify"
+        )
+        yield (
+            f"auth files: below {self._auth_dir}, with the credentials of one image's mirrors; those of the Go "
+            f"provider have all of {chosen.global_auth_file} as well"
+        )
+        yield (
+            "a run without a token, or without a credential, exits with 0; each pull with a credential of its "
+            "namespace leaves a pull record"
+        )
+        if self._node.entry and (names := ", ".join(self._node.entry.environment)):
+            yield f"env: not changed; check that these variables are still needed: {names}"
+        if stale := auth_files(self._tree, self._auth_dir):
+            yield f"{self._auth_dir} has auth files that no pull has taken ({len(stale)}): " + (
+                "they are removed before the tmpfs is mounted over them; with --no-restart remove them by yourself"
+                if any(change.role == "mount" for change in self._changes)
+                else "the next runs of the plugin remove them"
+            )
 
     def _of_the_whole_node(self) -> Iterator[str]:
         """Mirrors for which every pod of the node has a credential."""
         path = settings.loads([*self._present_args(), *self._args], {}).global_auth_file
         try:
             held = dockerconfig.loads(self._tree.read(path))
-        except (Unreadable, ConfigError):
+        except (Unreadable, ConfigError) as error:
+            if not isinstance(error, Unreadable) or not error.missing:
+                why = error.reason if isinstance(error, Unreadable) else error.message
+                yield f"cannot use {path}: {why}"
             return
         mirrors = sorted({mirror.location for mirror in asked_mirrors(self._node)})
-        found = [location for location in mirrors if dockerconfig.find_credential(held, location)]
+        found = [text for location in mirrors for text in _credentials_for(held, location)]
         if found:
             yield (
                 f"{path} has credentials for {', '.join(found)}: pulls of namespaces without one of their own go on "
                 "using them"
             )
+        if held.creds_store:
+            yield f"{path} has a credsStore, which neither CRI-O nor the kubelet reads"
 
     # -- choices -------------------------------------------------------------------------------------------------------
 
@@ -212,9 +282,13 @@ class _Installation:
 
     def _all_args(self) -> tuple[str, ...]:
         """What was asked for, and what this node's CRI-O has otherwise than the plugin expects it."""
-        given = [*self._present_args(), *self._wishes.args]
-        names = {name for name, _ in providerconfig.split_args(given)}
+        wished = {name for name, _ in providerconfig.split_args(self._wishes.args)}
         args = list(self._wishes.args)
+        for provider, program in self._doubles:
+            if program.kind == OURS:
+                given = providerconfig.split_args([text for text, _ in provider.arguments])
+                args += [word for name, words in given if name and name not in wished for word in words]
+        names = {name for name, _ in providerconfig.split_args([*self._present_args(), *args])}
         if crio := self._node.crio:
             usual = settings.loads([], {})
             for name, value, default in (
@@ -279,6 +353,11 @@ class _Installation:
         before = self._observe(path)
         content = self._wishes.program
         if content is None:
+            if self._there and self._there.kind == GO:
+                raise RolloutError(
+                    f"{path} is {self._there}, and this is not the executable, which would replace it",
+                    "run the executable, crio-credential-provider-linux-amd64 or -arm64",
+                )
             found = self._tree.stat(path)
             if found is None or not found.st_mode & 0o111:
                 raise RolloutError(
@@ -344,8 +423,23 @@ class _Installation:
             return
         except UnicodeDecodeError:
             raise ConfigError(f"{path} is not UTF-8", "the kubelet cannot read it either") from None
-        merged = merge.merge(text, wanted, name=path)
-        self._notes += [f"{path}: {text}" for text in (*merged.changes, *merged.notes)]
+        for provider, program in self._doubles:
+            if provider.document.file != path and self._meet(provider, wanted):
+                where = provider.origin("name")
+                raise RolloutError(
+                    f"{where}: the provider {provider.name} is {program}, and writes the same auth files",
+                    "remove it there first",
+                )
+        doubles = {one.name: program for one, program in self._doubles if one.document.file == path}
+        merged = merge.merge(text, wanted, name=path, doubles=doubles)
+        changes = [*merged.changes]
+        for name, program in doubles.items():
+            if (removed := f"removed the provider {name}") in changes:
+                program_stays = f"its program {posixpath.join(self._bin_dir, name)} stays"
+                changes[changes.index(removed)] += f": it is {program}, and writes the same auth files; {program_stays}"
+            else:
+                changes.append(f"the provider {name} is {program}, and stays: it matches no image of this one's")
+        self._notes += [f"{path}: {text}" for text in (*changes, *merged.notes)]
         self._notes += [
             f"{path}: {one.provider} ({one.pattern}) and {NAME} ({one.ours}) match the same images; the kubelet runs "
             "both"
@@ -353,15 +447,24 @@ class _Installation:
         ]
         self._file(path, merged.text.encode(), "config")
 
+    def _meet(self, provider: Provider, wanted: Wanted) -> bool:
+        """Whether an entry and ours match the same images."""
+        own = self._node.entry.patterns if self._node.entry and self._node.entry.name == NAME else []
+        ours = [*wanted.match_images, *(text for text, _ in own)]
+        return any(overlap(pattern, mine) for pattern, _ in provider.patterns for mine in ours)
+
     def _file_of_directory(self, directory: str) -> str:
         """The kubelet joins the files there: that with our entry, else one of its own."""
-        entry = self._node.entry
+        entry = self._node.entry or next((provider for provider, _ in self._doubles), None)
         return entry.document.file if entry else posixpath.join(directory, f"{NAME}.yaml")
 
     def _wanted(self) -> Wanted:
         derived = self._derived()
         patterns = self._wishes.match_images or (derived.patterns if derived else ())
         audience = self._wishes.audience
+        if not audience and self._doubles and (self._node.entry is None or self._node.entry.name != NAME):
+            attributes = self._doubles[0][0].token_attributes or {}
+            audience = str(attributes.get("serviceAccountTokenAudience") or "")
         if not audience and self._node.entry is None:
             # What the API server made for a pod of this node says it best.
             own, _ = cluster.own_audiences(self._node)
@@ -397,8 +500,38 @@ class _Installation:
             self._file(file.path, file.text.encode(), "flags")
 
 
+def _credentials_for(held: DockerConfig, location: str) -> Iterator[str]:
+    """A mirror that a docker config has credentials for, and how, where that is not for all images there."""
+    host = dockerconfig.host_of(location)
+    if host in held.cred_helpers:
+        yield f"{location} (credential helper {held.cred_helpers[host]})"
+        return
+    try:
+        found = dockerconfig.find_credential(held, location)
+    except ConfigError:
+        found = None
+    if found:
+        yield location
+    deeper = [dockerconfig.shown_key(key) for key in held.auths if key.startswith(f"{location}/")]
+    if deeper:
+        yield f"{location} (only below {', '.join(deeper)})"
+
+
 def _dotted(version: tuple[int, int]) -> str:
     return ".".join(map(str, version))
+
+
+def auth_files(tree: Tree, directory: str) -> list[str]:
+    """Paths of auth files, and of those that the Go provider had not yet put in place when it was killed."""
+    try:
+        names = tree.names(directory)
+    except Unreadable:
+        return []
+    return [
+        posixpath.join(directory, name)
+        for name in names
+        if authfile.repository_digest(name) or authfile.is_temporary(name) or _GO_TEMPORARY.fullmatch(name)
+    ]
 
 
 def is_read_only(tree: Tree, directory: str) -> bool:

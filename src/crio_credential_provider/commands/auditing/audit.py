@@ -10,7 +10,7 @@ import gc
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from ... import settings
@@ -27,7 +27,7 @@ from ...errors import ProviderError, UsageError
 from ...runtimes.crio import registries
 from ...settings import FLAGS_BY_NAME
 from .. import output
-from ..output import Parser, as_json_line, complain, make_parser, printable, there, write_line
+from ..output import Parser, as_json_line, complain, make_parser, printable, there, write_line, write_lines
 from ..request.place import Place, load_settings, look
 from . import text
 
@@ -41,7 +41,7 @@ _DESCRIPTION = """\
 Finds for all pods and workload templates of a cluster whether the pull of each image gets a credential
 for its mirrors from a secret of the namespace, which one, and if not, why. Decides as the plugin does, on
 files of kubectl get ... -o json, or on what the API server lists; then with read-only requests alone.
-No content of a secret is shown.
+No content of a secret is shown. With --live the mirrors are asked as well.
 """
 _EPILOG = """\
 Examples:
@@ -50,13 +50,18 @@ Examples:
   crio-credential-provider audit rights.json workloads.json --registries-conf registries.conf
   crio-credential-provider audit --context prod --registries-conf worker=w.conf --registries-conf pool=gpu=g.conf
   crio-credential-provider audit -n team-alpha --output json > audit.json
-  crio-credential-provider audit -n team-alpha --baseline audit.json
+  crio-credential-provider audit -n team-alpha --baseline audit.json --live
+  crio-credential-provider audit --registries-conf registries.conf --output html > audit.html
 
 Exit status:
   0  no pull would fail
   1  some would; with --fail-on also what that names; or the output could not be written
   2  wrong usage, a file that cannot be used, an API server that does not answer
 """
+_RATE, _MAX_RATE = 5, 1000
+"""Questions to mirrors in a second."""
+_ASKING = 600
+"""Seconds for all of them."""
 _FLAGS = ("secrets-from", "mirror-registry", "global-auth-file")
 
 
@@ -135,9 +140,28 @@ def parser() -> Parser:
         "--baseline", metavar="FILE", type=there("file"), help="JSON of an earlier audit: show what changed since"
     )
     made.add_argument(
+        "--live",
+        action="store_true",
+        help="ask each mirror once with each credential, as verify does; where no secret has one, without",
+    )
+    made.add_argument(
+        "--live-rate",
+        metavar="NUMBER",
+        type=_rate,
+        default=_RATE,
+        help=f"questions in a second, over all mirrors (default {_RATE}); after {_ASKING // 60} minutes "
+        "no more are asked",
+    )
+    made.add_argument(
         "--print-rbac", action="store_true", help="print the ClusterRole that reading the cluster requires"
     )
-    made.add_argument("-o", "--output", choices=("text", "json"), default="text", help="output format (default text)")
+    made.add_argument(
+        "-o",
+        "--output",
+        choices=("text", "json", "html", "sarif", "junit"),
+        default="text",
+        help="output format (default text)",
+    )
     made.set_defaults(root=None)
     return made
 
@@ -159,16 +183,36 @@ def _audit(given: argparse.Namespace) -> int:
         gc.freeze()
         gc.enable()
         found = auditor.finish(origin, lambda done, whole: progress.tell(f"decided {done} of {whole} pulls"))
+        if given.live:
+            found = _ask(found, auditor, given.live_rate, progress)
     finally:
         progress.end()
     if failed is not None:
         found = found._replace(changes=document.compare(list(found.pulls), failed))
-    if given.output == "json":
-        _write_json(found)
-    else:
-        text.write_audit(found, is_narrow=bool(given.namespace or given.selector))
     fatal = {FAILS, *given.fail_on}
+    if given.output == "text":
+        text.write_audit(found, is_narrow=bool(given.namespace or given.selector))
+    else:
+        write_lines(_lines(given.output, found, fatal))
     return FAILING if any(found.counts[outcome].pulls for outcome in fatal) else OK
+
+
+def _ask(found: Audit, auditor: Auditor, rate: float, progress: _Progress) -> Audit:
+    from ..verification.asking import crio_environment
+    from . import live
+
+    return live.ask(found, auditor.collected, crio_environment(), rate, _ASKING, progress.tell)
+
+
+def _rate(text: str) -> float:
+    """The value of ``--live-rate``."""
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0
+    if not 0 < rate <= _MAX_RATE:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0, up to {_MAX_RATE}")
+    return rate
 
 
 def _auditor(given: argparse.Namespace, place: Place) -> Auditor:
@@ -277,17 +321,30 @@ class _Progress:
             sys.stderr.flush()
 
 
+def _lines(form: str, found: Audit, fatal: set[str]) -> Iterator[str]:
+    """The audit in a form for programs or for a browser, line by line: the whole may be larger than memory."""
+    if form == "html":
+        from . import page
+
+        return page.lines(found, time.time())
+    if form == "sarif":
+        from . import sarif
+
+        return sarif.lines(found)
+    if form == "junit":
+        from . import junit
+
+        return junit.lines(found, fatal)
+    return _json(found)
+
+
 # -- JSON -------------------------------------------------------------------------------------------------------------
 
 
-def _write_json(found: Audit) -> None:
+def _json(found: Audit) -> Iterator[str]:
     """Pull by pull, a line each: the whole may be larger than memory."""
     head = as_json_line({"schemaVersion": output.SCHEMA_VERSION, **document.head(found)})
-    write_line(f'{head[:-1]}, "pulls": [')
-    lines: list[str] = []
+    yield f'{head[:-1]}, "pulls": ['
     for number, pull in enumerate(document.pulls(found), 1):
-        lines.append(as_json_line(pull) + ("," if number < len(found.pulls) else ""))
-        if not number % 1000:
-            write_line("\n".join(lines))
-            lines.clear()
-    write_line("\n".join([*lines, "]}"]))
+        yield as_json_line(pull) + ("," if number < len(found.pulls) else "")
+    yield "]}"

@@ -25,6 +25,7 @@ _EPILOG = """\
 What is as it should be is not changed: a second run has nothing to do. What was there before is kept
 below /var/lib/crio-credential-provider/rollout, for uninstall and rollback. A run that was killed is
 undone by the next one; the kubelet can start at any time in between. RBAC comes first: manifests rbac.
+A program that is there already is replaced and kept: cri-o's Go provider, or an older form of this one.
 
 Examples:
   crio-credential-provider install                               the plan

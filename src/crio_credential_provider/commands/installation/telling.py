@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
-from ... import __version__
 from ...doctor.finding import Finding
 from ...kubernetes.credentialproviderconfig import NAME
+from ...node import programs
 from ...rollout.changes import ABSENT, DIRECTORY, FILE, LINK, Change
 from ...rollout.plan import Plan
 from ...rollout.preflight import Checked
@@ -42,7 +42,7 @@ def diff(plan: Plan, change: Change) -> str:
         plan.contents.get(state.digest, b"") if state.kind == FILE else b"" for state in (change.before, change.after)
     )
     if change.role == "program" or DIRECTORY in (change.before.kind, change.after.kind):
-        return _in_words(change, len(after))
+        return _in_words(change, after)
     if change.before.kind == LINK or change.after.kind == LINK:
         return f"{action(change)} link {change.path} -> {change.after.digest or change.before.digest}"
     if before == after:
@@ -84,10 +84,14 @@ def _without(text: str, hidden: list[str]) -> str:
     return text
 
 
-def _in_words(change: Change, size: int) -> str:
+def _in_words(change: Change, content: bytes) -> str:
     if change.after.kind == FILE:
-        version = f" version {__version__}," if change.before.kind == ABSENT or size else ""
-        return f"{action(change)} program {change.path}:{version} {size:,} bytes, mode {change.after.mode:04o}"
+        program = printable(str(programs.identify(content)))
+        return (
+            f"{action(change)} program {change.path}: {program}, {len(content):,} bytes, mode {change.after.mode:04o}"
+        )
+    if change.after.kind == LINK:
+        return f"{action(change)} program {change.path}: link to {printable(change.after.digest)}"
     kind = "directory" if DIRECTORY in (change.before.kind, change.after.kind) else "program"
     mode = f", mode {change.after.mode:04o}" if change.after.kind == DIRECTORY else ""
     return f"{action(change)} {kind} {change.path}{mode}"
