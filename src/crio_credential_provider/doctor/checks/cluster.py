@@ -50,14 +50,15 @@ def check_endpoint(node: Node, located: Located) -> Results:
         remedy = _within(node, located.error.hint) or f"correct {origin}"
         yield find("kubeconfig-broken", evidence, remedy=remedy)
     elif node.settings is not None and (node.settings.secrets_from == POD or node.settings.pod_events):
-        code, flag = "pod-events-without-client-certificate", "--pod-events"
-        if node.settings.secrets_from == POD:
-            code, flag = "pod-mode-without-client-certificate", "--secrets-from pod"
-        error = client_certificate_error(node, located, flag)
+        is_pod_mode = node.settings.secrets_from == POD
+        error = client_certificate_error(node, located, "--secrets-from pod" if is_pod_mode else "--pod-events")
         if error is not None:
-            evidence = at(located.origin or Origin(located.kubeconfig), _within(node, error.message))
+            evidence = at(located.origin or Origin(located.kubeconfig), _within(node, error.message))._replace(line=0)
             remedy = error.hint or "set a kubeconfig with a client certificate: args: [--kubeconfig=FILE]"
-            yield find(code, evidence._replace(line=0), remedy=remedy)
+            if is_pod_mode:
+                yield find("pod-mode-without-client-certificate", evidence, remedy=remedy)
+            else:
+                yield find("pod-events-without-client-certificate", evidence, remedy=remedy)
     if located.endpoint is not None:
         yield from _doubts(node, located)
     if not node.given.live:
