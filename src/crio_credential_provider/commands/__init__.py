@@ -24,7 +24,7 @@ SUMMARIES = {
     "gc": "remove stale auth files",
     "install": "bring the plugin onto this node, verified, or put everything back",
     "install-on-node": "copy this program into the kubelet's plugin directory",
-    "kubectl": "explain, verify and audit from anywhere: as kubectl mirror-credentials",
+    "kubectl": "explain, verify, audit anywhere: as kubectl mirror-credentials",
     "manifests": "print what a cluster needs: configuration, RBAC, files for nodes",
     "metrics": "count the plugin's runs, for Prometheus",
     "rollback": "undo the last install, uninstall or rollback of this node",
