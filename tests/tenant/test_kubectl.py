@@ -326,6 +326,21 @@ def test_audit_with_what_is_published(tenants: Tenants) -> None:
     assert (done.status, outcomes) == (0, {(IMAGE, "works"), ("quay.io/a/b", "no-mirror")})
 
 
+def test_audit_takes_no_credentials_of_this_machine(
+    tenants: Tenants, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "auth.json"
+    own.write_text(json.dumps({"auths": {MIRROR: {"auth": basic("user", CANARY)}}}))
+    monkeypatch.setenv("CRIO_CREDENTIAL_PROVIDER_GLOBAL_AUTH_FILE", str(own))
+    (tmp_path / "registries.conf").write_text(CONF)
+    tenants.cluster.secrets.pop(("team-alpha", "creds"))
+    for flags in ((), (f"--registries-conf={tmp_path}/registries.conf",)):
+        done = tenants.run("audit", "-n", "team-alpha", "--output=json", *flags)
+        assert {pull["outcome"] for pull in done.report["pulls"]} == {"anonymous", "no-mirror"}
+    done = tenants.run("audit", "-n", "team-alpha", "--output=json", f"--global-auth-file={own}")
+    assert {pull["outcome"] for pull in done.report["pulls"]} == {"node-credentials", "no-mirror"}
+
+
 # -- the command line -------------------------------------------------------------------------------------------------
 
 
