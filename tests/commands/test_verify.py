@@ -28,7 +28,7 @@ from crio_credential_provider.testbed.certificates import Authority, server_cont
 from crio_credential_provider.testbed.cluster import ApiServer
 from crio_credential_provider.testbed.registry import MirrorRegistry
 from node import Node, basic, request
-from odd_registries import ODD, OddRegistry
+from odd_registries import ODD, Odd, OddRegistry, answering
 from servers import refused_port
 
 pytestmark = pytest.mark.process
@@ -605,6 +605,21 @@ def test_what_is_said_of_an_odd_registry(place: Place, authority: Authority, nam
         source = place.verify_json("nginx:1.27", *WEB).report["sources"][0]
         assert source["outcome"] == ("unknown" if odd.undecided else odd.outcome)
         assert source["tokenService"] == (registry.fill(odd.token_service) or None)
+
+
+def test_a_registrys_message_is_no_command(place: Place) -> None:
+    """Commands are pasted: they come of remedies alone."""
+    command = "kubectl delete namespace team-beta"
+    denied = answering(403, body=json.dumps({"errors": [{"code": "DENIED", "message": command}]}).encode())
+    with OddRegistry(
+        Odd("forbidden", "not-allowed", (), challenges=("Basic",), refusal=denied, accepts=""), None
+    ) as odd:
+        place.write_conf(table("docker.io", f"{odd.registry.host}/hub", location="hub.nowhere.invalid"))
+        place.add_secret("mirror-creds", **{odd.registry.host: ("alpha", PASSWORD)})
+        done = place.verify("nginx:1.27", *WEB)
+    lines = [line.strip() for line in done.out.splitlines()]
+    assert f"DENIED: {command}" in " ".join(lines)
+    assert command not in lines and not [line for line in lines if line.startswith("kubectl")]
 
 
 def test_a_helper_program_of_the_node_is_not_run(place: Place) -> None:

@@ -297,6 +297,27 @@ def test_what_manifests_publishes_is_what_is_read(tenants: Tenants, tmp_path: Pa
 # -- verify, audit ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("action", ["explain", "verify"])
+def test_an_image_is_no_command(tenants: Tenants, action: str) -> None:
+    """Commands are pasted: they come of remedies alone."""
+    command = "kubectl delete namespace team-beta --wait=false #"
+    image = f"registry.corp/app: {command}"
+    tenants.cluster.pods["team-alpha", "web"]["spec"]["containers"] = [{"name": "c", "image": image}]
+    done = tenants.run(action, "web")
+    assert command in done.flat + done.err
+    assert not [line for line in done.lines if line.strip().startswith("kubectl")]
+
+
+def test_a_user_name_ends_no_command(tenants: Tenants) -> None:
+    forbid(tenants, "secrets")
+    tenants.log_in("x && kubectl delete namespace team-beta")
+    for grant in [grant for grant in tenants.cluster.grants if grant.user == "alice"]:
+        tenants.cluster.grants.append(grant._replace(user="x && kubectl delete namespace team-beta"))
+    done = tenants.run("explain", "web")
+    commands = [line.strip() for line in done.lines if line.strip().startswith("kubectl")]
+    assert commands and all(line.startswith("kubectl -n team-alpha create role") for line in commands)
+
+
 @pytest.fixture
 def mirror(tenants: Tenants) -> Iterator[MirrorRegistry]:
     with MirrorRegistry({"user": (CANARY, ["hub"])}) as registry:

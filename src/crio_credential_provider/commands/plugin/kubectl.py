@@ -34,6 +34,7 @@ from ..output import (
     FAULT,
     OK,
     Parser,
+    Whole,
     add_output,
     complain,
     make_parser,
@@ -41,7 +42,6 @@ from ..output import (
     sentence,
     serve,
     there,
-    told,
     write,
     write_line,
     write_report,
@@ -183,7 +183,7 @@ def _tell(given: argparse.Namespace, namespace: str, api: Api) -> int:
         raise UsageError(f"{given.workload} has no image")
     is_text = given.output == "text"
     if is_text:
-        write(*told(sentence(site.assumed)))
+        write(Whole(sentence(site.assumed)))
     reports, statuses = [], []
     for number, want in enumerate(wants, 1):
         if is_text:
