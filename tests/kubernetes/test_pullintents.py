@@ -228,7 +228,7 @@ def test_an_intent_from_before_the_kubelet_s_start_is_none(tmp_path: Path, direc
 @pytest.mark.parametrize(("name", "is_known"), [("kubelet", True), ("k3s-server", False)])
 def test_the_kubelet_s_start_is_that_of_the_parent(tmp_path: Path, name: str, is_known: bool) -> None:
     (tmp_path / name).symlink_to("/bin/sh")
-    code = "from crio_credential_provider.kubernetes import pullintents; print(pullintents._kubelet_start())"
+    code = "from crio_credential_provider.kubernetes import pullintents; print(pullintents.kubelet_start())"
     began = time.time()
     done = subprocess.run(
         [tmp_path / name, "-c", '"$0" -c "$1"; exit $?', sys.executable, code],

@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -17,7 +20,7 @@ from crio_credential_provider.pull import authfile, sweep
 from crio_credential_provider.pull.handoff import HandOff, Line
 from crio_credential_provider.pull.sweep import Stale
 from handingoff import NAME, SLACK, TEMPORARY, Fork, hold, soon
-from node import NGINX
+from node import NGINX, SOURCES
 
 pytestmark = pytest.mark.process
 
@@ -437,3 +440,52 @@ def test_what_the_system_does_not_let_go_is_told(place: Place) -> None:
     place.path.mkdir()
     os.utime(place.path, (0, 0))
     assert sweep.remove_stale(str(place.directory), found, place.line) == os.strerror(errno.EISDIR)
+
+
+_KEEPER = """\
+import os, sys, time
+from crio_credential_provider.kubernetes.pullintents import PullIntents
+from crio_credential_provider.pull.handoff import HandOff, Line
+directory, name, repository, kubelet_root, lock_dir, result = sys.argv[1:]
+turn = HandOff(directory, name, repository, Line(lock_dir), PullIntents(kubelet_root), 0.05)
+assert not turn.wait(time.monotonic() + 0.2) and not turn.is_orphan()
+if turn.leave_keeper():
+    turn.become_keeper()
+    has_turn = turn.wait(time.monotonic() + 60)
+    with open(result, "w") as file:
+        file.write(f"{has_turn} {turn.is_orphan()}")
+    os._exit(0)
+"""
+
+
+@pytest.mark.slow
+def test_a_keeper_of_a_kubelet_that_has_ended_leaves_the_line(place: Place, tmp_path: Path) -> None:
+    """The pull that it waits for ended with the kubelet, whose intents stay."""
+    place.put()
+    result, kubelet = tmp_path / "result", tmp_path / "kubelet-program" / "kubelet"
+    kubelet.parent.mkdir()
+    kubelet.symlink_to("/bin/sh")
+    run = [sys.executable, "-c", _KEEPER, place.directory, NAME, NGINX, place.kubelet_root, place.lock_dir, result]
+    process = subprocess.Popen(
+        [kubelet, "-c", 'read line; "$@"; echo answered; sleep 60', "kubelet", *map(str, run)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(SOURCES)},
+        start_new_session=True,
+    )
+    assert process.stdin and process.stdout
+    place.expect()
+    process.stdin.write(b"\n")
+    process.stdin.flush()
+    try:
+        assert process.stdout.readline() == b"answered\n"
+        time.sleep(0.3)
+        assert not result.exists(), "the keeper did not wait"
+        process.kill()
+        limit = time.monotonic() + 20
+        while not (result.exists() and result.read_text()) and time.monotonic() < limit:
+            time.sleep(0.02)
+        assert result.read_text() == "False True"
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

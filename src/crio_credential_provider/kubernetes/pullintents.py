@@ -85,7 +85,7 @@ class PullIntents:
     def _load(self) -> None:
         if self._since is None:
             # A keeper has another parent later.
-            self._since = _kubelet_start()
+            self._since = kubelet_start()
         found = set()
         is_complete = True
         for name in os.listdir(self._directory):
@@ -110,7 +110,7 @@ class PullIntents:
             self.problems.append(text)
 
 
-def _kubelet_start() -> float:
+def kubelet_start() -> float:
     """When the kubelet that runs this process was started; 0.0 where something else runs it.
 
     proc(5): the second field of stat is the name, in parentheses, the 22nd is in ticks since the boot.

@@ -108,7 +108,11 @@ class Delivery:
         refusal = ""
         # The second limit is for a node without room for a keeper: until then the turn may come, or there is room.
         for limit in (min(time.monotonic() + self._settings.hand_off_timeout, latest), latest):
-            if turn.wait(limit) or not turn.may_be_queued():
+            has_turn = turn.wait(limit)
+            if turn.is_orphan():
+                self._audit.tell("nothing-to-do", f"Wrote no auth file for {self._who}: the kubelet has ended")
+                return False
+            if has_turn or not turn.may_be_queued():
                 if refusal:
                     self._audit.warnings.append(refusal)
                 return True

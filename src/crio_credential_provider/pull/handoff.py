@@ -15,7 +15,7 @@ import os
 import sys
 import time
 
-from ..kubernetes.pullintents import PullIntents
+from ..kubernetes.pullintents import PullIntents, kubelet_start
 
 LOCK_FILE = "hand-off.lock"
 
@@ -162,6 +162,15 @@ def _place(name: str) -> int:
     return binascii.crc32(name.encode()) % 2**20
 
 
+def _watch_kubelet() -> int:
+    """A descriptor that can be read when the kubelet that runs this process has ended; -1 where that cannot be told. A
+    keeper has another parent, and takes the descriptor along."""
+    try:
+        return os.pidfd_open(os.getppid()) if kubelet_start() else -1
+    except OSError:
+        return -1
+
+
 def detach() -> None:
     """For a forked process: lets go of the kubelet's pipes, which it reads to their end, and of its session."""
     os.setsid()
@@ -203,6 +212,7 @@ class HandOff:
         self._intents = intents
         self._grace = grace
         self._has_turn = False
+        self._kubelet: int | None = None
 
     def wait(self, limit: float) -> bool:
         """Waits for the turn, and then until the predecessor's file is taken or nobody is coming for it. May be called
@@ -216,13 +226,15 @@ class HandOff:
             starts to count when the kubelet has the answer.
         """
         queued = not self._has_turn and not self._line.try_enter(self._name)
+        if self._kubelet is None and (queued or os.path.lexists(self._path)):
+            self._kubelet = _watch_kubelet()
         if queued and not self._line.enter(self._name, limit):
             return False
         self._has_turn = True
         arrived = time.monotonic()
         streak = self._line.unclaimed(self._name)
         shrunk = max(self._grace / 2**streak, min(self._grace, LEAST_GRACE))
-        while True:
+        while not self.is_orphan():
             try:
                 age = time.time() - os.lstat(self._path).st_mtime
             except OSError:
@@ -239,6 +251,15 @@ class HandOff:
             if time.monotonic() >= limit:
                 return False
             time.sleep(_POLL)
+        return False
+
+    def is_orphan(self) -> bool:
+        """Whether the kubelet that asked is gone, and its pulls with it: the next one asks for each of them anew."""
+        if self._kubelet is None or self._kubelet < 0:
+            return False
+        import select
+
+        return bool(select.select([self._kubelet], [], [], 0)[0])
 
     def is_awaited(self) -> bool | None:
         """Whether the kubelet says that it is about to pull from this repository; None where that cannot be told."""
