@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -292,6 +293,49 @@ def test_what_manifests_publishes_is_what_is_read(tenants: Tenants, tmp_path: Pa
     (tmp_path / "r.conf").write_text(CONF.replace(MIRROR, f"user:{CANARY}@{MIRROR}"))
     refused = here(lambda: manifests.run(["registries", *flags]))
     assert (refused.status, refused.out) == (1, "") and CANARY not in refused.err
+
+
+def published(directory: Path) -> Any:
+    printed = here(
+        lambda: manifests.run(["registries", f"--registries-conf={directory}/r.conf", f"--root={directory}"])
+    )
+    assert CANARY not in printed.out + printed.err
+    return next(yaml.safe_load_all(printed.out))["data"]["registries.conf"] if printed.status == 0 else printed.err
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "# password: %s",
+        "  # it's \"%s",
+        'short-name-mode = "disabled" # %s',
+        'short-name-mode = "disabled"#%s',
+        "x = [ # %s\n  'a.example', # %s\n]",
+        'x = "\\"" # %s',
+        "x = '\"' # %s",
+        'x = """a\n"\\""" """"" # "%s"',
+        "x = '''a\n''''' # '%s'",
+    ],
+)
+def test_comments_are_not_published(tmp_path: Path, line: str) -> None:
+    (tmp_path / "r.conf").write_text(line.replace("%s", CANARY) + "\n" + CONF)
+    found, written = published(tmp_path), (tmp_path / "r.conf").read_text()
+    assert "#" not in found and tomllib.loads(found) == tomllib.loads(written)
+
+
+@pytest.mark.parametrize("line", ['x = "a # b"', "x = 'a # b'", 'x = """\n# a\n"""', "x = '''\n# a\n'''", '"#" = 1'])
+def test_what_only_looks_like_a_comment_is_published(tmp_path: Path, line: str) -> None:
+    (tmp_path / "r.conf").write_text(f"{line}\n{CONF}")
+    assert published(tmp_path) == f"{line}\n{CONF}"
+
+
+def test_no_drop_in_takes_the_place_of_another_file(tmp_path: Path) -> None:
+    drop_ins = tmp_path / "etc/containers/registries.conf.d"
+    drop_ins.mkdir(parents=True)
+    (tmp_path / "r.conf").write_text(CONF)
+    (drop_ins / "registries.conf").write_text("")
+    refused = published(tmp_path)
+    assert f"{drop_ins}/registries.conf: another file has this name in the ConfigMap; rename the drop-in" in refused
 
 
 # -- verify, audit ----------------------------------------------------------------------------------------------------
