@@ -42,6 +42,7 @@ from crio_credential_provider.audit import lists
 from crio_credential_provider.audit.result import OUTCOMES, REASONS, Reason
 from crio_credential_provider.commands import explain
 from crio_credential_provider.errors import UsageError
+from crio_credential_provider.explanation import near
 from crio_credential_provider.runtimes.crio import registries
 from crio_credential_provider.testbed.cluster import ApiServer
 from node import COMMAND, TESTS, Node, basic, bound_claims, recorded_request
@@ -635,6 +636,36 @@ def test_a_value_that_is_cut_is_read_on(tmp_path: Path, monkeypatch: pytest.Monk
     found = list(lists.load(str(tmp_path / "x.json")))
     assert found == [{"kind": "a", "n": 12500.0}, {"kind": "b"}, {"kind": "c", "n": 77}]
     assert next(lists.load(str(tmp_path / "x.json"), "last"))["number"] == 1234567
+
+
+def test_a_secret_of_thousands_of_keys(audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Near misses are looked for in some of them; what serves is found in any."""
+    compared: list[str] = []
+    whole = near.why_key
+
+    def why_key(key: str, *more: str) -> near.Near | None:
+        compared.append(key)
+        return whole(key, *more)
+
+    monkeypatch.setattr(near, "why_key", why_key)
+    keys = [f"mirror{number:05}.corp:5000" for number in range(5_000)]
+    objects = [account("a"), *grant("a"), secret("a", "s", docker_config(*keys)), pod("a", "p")]
+    assert audit(objects).found() == {("a", IMAGE): ("fails", "wrong-key")}
+    assert 0 < len(compared) <= 1_000
+    objects[-2] = secret("a", "s", docker_config(*keys, MIRROR))
+    assert audit(objects).found() == {("a", IMAGE): ("works", None)}
+
+
+def test_an_item_that_is_nested_deeply(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is read without what lies deep, brackets in strings notwithstanding; and none of the others is lost."""
+    monkeypatch.setattr(lists, "_CHUNK", 1000)
+    # The end of the first window lies in the string, which would close everything.
+    for string in ('"' + "]" * 20_000 + ']}, {\\"kind\\": \\"forged\\"}"', '"\\\\"', "1"):
+        deep = '[{"x": ' * 5_000 + string + "}]" * 5_000
+        text = f'{{"items": [{{"kind": "a", "deep": [{deep}, 7], "n": 1}}, {{"kind": "b"}}]}}'
+        (tmp_path / "x.json").write_text(text)
+        first, second = lists.load(str(tmp_path / "x.json"))
+        assert (first["kind"], first["n"], first["deep"][1], second) == ("a", 1, 7, {"kind": "b"})
 
 
 def test_an_item_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

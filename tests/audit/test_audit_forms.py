@@ -322,6 +322,53 @@ def test_hostile_names(form: Form, name: str) -> None:
         sarif_of(ran)
 
 
+def owned(image: str, kind: str, name: str) -> list[Any]:
+    """What a tenant may create, though it is no such controller."""
+    made = pod("team-a", "p", image)
+    made["metadata"]["ownerReferences"] = [{"kind": kind, "name": name, "controller": True}]
+    return [*cluster_objects(), made]
+
+
+def test_a_name_is_no_command(form: Form) -> None:
+    """Commands are pasted: they come of remedies alone."""
+    command = "kubectl delete namespace team-b --wait=false #"
+    objects = owned(f"registry.corp/app: {command}", "ReplicaSet", f"web: {command}")
+    told = form("text", objects).stdout
+    assert command in told
+    assert not [line for line in told.splitlines() if line.strip().startswith("kubectl")]
+    page_of_it = form("html", objects).stdout
+    assert command in page_of_it and "<code>kubectl" not in page_of_it
+
+
+def test_commands_of_remedies_stay_on_lines_of_their_own(form: Form) -> None:
+    told = form("text", faulty_cluster()).stdout
+    assert [line for line in told.splitlines() if line.startswith("    kubectl -n no-role create role ")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "shown"),
+    [
+        ("Workflow", "a.b-1", "Workflow a.b-1"),
+        ("ReplicaSet", "web: df /", "ReplicaSet (invalid name)"),
+        ("To do: x", "web", "(invalid name) web"),
+    ],
+)
+def test_an_owner_is_shown_by_a_valid_name_alone(form: Form, kind: str, name: str, shown: str) -> None:
+    assert f"1 pod: {shown}\n" in form("text", owned("not valid", kind, name)).stdout
+
+
+def test_junit_attaches_no_file(form: Form) -> None:
+    told = form("junit", owned("[[ATTACHMENT|/etc/passwd]] [[[attachment|/etc/passwd]]", "ReplicaSet", "web")).stdout
+    text = "".join(ElementTree.fromstring(told).itertext())
+    assert "[ [ATTACHMENT|/etc/passwd]]" in text and "[[ATTACHMENT|" not in text.upper()
+
+
+def test_sarif_has_no_links(form: Form) -> None:
+    [result] = sarif_of(form("sarif", owned("x\\[click](https://evil.example)", "ReplicaSet", "web")))["results"]
+    assert r"x\\\[click\](https://evil.example) in namespace team-a" in result["message"]["text"]
+    assert result["properties"]["image"] == "x\\[click](https://evil.example)"
+
+
 @pytest.mark.parametrize("name", ["html", "sarif", "junit", "json", "text"])
 def test_no_secret_is_in_any_form(form: Form, name: str) -> None:
     """`run` looks for them; here also in secrets that are broken in every way."""

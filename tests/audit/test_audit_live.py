@@ -14,6 +14,7 @@ import docker_registry
 from auditing import PASSWORD, USER, Ran, account, cluster_objects, docker_config, grant, pod, run, secret, write_list
 from crio_credential_provider.commands.auditing import audit as command
 from crio_credential_provider.testbed.certificates import Authority
+from crio_credential_provider.testbed.loopback import Answer, Connection, LoopbackServer, Request
 from crio_credential_provider.testbed.registry import MirrorRegistry
 from node import basic
 from servers import refused_port
@@ -185,12 +186,61 @@ def test_the_rate_and_the_deadline(audit: Audit, mirror: MirrorRegistry, monkeyp
     start = time.monotonic()
     audit(conf, objects, "--live-rate=10")
     assert time.monotonic() - start >= 0.7
-    monkeypatch.setattr(command, "_ASKING", 0.25)
-    ran = audit(conf, objects, "--live-rate=10")
+    # Turns at 0 s and 1 s.
+    monkeypatch.setattr(command, "_ASKING", 1.5)
+    ran = audit(conf, objects, "--live-rate=1")
     late = [pull for pull in ran.report["pulls"] if "mirror-not-asked" in pull["unchecked"]]
-    assert 3 <= len(late) <= 7
+    assert 6 <= len(late) <= 7
     assert {pull["outcome"] for pull in late} == {"works"}
     assert any(f"for {len(late)} pulls, no mirror was asked" in note for note in ran.report["notes"])
+
+
+def test_a_question_has_its_whole_time(audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However little is left when it is asked: else the mirror would be called dead, for all pulls."""
+    monkeypatch.setattr(command, "_ASKING", 1)
+
+    def slow(request: Request, connection: Connection) -> None:
+        time.sleep(1.2 if request.path == "/v2/" else 0)
+        connection.send(refused(request).dumps(request.method))
+
+    with LoopbackServer(slow) as server:
+        host = f"127.0.0.1:{server.port}"
+        objects = [*tenant("a", host), *tenant("b", host, login=("b", "kanarienvogel-b"))]
+        ran = audit(mirror_of("docker.io", host, INSECURE), objects)
+    assert sorted(found for _, found in ran.found().items()) == [("fails", "credential-refused"), ("works", None)]
+    assert any("for 1 pull, no mirror was asked" in note for note in ran.report["notes"])
+
+
+def refused(request: Request) -> Answer:
+    return Answer(401, [("WWW-Authenticate", 'Basic realm="x"'), ("Content-Type", "application/json")], b"{}")
+
+
+@pytest.mark.parametrize("status", [400, 429, 500, 502])
+@pytest.mark.parametrize("has_credentials", [True, False])
+def test_what_a_mirror_says_of_one_repository_is_not_said_of_others(
+    audit: Audit, status: int, has_credentials: bool
+) -> None:
+    """Whose namespaces have nothing to do with it."""
+
+    def answer(request: Request, connection: Connection) -> None:
+        found = refused(request)
+        if "/evil/" in request.path:
+            found = Answer(status, [("Content-Type", "application/json")], b"{}")
+        connection.send(found.dumps(request.method))
+
+    with LoopbackServer(answer) as server:
+        host = f"127.0.0.1:{server.port}"
+        keys = (host,) if has_credentials else ("other.corp",)
+        # The first by name is asked first.
+        objects = tenant("a-evil", *keys, login=("evil", "kanarienvogel-evil"), image="docker.io/evil/app:1")
+        objects += tenant("b", *keys)
+        ran = audit(mirror_of("docker.io", host, INSECURE), objects)
+    assert ran.found() == {
+        ("a-evil", "docker.io/evil/app:1"): ("not-checked", "mirror-unreachable"),
+        ("b", NGINX): ("fails", "credential-refused" if has_credentials else "wrong-key"),
+    }
+    [other] = [pull for pull in ran.report["pulls"] if pull["namespace"] == "b"]
+    assert "evil" not in str(other)
 
 
 @pytest.mark.parametrize("rate", ["0", "-1", "nan", "inf", "x", "1001"])

@@ -25,7 +25,6 @@ def test_twice_the_pods(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     once, twice = found
     assert twice.cpu <= bench.MOST_TIME * once.cpu, capsys.readouterr().out
     assert twice.memory <= bench.MOST_MEMORY * once.memory
-    assert twice.memory < 100
 
 
 def test_another_outcome_than_expected_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -155,6 +155,29 @@ def test_refused_in_some_namespaces_is_told_and_not_fatal(site: Site) -> None:
     assert "clusterroles may not be listed" in notes and "for 3 pulls, roles were not read" in notes
 
 
+@pytest.mark.parametrize("in_pod", [False, True])
+def test_an_object_that_is_nested_deeply(site: Site, monkeypatch: pytest.MonkeyPatch, in_pod: bool) -> None:
+    """Whoever may create a pod may nest its managedFields 10,000 levels deep."""
+
+    def nest(exchange: Exchange) -> bool:
+        if exchange.request.path.startswith("/api/v1/namespaces/works/pods"):
+            body, deep = exchange.answer.body, b'"x":' + b'{"x":' * 9_950 + b'"]}"' + b"}" * 9_950
+            exchange.answer.body = body.replace(b'"spec":', deep + b',"spec":')
+            nested.append(exchange.answer.body != body)
+        return False
+
+    nested: list[bool] = []
+    site.cluster.fault = nest
+    if in_pod:
+        go_into_pod(site, monkeypatch)
+        flags = (f"--registries-conf={site.root}/registries.conf", f"--global-auth-file={site.root}/none")
+        ran = run(*flags, "--output=json", "-n", "works")
+    else:
+        ran = site.run("-n", "works")
+    assert any(nested)
+    assert (ran.status, ran.stderr, ran.found()) == (0, "", {("works", auditing.IMAGE): ("works", None)})
+
+
 def test_nothing_may_be_read(site: Site) -> None:
     site.log_in("nobody")
     ran = site.run()
@@ -246,8 +269,18 @@ def test_a_kubeconfig_that_kubectl_refuses(site: Site, capfd: pytest.CaptureFixt
 
 def test_in_a_pod(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the token of its service account, and without kubectl."""
+    token = go_into_pod(site, monkeypatch)
+    flags = (f"--registries-conf={site.root}/registries.conf", f"--global-auth-file={site.root}/none")
+    ran = run(*flags, "-n", "works", "--output=json")
+    assert ran.found() == {("works", auditing.IMAGE): ("works", None)}
+    assert {asked.user for asked in site.cluster.requests} == {"system:serviceaccount:audit:auditor"}
+    assert token not in ran.stdout + ran.stderr
+
+
+def go_into_pod(site: Site, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A token of a service account that may list what is of the core."""
     site.cluster.add_service_account("audit", "auditor")
-    token = site.cluster.mint_token("audit", "auditor")
+    token: str = site.cluster.mint_token("audit", "auditor")
     for wanted in (*server._LISTS, server._NAMESPACES):
         grant = Grant("system:serviceaccount:audit:auditor", None, frozenset(["list"]), wanted.resource, None, "r")
         if wanted.group == "/api/v1":
@@ -259,11 +292,7 @@ def test_in_a_pod(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KUBECONFIG", raising=False)
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(site.cluster.port))
-    flags = (f"--registries-conf={site.root}/registries.conf", f"--global-auth-file={site.root}/none")
-    ran = run(*flags, "-n", "works", "--output=json")
-    assert ran.found() == {("works", auditing.IMAGE): ("works", None)}
-    assert {asked.user for asked in site.cluster.requests} == {"system:serviceaccount:audit:auditor"}
-    assert token not in ran.stdout + ran.stderr
+    return token
 
 
 def test_without_kubectl(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

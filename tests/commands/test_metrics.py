@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import random
@@ -255,7 +256,22 @@ def test_calls_at_the_same_time(journald: Journald, place: Place) -> None:
     calls = [place.start() for _ in range(4)]
     assert [call.wait(60) for call in calls] == [0] * 4
     assert written(samples(place.textfile.read_text())) == 20
-    assert sorted(path.name for path in place.state.parent.iterdir()) == ["metrics.json"]
+    assert sorted(path.name for path in place.state.parent.iterdir()) == ["metrics.json", "metrics.json.lock"]
+
+
+def test_what_others_can_open_holds_nothing_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    assert run(tmp_path, journalctl="exit 0").status == 0
+    os.close(descriptor)
+    lock = tmp_path / "state.json.lock"
+    assert stat.S_IMODE(lock.stat().st_mode) == 0o600
+    monkeypatch.setattr(metrics, "WAIT", 0)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        done = here(lambda: metrics.run(["--state", str(tmp_path / "state.json")]))
+    told = f"crio-credential-provider metrics: {lock}: locked by another metrics run for 0 s\n"
+    assert done == Done(1, "", told)
 
 
 # -- files and faults -------------------------------------------------------------------------------------------------
@@ -350,6 +366,21 @@ def test_a_directory_that_is_missing(tmp_path: Path) -> None:
     done = run(tmp_path, "--textfile", str(tmp_path / "no/plugin.prom"), journalctl="exit 0")
     assert (done.status, done.err.count("\n")) == (1, 1)
     assert f"{tmp_path}/no/plugin.prom: No such file or directory" in done.err
+
+
+def test_a_link_to_a_directory_is_not_followed(tmp_path: Path) -> None:
+    """Whoever owns a directory above could point it at one that CRI-O or root reads."""
+    (tmp_path / "conf.d/sub").mkdir(parents=True)
+    (tmp_path / "collector").symlink_to("conf.d")
+    for directory in ("collector", "collector/sub"):
+        done = run(tmp_path, "--textfile", str(tmp_path / directory / "plugin.prom"), journalctl="exit 0")
+        why = f"--textfile: {tmp_path}/collector is a link or not a directory; give a path without links\n"
+        assert done == Done(1, "", f"crio-credential-provider metrics: {why}")
+    assert [path.name for path in (tmp_path / "conf.d").rglob("*")] == ["sub"]
+    # A link in place of the file itself is replaced.
+    (tmp_path / "conf.d/plugin.prom").symlink_to(tmp_path / "other")
+    assert run(tmp_path, "--textfile", str(tmp_path / "conf.d/plugin.prom"), journalctl="exit 0").status == 0
+    assert (tmp_path / "conf.d/plugin.prom").is_file() and not (tmp_path / "other").exists()
 
 
 # -- the names --------------------------------------------------------------------------------------------------------

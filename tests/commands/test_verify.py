@@ -22,11 +22,13 @@ from crio_credential_provider.commands.verification import asking
 from crio_credential_provider.images import dockerconfig, reference
 from crio_credential_provider.images.dockerconfig import Credential
 from crio_credential_provider.kubernetes.pullsecrets import PullSecret
+from crio_credential_provider.node import commandline
+from crio_credential_provider.node.tree import Tree
 from crio_credential_provider.testbed.certificates import Authority, server_context
 from crio_credential_provider.testbed.cluster import ApiServer
 from crio_credential_provider.testbed.registry import MirrorRegistry
 from node import Node, basic, request
-from odd_registries import ODD, OddRegistry
+from odd_registries import ODD, Odd, OddRegistry, answering
 from servers import refused_port
 
 pytestmark = pytest.mark.process
@@ -605,6 +607,21 @@ def test_what_is_said_of_an_odd_registry(place: Place, authority: Authority, nam
         assert source["tokenService"] == (registry.fill(odd.token_service) or None)
 
 
+def test_a_registrys_message_is_no_command(place: Place) -> None:
+    """Commands are pasted: they come of remedies alone."""
+    command = "kubectl delete namespace team-beta"
+    denied = answering(403, body=json.dumps({"errors": [{"code": "DENIED", "message": command}]}).encode())
+    with OddRegistry(
+        Odd("forbidden", "not-allowed", (), challenges=("Basic",), refusal=denied, accepts=""), None
+    ) as odd:
+        place.write_conf(table("docker.io", f"{odd.registry.host}/hub", location="hub.nowhere.invalid"))
+        place.add_secret("mirror-creds", **{odd.registry.host: ("alpha", PASSWORD)})
+        done = place.verify("nginx:1.27", *WEB)
+    lines = [line.strip() for line in done.out.splitlines()]
+    assert f"DENIED: {command}" in " ".join(lines)
+    assert command not in lines and not [line for line in lines if line.startswith("kubectl")]
+
+
 def test_a_helper_program_of_the_node_is_not_run(place: Place) -> None:
     place.node.write("var/lib/kubelet/config.json", json.dumps({"credHelpers": {place.mirror.host: "nowhere"}}))
     place.add_secret("mirror-creds", **{"elsewhere.corp": ("alpha", PASSWORD), "hub.nowhere.invalid": ("a", "b")})
@@ -739,30 +756,48 @@ def test_dead_places_are_waited_for_together(place: Place, monkeypatch: pytest.M
 # -- proxies of CRI-O -------------------------------------------------------------------------------------------------
 
 
-def test_the_proxies_are_cri_o_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HTTPS_PROXY", "http://of-this-shell:3128")
-    (tmp_path / "12").mkdir()
-    (tmp_path / "12/comm").write_text("bash\n")
-    (tmp_path / "self").mkdir()
-    assert asking.crio_environment(str(tmp_path)) is os.environ
-    (tmp_path / "34").mkdir()
-    (tmp_path / "34/comm").write_text("crio\n")
-    (tmp_path / "34/environ").write_bytes(b"HTTPS_PROXY=http://proxy.corp:3128\0no_proxy=.corp\0SECRET=x\0nonsense\0")
-    assert asking.crio_environment(str(tmp_path)) == {
+def process(root: Path, pid: int, name: str, user: int, proxy: str) -> None:
+    directory = root / f"proc/{pid}"
+    directory.mkdir(parents=True)
+    (directory / "cmdline").write_text(f"/usr/bin/{name}\0--log-level\0info\0")
+    (directory / "comm").write_text(f"{name}\n")
+    (directory / "status").write_text(f"Name:\t{name}\nUid:\t{user}\t{user}\t{user}\t{user}\n")
+    (directory / "environ").write_bytes(f"HTTPS_PROXY={proxy}\0no_proxy=.corp\0SECRET=x\0nonsense\0".encode())
+
+
+def test_the_proxies_are_cri_o_s(tmp_path: Path) -> None:
+    process(tmp_path, 12, "bash", 0, "http://of-another:1")
+    (tmp_path / "proc/self").mkdir()
+    assert asking.crio_environment(Tree(str(tmp_path))) is os.environ
+    process(tmp_path, 34, "crio", 0, "http://proxy.corp:3128")
+    assert asking.crio_environment(Tree(str(tmp_path))) == {
         "HTTPS_PROXY": "http://proxy.corp:3128",
         "no_proxy": ".corp",
     }
 
 
-def test_a_process_of_that_name_is_found(tmp_path: Path) -> None:
+def test_no_proxy_of_a_process_that_anybody_names_so(tmp_path: Path) -> None:
+    """Credentials would go through it."""
+    process(tmp_path, 12, "crio", 1000, "http://evil.corp:1")
+    assert asking.crio_environment(Tree(str(tmp_path))) is os.environ
+    # A container's, which may be root there.
+    process(tmp_path, 13, "crio", 0, "http://evil.corp:1")
+    for pid, namespace in ((1, "node"), (13, "container")):
+        (tmp_path / f"proc/{pid}/ns").mkdir(parents=True)
+        (tmp_path / f"proc/{pid}/ns/pid").write_text(namespace)
+    assert asking.crio_environment(Tree(str(tmp_path))) is os.environ
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="CRI-O is root's")
+def test_a_process_of_that_name_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = shutil.copy(shutil.which("sleep") or "/bin/sleep", tmp_path / "crio")
     with subprocess.Popen([program, "30"], env={"HTTP_PROXY": "http://found.corp:1"}) as process:
         try:
             # Other tests, and other people, have processes of that name as well.
-            (tmp_path / "proc").mkdir()
-            (tmp_path / "proc" / str(process.pid)).symlink_to(f"/proc/{process.pid}")
+            monkeypatch.setattr(commandline, "_pids", lambda tree: [str(process.pid)])
+            monkeypatch.setattr(commandline, "_is_of_the_node", lambda tree, pid: pid == str(process.pid))
             deadline = time.monotonic() + 5
-            while asking.crio_environment(str(tmp_path / "proc")) != {"HTTP_PROXY": "http://found.corp:1"}:
+            while asking.crio_environment() != {"HTTP_PROXY": "http://found.corp:1"}:
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
         finally:

@@ -277,3 +277,44 @@ def test_tenants_by_their_labels(bare: Bare, chart: Release) -> None:
     assert granted() == [three]
     chart.uninstall()
     assert granted() == []
+
+
+def test_a_tenant_cannot_hold_up_the_fleet(bare: Bare, chart: Release) -> None:
+    """An admin's own Role or RoleBinding of the name takes the namespace out, and no other."""
+    control_plane = bare.node.control_plane
+    names = [bare.node.new_tenant(granted=False).namespace for _ in range(3)]
+    for name in names:
+        control_plane.patch(f"/api/v1/namespaces/{name}", {"metadata": {"labels": {"mirror": "yes"}}})
+    values = {"nodeSelector": NOWHERE, "tenantSelector": {"matchLabels": {"mirror": "yes"}}}
+
+    def skipped(found: Object) -> list[str]:
+        return sorted(re.findall(r"^SKIPPED.*:(.*)$", found["notes"], re.MULTILINE)[0].split())
+
+    control_plane.kubectl("-n", names[0], "create", "role", "pull-secrets", "--verb=get", "--resource=pods")
+    assert skipped(chart.install(**values)) == [names[0]]
+    # Helm would take it over, if only its annotations and label counted, and fail: a roleRef cannot be changed.
+    control_plane.kubectl("-n", names[1], "delete", "rolebinding", "pull-secrets")
+    control_plane.create(
+        f"/apis/rbac.authorization.k8s.io/v1/namespaces/{names[1]}/rolebindings",
+        {
+            "metadata": {
+                "name": "pull-secrets",
+                "namespace": names[1],
+                "labels": {"app.kubernetes.io/managed-by": "Helm"},
+                "annotations": {
+                    "meta.helm.sh/release-name": RELEASE,
+                    "meta.helm.sh/release-namespace": NAMESPACE,
+                },
+            },
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "other"},
+        },
+    )
+    assert skipped(chart.upgrade(**values)) == sorted(names[:2])
+    assert control_plane.find(f"/apis/rbac.authorization.k8s.io/v1/namespaces/{names[2]}/roles/pull-secrets")
+    control_plane.kubectl("-n", names[0], "delete", "role", "pull-secrets")
+    # Helm has deleted the RoleBinding, by its name, with what it had made there.
+    assert "SKIPPED" not in chart.upgrade(**values)["notes"]
+    control_plane.kubectl("-n", names[2], "create", "role", "pull-secrets-of-default", "--verb=get", "--resource=pods")
+    values["tenantSelector"] = {"matchLabels": {"mirror": "yes"}, "pullSecrets": ["creds"]}
+    assert skipped(chart.upgrade(**values, secretsFrom="service-account")) == [names[2]]
+    chart.uninstall()

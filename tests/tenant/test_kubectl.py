@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -294,7 +295,71 @@ def test_what_manifests_publishes_is_what_is_read(tenants: Tenants, tmp_path: Pa
     assert (refused.status, refused.out) == (1, "") and CANARY not in refused.err
 
 
+def published(directory: Path) -> Any:
+    printed = here(
+        lambda: manifests.run(["registries", f"--registries-conf={directory}/r.conf", f"--root={directory}"])
+    )
+    assert CANARY not in printed.out + printed.err
+    return next(yaml.safe_load_all(printed.out))["data"]["registries.conf"] if printed.status == 0 else printed.err
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "# password: %s",
+        "  # it's \"%s",
+        'short-name-mode = "disabled" # %s',
+        'short-name-mode = "disabled"#%s',
+        "x = [ # %s\n  'a.example', # %s\n]",
+        'x = "\\"" # %s',
+        "x = '\"' # %s",
+        'x = """a\n"\\""" """"" # "%s"',
+        "x = '''a\n''''' # '%s'",
+    ],
+)
+def test_comments_are_not_published(tmp_path: Path, line: str) -> None:
+    (tmp_path / "r.conf").write_text(line.replace("%s", CANARY) + "\n" + CONF)
+    found, written = published(tmp_path), (tmp_path / "r.conf").read_text()
+    assert "#" not in found and tomllib.loads(found) == tomllib.loads(written)
+
+
+@pytest.mark.parametrize("line", ['x = "a # b"', "x = 'a # b'", 'x = """\n# a\n"""', "x = '''\n# a\n'''", '"#" = 1'])
+def test_what_only_looks_like_a_comment_is_published(tmp_path: Path, line: str) -> None:
+    (tmp_path / "r.conf").write_text(f"{line}\n{CONF}")
+    assert published(tmp_path) == f"{line}\n{CONF}"
+
+
+def test_no_drop_in_takes_the_place_of_another_file(tmp_path: Path) -> None:
+    drop_ins = tmp_path / "etc/containers/registries.conf.d"
+    drop_ins.mkdir(parents=True)
+    (tmp_path / "r.conf").write_text(CONF)
+    (drop_ins / "registries.conf").write_text("")
+    refused = published(tmp_path)
+    assert f"{drop_ins}/registries.conf: another file has this name in the ConfigMap; rename the drop-in" in refused
+
+
 # -- verify, audit ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("action", ["explain", "verify"])
+def test_an_image_is_no_command(tenants: Tenants, action: str) -> None:
+    """Commands are pasted: they come of remedies alone."""
+    command = "kubectl delete namespace team-beta --wait=false #"
+    image = f"registry.corp/app: {command}"
+    tenants.cluster.pods["team-alpha", "web"]["spec"]["containers"] = [{"name": "c", "image": image}]
+    done = tenants.run(action, "web")
+    assert command in done.flat + done.err
+    assert not [line for line in done.lines if line.strip().startswith("kubectl")]
+
+
+def test_a_user_name_ends_no_command(tenants: Tenants) -> None:
+    forbid(tenants, "secrets")
+    tenants.log_in("x && kubectl delete namespace team-beta")
+    for grant in [grant for grant in tenants.cluster.grants if grant.user == "alice"]:
+        tenants.cluster.grants.append(grant._replace(user="x && kubectl delete namespace team-beta"))
+    done = tenants.run("explain", "web")
+    commands = [line.strip() for line in done.lines if line.strip().startswith("kubectl")]
+    assert commands and all(line.startswith("kubectl -n team-alpha create role") for line in commands)
 
 
 @pytest.fixture
@@ -324,6 +389,21 @@ def test_audit_with_what_is_published(tenants: Tenants) -> None:
     done = tenants.run("audit", "-n", "team-alpha", "--output=json")
     outcomes = {(pull["image"], pull["outcome"]) for pull in done.report["pulls"]}
     assert (done.status, outcomes) == (0, {(IMAGE, "works"), ("quay.io/a/b", "no-mirror")})
+
+
+def test_audit_takes_no_credentials_of_this_machine(
+    tenants: Tenants, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "auth.json"
+    own.write_text(json.dumps({"auths": {MIRROR: {"auth": basic("user", CANARY)}}}))
+    monkeypatch.setenv("CRIO_CREDENTIAL_PROVIDER_GLOBAL_AUTH_FILE", str(own))
+    (tmp_path / "registries.conf").write_text(CONF)
+    tenants.cluster.secrets.pop(("team-alpha", "creds"))
+    for flags in ((), (f"--registries-conf={tmp_path}/registries.conf",)):
+        done = tenants.run("audit", "-n", "team-alpha", "--output=json", *flags)
+        assert {pull["outcome"] for pull in done.report["pulls"]} == {"anonymous", "no-mirror"}
+    done = tenants.run("audit", "-n", "team-alpha", "--output=json", f"--global-auth-file={own}")
+    assert {pull["outcome"] for pull in done.report["pulls"]} == {"node-credentials", "no-mirror"}
 
 
 # -- the command line -------------------------------------------------------------------------------------------------

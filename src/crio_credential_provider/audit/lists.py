@@ -10,6 +10,7 @@ No error quotes what a file holds.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
@@ -23,6 +24,9 @@ _LONGEST = 64 << 20
 """Characters of one item; the API server keeps objects of at most 1.5 MB, and writes them out a few times as long."""
 
 _SPACE = " \t\r\n"
+_DEEPEST = 100
+"""Levels that are read of what json does not read: no field that counts lies as deep."""
+_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|["\[\]{}]', re.DOTALL)
 
 
 def load(path: str, member: str = "items") -> Iterator[Object]:
@@ -49,6 +53,33 @@ def load(path: str, member: str = "items") -> Iterator[Object]:
         raise UsageError(f"cannot read {name}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise UsageError(f"{name} is not UTF-8", "write it with kubectl get -o json") from None
+
+
+def shallow(text: str, at: int) -> tuple[Any, int]:
+    """A list or object that is nested too deeply for json, and where it ends: what lies deeper is null.
+
+    The API server takes any object with 10,000 levels in its managedFields, and one must not keep the others from being
+    read.
+
+    Raises:
+        ValueError: not JSON, or its end is not there.
+    """
+    pieces, depth = [], 0
+    for token in _TOKEN.finditer(text, at):
+        if token[0] in ("[", "{"):
+            depth += 1
+            if depth == _DEEPEST:
+                pieces.append(f"{text[at : token.start()]}null")
+        elif token[0] in ("]", "}"):
+            if depth == _DEEPEST:
+                at = token.end()
+            depth -= 1
+            if not depth:
+                return json.loads("".join((*pieces, text[at : token.end()]))), token.end()
+        elif token[0] == '"':
+            # A string without its end, whose brackets are none.
+            break
+    raise ValueError
 
 
 class _Reader:
@@ -126,11 +157,14 @@ class _Reader:
         self._next()
         while True:
             try:
-                value, end = self._decoder.raw_decode(self._text, self._at)
+                try:
+                    value, end = self._decoder.raw_decode(self._text, self._at)
+                except RecursionError:
+                    value, end = shallow(self._text, self._at)
                 if end < len(self._text) or not self._more():
                     self._at = end
                     return value
-            except (ValueError, RecursionError):
+            except ValueError:
                 if len(self._text) - self._at > _LONGEST or not self._more():
                     raise self._malformed() from None
 

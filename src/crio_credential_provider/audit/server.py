@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, Protocol
 from ..errors import ClusterError, ConfigError
 from ..kubernetes.apiserver import ApiServer
 from ..kubernetes.endpoint import Endpoint
+from . import lists
 from .auditor import Auditor
 from .collected import NEVER_MEANT
 from .workloads import Object, items, member, text
@@ -256,7 +257,12 @@ class _InPod:
         # Kubernetes replaces it while we run.
         with open(f"{_POD}/token", encoding="ascii") as file:
             token = file.read().strip()
-        return ApiServer(where, _SECONDS, _MAX_ANSWER).get(path, token)
+        return _Direct(where, _SECONDS, _MAX_ANSWER).get(path, token)
+
+
+class _Direct(ApiServer):
+    def _object(self, body: bytes) -> Object:
+        return _object(body)
 
 
 @contextlib.contextmanager
@@ -350,8 +356,11 @@ class Proxied:
 
 def _object(body: bytes) -> Object:
     try:
-        found: Any = json.loads(body)
-    except (ValueError, RecursionError):
+        try:
+            found: Any = json.loads(body)
+        except RecursionError:
+            found, _ = lists.shallow(body.decode(), 0)
+    except ValueError:
         found = None
     if not isinstance(found, dict):
         raise ClusterError("the API server's answer is not a JSON object", "check that this is a Kubernetes API server")

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from ..kubernetes import names
 from .result import Holder
 
 POD = "Pod"
@@ -26,6 +27,8 @@ _MIRROR_POD = "kubernetes.io/config.mirror"
 _CONTAINERS = ("initContainers", "containers", "ephemeralContainers")
 _OVER = ("Succeeded", "Failed")
 """Phases of pods that pull nothing any more."""
+
+_INVALID = "(invalid name)"
 
 Object = dict[str, Any]
 
@@ -94,7 +97,11 @@ def _controller(metadata: Object) -> Holder | None:
     for reference in items(metadata, "ownerReferences"):
         # A static pod is owned by its node.
         if reference.get("controller") is True and reference.get("kind") != "Node":
-            return Holder(str(reference.get("kind")), str(reference.get("name")))
+            # Nobody checks them, and they are shown.
+            kind, name = text(reference, "kind"), text(reference, "name")
+            return Holder(
+                kind if names.is_label(kind.lower()) else _INVALID, name if names.is_subdomain(name) else _INVALID
+            )
     return None
 
 

@@ -21,15 +21,14 @@ from .output import (
     FAULT,
     OK,
     Parser,
+    Whole,
     add_output,
     complain,
-    ended,
     make_parser,
     printable,
     sentence,
     serve,
     split_commands,
-    told,
     write,
     write_line,
     write_report,
@@ -279,7 +278,7 @@ Line = tuple[int, str]
 def write_text(explained: Explanation) -> None:
     """The verdict, what to do about it, then each step."""
     verdict = explained.verdict
-    write(*told(ended(verdict.text), _STYLES[verdict.status]))
+    write(Whole(sentence(verdict.text), _STYLES[verdict.status]))
     if verdict.remedy:
         words, commands = split_commands(f"To do: {verdict.remedy}")
         # Not broken into lines: it may hold a line of a file to be copied.
@@ -290,10 +289,9 @@ def write_text(explained: Explanation) -> None:
         return
     column = max(len(heading) for heading, _ in sections) + 2
     parts = [
-        part
+        Whole(text, label=label, indent=column + indent)
         for heading, lines in sections
         for label, (indent, text) in zip([heading, *[""] * (len(lines) - 1)], lines, strict=True)
-        for part in told(text, label=label, indent=column + indent)
     ]
     write("", *parts)
 
@@ -308,9 +306,9 @@ def _sections(explained: Explanation) -> Iterable[tuple[str, list[Line]]]:
     yield "Secrets", _secrets(explained)
     yield "Auth file", _auth_file(explained)
     yield "Answer", _answer(explained)
-    yield "Then", [(0, ended(step)) for step in explained.steps]
-    yield "Warnings", [(0, ended(warning)) for warning in (resolution.warnings if resolution else ())]
-    yield "Notes", [(0, ended(note)) for note in explained.notes]
+    yield "Then", [(0, sentence(step)) for step in explained.steps]
+    yield "Warnings", [(0, sentence(warning)) for warning in (resolution.warnings if resolution else ())]
+    yield "Notes", [(0, sentence(note)) for note in explained.notes]
 
 
 def _image(explained: Explanation) -> list[Line]:

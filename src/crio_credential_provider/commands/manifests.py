@@ -46,6 +46,12 @@ from .output import (
 )
 
 DEFAULT_VERSION = "1.34"
+# The strings of a TOML text, so that no # in one begins a comment; then comments.
+_STRING_OR_COMMENT = re.compile(
+    r"""( "{3}(?:\\.|[^\\])*?"{3}(?!") | '{3}.*?'{3}(?!') | "(?:\\.|[^"\\\n])*" | '[^'\n]*' )
+        | ^[ \t]*\#[^\n]*\n? | [ \t]*\#[^\n]*""",
+    re.DOTALL | re.MULTILINE | re.VERBOSE,
+)
 Group = argparse._ArgumentGroup
 
 _DESCRIPTION = """\
@@ -264,25 +270,28 @@ class _Request:
         return registries.search_files(given.registries_conf, given.registries_conf_dir, given.root.rstrip("/"))
 
     def registries(self) -> dict[str, str]:
-        """The files of registries.conf as a ConfigMap takes them.
+        """The files of registries.conf as a ConfigMap takes them, without comments.
 
         Raises:
             ConfigError: CRI-O refuses one, or it is not for everybody's eyes.
         """
         search = self._search
         for table in registries.load(search).tables():
-            for location in (table.location, *(mirror.location for mirror in table.mirrors)):
+            for location in (table.prefix, table.location, *(mirror.location for mirror in table.mirrors)):
                 if masked(location) != location:
                     raise ConfigError(f"{table.file}: {masked(location)} has a user or a query", "remove it first")
-        found = {}
+        found: dict[str, str] = {}
         for path in (search.main, *search.drop_ins):
             key = objects.MAIN_KEY if path == search.main else os.path.basename(path)
             if not re.fullmatch(r"[-._a-zA-Z0-9]+", key):
                 raise ConfigError(f"{path}: a ConfigMap takes no such name", "rename the drop-in")
+            if key in found:
+                raise ConfigError(f"{path}: another file has this name in the ConfigMap", "rename the drop-in")
+            found[key] = ""
             if os.path.exists(path) or path != search.main:
                 with open(path, encoding="utf-8") as file:
-                    found[key] = file.read()
-        return {objects.MAIN_KEY: "", **found}
+                    found[key] = _STRING_OR_COMMENT.sub(lambda match: match[1] or "", file.read())
+        return found
 
     @property
     def derived(self) -> Derived | None:

@@ -239,25 +239,28 @@ _COMMANDS = re.compile(r"(?<=: )(?:kubectl|df|getent|chmod|chown|\{ printf) .*$"
 _NARROWEST = 20
 
 
-def split_commands(text: str) -> tuple[str, list[str]]:
-    """The words of a text, and the commands with which it ends."""
-    found = _COMMANDS.search(text)
+def split_commands(remedy: str) -> tuple[str, list[str]]:
+    """The words of a remedy of ours, and the commands with which it ends.
+
+    Of nothing else: a person pastes them, and an image's name or a registry's message may look like one.
+    """
+    found = _COMMANDS.search(remedy)
     if found is None:
-        return text, []
-    return text[: found.start()].rstrip(), found[0].split(" && ")
+        return remedy, []
+    return remedy[: found.start()].rstrip(), found[0].split(" && ")
 
 
-def ended(text: str) -> str:
+def ended(remedy: str) -> str:
     """A sentence, unless it ends with a command: a full stop would be pasted with it."""
-    return text if split_commands(text)[1] else sentence(text)
+    return remedy if split_commands(remedy)[1] else sentence(remedy)
 
 
-def told(text: str, style: str = "", label: str = "", indent: int = 0) -> Iterator[RenderableType]:
-    """A text as a person reads it, with the commands at its end on lines of their own."""
+def to_do(remedy: str, label: str = "", indent: int = 0) -> Iterator[RenderableType]:
+    """A remedy of ours as a person reads it, with the commands at its end on lines of their own."""
     from rich.text import Text
 
-    words, commands = split_commands(text)
-    yield Whole(words, style, label, indent)
+    words, commands = split_commands(remedy)
+    yield Whole(words, label=label, indent=indent)
     for command in commands:
         yield Text(f"{' ' * (indent + 2)}{printable(command)}", no_wrap=True)
 

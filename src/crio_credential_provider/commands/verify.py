@@ -26,14 +26,16 @@ from .output import (
     FAULT,
     OK,
     Parser,
+    Whole,
     add_output,
     complain,
     ended,
     make_parser,
     printable,
     printable_lines,
+    sentence,
     serve,
-    told,
+    to_do,
     write,
     write_report,
 )
@@ -247,10 +249,10 @@ def write_text(report: Report) -> None:
     def lines(words: str, style: str = "") -> Text:
         return Text(printable_lines(words), style=style, overflow="fold")
 
-    parts: list[RenderableType] = [*told(ended(report.assumed)), ""] if report.assumed else []
-    parts += told(ended(report.text), _STYLES[report.succeeds])
+    parts: list[RenderableType] = [Whole(sentence(report.assumed)), ""] if report.assumed else []
+    parts.append(Whole(sentence(report.text), _STYLES[report.succeeds]))
     if report.remedy:
-        parts += told(ended(f"To do: {report.remedy}"))
+        parts += to_do(ended(f"To do: {report.remedy}"))
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for heading in ("", "Source", "Credential", "Verdict"):
         table.add_column(heading, overflow="fold")
@@ -262,19 +264,19 @@ def write_text(report: Report) -> None:
         table.add_row(str(number), name, credential, lines(_shown(found), style))
         label = str(number)
         for line in _details(found):
-            details += told(ended(line), label=label, indent=column)
+            details.append(Whole(sentence(line), label=label, indent=column))
             label = ""
         if found.outcome != registryclient.OK and found.needed and found.remedy and found.remedy != report.remedy:
-            details += told(ended(f"To do: {found.remedy}"), label=label, indent=column)
+            details += to_do(ended(f"To do: {found.remedy}"), label=label, indent=column)
     parts += [Text(""), table] if report.checked else []
     parts += ["", *details] if details else []
     notes: list[RenderableType] = []
     error = report.explained.error
     if error is not None and error.message not in report.text:
         why = str(error).removesuffix(f"; {error.hint}")
-        notes += told(ended(f"the plugin fails for this pull, and CRI-O reads the node's own auth file: {why}"))
-        notes += told(ended(f"To do: {error.hint}")) if error.hint else ()
-    notes += [part for note in report.notes for part in told(ended(note))]
+        notes.append(Whole(f"The plugin fails for this pull, and CRI-O reads the node's own auth file: {why}."))
+        notes += to_do(ended(f"To do: {error.hint}")) if error.hint else ()
+    notes += [Whole(sentence(note)) for note in report.notes]
     parts += ["", *notes] if notes else []
     write(*parts)
 

@@ -168,7 +168,7 @@ def verdict(
     if dead and not wanted:
         return _verdict_of_dead(dead[0], configured.match)
     if not wanted:
-        return Verdict(PASSED, _why_none_needed(resolution, sources, configured.match))
+        return Verdict(PASSED, _why_none_needed(resolution, sources, configured.match), resolution.hint)
     served = [source for source in wanted if source.origin]
     if not served:
         reason = resolution.reason or _first_reason(wanted)
@@ -244,7 +244,7 @@ def _remedy(
             "any other pod add tokenAttributes to the plugin's entry in the CredentialProviderConfig"
         )
     if resolution.selection is None:
-        return ""
+        return resolution.hint
     holders = {POD: "the pod", SERVICE_ACCOUNT: f"service account {account.name}"}
     named = holders.get(settings.secrets_from, "")
     where = f", named in the imagePullSecrets of {named}" if named else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from ..errors import ConfigError, ProviderError
 from ..images import reference
@@ -36,6 +37,9 @@ from .records import (
     named_key,
 )
 from .unusable import Unusable
+
+_MOST_ALIKE = 200
+"""Keys of one secret in which near misses are looked for: it may have 20,000, which all resemble a mirror's host."""
 
 
 def find_asked(
@@ -143,7 +147,10 @@ class _Accounts:
         self._resolution = resolution
         self._settings = settings
         self._keyring = keyring.Keyring(resolution.secrets)
-        self._keys = [(secret.name, key) for secret in resolution.secrets for key in secret.config.auths]
+        self._count = sum(len(secret.config.auths) for secret in resolution.secrets)
+        self._looked_at = [
+            (secret.name, key) for secret in resolution.secrets for key in islice(secret.config.auths, _MOST_ALIKE)
+        ]
         self._undecided = isinstance(error, NotAsked)
         nothing = Selection((), (), {}, ())
         self._selection = resolution.selection or (nothing if self._undecided else self._of_node())
@@ -199,7 +206,7 @@ class _Accounts:
         flawed = [OtherKey(c.secret, c.key, f"it {c.flaw}", flawed=True) for c in candidates if c.flaw]
         known = {(other.secret, other.key) for other in flawed}
         found: list[tuple[int, OtherKey]] = []
-        for secret, key in self._keys:
+        for secret, key in self._looked_at:
             why = None
             if (secret, key) not in known:
                 why = near.why_key(key, source.name, self._resolution.image.domain)
@@ -209,7 +216,7 @@ class _Accounts:
         keys = [(spoilt, spoilt.key_for(source.name)) for spoilt in self._spoilt]
         unused = [OtherKey(spoilt.secret, key, spoilt.why) for spoilt, key in keys if key is not None]
         told = [*flawed, *unused, *(other for _, other in found)][:MOST_TOLD]
-        return tuple(told), len(self._keys) + len(unused) - len(told)
+        return tuple(told), self._count + len(unused) - len(told)
 
 
 def _why_lost(choice: Choice, other: Candidate) -> str:

@@ -58,6 +58,7 @@ class Resolution(Record):
         auth_file: content for CRI-O; None where there is nothing to write.
         reason: why there is nothing to write; "" where there is.
         code: the same, one of ``REASONS``.
+        hint: what to do about it, where the API server refused.
     """
 
     __slots__ = (
@@ -65,6 +66,7 @@ class Resolution(Record):
         "auth_file",
         "code",
         "config",
+        "hint",
         "image",
         "reason",
         "secrets",
@@ -87,6 +89,7 @@ class Resolution(Record):
         self.auth_file: bytes | None = None
         self.reason = ""
         self.code = ""
+        self.hint = ""
 
 
 def resolve(request: Request, settings: Settings, connect: Callable[[], Cluster]) -> Resolution:
@@ -227,10 +230,10 @@ def _ask_cluster(
     except ClusterError as error:
         if all(source.short_name for source in wanted):
             # Most pods spell out docker.io: a namespace that never granted anything must not see its pulls fail here.
-            resolution.code = SHORT_NAME
+            resolution.code, resolution.hint = SHORT_NAME, error.hint
             resolution.reason = (
                 "no table of registries.conf sends this image to a mirror or another location; by its short name: "
-                f"{error}"
+                f"{error.message}"
             )
             return
         raise

@@ -64,7 +64,8 @@ def _serve(settings: Settings, audit: Audit) -> None:
     audit.greet()
     record_for = None
     if resolution.auth_file is None:
-        audit.tell("nothing-to-do", f"Nothing to do for {who(resolution)}: {resolution.reason}", code=resolution.code)
+        why = f"{resolution.reason}; {resolution.hint}" if resolution.hint else resolution.reason
+        audit.tell("nothing-to-do", f"Nothing to do for {who(resolution)}: {why}", code=resolution.code)
     else:
         from . import delivery
 

@@ -219,8 +219,8 @@ class Client:
         if fault.outcome == NOT_A_REGISTRY:
             fault.remedy, fault.cause = _REALM, "token-service"
         elif fault.cause in ("not-tls", "wrong-name") or (fault.outcome in (DNS, CONNECT) and fault.cause != "proxy"):
-            end = "" if fault.remedy.endswith("?") else "."
-            fault.remedy = f"{fault.remedy}{end} {_REALM[0].upper()}{_REALM[1:]}"
+            # The remedy last: it may end with a command.
+            fault.remedy = f"{_REALM}; {fault.remedy}"
         return fault
 
     def _no_token_service(self, realm: str) -> Fault:

@@ -114,7 +114,7 @@ class Visible:
 
     def _forbidden(self, error: ClusterError, resource: str) -> NotAsked:
         namespace = self._want.namespace
-        found = re.search(r'User "([^"]+)"', error.message)
+        found = re.search(r'User "([^"\s]+)"', error.message)
         user = found[1] if found else "this user"
         role = f"kubectl -n {namespace} create role see-{resource} --verb=get,list --resource={resource}"
         bind = (

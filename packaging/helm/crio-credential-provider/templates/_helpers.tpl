@@ -23,14 +23,23 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- add $seconds 180 }}
 {{- end }}
 
-{{- /* JSON of {"items": tenants}: those of the values, then namespaces by their labels. */}}
+{{- /* JSON of {"items": tenants, "skipped": namespaces}: tenants of the values, then namespaces by their labels. Skipped is
+one whose admin has made a Role or RoleBinding of that name, or changed ours, so that Helm would refuse the whole upgrade. */}}
 {{- define "tenants" -}}
 {{- $tenants := .Values.tenants }}
 {{- $names := list }}
 {{- range $tenants }}
 {{- $names = append $names .namespace }}
 {{- end }}
+{{- $skipped := list }}
 {{- $selector := .Values.tenantSelector | default dict }}
+{{- $roles := list "pull-secrets" }}
+{{- if eq .Values.secretsFrom "service-account" }}
+{{- $roles = list }}
+{{- range $selector.serviceAccounts | default (list "default") }}
+{{- $roles = append $roles (printf "pull-secrets-of-%s" .) }}
+{{- end }}
+{{- end }}
 {{- with $selector.matchLabels }}
 {{- $wanted := . }}
 {{- range (lookup "v1" "Namespace" "" "").items }}
@@ -39,12 +48,32 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- range $key, $value := $wanted }}
 {{- $matches = and $matches (hasKey $labels $key) (eq (get $labels $key) $value) }}
 {{- end }}
+{{- $namespace := .metadata.name }}
+{{- $ours := true }}
 {{- if $matches }}
-{{- $tenants = append $tenants (merge (dict "namespace" .metadata.name) (omit $selector "matchLabels")) }}
+{{- range $role := $roles }}
+{{- range $kind := list "Role" "RoleBinding" }}
+{{- with lookup "rbac.authorization.k8s.io/v1" $kind $namespace $role }}
+{{- $labels := .metadata.labels | default dict }}
+{{- $annotations := .metadata.annotations | default dict }}
+{{- $ours = and $ours (eq (get $labels "app.kubernetes.io/managed-by") $.Release.Service) }}
+{{- $ours = and $ours (eq (get $annotations "meta.helm.sh/release-name") $.Release.Name) }}
+{{- $ours = and $ours (eq (get $annotations "meta.helm.sh/release-namespace") $.Release.Namespace) }}
+{{- with .roleRef }}
+{{- $ours = and $ours (eq .kind "Role") (eq .name $role) }}
 {{- end }}
 {{- end }}
 {{- end }}
-{{- dict "items" $tenants | toJson }}
+{{- end }}
+{{- end }}
+{{- if and $matches (not $ours) }}
+{{- $skipped = append $skipped $namespace }}
+{{- else if $matches }}
+{{- $tenants = append $tenants (merge (dict "namespace" $namespace) (omit $selector "matchLabels")) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- dict "items" $tenants "skipped" $skipped | toJson }}
 {{- end }}
 
 {{- define "pullSecrets" -}}

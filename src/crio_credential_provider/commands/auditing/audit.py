@@ -65,10 +65,16 @@ _ASKING = 600
 _FLAGS = ("secrets-from", "mirror-registry", "global-auth-file")
 
 
-def run(arguments: list[str]) -> int:
-    """As ``commands.run``, for the arguments after the word."""
+def run(arguments: list[str], is_of_node: bool = True) -> int:
+    """As ``commands.run``, for the arguments after the word.
+
+    Args:
+        is_of_node: whether this machine's auth file is taken for the nodes'.
+    """
     try:
-        return _audit(parser().parse(arguments))
+        given = parser().parse(arguments)
+        given.is_of_node = is_of_node
+        return _audit(given)
     except output.Unwritable as error:
         if not error.reader_gone:
             complain("audit", str(error))
@@ -225,6 +231,8 @@ def _auditor(given: argparse.Namespace, place: Place) -> Auditor:
     chosen = load_settings(own, place)
     if given.mirror_registry:
         chosen.mirror_registry = settings.loads(own, {}).mirror_registry
+    if not (given.is_of_node or given.global_auth_file):
+        chosen.global_auth_file = ""
     chosen.cache_dir = ""
     if given.machine_configs and given.registries_conf:
         raise UsageError("--machine-configs and --registries-conf cannot be used together", "remove one of the two")

@@ -5,6 +5,7 @@ A case fails where the exit status of ``audit`` says so, is skipped where it cou
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator
 from itertools import groupby
@@ -45,10 +46,14 @@ def _counts(pulls: Iterable[Pull], fatal: Container[str]) -> str:
     return f'tests="{outcomes.total()}" failures="{failures}" errors="0" skipped="{skipped}" time="0"'
 
 
+# Jenkins and GitLab fetch the file that [[ATTACHMENT|FILE]] names.
+_ATTACHMENT = re.compile(r"\[(?=\[ATTACHMENT)", re.IGNORECASE)
+
+
 def _told(pull: Pull, fatal: Container[str]) -> str:
     what = REASONS[pull.reason].title if pull.reason else f"Such pulls {MEANS[pull.outcome]}."
     parts = [pull.text, pull.remedy and f"To do: {pull.remedy}", holders(pull)]
-    text = "\n".join(marked(part) for part in parts if part)
+    text = _ATTACHMENT.sub("[ ", "\n".join(marked(part) for part in parts if part))
     if pull.outcome in fatal:
         return f'<failure type="{pull.reason}" message="{marked(what)}">{text}</failure>'
     if pull.outcome == NOT_CHECKED:

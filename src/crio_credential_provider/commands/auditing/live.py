@@ -1,8 +1,9 @@
 """``--live``: each mirror asked once with each credential, as ``verify`` asks it, and what that means for the pulls.
 
-One question shows whether a mirror accepts a credential, for all pulls that use it there. A mirror that refuses one
-repository alone is asked for the next; one that gives no usable answer is not asked again. Mirrors are asked at the
-same time, each one question after the other, all together no faster than the rate and no longer than the deadline.
+One question shows whether a mirror accepts a credential, for all pulls that use it there. A refusal or failure for one
+repository counts for that and the credential alone, since a namespace may provoke it. One that does not answer as a
+registry at all is not asked again. Mirrors are asked at the same time, each one question after the other, all together
+no faster than the rate, and no more after the deadline.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from ...explanation import NODE, NODE_HELPER, SECRET
 from ...images import reference
 from ...kubernetes import pullsecrets
 from ...pull.keyring import Keyring
-from ...registryclient import FORBIDDEN, NOT_FOUND, OK, UNAUTHORIZED, Verdict
+from ...registryclient import FORBIDDEN, NOT_FOUND, OK, RATE_LIMITED, UNAUTHORIZED, Verdict
 from .rows import plural
 
 if TYPE_CHECKING:
@@ -54,22 +55,23 @@ class _Mirror:
         of_repository = self._of_repository.get((question.credential, question.name))
         return of_repository or self._of_credential.get(question.credential) or self._useless
 
-    def ask(self, question: _Question, seconds: float, environment: Mapping[str, str]) -> None:
+    def ask(self, question: _Question, environment: Mapping[str, str]) -> None:
         host, _, path = question.name.partition("/")
         credential = question.credential
         verdict = registryclient.probe_manifest(
             *(host, path, question.tag, credential),
             insecure=question.insecure,
-            deadline=seconds,
+            deadline=_EACH,
             environment=environment,
         )
         self.asked += 1
-        if credential and (verdict.outcome in (OK, NOT_FOUND) or _is_of_credential(verdict)):
-            self._of_credential[credential] = verdict
-        elif verdict.outcome in (OK, NOT_FOUND, UNAUTHORIZED, FORBIDDEN):
-            self._of_repository[credential, question.name] = verdict
-        else:
+        if not verdict.scheme:
+            # GET /v2/ failed, which shows neither credential nor repository.
             self._useless = verdict
+        elif credential and (verdict.outcome in (OK, NOT_FOUND, RATE_LIMITED) or _is_of_credential(verdict)):
+            self._of_credential[credential] = verdict
+        else:
+            self._of_repository[credential, question.name] = verdict
 
 
 class _Pace:
@@ -81,15 +83,15 @@ class _Pace:
         self._next = time.monotonic()
         self._end = self._next + seconds
 
-    def seconds(self) -> float:
-        """Waits for a turn; the seconds that the question may take, 0 for none."""
+    def has_turn(self) -> bool:
+        """Waits for a turn; False where time is over."""
         with self._lock:
             turn = max(self._next, time.monotonic())
             self._next = turn + self._step
         if turn >= self._end:
-            return 0
+            return False
         time.sleep(max(0, turn - time.monotonic()))
-        return min(_EACH, self._end - turn)
+        return True
 
 
 def ask(
@@ -105,7 +107,7 @@ def ask(
     Args:
         environment: names the proxies.
         rate: questions in a second.
-        deadline: seconds for all.
+        deadline: seconds after which no more are asked.
         tell: is told of the progress.
 
     Raises:
@@ -121,8 +123,8 @@ def ask(
     def serve(mirror: _Mirror) -> None:
         try:
             for question in mirror.questions:
-                if mirror.answer(question) is None and (seconds := pace.seconds()):
-                    mirror.ask(question, seconds, environment)
+                if mirror.answer(question) is None and pace.has_turn():
+                    mirror.ask(question, environment)
         except Exception as error:
             # Raised again below, in the thread that somebody listens to.
             failed.append(error)

@@ -87,7 +87,7 @@ def lines(found: Audit, now: float) -> Iterator[str]:
         yield from _pulls(problems)
     if found.notes:
         yield "<h2>Notes</h2>\n<ul>"
-        yield from (f"<li>{marked(ended(sentence(note)))}</li>" for note in found.notes)
+        yield from (f"<li>{marked(sentence(note))}</li>" for note in found.notes)
         yield "</ul>"
     yield f"</main>\n<script>{_SCRIPT}</script>\n</body>\n</html>"
 
@@ -191,7 +191,7 @@ def _pulls(problems: list[Pull]) -> Iterator[str]:
 
 def _pull(pull: Pull) -> str:
     words, commands = split_commands(ended(f"To do: {pull.remedy}")) if pull.remedy else ("", [])
-    told = [f"<b>{pull.reason}</b>: {marked(ended(pull.text))}", marked(words)]
+    told = [f"<b>{pull.reason}</b>: {marked(sentence(pull.text))}", marked(words)]
     told += [f"<code>{marked(command)}</code>" for command in commands]
     where = _where(pull.service_account, pull.node_class)
     return (

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
@@ -32,7 +33,7 @@ def lines(found: Audit) -> Iterator[str]:
         }
         for reason in REASONS.values()
     ]
-    notes = [{"level": "note", "message": {"text": note}} for note in found.notes]
+    notes = [{"level": "note", "message": {"text": _escaped(note)}} for note in found.notes]
     head = {
         "tool": {"driver": {"name": "crio-credential-provider audit", "version": __version__, "rules": rules}},
         "invocations": [{"executionSuccessful": True, "toolExecutionNotifications": notes}],
@@ -47,8 +48,13 @@ def lines(found: Audit) -> Iterator[str]:
     yield "]}]}"
 
 
+def _escaped(text: str) -> str:
+    """Without links: ``[text](address)`` in a message is one, and names may hold it."""
+    return re.sub(r"[\\\[\]]", r"\\\g<0>", text)
+
+
 def _result(pull: Pull) -> dict[str, Any]:
-    told = f"{pull.outcome}: {pull.image} in namespace {pull.namespace}. {ended(pull.text)}"
+    told = f"{pull.outcome}: {pull.image} in namespace {pull.namespace}. {sentence(pull.text)}"
     told += f" {ended(f'To do: {pull.remedy}')}" if pull.remedy else ""
     names = [f"{pull.namespace}/{holder.kind}/{holder.name}" for holder in pull.holders]
     digest = hashlib.sha256(json.dumps([pull.reason, *pull.key]).encode()).hexdigest()
@@ -61,7 +67,7 @@ def _result(pull: Pull) -> dict[str, Any]:
         "ruleId": pull.reason,
         "ruleIndex": _NUMBERS[pull.reason],
         "level": _LEVELS.get(pull.outcome, "note"),
-        "message": {"text": told},
+        "message": {"text": _escaped(told)},
         "locations": [
             {
                 "physicalLocation": place,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ...audit.result import ANONYMOUS, FAILS, NODE_CREDENTIALS, OUTCOMES, REASONS, WORKS, Audit, Pull
-from ..output import printable, told, write
+from ..output import Whole, printable, to_do, write
 from .rows import MEANS, holders, namespaces_of, plural, problems_of, reasons_of, verdict, who
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def write_audit(found: Audit, is_narrow: bool) -> None:
     if found.changes is not None:
         write(*_changes(found, most))
     for note in found.notes:
-        write(*told(note, label="Note", indent=6))
+        write(Whole(note, label="Note", indent=6))
 
 
 def _summary(found: Audit) -> Iterator[RenderableType]:
@@ -45,7 +45,7 @@ def _reasons(problems: list[Pull]) -> Iterator[RenderableType]:
     if problems:
         yield Text("\nReasons, most frequent first", style="bold")
     for code, number in reasons_of(problems):
-        yield from told(REASONS[code].title, label=f"  {code:24}{number:4}  ", indent=32)
+        yield Whole(REASONS[code].title, label=f"  {code:24}{number:4}  ", indent=32)
 
 
 def _namespaces(found: Audit, problems: list[Pull], most: int) -> Iterator[RenderableType]:
@@ -76,10 +76,10 @@ def _pulls(problems: list[Pull], most: int) -> Iterator[RenderableType]:
         yield Text(f"\n{pull.outcome} ", style=_STYLES.get(pull.outcome, "bold")).append(
             f"{printable(pull.namespace)}  {printable(pull.image)}", "not bold default"
         )
-        yield from told(f"{holders(pull)}{f' on {pull.node_class} nodes' if pull.node_class else ''}", indent=2)
-        yield from told(f"{pull.reason}: {pull.text}", indent=2)
+        yield Whole(f"{holders(pull)}{f' on {pull.node_class} nodes' if pull.node_class else ''}", indent=2)
+        yield Whole(f"{pull.reason}: {pull.text}", indent=2)
         if pull.remedy:
-            yield from told(f"To do: {pull.remedy}", indent=2)
+            yield from to_do(f"To do: {pull.remedy}", indent=2)
     if len(problems) > most:
         yield Text(f"\n... and {plural(len(problems) - most, 'more pull')}; --output json lists all")
 

@@ -14,12 +14,14 @@ import time
 from collections.abc import Iterator
 
 from ... import version
-from ...errors import UsageError
+from ...errors import ConfigError, UsageError
 from .. import wholefile
 from ..output import OK, Parser, Unwritable, make_parser, serve
 from . import entries, totals
 
 STATE = "/var/lib/crio-credential-provider/metrics.json"
+WAIT = 60
+"""Seconds for which a call waits for another one."""
 
 _DESCRIPTION = """\
 Writes metrics of the plugin's runs in Prometheus' text format, for the textfile collector of
@@ -58,7 +60,7 @@ def _collect(arguments: list[str]) -> int:
     given = parser().parse(arguments)
     if given.textfile and not given.textfile.endswith(".prom"):
         raise UsageError("--textfile: the name must end in .prom, or node_exporter does not read it")
-    with _held(os.path.dirname(os.path.abspath(given.state))):
+    with _held(os.path.abspath(given.state)):
         counted = totals.load(given.state)
         collected = time.time()
         for entry in entries.read(counted.cursor):
@@ -67,7 +69,8 @@ def _collect(arguments: list[str]) -> int:
         about = version.describe()
         text = counted.text(collected, about["version"], about["gitCommit"])
         if given.textfile:
-            wholefile.replace(given.textfile, text, 0o644)
+            with _without_links(os.path.abspath(given.textfile)) as place:
+                wholefile.replace(place, text, 0o644)
             return OK
     try:
         sys.stdout.write(text)
@@ -78,12 +81,48 @@ def _collect(arguments: list[str]) -> int:
 
 
 @contextlib.contextmanager
-def _held(directory: str) -> Iterator[None]:
-    """One call at a time; the lock ends with the process."""
-    os.makedirs(directory, exist_ok=True)
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _held(state: str) -> Iterator[None]:
+    """One call at a time; the lock ends with the process. Nobody else can open the file, and so hold the lock."""
+    os.makedirs(os.path.dirname(state), exist_ok=True)
+    lock = f"{state}.lock"
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        until = time.monotonic() + WAIT
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() >= until:
+                    raise BlockingIOError(error.errno, f"locked by another metrics run for {WAIT} s", lock) from None
+                time.sleep(0.05)
         yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _without_links(path: str) -> Iterator[str]:
+    """The path by way of its directory, opened without following links.
+
+    Directories above may belong to node_exporter's user (/var/lib/prometheus on Debian), who could put a link there.
+
+    Raises:
+        ConfigError: a directory of the path is a link.
+    """
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    directory, name = os.path.split(path)
+    walked = ""
+    descriptor = os.open("/", flags)
+    try:
+        for part in filter(None, directory.split("/")):
+            walked += f"/{part}"
+            above, descriptor = descriptor, os.open(part, flags, dir_fd=descriptor)
+            os.close(above)
+        yield f"/proc/self/fd/{descriptor}/{name}"
+    except NotADirectoryError:
+        raise ConfigError(f"--textfile: {walked} is a link or not a directory", "give a path without links") from None
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from None
     finally:
         os.close(descriptor)

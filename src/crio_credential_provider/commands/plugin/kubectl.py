@@ -34,6 +34,7 @@ from ..output import (
     FAULT,
     OK,
     Parser,
+    Whole,
     add_output,
     complain,
     make_parser,
@@ -41,7 +42,6 @@ from ..output import (
     sentence,
     serve,
     there,
-    told,
     write,
     write_line,
     write_report,
@@ -183,7 +183,7 @@ def _tell(given: argparse.Namespace, namespace: str, api: Api) -> int:
         raise UsageError(f"{given.workload} has no image")
     is_text = given.output == "text"
     if is_text:
-        write(*told(sentence(site.assumed)))
+        write(Whole(sentence(site.assumed)))
     reports, statuses = [], []
     for number, want in enumerate(wants, 1):
         if is_text:
@@ -315,12 +315,12 @@ def _namespace_of_context(given: argparse.Namespace) -> str:
 
 
 def _audit(arguments: list[str]) -> int:
-    """The command ``audit``, which on a laptop must not take the laptop's registries.conf."""
+    """The command ``audit``, which on a laptop must take neither the laptop's registries.conf nor its credentials."""
     from ..auditing import audit
 
     given = audit.parser().parse(arguments)
     if given.registries_conf or given.machine_configs or given.print_rbac:
-        return audit.run(arguments)
+        return audit.run(arguments, is_of_node=False)
     try:
         with server.kubectl(given.kubeconfig or "", given.context or "") as api, tempfile.TemporaryDirectory() as place:
             found = published.write(api, place)
@@ -328,7 +328,7 @@ def _audit(arguments: list[str]) -> int:
                 raise published.unknown(found)
             flags = [f"--registries-conf={place}/{found.main}", f"--registries-conf-dir={place}/{found.drop_ins}"]
             flags += [f"--config={place}/{found.config}"] if found.config and not given.config else []
-            return audit.run([*arguments, *flags])
+            return audit.run([*arguments, *flags], is_of_node=False)
     except ProviderError as error:
         complain("mirror-credentials audit", str(error), "kubectl")
         return audit.FAULT

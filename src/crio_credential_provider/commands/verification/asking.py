@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from ... import explanation, registryclient
 from ...explanation import NODE, NODE_HELPER, Explanation, Source
+from ...node.commandline import find_processes
+from ...node.tree import Tree, Unreadable
 from ...pull import decision, keyring
 from ...registryclient import Verdict
 from ..request.handedover import HandedOver
@@ -120,16 +122,16 @@ def _credentials(explained: Explanation, of_node: Mapping[str, Choice]) -> dict[
     return {choice.source.name: choice.credential for choice in choices}
 
 
-def crio_environment(processes: str = "/proc") -> Mapping[str, str]:
-    """The proxies of the running CRI-O, whose unit often sets them; of this process where there is none to be seen."""
-    for name in os.listdir(processes) if os.path.isdir(processes) else ():
+def crio_environment(tree: Tree | None = None) -> Mapping[str, str]:
+    """The proxies of the running CRI-O, whose unit often sets them; of this process where there is none to be seen.
+
+    Credentials go through them: a process that anybody can start is not believed.
+    """
+    tree = tree or Tree()
+    for process in find_processes(tree, ("crio",), os.sysconf("SC_CLK_TCK")):
         try:
-            with open(f"{processes}/{name}/comm", "rb") as file:
-                if file.read(32) != b"crio\n":
-                    continue
-            with open(f"{processes}/{name}/environ", "rb") as file:
-                entries = os.fsdecode(file.read(1 << 20)).split("\0")
-        except OSError:
+            entries = os.fsdecode(tree.read(f"/proc/{process.pid}/environ")).split("\0")
+        except Unreadable:
             continue
         variables = dict(entry.split("=", 1) for entry in entries if "=" in entry)
         return {key: text for key, text in variables.items() if key.upper() in _PROXIES}

@@ -121,6 +121,8 @@ def _remedy_of_none(source: Source, explained: Explanation) -> str:
     assert resolution is not None
     if explained.error is not None:
         return explained.error.hint
+    if resolution.hint:
+        return resolution.hint
     account = resolution.account
     key = f"add a key for {source.host} to"
     of_node = f"{key} {auth_file_of_node(chosen)}"
