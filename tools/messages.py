@@ -211,13 +211,14 @@ OTHERS = {
         "has a credential for any of": "add a key for the mirror, not for the source, to a pull secret; SKIPPED "
         "has the secrets that are not used",
         "Dropped the queued auth file for {who}: no pull": "nothing: the pull has ended before its turn",
+        "Wrote no auth file for {who}: the kubelet has ended": "nothing: the kubelet asks again after its start",
     },
     "Other lines of the journal": {
         "Wrote auth file to": "nothing",
         "Queued the auth file": "nothing: it is the turn of another pull of the same repository",
         "the background process was ended by SIGTERM": "nothing, if the node was shut down",
-        "Wrote no auth file for": "raise the limits that the message names; the pull goes without the namespace's "
-        "credentials",
+        "Wrote no auth file for {who}: {refusal}": "raise the limits that the message names; the pull goes "
+        "without the namespace's credentials",
         "runs do not wait for each other": "make --cache-dir a directory owned by root, on a writable file system",
         "the global auth file {path} is ignored: {reason}": "correct the file; until then its credentials are not used",
         "pulls by {kind} will fail": "correct registries.conf: CRI-O fails one kind of reference to this image",

@@ -330,7 +330,8 @@ def test_an_auth_directory_that_is_none_is_a_fault(place: Place) -> None:
 def test_an_in_use_that_is_no_directory_is_a_fault(place: Place) -> None:
     place.put("in-use", 0)
     assert place.run().status == 0
-    assert_fault(place.run("--in-use"), "in-use: Not a directory")
+    assert_fault(done := place.run("--in-use"), "in-use: Not a directory; check --auth-dir")
+    assert "run this as root" not in done.err
 
 
 def test_without_the_lock_nothing_is_removed(place: Place) -> None:

@@ -369,7 +369,7 @@ def test_a_service_that_fails(order: str, tmp_path: Path, authority: Authority) 
         assert done.status == 1 and f"systemctl {order}: Job for" in done.err, done
         assert snapshot(node.root) == before and node.systemd.is_up
         # What fails on the way back as well is told, and keeps nothing else from going back.
-        assert ("not all is as it was before: the files are back" in done.err) == (order != "start etc-crio-auth.mount")
+        assert ("not everything was put back: the files are back" in done.err) == (order != "start etc-crio-auth.mount")
         assert " /etc/crio/auth " not in (node.root / "proc/1/mountinfo").read_text()
         node.systemd.faults = set()
         assert typed(node.root, "install", "--apply", *words).status == 0
@@ -443,7 +443,21 @@ def test_no_systemctl(node: Live) -> None:
     (node.root / "usr/bin/systemctl").unlink()
     before = snapshot(node.root)
     done = typed(node.root, "install", "--apply")
-    assert done.status == 1 and "cannot run systemctl: No such file or directory" in done.err
+    said = "cannot run systemctl: No such file or directory; nothing was changed; give --no-restart on a node without"
+    assert done.status == 1 and done.err.count(said) == done.err.count("systemctl") == 1
+    assert "written: " not in done.out and "failed: " not in done.out
+    assert snapshot(node.root) == before
+    assert typed(node.root, "install", "--apply", "--no-restart").status == 0
+
+
+def test_systemctl_that_breaks_is_told_once(node: Live) -> None:
+    """After the first of its commands."""
+    program = node.root / "usr/bin/systemctl"
+    before = snapshot(node.root)
+    program.write_text("#!/bin/sh\n: > /usr/bin/systemctl; exit 1\n")
+    done = typed(node.root, "install", "--apply")
+    assert done.status == 1 and "not everything was put back" in done.err
+    assert done.err.count("the files are back, but cannot run systemctl: Exec format error") == 1
     assert snapshot(node.root) == before
 
 

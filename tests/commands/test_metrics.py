@@ -305,8 +305,9 @@ ENTRY = json.dumps({"__CURSOR": "s=1;i=1;b=1;m=1;t=1;x=1", **WROTE})
 @pytest.mark.parametrize(
     ("script", "told"),
     [
-        ("", "cannot run journalctl: no such file or directory"),
+        ("", "cannot run journalctl: no such file or directory; it is part of systemd"),
         ("echo 'Failed to open /var/log/journal: denied' >&2; exit 1", "Failed to open /var/log/journal: denied"),
+        ("echo 'No journal files were opened due to insufficient permissions.' >&2; exit 1", "; run this as root"),
         (f"echo '{ENTRY}'; exit 3", "journalctl failed: exit status 3"),
         (f"echo '{ENTRY}'; kill -9 $$", "journalctl failed"),
         (f"echo '{ENTRY}'; echo '{{'; exec sleep 600", "not a journal entry"),
@@ -319,6 +320,22 @@ def test_a_journal_that_cannot_be_read(tmp_path: Path, script: str, told: str) -
     assert (done.status, done.out, done.err.count("\n")) == (1, "", 1)
     assert told in done.err
     assert not (tmp_path / "state.json").exists()
+
+
+def test_ended_while_journalctl_hangs(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/journalctl").write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec /bin/sleep 600\n")
+    (tmp_path / "bin/journalctl").chmod(0o755)
+    environment = {**ENVIRONMENT, "PATH": str(tmp_path / "bin")}
+    command = [*COMMAND, "metrics", "--state", str(tmp_path / "state.json")]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
+        limit = time.monotonic() + 20
+        while not ((tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip()):
+            assert time.monotonic() < limit
+            time.sleep(0.02)
+        process.terminate()
+        process.wait(20)
+    assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}").exists()
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"format": 2}', '{"format": 1, "cursor": "", "lastRun": 0}'])

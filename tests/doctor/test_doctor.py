@@ -27,6 +27,7 @@ from crio_credential_provider.errors import ClusterError
 from crio_credential_provider.kubernetes.endpoint import Endpoint
 from crio_credential_provider.node.facts import gather
 from node import COMMAND, ENVIRONMENT, SOURCES, TESTS, write
+from rollout_node import lay
 from servers import Behave, Peer, close_in_tls, hang, refused_port, say
 
 pytestmark = pytest.mark.process
@@ -139,6 +140,17 @@ def test_an_empty_image_is_no_healthy_node(tmp_path: Path) -> None:
     [finding] = found["findings"]
     assert "process" not in finding["evidence"][0]["text"] and "give --root the root" in finding["remedy"]
     assert {"the CredentialProviderConfig, and matchImages in it", "CRI-O"} <= {e["what"] for e in found["notExamined"]}
+
+
+def test_what_cannot_be_read_is_told_by_the_node_s_paths(tmp_path: Path) -> None:
+    lay("kubeadm", tmp_path)
+    write(tmp_path, "etc/kubernetes/credential-provider-config.yaml", RECIPE)
+    write(tmp_path, "etc/crio/auth/in-use", "")
+    unit = "etc/systemd/system/kubelet.service.d/20-plugin.conf"
+    flags = "--image-credential-provider-config=/etc/kubernetes/credential-provider-config.yaml"
+    write(tmp_path, unit, f"[Service]\nExecStart=\nExecStart=/usr/bin/kubelet {flags}\n")
+    told = {each["what"]: each["why"] for each in report("--root", str(tmp_path))[1]["notExamined"]}
+    assert told["files in /etc/crio/auth/in-use"] == "Not a directory"
 
 
 def test_names_in_files_do_not_reach_the_terminal(tmp_path: Path) -> None:

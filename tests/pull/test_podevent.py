@@ -232,6 +232,8 @@ def test_no_answer_waits_for_a_stalled_api_server(site: Site) -> None:
     assert [held for child in children(site) for held in open_files(child) if "hand-off" in held] == []
     wait_until(lambda: not children(site), 25)
     assert site.cluster.events == []
+    # Not of --deadline, which is not the time of these requests.
+    assert site.told("cannot write an Event on pod web: ")["MESSAGE"].endswith(" did not answer within 10 s")
 
 
 def test_an_event_that_cannot_be_written_is_told_in_the_journal(site: Site) -> None:

@@ -357,7 +357,7 @@ def _too_old(root: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (_no_kubelet, "no kubelet was found on this node"),
+        (_no_kubelet, "no kubelet was found below /"),
         (_not_a_config, "kind is 'ConfigMap'"),
         (_a_directory, "/etc/tmpfiles.d/crio-credential-provider.conf is a directory"),
         (_too_old, "this kubelet is 1.32.1, which passes no tokens to plugins"),

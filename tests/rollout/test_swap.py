@@ -225,15 +225,15 @@ def test_ours_under_another_name_beside_the_go_provider(node: Path) -> None:
 def test_one_in_another_directory_is_told(node: Path) -> None:
     usual = "usr/libexec/kubelet-image-credential-provider-plugins"
     put(node, f"{usual}/{NAME}", PROGRAM)
-    assert (
-        f"/{usual}/{NAME} is {NAME}, version 0.9.0: this kubelet does not run it, remove it by yourself"
-    ) in planned(node).notes
+    assert (f"/{usual}/{NAME} is {NAME}, version 0.9.0: this kubelet does not run it; remove it yourself") in planned(
+        node
+    ).notes
 
 
 def test_the_go_provider_for_other_images_stays(node: Path) -> None:
     second(node, "go-provider", GO_PROGRAM, _ENTRY.replace("docker.io", "quay.io"))
     made = planned(node)
-    assert any(note.endswith("v0.1.2, and stays: it matches no image of this one's") for note in made.notes)
+    assert any(note.endswith("v0.1.2, and stays: no image matches both providers") for note in made.notes)
     done(node, made, "install")
     assert list(entries(node)) == [NAME, "go-provider"]
 

@@ -202,7 +202,8 @@ def _is_readable(directory: str) -> bool:
 
 
 def _unreadable(directory: str, error: OSError) -> AuthFileError:
-    hint = "run this as root, or name another directory with --auth-dir"
+    denied = isinstance(error, PermissionError)
+    hint = "run this as root, or name another directory with --auth-dir" if denied else "check --auth-dir"
     return AuthFileError(f"cannot read the directory {directory}: {error.strerror}", hint)
 
 

@@ -155,7 +155,8 @@ def _send(settings: Settings, event: dict[str, Any]) -> None:
         _write(_connect(settings), event)
     except ProviderError as error:
         log = journal.Journal(settings.journal_socket, settings.log_level)
-        log.send(journal.WARNING, f"cannot write an Event on pod {event['involvedObject']['name']}: {error}")
+        # Without the hint, which is for the run's own requests: --deadline is not the time of these.
+        log.send(journal.WARNING, f"cannot write an Event on pod {event['involvedObject']['name']}: {error.message}")
         log.stay()
 
 

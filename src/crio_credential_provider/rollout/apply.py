@@ -66,6 +66,8 @@ def apply(plan: Plan, verb: str, root: str, options: Options, tell: Tell) -> Non
             raise RolloutError(
                 f"{change.path} was changed after the plan was made", "nothing was changed; run it again"
             )
+    if options.restart and run.actions:
+        services.check()
     try:
         transaction.begin(store, tree, run, content)
     except OSError as error:
@@ -96,7 +98,7 @@ def apply(plan: Plan, verb: str, root: str, options: Options, tell: Tell) -> Non
         # What a service said while it was told is part of the reason already.
         reason += "" if last_words in reason else last_words
         if left:
-            raise RolloutError(f"{verb} failed: {reason}\nnot all is as it was before: {'; '.join(left)}") from None
+            raise RolloutError(f"{verb} failed: {reason}\nnot everything was put back: {'; '.join(left)}") from None
         raise RolloutError(f"{verb} failed and everything was put back: {reason}") from None
     with suppress(OSError):
         # Else the next run does so.
@@ -234,6 +236,8 @@ def _tell_of_way_back(root: str, services: Services, actions: Actions, timeout: 
             services.tell(command)
         except ProviderError as error:
             left.append(f"the files are back, but {error}")
+    # Without systemctl all fail for one reason.
+    left = list(dict.fromkeys(left))
     if not left:
         try:
             _wait_for_kubelet(root, services, actions, 0, Options(timeout=timeout), False, tell)

@@ -133,7 +133,11 @@ def install(node: Node, wishes: Wishes) -> Plan:
 class _Installation:
     def __init__(self, node: Node, wishes: Wishes) -> None:
         if node.kubelet is None:
-            raise RolloutError("no kubelet was found on this node", "run this as root on a node")
+            below = node.given.root
+            raise RolloutError(
+                f"no kubelet was found {f'below {below}' if below else 'on this node'}",
+                "give --host the root of a node's file system" if below else "run this as root on a node",
+            )
         if node.kubelet.unit is None:
             raise RolloutError(
                 f"the kubelet ({node.kubelet.name}) is not started by systemd", "configure it by hand: manifests"
@@ -201,7 +205,7 @@ class _Installation:
             other = posixpath.join(directory, NAME)
             program = programs.find(self._tree, other)
             if program and self._tree.target(other) != self._tree.target(path):
-                yield f"{other} is {program}: this kubelet does not run it, remove it by yourself"
+                yield f"{other} is {program}: this kubelet does not run it; remove it yourself"
         if any(one and one.kind == GO for one in (self._there, *(program for _, program in self._doubles))):
             yield from self._other_than_the_go_provider()
 
@@ -217,9 +221,9 @@ class _Installation:
         """Its paths are compiled in, it takes no arguments, and reads no variables of its own."""
         chosen = settings.loads([*self._present_args(), *self._args], {})
         found = cluster.locate(self._node).endpoint
-        server = f"{found.url} ({found.origin})" if found else "not found, see doctor"
+        server = f"{found.url} ({found.origin}), its certificate verified" if found else "not found (see doctor)"
         yield (
-            f"API server: {server}, its certificate verified; the Go provider asks that of "
+            f"API server: {server}; the Go provider asks that of "
             "/etc/kubernetes/apiserver-url.env, else localhost:6443, and does not verify"
         )
         yield (
@@ -234,7 +238,7 @@ class _Installation:
             yield f"env: not changed; check that these variables are still needed: {names}"
         if stale := auth_files(self._tree, self._auth_dir):
             yield f"{self._auth_dir} has auth files that no pull has taken ({len(stale)}): " + (
-                "they are removed before the tmpfs is mounted over them; with --no-restart remove them by yourself"
+                "they are removed before the tmpfs is mounted over them; with --no-restart remove them yourself"
                 if any(change.role == "mount" for change in self._changes)
                 else "the next runs of the plugin remove them"
             )
@@ -438,7 +442,7 @@ class _Installation:
                 program_stays = f"its program {posixpath.join(self._bin_dir, name)} stays"
                 changes[changes.index(removed)] += f": it is {program}, and writes the same auth files; {program_stays}"
             else:
-                changes.append(f"the provider {name} is {program}, and stays: it matches no image of this one's")
+                changes.append(f"the provider {name} is {program}, and stays: no image matches both providers")
         self._notes += [f"{path}: {text}" for text in (*changes, *merged.notes)]
         self._notes += [
             f"{path}: {one.provider} ({one.pattern}) and {NAME} ({one.ours}) match the same images; the kubelet runs "

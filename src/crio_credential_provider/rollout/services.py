@@ -8,11 +8,13 @@ the container's is needed. systemctl refuses to work in what it takes for a chro
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from ..node.tree import Tree
 from .changes import ABSENT, Change, RolloutError
 
 _TIMEOUT = 300
@@ -20,6 +22,8 @@ _TIMEOUT = 300
 _WORDS = 10
 """Lines of a service's log."""
 _SYSTEM = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+_NO_SYSTEMD = "give --no-restart on a node without systemd"
 
 _UNITS = "/etc/systemd/system/"
 
@@ -89,6 +93,17 @@ class Services:
     def __init__(self, root: str) -> None:
         self._root = root
 
+    def check(self) -> None:
+        """Before the first change.
+
+        Raises:
+            RolloutError: there is no systemctl.
+        """
+        tree = Tree(self._root)
+        if not any(tree.exists(os.path.join(place, "systemctl")) for place in self._path().split(":")):
+            reason = f"cannot run systemctl: {os.strerror(errno.ENOENT)}; nothing was changed"
+            raise RolloutError(reason, _NO_SYSTEMD)
+
     def tell(self, command: Sequence[str]) -> None:
         """One command of systemctl.
 
@@ -147,9 +162,7 @@ class Services:
             raise RolloutError(f"{' '.join(command)} did not end within {_TIMEOUT} s") from None
         except (OSError, subprocess.SubprocessError) as error:
             reason = getattr(error, "strerror", None) or "cannot enter the root of the node"
-            raise RolloutError(
-                f"cannot run {command[0]}: {reason}", "give --no-restart on a node without systemd"
-            ) from None
+            raise RolloutError(f"cannot run {command[0]}: {reason}", _NO_SYSTEMD) from None
         return done.returncode, done.stdout
 
     def _path(self) -> str:

@@ -56,7 +56,7 @@ class Prepared(NamedTuple):
 def add_flags(made: Parser, *, verb: str) -> None:
     """The flags of a rollout."""
     made.add_argument("--apply", action="store_true", help=f"{verb}; without this only the plan is printed")
-    made.add_argument("--no-restart", action="store_true", help="write files only; restart the services by yourself")
+    made.add_argument("--no-restart", action="store_true", help="write files only; restart the services yourself")
     add_host(made)
     made.add_argument(
         "--timeout", metavar="DURATION", default=_TIMEOUT, help=f"for the kubelet to be healthy (default {_TIMEOUT})"

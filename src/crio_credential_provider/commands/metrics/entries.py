@@ -40,7 +40,8 @@ def read(cursor: str) -> Iterator[dict[str, Any]]:
         try:
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=complaints)
         except OSError as error:
-            raise JournalError(f"cannot run journalctl: {(error.strerror or '').lower()}") from None
+            hint = "run this as root" if isinstance(error, PermissionError) else "it is part of systemd"
+            raise JournalError(f"cannot run journalctl: {(error.strerror or '').lower()}", hint) from None
         with process:
             assert process.stdout is not None
             try:
@@ -48,13 +49,16 @@ def read(cursor: str) -> Iterator[dict[str, Any]]:
                     entry = json.loads(line)
                     if number or not _is_same(entry["__CURSOR"], cursor):
                         yield entry
+                process.wait()
             except (ValueError, KeyError, TypeError):
-                process.kill()
                 raise JournalError("journalctl wrote something that is not a journal entry") from None
+            finally:
+                process.kill()
         if process.returncode:
             complaints.seek(0)
             told = complaints.read(_LONGEST_COMPLAINT).decode(errors="replace").strip().partition("\n")[0]
-            raise JournalError(f"journalctl failed: {told or f'exit status {process.returncode}'}")
+            hint = "run this as root" if "permission" in told.lower() else ""
+            raise JournalError(f"journalctl failed: {told or f'exit status {process.returncode}'}", hint)
 
 
 def _is_same(cursor: str, other: str) -> bool:

@@ -12,7 +12,6 @@ from ...node.kubelet import BIN_DIR, PROVIDER_CONFIG, UNITS, Gate, Kubelet, find
 from ..correction import CURRENT
 from ..finding import Examined, Results, Unexamined, at, find, seen
 
-"""The first version whose kubelet hands over tokens."""
 GATE_ON_SINCE = (1, 34)
 INTENTS_GATE, INTENTS_SINCE = "KubeletEnsureSecretPulledImages", (1, 35)
 """What has the kubelet keep pull intents and pull records, and the first version in which it is on by default."""

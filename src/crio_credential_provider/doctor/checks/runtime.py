@@ -276,7 +276,7 @@ def _file_system(node: Node, directory: str) -> Results:
     try:
         mount = mount_of(node.tree, node.tree.target(directory))
     except (Unreadable, OSError) as error:
-        yield Unexamined(what, str(error))
+        yield Unexamined(what, _why_unread(error))
         return
     if mount is None:
         yield Unexamined(what, "/proc/self/mountinfo has no mount above it")
@@ -299,13 +299,18 @@ def _stale_files(node: Node, chosen: Settings) -> Results:
         intents = PullIntents(node.tree.real(chosen.kubelet_root_dir))
         stale = sweep.find_stale(node.tree.real(directory), max(chosen.stale_after, _OLD_FILE), intents)
     except (OSError, Unreadable) as error:
-        yield Unexamined(f"stale files in {directory}", str(error))
+        yield Unexamined(f"stale files in {directory}", _why_unread(error))
         return
     if stale:
         oldest = max(stale, key=lambda file: file.age)
         names = ", ".join(sorted(file.name for file in stale)[:_MOST_TOLD])
         evidence = at(directory, f"{_files(len(stale))}, the oldest of {oldest.age / 3600:.1f} h: {names}")
         yield find("auth-dir-stale-files", evidence, remedy=_gc(directory, ""))
+
+
+def _why_unread(error: OSError | Unreadable) -> str:
+    """Without the path as this process sees it: with --root it is not the node's."""
+    return str(error) if isinstance(error, Unreadable) else error.strerror or type(error).__name__
 
 
 def _left_in_use(node: Node, directory: str) -> Results:
@@ -315,7 +320,7 @@ def _left_in_use(node: Node, directory: str) -> Results:
     try:
         left = [file for file in find_taken(node.tree.real(directory), node.crio.started) if file.is_orphan]
     except (OSError, Unreadable) as error:
-        yield Unexamined(f"files in {directory}/{IN_USE}", str(error))
+        yield Unexamined(f"files in {directory}/{IN_USE}", _why_unread(error))
         return
     if left:
         evidence = at(f"{directory}/{IN_USE}", f"{_files(len(left))}, taken before the running CRI-O was started")
