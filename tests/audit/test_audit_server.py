@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 import auditing
 from auditing import CONF, FAULTS, faulty_cluster, run, secret, write_list
 from crio_credential_provider.audit import server
+from crio_credential_provider.errors import ClusterError
 from crio_credential_provider.testbed.cluster import ApiServer, Exchange
 from crio_credential_provider.testbed.faults import first, refuse
 from crio_credential_provider.testbed.rbac import Grant
@@ -233,7 +235,8 @@ def _proxies(directory: str) -> list[str]:
     return found.stdout.split()
 
 
-def test_a_signal_ends_kubectl_as_well(site: Site, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
+def test_a_signal_ends_kubectl_as_well(site: Site, tmp_path: Path, number: int) -> None:
     temporary = tmp_path / "t"
     temporary.mkdir()
     stalled: list[bool] = []
@@ -253,11 +256,104 @@ def test_a_signal_ends_kubectl_as_well(site: Site, tmp_path: Path) -> None:
     while not stalled:
         assert process.poll() is None
         time.sleep(0.02)
-    process.terminate()
-    assert process.wait(20) == 143
+    process.send_signal(number)
+    assert process.wait(20) == 128 + number
     assert process.stderr is not None
     process.stderr.close()
     assert not list(temporary.iterdir()) and not _proxies(str(temporary))
+
+
+def test_another_signal_while_kubectl_ends(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    wait = subprocess.Popen.wait
+
+    def interrupted(process: subprocess.Popen[bytes], timeout: float | None = None) -> int:
+        if timeout is not None:
+            raise KeyboardInterrupt
+        return wait(process)
+
+    monkeypatch.setattr(subprocess.Popen, "terminate", lambda process: None)
+    monkeypatch.setattr(subprocess.Popen, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt), server.kubectl(f"{site.root}/kubeconfig", "") as api:
+        directory = os.path.dirname(api._connection._path)
+    monkeypatch.undo()
+    assert not os.path.exists(directory) and not _proxies(directory)
+
+
+def test_a_server_that_nobody_reaches(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
+    file = site.root / "kubeconfig"
+    file.write_text(file.read_text().replace(site.cluster.url, "https://127.0.0.1:1"))
+    ran = site.run()
+    assert (ran.status, ran.stdout) == (2, "")
+    assert (
+        "cannot reach the API server: dial tcp 127.0.0.1:1: connect: connection refused; check the kube" in ran.stderr
+    )
+    assert capfd.readouterr().err.count("refused") == 0
+
+
+def test_kubectl_that_is_killed(site: Site) -> None:
+    with server.kubectl(f"{site.root}/kubeconfig", "") as api:
+        (number,) = _proxies(os.path.dirname(api._connection._path))
+        os.kill(int(number), signal.SIGKILL)
+        with pytest.raises(ClusterError, match="kubectl proxy ended with signal 9"):
+            api.get("/api/v1/nodes")
+
+
+def test_a_server_that_does_not_answer_is_asked_once(
+    site: Site, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[str] = []
+
+    def stall(exchange: Exchange) -> bool:
+        asked.append(exchange.request.path)
+        exchange.connection.wait(30)
+        return False
+
+    with server.kubectl(f"{site.root}/kubeconfig", "") as api:
+        monkeypatch.setattr(server, "_SECONDS", 0.5)
+        monkeypatch.setattr(server, "_PATIENCE", 0.1)
+        site.cluster.fault = stall
+        with pytest.raises(ClusterError, match=r"did not answer within 0\.5 s; try: kubectl version"):
+            api.get("/api/v1/nodes")
+    assert asked == ["/api/v1/nodes"]
+    assert capfd.readouterr().err == "waiting for the API server\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "says", "heard"),
+    [
+        (
+            "echo 'sign in' >&2; exec sleep 60",
+            "kubectl proxy did not start within 0.5 s; try: kubectl version",
+            "sign in\n",
+        ),
+        ("echo 'E1129 x' >&2; exec sleep 60", "kubectl proxy did not start within 0.5 s; try: kubectl version", ""),
+        ("echo 'E1129 x' >&2; exit 4", "kubectl proxy ended with status 4; see its message above", "E1129 x\n"),
+    ],
+)
+def test_what_kubectl_says(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    script: str,
+    says: str,
+    heard: str,
+) -> None:
+    program = tmp_path / "kubectl"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(server, "_SECONDS", 0.5)
+    with pytest.raises(ClusterError) as failed, server.kubectl("", ""):
+        pass
+    assert (str(failed.value), capfd.readouterr().err) == (says, heard)
+
+
+def test_a_kubeconfig_that_is_not_there(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", "/nope:/nope2")
+    ran = run(f"--registries-conf={site.root}/registries.conf")
+    assert (ran.status, ran.stdout) == (2, "") and "KUBECONFIG: /nope:/nope2: no such file" in ran.stderr
+    monkeypatch.setenv("KUBECONFIG", f"/nope:{site.root}/kubeconfig")
+    assert run(f"--registries-conf={site.root}/registries.conf").status == 1
 
 
 def test_a_kubeconfig_that_kubectl_refuses(site: Site, capfd: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 import yaml
 
 from commandline import here
+from crio_credential_provider.audit import server
 from crio_credential_provider.commands import explain, manifests
 from crio_credential_provider.commands.plugin import kubectl
 from crio_credential_provider.testbed.cluster import ApiServer
@@ -406,6 +408,44 @@ def test_audit_takes_no_credentials_of_this_machine(
     assert {pull["outcome"] for pull in done.report["pulls"]} == {"node-credentials", "no-mirror"}
 
 
+def test_audit_is_called_as_the_person_called_it(tenants: Tenants) -> None:
+    helped = here(lambda: kubectl.run(["audit", "--help"]))
+    assert helped.out.startswith("usage: kubectl mirror-credentials audit") and "crio-credential" not in helped.out
+    for words in (["audit", "--nope"], ["audit", "all.json"], ["audit", "all.json", "--registries-conf=/nope"]):
+        done = tenants.run(*words)
+        assert (done.status, done.out) == (2, "") and done.err.startswith("kubectl mirror-credentials audit: "), words
+    assert not tenants.asked()
+
+
+def test_audit_runs_one_kubectl_at_a_time(tenants: Tenants, monkeypatch: pytest.MonkeyPatch) -> None:
+    running: list[int] = []
+    most: list[int] = []
+    connect = server.kubectl
+
+    @contextlib.contextmanager
+    def counted(kubeconfig: str, context: str) -> Iterator[server.Proxied]:
+        with connect(kubeconfig, context) as api:
+            running.append(1)
+            most.append(len(running))
+            yield api
+        running.pop()
+
+    monkeypatch.setattr(server, "kubectl", counted)
+    tenants.grant("alice", "team-alpha", "deployments", group="apps")
+    assert tenants.run("audit", "-n", "team-alpha").status == 0
+    assert most == [1, 1]
+
+
+def test_a_mirror_that_only_this_machine_cannot_reach(tenants: Tenants) -> None:
+    """The mirror is unknown then; the mirrored registry as well, unless a mirror has answered."""
+    for place, says in (("mirror.nowhere.invalid", "resolved"), ("127.0.0.1:1", "reached")):
+        tenants.publish({"registries.conf": CONF.replace(MIRROR, place).replace('location = "docker.io"', _NOWHERE)})
+        done = tenants.run("verify", "--image", IMAGE, "--output=json")
+        (told,) = done.report["images"]
+        assert (done.status, told["verdict"]["succeeds"]) == (1, None)
+        assert f"cannot be {says} from this machine, which is not the node" in told["verdict"]["text"]
+
+
 # -- the command line -------------------------------------------------------------------------------------------------
 
 
@@ -460,10 +500,37 @@ def test_completion(words: list[str], offered: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
+    "words", [("deployment", "web"), ("pod", "web"), ("-n", "team-alpha", "web"), ("deploy", "-n", "team-alpha", "web")]
+)
+def test_words_as_kubectl_takes_them(tenants: Tenants, words: tuple[str, ...]) -> None:
+    done = tenants.run("explain", *words, "-o", "json")
+    kind = "Deployment" if words[0].startswith("deploy") else "Pod"
+    assert (done.status, done.report["workload"]["kind"]) == (0, kind)
+
+
+def test_version() -> None:
+    assert "GitCommit:" in here(lambda: kubectl.run(["--version"])).out
+
+
+def test_kubectl_config_view_that_fails_or_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "kubectl"
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(kubectl, "_SECONDS", 0.3)
+    for script, says in (
+        ("exec sleep 60", "kubectl config view did not end within 0.3 s; try: kubectl version"),
+        ("echo broken >&2; exit 1", "kubectl config view: broken; try: kubectl version"),
+    ):
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+        done = here(lambda: kubectl.run(["explain", "web"]))
+        assert (done.status, done.out) == (1, "") and says in done.err
+
+
+@pytest.mark.parametrize(
     ("words", "says"),
     [
         (["explain"], "give POD, KIND/NAME or --image IMAGE"),
-        (["explain", "web", "--image=x"], "give POD, KIND/NAME or --image IMAGE"),
+        (["explain", "web", "--image=x"], "give POD, KIND/NAME or --image IMAGE, not both"),
         (["explain", "web", "--service-account=x"], "--service-account is for --image"),
         (["explain", "service/web"], "unknown kind 'service'"),
         (["explain", "pod/../secrets/creds"], "is not a valid Kubernetes name"),

@@ -11,10 +11,12 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator
@@ -33,6 +35,11 @@ _MAX_ANSWER = 256 << 20
 """Bytes: 500 objects of the 0.5 MB that hardly any has."""
 _SECONDS = 60.0
 """For one request, and for kubectl to start."""
+_PATIENCE = 10.0
+"""Seconds until the person is told that we wait."""
+_TRY = "try: kubectl version"
+_LOG = re.compile(rb"[IWEF]\d{4} ")
+"""How a line of kubectl's own log begins."""
 _RETRIES, _FIRST_PAUSE, _LONGEST_PAUSE = 6, 0.5, 30.0
 """Seconds; each pause is twice the one before, at least what the server asks for."""
 _MAX_EXPIRED = 5
@@ -267,39 +274,96 @@ class _Direct(ApiServer):
 
 @contextlib.contextmanager
 def kubectl(kubeconfig: str, context: str) -> Iterator[Proxied]:
-    """A ``kubectl proxy``, which ends with the block. What it has to say it says on stderr itself."""
+    """A ``kubectl proxy``, which ends with the block. What logins have to say goes to stderr at once, its log only if
+    it ends before."""
     program = shutil.which("kubectl")
     if program is None:
         raise ConfigError(
             "kubectl was not found in PATH, through which the API server is asked",
             "install it, or give files of kubectl get ... -o json",
         )
+    named = "" if kubeconfig else os.environ.get("KUBECONFIG", "")
+    if named and not any(map(os.path.exists, named.split(os.pathsep))):
+        raise ConfigError(f"KUBECONFIG: {named}: no such file", _TRY)
     with tempfile.TemporaryDirectory(prefix="audit-") as directory:
         path = os.path.join(directory, "s")
         command = [program, "proxy", f"--unix-socket={path}", f"--reject-methods={_ONLY_GET}"]
         command += [f"--kubeconfig={kubeconfig}"] if kubeconfig else []
         command += [f"--context={context}"] if context else []
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        proxy = _Proxy(command)
         try:
-            _wait(process, path)
-            yield Proxied(path)
+            proxy.wait_for(path)
+            yield Proxied(path, proxy)
         finally:
-            process.terminate()
-            try:
-                process.wait(5)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            proxy.end()
 
 
-def _wait(process: subprocess.Popen[bytes], path: str) -> None:
-    deadline = time.monotonic() + _SECONDS
-    while not os.path.exists(path):
-        if process.poll() is not None:
-            raise ClusterError(f"kubectl proxy ended with status {process.returncode}", "see its message above")
-        if time.monotonic() > deadline:
-            raise ClusterError(f"kubectl proxy did not start within {_SECONDS:g} s")
-        time.sleep(0.02)
+class _Proxy:
+    """The process, and what it said."""
+
+    def __init__(self, command: list[str]) -> None:
+        self._log: list[bytes] = []
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    def _listen(self) -> None:
+        assert self._process.stderr is not None
+        with self._process.stderr as stderr:
+            while said := os.read(stderr.fileno(), 1 << 16):
+                for line in said.splitlines(keepends=True):
+                    if _LOG.match(line):
+                        self._log = [*self._log[-9:], line]
+                    else:
+                        _say(line)
+
+    def wait_for(self, path: str) -> None:
+        """Returns once the socket is there."""
+        deadline = time.monotonic() + _SECONDS
+        with _patience("kubectl proxy to start"):
+            while not os.path.exists(path):
+                self.check()
+                if time.monotonic() > deadline:
+                    raise ClusterError(f"kubectl proxy did not start within {_SECONDS:g} s", _TRY)
+                time.sleep(0.02)
+
+    def check(self) -> None:
+        """ClusterError if it has ended."""
+        status = self._process.poll()
+        if status is None:
+            return
+        self._listener.join(1)
+        _say(b"".join(self._log))
+        how = f"signal {-status}" if status < 0 else f"status {status}"
+        raise ClusterError(f"kubectl proxy ended with {how}", "" if status < 0 else "see its message above")
+
+    def end(self) -> None:
+        """Ends it, whatever comes meanwhile: another Ctrl-C."""
+        try:
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(5)
+        finally:
+            self._process.kill()
+            self._process.wait()
+
+
+def _say(text: bytes) -> None:
+    with contextlib.suppress(OSError):
+        os.write(2, text)
+
+
+@contextlib.contextmanager
+def _patience(what: str) -> Iterator[None]:
+    """Tells on stderr, once, that a block takes long."""
+    start = "\r\x1b[K" if os.isatty(2) else ""
+    timer = threading.Timer(_PATIENCE, _say, [f"{start}waiting for {what}\n".encode()])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 class _Unix(http.client.HTTPConnection):
@@ -318,16 +382,27 @@ class _Unix(http.client.HTTPConnection):
 class Proxied:
     """The API server behind a ``kubectl proxy``."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, proxy: _Proxy) -> None:
         self._connection = _Unix(path)
+        self._proxy = proxy
 
     def get(self, path: str, user: str = "") -> Object:
         """As ``Api``; as another user where one is named, whom one's own must be allowed to impersonate."""
+        with _patience("the API server"):
+            return self._get(path, user)
+
+    def _get(self, path: str, user: str) -> Object:
         pause = _FIRST_PAUSE
         for retries_left in range(_RETRIES, -1, -1):
             status, body, after = self._ask(path, user)
             if status == 200:
                 return _object(body)
+            if not status:
+                self._proxy.check()
+            # An error of the API server is a Status; any other 500 is kubectl's own: it could not ask.
+            if status == 500 and not body.startswith(b"{") and (retries_left < _RETRIES or b"timeout" in body):
+                message = f"cannot reach the API server: {_message(body)}"
+                raise ClusterError(message, "check the kubeconfig's server (kubectl version)", status=status)
             if status not in (0, 429, 500, 502, 503, 504) or not retries_left:
                 break
             time.sleep(min(max(pause, after), _LONGEST_PAUSE))
@@ -344,6 +419,9 @@ class Proxied:
             self._connection.request("GET", path, headers=headers)
             answer = self._connection.getresponse()
             body = answer.read(_MAX_ANSWER + 1)
+        except TimeoutError:
+            self._connection.close()
+            raise ClusterError(f"the API server did not answer within {_SECONDS:g} s", _TRY) from None
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()
             return 0, (getattr(error, "strerror", None) or type(error).__name__).encode(), 0

@@ -41,7 +41,7 @@ _ROOMS = {
 }
 """Command -> the package that it is in, where it is in one of its own."""
 
-ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 """Signals that end a command, tidily: children, temporary files and directories go with it."""
 
 

@@ -61,7 +61,13 @@ class Unwritable(ProviderError):
 
 
 class Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong with a command line, in the words in which the plugin says it of its flags."""
+    """Says in one line what is wrong with a command line, in the words in which the plugin says it of its flags.
+
+    Attributes:
+        is_mixed: flags may stand between arguments that may be left out.
+    """
+
+    is_mixed = False
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
         """The values of flags and arguments.
@@ -71,7 +77,8 @@ class Parser(argparse.ArgumentParser):
         """
         self._check_flags(arguments)
         try:
-            given, left = self.parse_known_args(arguments)
+            parse = self.parse_known_intermixed_args if self.is_mixed else self.parse_known_args
+            given, left = parse(arguments)
         except argparse.ArgumentError as error:
             if error.argument_name is None:
                 # What is required and not there, from Python 3.12 on.
@@ -175,7 +182,8 @@ def why_not(path: str, kinds: Sequence[str]) -> str:
 
 def add_output(parser: argparse.ArgumentParser) -> None:
     """The flag ``--output`` of a command that speaks to people and to programs."""
-    parser.add_argument("--output", choices=("text", "json"), default="text", help="output format (default text)")
+    formats = ("text", "json")
+    parser.add_argument("-o", "--output", choices=formats, default="text", help="output format (default text)")
 
 
 def serve(command: str, work: Callable[[], int], program: str = PROGRAM) -> int:

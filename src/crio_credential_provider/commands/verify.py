@@ -134,8 +134,11 @@ def _verify(given: argparse.Namespace) -> Report:
     return verify(find(given, chosen, place), stand_ins(given, chosen, place))
 
 
-def verify(asked: Pull, assumed: str) -> Report:
+def verify(asked: Pull, assumed: str, *, from_elsewhere: bool = False) -> Report:
     """Explains a pull, asks its sources, and puts both together.
+
+    Args:
+        from_elsewhere: this is not the node: that it cannot reach a source says nothing of the node.
 
     Raises:
         ProviderError: it cannot be known what the pull would ask for, or with what.
@@ -171,6 +174,8 @@ def verify(asked: Pull, assumed: str) -> Report:
         found = meaning.check(shown, verdict, serving is None, explained)
         if meaning.is_left_to_the_kubelet(found, explained):
             found = meaning.left_to_the_kubelet(found, handed)
+        if from_elsewhere and meaning.is_out_of_reach(found, checked):
+            found = meaning.out_of_reach(found)
         checked.append(found)
         if serving is None and found.outcome == registryclient.OK:
             serving = found

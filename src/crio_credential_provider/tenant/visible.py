@@ -38,12 +38,11 @@ class Api(Protocol):
     def get(self, path: str, user: str = "") -> Object: ...
 
 
-def find_workload(api: Api, namespace: str, named: str) -> Object:
-    """The object of ``NAME`` (a pod) or ``KIND/NAME``.
+def parse_workload(named: str) -> tuple[str, str, str, str]:
+    """Kind, path of the API group, resource and name of ``NAME`` (a pod) or ``KIND/NAME``.
 
     Raises:
         UsageError: no such kind, or not a name.
-        ClusterError: not found, or not allowed.
     """
     word, slash, name = named.partition("/")
     word, name = (word.lower().partition(".")[0], name) if slash else ("pod", word)
@@ -53,7 +52,17 @@ def find_workload(api: Api, namespace: str, named: str) -> Object:
         raise UsageError(f"{named!r}: unknown kind {word!r}", f"write POD or KIND/NAME; kinds: {known}")
     if not names.is_subdomain(name):
         raise UsageError(f"{name!r} is not a valid Kubernetes name")
-    kind, group, resource, _ = kinds[0]
+    return *kinds[0][:3], name
+
+
+def find_workload(api: Api, namespace: str, named: str) -> Object:
+    """The object that ``parse_workload`` takes.
+
+    Raises:
+        UsageError: as there.
+        ClusterError: not found, or not allowed.
+    """
+    kind, group, resource, name = parse_workload(named)
     try:
         return {**api.get(f"{group}/namespaces/{namespace}/{resource}/{name}"), "kind": kind}
     except ClusterError as error:

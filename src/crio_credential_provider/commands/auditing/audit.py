@@ -65,31 +65,33 @@ _ASKING = 600
 _FLAGS = ("secrets-from", "mirror-registry", "global-auth-file")
 
 
-def run(arguments: list[str], is_of_node: bool = True) -> int:
+def run(arguments: list[str], program: str = output.PROGRAM, *, is_of_node: bool = True) -> int:
     """As ``commands.run``, for the arguments after the word.
 
     Args:
+        program: what the person has called.
         is_of_node: whether this machine's auth file is taken for the nodes'.
     """
     try:
-        given = parser().parse(arguments)
+        given = parser(program).parse(arguments)
         given.is_of_node = is_of_node
         return _audit(given)
     except output.Unwritable as error:
         if not error.reader_gone:
-            complain("audit", str(error))
+            complain("audit", str(error), program)
         # As of all commands.
         return output.FAULT
     except ProviderError as error:
-        complain("audit", str(error))
+        complain("audit", str(error), program)
     except OSError as error:
-        complain("audit", f"{error.filename or ''}: {error.strerror}".removeprefix(": "))
+        complain("audit", f"{error.filename or ''}: {error.strerror}".removeprefix(": "), program)
     return FAULT
 
 
-def parser() -> Parser:
+def parser(program: str = output.PROGRAM) -> Parser:
     """The command line."""
-    made = make_parser("audit", _DESCRIPTION, _EPILOG)
+    made = make_parser("audit", _DESCRIPTION, _EPILOG.replace(output.PROGRAM, program))
+    made.prog = f"{program} audit"
     made.add_argument(
         "files",
         metavar="FILE",

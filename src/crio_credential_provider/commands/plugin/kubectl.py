@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from ... import explanation
 from ...audit import server
 from ...audit.workloads import ANYWHERE, Object, Want, member, text
-from ...errors import ProviderError, RequestError, UsageError
+from ...errors import ConfigError, ProviderError, RequestError, UsageError
 from ...explanation import is_short_name, standin
 from ...images import reference
 from ...images.reference import ReferenceSyntaxError
@@ -27,7 +27,7 @@ from ...kubernetes.credentialprovider import Request
 from ...kubernetes.serviceaccount import ServiceAccount
 from ...settings import FLAGS_BY_NAME, POD, Settings
 from ...tenant import published
-from ...tenant.visible import Api, Visible, find_workload, wants_of
+from ...tenant.visible import Api, Visible, find_workload, parse_workload, wants_of
 from .. import explain, verify
 from ..output import (
     FAILED,
@@ -50,7 +50,10 @@ from ..request.find import Pull
 from ..request.place import Place, find_settings, load_entry
 
 _ACTIONS = ("explain", "verify", "audit", "version")
+_PROGRAM = "kubectl mirror-credentials"
 _FLAGS = ("secrets-from", "mirror-registry")
+_SECONDS = 60
+"""For ``kubectl config view``."""
 _WORST = (FAILED, FAULT, OK)
 _NOT_THE_NODE = (
     "the registries are asked from this machine, whose network, proxies and CAs are not the node's, with what is "
@@ -106,9 +109,11 @@ def run(arguments: list[str]) -> int:
 def parser() -> Parser:
     """The command line."""
     made = make_parser("kubectl", _DESCRIPTION, _EPILOG)
-    made.prog = "kubectl mirror-credentials"
+    made.prog = _PROGRAM
+    made.is_mixed = True
     made.add_argument("action", metavar="ACTION", choices=_ACTIONS, help=", ".join(_ACTIONS))
     made.add_argument("workload", metavar="WORKLOAD", nargs="?", help="POD, or KIND/NAME: deployment/web, cronjob/sync")
+    made.add_argument("name", metavar="NAME", nargs="?", help="after KIND alone: deployment web")
     made.add_argument(
         "--image", metavar="IMAGE", help="an image instead of a workload: of a pod that does not exist yet"
     )
@@ -137,7 +142,7 @@ def parser() -> Parser:
 def _run(arguments: list[str]) -> int:
     if arguments[:1] == ["__complete"]:
         return _complete(arguments[1:])
-    if arguments[:1] == ["version"]:
+    if arguments[:1] in (["version"], ["--version"]):
         from ... import version
 
         write_line(version.as_text().rstrip("\n"))
@@ -146,7 +151,12 @@ def _run(arguments: list[str]) -> int:
         return _audit(arguments[1:])
     given = parser().parse(["--help"] if not arguments or arguments[0] == "help" else arguments)
     if bool(given.workload) == bool(given.image):
-        raise UsageError("give POD, KIND/NAME or --image IMAGE", "--help has examples")
+        both = ", not both" if given.image else ""
+        raise UsageError(f"give POD, KIND/NAME or --image IMAGE{both}", "--help has examples")
+    if given.name:
+        given.workload += f"/{given.name}"
+    if given.workload:
+        parse_workload(given.workload)
     if given.machine_config_pool and given.registries_conf:
         raise UsageError("--machine-config-pool and --registries-conf cannot be used together", "remove one of the two")
     if given.service_account and not given.image:
@@ -203,7 +213,7 @@ def _image(given: argparse.Namespace, want: Want, found: Object | None, site: Si
     try:
         asked = _pull(want, found, site)
         if given.action == "verify":
-            report = verify.verify(asked, "")
+            report = verify.verify(asked, "", from_elsewhere=True)
             if is_text:
                 verify.write_text(report)
             if report.succeeds is None:
@@ -308,29 +318,38 @@ def _namespace_of_context(given: argparse.Namespace) -> str:
     command += ["-o", "jsonpath={.contexts[0].context.namespace}"]
     command += [f"--kubeconfig={given.kubeconfig}"] if given.kubeconfig else []
     command += [f"--context={given.context}"] if given.context else []
-    with contextlib.suppress(OSError):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        return done.stdout.strip() or "default"
-    return "default"
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise ConfigError(f"kubectl config view did not end within {_SECONDS} s", "try: kubectl version") from None
+    except OSError:
+        return "default"
+    # Without a current context there is nothing to minify.
+    if done.returncode and "minify" not in done.stderr:
+        raise ConfigError(f"kubectl config view: {' '.join(done.stderr.split())[:500]}", "try: kubectl version")
+    return done.stdout.strip() or "default"
 
 
 def _audit(arguments: list[str]) -> int:
     """The command ``audit``, which on a laptop must take neither the laptop's registries.conf nor its credentials."""
     from ..auditing import audit
 
-    given = audit.parser().parse(arguments)
-    if given.registries_conf or given.machine_configs or given.print_rbac:
-        return audit.run(arguments, is_of_node=False)
     try:
-        with server.kubectl(given.kubeconfig or "", given.context or "") as api, tempfile.TemporaryDirectory() as place:
-            found = published.write(api, place)
+        given = audit.parser(_PROGRAM).parse(arguments)
+        if given.registries_conf or given.machine_configs or given.print_rbac:
+            return audit.run(arguments, _PROGRAM, is_of_node=False)
+        if given.files:
+            raise UsageError("--registries-conf is missing", "with files, the API server is not asked for it")
+        with tempfile.TemporaryDirectory() as place:
+            with server.kubectl(given.kubeconfig or "", given.context or "") as api:
+                found = published.write(api, place)
             if isinstance(found, str):
                 raise published.unknown(found)
             flags = [f"--registries-conf={place}/{found.main}", f"--registries-conf-dir={place}/{found.drop_ins}"]
             flags += [f"--config={place}/{found.config}"] if found.config and not given.config else []
-            return audit.run([*arguments, *flags], is_of_node=False)
+            return audit.run([*arguments, *flags], _PROGRAM, is_of_node=False)
     except ProviderError as error:
-        complain("mirror-credentials audit", str(error), "kubectl")
+        complain("audit", str(error), _PROGRAM)
         return audit.FAULT
 
 

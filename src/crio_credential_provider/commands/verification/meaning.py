@@ -89,6 +89,22 @@ def left_to_the_kubelet(found: Checked, handed: Sequence[HandedOver] | str) -> C
     )
 
 
+def is_out_of_reach(found: Checked, before: Sequence[Checked]) -> bool:
+    """Whether another machine may reach what this one cannot: any mirror, and the mirrored registry itself as long as
+    no mirror has answered."""
+    answered = any(other.verdict is not None and other.outcome != UNKNOWN for other in before)
+    return found.outcome in (registryclient.DNS, registryclient.CONNECT) and not (
+        found.source.source.primary and answered
+    )
+
+
+def out_of_reach(found: Checked) -> Checked:
+    """The same on a machine that is not the node."""
+    what = "cannot be resolved" if found.outcome == registryclient.DNS else "cannot be reached"
+    evidence = f"{what} from this machine, which is not the node: {found.evidence}"
+    return found._replace(outcome=UNKNOWN, evidence=evidence, remedy="run verify on the node")
+
+
 def _remedy(source: Source, verdict: Verdict) -> str:
     """What to do, and in which secret: the registry's verdict knows of none."""
     place = holder(source)
