@@ -176,7 +176,13 @@ def test_workloads_that_may_not_be_listed_shut_the_gate(site: Site) -> None:
     site.cluster.grants += [
         Grant("auditor", None, frozenset(["list"]), resource, None, "r")
         for resource in (
-            *("secrets", "serviceaccounts", "pods", "roles", "rolebindings", "clusterroles", "clusterrolebindings"),
+            "secrets",
+            "serviceaccounts",
+            "pods",
+            "roles",
+            "rolebindings",
+            "clusterroles",
+            "clusterrolebindings",
         )
     ]
     flags = ("-n", "works")
