@@ -325,15 +325,18 @@ def test_what_a_static_pod_has_on_the_node_keeps_no_gate_shut(audit: Audit, tmp_
     assert "1 of static pods" in audit(objects, node_file(tmp_path, MIRROR), "--output=text").stdout
 
 
-@pytest.mark.parametrize("name", ["no-secret", "wrong-key", "wrong-port", "wrong-type", "old-type", "unusable-secret"])
+@pytest.mark.parametrize(
+    "name", ["no-role", "no-secret", "wrong-key", "wrong-port", "wrong-type", "old-type", "unusable-secret"]
+)
 def test_the_nodes_credential_hides_no_reason(audit: Audit, tmp_path: Path, name: str) -> None:
-    objects = [*FAULTS[name].objects, pod(name, "p"), secret("other", "s", GOOD)]
+    objects = [*FAULTS[name].objects, pod(name, "p"), secret("other", "s", GOOD), *grant("other")]
     [without] = audit(objects).report["pulls"]
     [pull] = audit(objects, node_file(tmp_path, MIRROR)).report["pulls"]
     assert (without["outcome"], pull["outcome"]) == ("fails", "node-credentials")
     assert (pull["reason"], pull["remedy"]) == (without["reason"], without["remedy"])
     assert pull["sources"][0]["reason"] == without["reason"]
-    assert "today the node's credential is used" in pull["text"] and "not visible" not in json.dumps(pull)
+    assert "today the node's credential is used" in pull["text"]
+    assert "not visible" not in json.dumps(pull)
 
 
 def test_what_was_not_checked_shuts_the_gate(audit: Audit) -> None:

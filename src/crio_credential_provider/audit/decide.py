@@ -35,6 +35,8 @@ from .workloads import ANYWHERE, Want
 _POD = "pod"
 """What the pod of a template is called, which has no name yet."""
 
+_TODAY = "today the node's credential is used"
+
 _PERHAPS_NOT_NEEDED = ("no-secret", "wrong-key", "no-role", "secret-missing", "static-pod", "no-token")
 """Reasons that say nothing of whether a mirror requires a credential."""
 
@@ -135,7 +137,7 @@ class Decider:
         if made.outcome == FAILED and not (is_spared and any(source.is_open for source in pull.sources)):
             if pull.is_node_used(wanted):
                 # The plugin fails, and CRI-O reads the node's own auth file.
-                return made._replace(outcome=NODE_CREDENTIALS)
+                return made._replace(outcome=NODE_CREDENTIALS, text=f"{made.text}; {_TODAY}")
             is_perhaps_well = made.reason in _PERHAPS_NOT_NEEDED and wanted and not self._has_anybody(wanted)
             return made._replace(outcome=ANONYMOUS if is_perhaps_well else FAILS)
         if any(source.origin == SECRET for source in wanted):
@@ -234,7 +236,7 @@ class _Pull(NamedTuple):
 
 
 def _today(text: str) -> str:
-    return text.replace(UNSEEN, "today the node's credential is used")
+    return text.replace(UNSEEN, _TODAY)
 
 
 def _failed(reason: str, text: str) -> Decided:
