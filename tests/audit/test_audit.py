@@ -369,6 +369,10 @@ def test_a_class_without_a_file(tmp_path: Path) -> None:
     assert ran.status == 2 and "--registries-conf: no file is named for worker" in ran.stderr
 
 
+def test_without_secrets_nobody_is_said_to_have_none(audit: Audit) -> None:
+    assert audit([account("a"), *grant("b"), pod("a", "p")]).found() == {("a", IMAGE): ("not-checked", "no-role")}
+
+
 def test_one_of_the_namespaces_has_nothing(audit: Audit) -> None:
     ran = audit(faulty_cluster(), "-n", "works", "-n", "typo", base=False)
     assert (ran.status, ran.report["notes"]) == (0, ["no pod or workload in namespace typo"])

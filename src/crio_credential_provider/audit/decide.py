@@ -139,6 +139,8 @@ class Decider:
                 # The plugin fails, and CRI-O reads the node's own auth file.
                 return made._replace(outcome=NODE_CREDENTIALS, text=f"{made.text}; {_TODAY}")
             is_perhaps_well = made.reason in _PERHAPS_NOT_NEEDED and wanted and not self._has_anybody(wanted)
+            if is_perhaps_well and not self._collected.was_read("Secret", pull.want.namespace):
+                return made._replace(outcome=NOT_CHECKED)
             return made._replace(outcome=ANONYMOUS if is_perhaps_well else FAILS)
         if any(source.origin == SECRET for source in wanted):
             return made._replace(outcome=WORKS, reason="", text="", remedy="")
