@@ -204,11 +204,11 @@ def test_the_kubelet_and_its_configuration_are_looked_up_once(place: Place, monk
 
         monkeypatch.setattr(module, name, counted)
 
-    for module, name in ((kubelet, "find_kubelet"), (crio, "find_crio"), (request_place, "_load_entry")):
+    for module, name in ((kubelet, "find_kubelet"), (crio, "find_crio"), (request_place, "load_entry")):
         count(module, name)
     done = place.alpha()
     assert done.report["secrets"]["from"] == "pod" and str(path) in " ".join(done.report["notes"])
-    assert sorted(calls) == ["_load_entry", "find_crio", "find_kubelet"]
+    assert sorted(calls) == ["find_crio", "find_kubelet", "load_entry"]
 
 
 def test_a_persons_paths_start_where_he_is(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
