@@ -180,6 +180,7 @@ def generate(directory: Path, size: Size) -> list[str]:
         _write(directory / "secrets.json", _secrets(size)),
         _write(directory / "roles.json", _roles(size)),
     ]
+    (directory / "none").write_text("{}")
     return [*files, f"--registries-conf={conf}", f"--global-auth-file={directory}/none"]
 
 

@@ -56,6 +56,7 @@ def audit(tmp_path: Path) -> Iterator[Audit]:
     """Runs the command on objects, with flags."""
     conf = tmp_path / "registries.conf"
     conf.write_text(CONF)
+    (tmp_path / "none").write_text("{}")
 
     def on(objects: list[Object], *flags: str, base: bool = True) -> auditing.Ran:
         file = write_list(tmp_path / "all.json", [*(cluster_objects() if base else ()), *objects])
@@ -298,6 +299,114 @@ def test_what_depends_on_the_nodes_credentials(audit: Audit, tmp_path: Path) -> 
     }
     assert ran.status == 0
     assert audit(objects, node_file(tmp_path, MIRROR), "--fail-on=node-credentials").status == 1
+
+
+def test_an_auth_file_of_the_node_that_cannot_be_read_opens_no_gate(
+    audit: Audit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objects = [pod("a", "p"), account("a"), *grant("a")]
+    (tmp_path / "broken.json").write_text("{")
+    for name, why in (("typo.json", "no such file"), ("broken.json", "not a docker config"), (".", "is a directory")):
+        ran = audit(objects, f"--global-auth-file={tmp_path}/{name}", "--fail-on=node-credentials")
+        assert (ran.status, ran.stdout) == (2, "")
+        assert f"--global-auth-file: {tmp_path}/{name}: {why}" in ran.stderr
+    # This machine's, which is not there.
+    monkeypatch.setenv("CRIO_CREDENTIAL_PROVIDER_GLOBAL_AUTH_FILE", str(tmp_path / "absent.json"))
+    file, conf = write_list(tmp_path / "a.json", objects), f"--registries-conf={tmp_path}/registries.conf"
+    notes = run(file, conf, "-o", "json").report["notes"]
+    assert any(note.startswith("no auth file of a node was read") for note in notes)
+
+
+def test_what_a_static_pod_has_on_the_node_keeps_no_gate_shut(audit: Audit, tmp_path: Path) -> None:
+    objects = FAULTS["static-pod"].objects
+    ran = audit(objects, node_file(tmp_path, MIRROR), "--fail-on=node-credentials", "--fail-on=not-checked")
+    assert (ran.status, ran.found()) == (0, {("static-pod", IMAGE): ("node-credentials", "static-pod")})
+    [pull] = ran.report["pulls"]
+    assert pull["remedy"] == f"keep a key for {MIRROR} in the node's own auth file (docs: migrate, step 3)"
+    assert "1 of static pods" in audit(objects, node_file(tmp_path, MIRROR), "--output=text").stdout
+
+
+@pytest.mark.parametrize(
+    "name", ["no-role", "no-secret", "wrong-key", "wrong-port", "wrong-type", "old-type", "unusable-secret"]
+)
+def test_the_nodes_credential_hides_no_reason(audit: Audit, tmp_path: Path, name: str) -> None:
+    objects = [*FAULTS[name].objects, pod(name, "p"), secret("other", "s", GOOD), *grant("other")]
+    [without] = audit(objects).report["pulls"]
+    [pull] = audit(objects, node_file(tmp_path, MIRROR)).report["pulls"]
+    assert (without["outcome"], pull["outcome"]) == ("fails", "node-credentials")
+    assert (pull["reason"], pull["remedy"]) == (without["reason"], without["remedy"])
+    assert pull["sources"][0]["reason"] == without["reason"]
+    assert "today the node's credential is used" in pull["text"]
+    assert "not visible" not in json.dumps(pull)
+
+
+def test_what_was_not_checked_shuts_the_gate(audit: Audit) -> None:
+    objects = [secret("a", "s", GOOD), pod("a", "p")]
+    assert audit(objects, base=False).found() == {("a", IMAGE): ("works", None)}
+    assert audit(objects, "--fail-on=not-checked", base=False).status == 1
+    assert audit([*objects, *grant("a")], "--fail-on=not-checked").status == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["-n", "typo"], "no pod or workload in namespace typo"),
+        (["-n", ""], "-n/--namespace: '' is not a valid namespace name"),
+        (["-n", "X"], "'X' is not a valid namespace name"),
+        (["-l", "app=typo"], "no pod or workload was read with the labels app=typo"),
+        (["-A", "-n", "works"], "-A and -n cannot be used together"),
+        (["--context", ""], "--context: is empty"),
+        (["--context", "foo"], "--context cannot be used with files"),
+        (["--print-rbac"], "--print-rbac cannot be used with files"),
+    ],
+)
+def test_what_would_audit_nothing_is_refused(audit: Audit, flags: list[str], said: str) -> None:
+    ran = audit(faulty_cluster(), *flags, base=False)
+    assert (ran.status, ran.stdout) == (2, "") and said in ran.stderr
+
+
+def test_a_class_without_a_file(tmp_path: Path) -> None:
+    ran = run(write_list(tmp_path / "a.json", faulty_cluster()), "--registries-conf", "worker=")
+    assert ran.status == 2 and "--registries-conf: no file is named for worker" in ran.stderr
+
+
+def test_without_secrets_nobody_is_said_to_have_none(audit: Audit) -> None:
+    assert audit([account("a"), *grant("b"), pod("a", "p")]).found() == {("a", IMAGE): ("not-checked", "no-role")}
+
+
+def test_one_of_the_namespaces_has_nothing(audit: Audit) -> None:
+    ran = audit(faulty_cluster(), "-n", "works", "-n", "typo", base=False)
+    assert (ran.status, ran.report["notes"]) == (0, ["no pod or workload in namespace typo"])
+    assert len(audit(faulty_cluster(), "-A", base=False).found()) == len(FAULTS)
+
+
+def test_a_service_account_that_is_missing(audit: Audit) -> None:
+    objects = [account("a"), secret("a", "s", GOOD), workload("Deployment", "a", "w", account="gone")]
+    [pull] = audit(objects).report["pulls"]
+    assert (pull["outcome"], pull["reason"]) == ("fails", "no-service-account")
+    assert pull["remedy"].endswith("kubectl -n a create serviceaccount gone")
+    # Where the namespace's service accounts were not saved it is not known.
+    [pull] = audit([account("b"), *objects[1:]]).report["pulls"]
+    assert pull["outcome"] == "works"
+
+
+def test_pods_that_cannot_be_read_are_told(audit: Audit) -> None:
+    bad: Object = {"kind": "Pod", "metadata": {"namespace": "a", "name": "bad"}, "spec": {"containers": "x"}}
+    null: Object = {"kind": "Deployment", "metadata": {"namespace": "a", "name": "null"}, "spec": None}
+    ran = audit([pod("a", "p", ""), bad])
+    assert ran.found() == {("a", ""): ("fails", "invalid-image")}
+    assert ran.report["notes"] == ["1 object has no containers that can be read: Pod bad"]
+    ran = audit([pod("a", "p", ""), bad, null])
+    assert ran.report["notes"] == ["2 objects have no containers that can be read: Deployment null, Pod bad"]
+
+
+def test_files_of_other_forms(audit: Audit, tmp_path: Path) -> None:
+    audit([])
+    (tmp_path / "a.yaml").write_text("apiVersion: v1\nitems: []\n")
+    (tmp_path / "a.gz").write_bytes(gzip.compress(b"{}"))
+    for name, said in (("a.yaml", "looks like YAML; write it with -o json"), ("a.gz", "is compressed with gzip")):
+        ran = run(f"{tmp_path}/{name}", f"--registries-conf={tmp_path}/registries.conf")
+        assert ran.status == 2 and said in ran.stderr
 
 
 def test_fail_on_anonymous(audit: Audit) -> None:
@@ -719,7 +828,9 @@ def test_without_a_registries_conf(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     ran = run(file)
     assert (ran.status, ran.stdout) == (2, "") and "give a node's with --registries-conf FILE" in ran.stderr
     (tmp_path / "none").write_text(CONF)
-    [note] = run(file, "-o", "json").report["notes"]
+    own = tmp_path / "config.json"
+    own.write_text("{}")
+    [note] = run(file, "-o", "json", f"--global-auth-file={own}").report["notes"]
     assert note.startswith("this machine's registries.conf was used, and it has no CRI-O")
 
 
@@ -732,6 +843,19 @@ def test_baseline(audit: Audit, tmp_path: Path) -> None:
     earlier.write_text(audit(objects, base=False).stdout)
     unchanged = audit(objects, f"--baseline={earlier}", base=False).report["changes"]
     assert unchanged == {"failing": [], "solved": [], "gone": []}
+    # Only what got worse counts.
+    assert audit(objects, f"--baseline={earlier}", base=False).status == 0
+    assert audit(objects, f"--baseline={earlier}", "--output=junit", base=False).stdout.count("<failure") == 0
+    # What was not audited, or not read, is neither gone nor solved.
+    for flags in (("-n", "works"), ("-l", "!app")):
+        assert audit(objects, f"--baseline={earlier}", *flags, base=False).report["changes"] == unchanged
+    chosen = [found for found in objects if found["metadata"].get("namespace") == "works"]
+    assert audit(chosen, f"--baseline={earlier}", "-l", "!app").report["changes"] == unchanged
+    unread = [found for found in objects if found["kind"] != "Secret"]
+    assert audit(unread, f"--baseline={earlier}", base=False).report["changes"]["solved"] == []
+    (tmp_path / "empty").write_text("")
+    ran = audit(objects, f"--baseline={tmp_path}/empty", base=False)
+    assert ran.status == 2 and "kubectl" not in ran.stderr
     changed = [found for found in objects if found["metadata"].get("namespace") not in ("blocked", "no-role")]
     changed += [
         *grant("no-role"),
@@ -741,6 +865,7 @@ def test_baseline(audit: Audit, tmp_path: Path) -> None:
         *grant("fresh"),
     ]
     ran = audit(changed, f"--baseline={earlier}", base=False)
+    assert ran.status == 1
     changes = ran.report["changes"]
     assert [one["namespace"] for one in changes["failing"]] == ["fresh"]
     assert [one["namespace"] for one in changes["solved"]] == ["no-role"]

@@ -43,6 +43,7 @@ def audit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Audit:
 
     def on(conf: str, objects: Objects, *flags: str) -> Ran:
         (tmp_path / "registries.conf").write_text(conf)
+        (tmp_path / "none").write_text("{}")
         file = write_list(tmp_path / "all.json", [*cluster_objects(), *objects])
         own = (f"--registries-conf={tmp_path}/registries.conf", f"--global-auth-file={tmp_path}/none", "--output=json")
         ran = run(file, *own, "--live", "--live-rate=1000", *flags)

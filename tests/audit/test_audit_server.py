@@ -32,6 +32,7 @@ class Site:
         (self.kubectl,) = need("kubectl")
         self.root, self.cluster = root, cluster
         (root / "registries.conf").write_text(CONF)
+        (root / "none").write_text("{}")
         for found in faulty_cluster():
             key = found["metadata"].get("namespace", ""), found["metadata"]["name"]
             if found["kind"] == "Secret":
@@ -185,6 +186,32 @@ def test_nothing_may_be_read(site: Site) -> None:
     ran = site.run()
     assert (ran.status, ran.stdout) == (2, "")
     assert "none of the cluster's objects may be listed; --print-rbac prints the ClusterRole" in ran.stderr
+
+
+def test_secrets_alone_may_be_read(site: Site) -> None:
+    site.log_in("auditor")
+    site.cluster.grants += [Grant("auditor", None, frozenset(["list"]), "secrets", None, "r")]
+    ran = site.run("-n", "works")
+    assert (ran.status, ran.stdout) == (2, "")
+    assert "no pod or workload in namespace works" in ran.stderr and "pods may not be listed" in ran.stderr
+
+
+def test_workloads_that_may_not_be_listed_shut_the_gate(site: Site) -> None:
+    site.log_in("auditor")
+    site.cluster.grants += [
+        Grant("auditor", None, frozenset(["list"]), resource, None, "r")
+        for resource in (
+            "secrets",
+            "serviceaccounts",
+            "pods",
+            "roles",
+            "rolebindings",
+            "clusterroles",
+            "clusterrolebindings",
+        )
+    ]
+    flags = ("-n", "works")
+    assert (site.run(*flags).status, site.run(*flags, "--fail-on=not-checked").status) == (0, 1)
 
 
 def test_chosen_namespaces_alone_are_asked_for(site: Site) -> None:

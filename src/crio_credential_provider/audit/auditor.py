@@ -12,6 +12,7 @@ with distinct pulls, not with pods.
 from __future__ import annotations
 
 import bisect
+import os
 from collections.abc import Callable, Iterable
 
 from ..pull import decision
@@ -83,6 +84,7 @@ class Auditor:
         self._is_selected = is_selected
         self._has_tokens = has_tokens
         self._wants: dict[Want, _Tally] = {}
+        self._unreadable = _Tally()
 
     def add(self, found: Object) -> None:
         """Takes an object of any kind; most kinds say nothing of pulls."""
@@ -107,13 +109,17 @@ class Auditor:
         if not self._is_selected(labels(metadata)):
             return
         is_pod = found["kind"] == workloads.POD
+        read = False
         for want, holder in workloads.find_wants(found):
+            read = True
             where = ANYWHERE if self.is_uniform else self.collected.like(want.where)
             want = want._replace(where=where)
             tally = self._wants.get(want)
             if tally is None:
                 tally = self._wants[want] = _Tally()
             tally.add(int(is_pod), int(not is_pod), [holder])
+        if not read and not workloads.pulls_nothing(found):
+            self._unreadable.add(int(is_pod), int(not is_pod), [Holder(found["kind"], text(metadata, "name"))])
 
     def finish(self, origin: str, tell: Callable[[int, int], None] = lambda done, all: None) -> Audit:
         """Decides.
@@ -152,6 +158,18 @@ class Auditor:
 
     def _further_notes(self, pulls: list[Pull]) -> Iterable[str]:
         yield from decision.global_config(self._settings.global_auth_file)[1]
+        if not os.path.exists(self._settings.global_auth_file):
+            yield (
+                "no auth file of a node was read: what depends on the node's credentials is not known "
+                "(--global-auth-file)"
+            )
+        if number := self._unreadable.pods + self._unreadable.templates:
+            names = ", ".join(f"{holder.kind} {holder.name}" for holder in self._unreadable.holders)
+            more = "" if number == len(self._unreadable.holders) else ", ..."
+            yield (
+                f"{number} {'object has' if number == 1 else 'objects have'} no containers that can be read: "
+                f"{names}{more}"
+            )
         for code, said in UNCHECKED.items():
             found = sum(1 for pull in pulls if code in pull.unchecked)
             if found:

@@ -7,6 +7,7 @@ Answers what ``pullsecrets`` asks as the API server would: what is not there is 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from typing import NoReturn
 
 from ..errors import ClusterError
@@ -46,6 +47,7 @@ class Collected:
         self.read: dict[str, int] = {}
         self._secrets: dict[str, dict[str, Object]] = {}
         self._accounts: dict[tuple[str, str], tuple[str, ...]] = {}
+        self._with_accounts: set[str] = set()
         self._alike: dict[tuple[tuple[str, str], ...], str] = {}
         self._unread: set[tuple[str, str]] = set()
         self._keys: dict[str, AuthEntry] = {}
@@ -60,6 +62,7 @@ class Collected:
                 self._secrets.setdefault(namespace, {})[name] = reduced
         elif kind == "ServiceAccount":
             self._accounts[namespace, sys.intern(name)] = names_of(found)
+            self._with_accounts.add(namespace)
         elif kind == "Node":
             self.nodes[name] = found_labels = labels(metadata)
             found_labels.pop("kubernetes.io/hostname", None)
@@ -82,6 +85,10 @@ class Collected:
         """Whether a kind was read in a namespace. Of files none at all means that it was not saved."""
         unread = self._unread & {(kind, ""), (kind, namespace)}
         return not unread and (kind in self.read or not self.rights.are_from_files)
+
+    def lacks_any(self, kinds: Iterable[str]) -> bool:
+        """Whether one of these kinds could not be read, in a namespace or at all."""
+        return any(kind in kinds for kind, _ in self._unread)
 
     def _reduced(self, found: Object, namespace: str, name: str) -> Object | None:
         kind, data = text(found, "type"), member(found, "data")
@@ -114,6 +121,10 @@ class Collected:
     def keys(self) -> Keyring:
         """The keys of all secrets of all namespaces, to see which mirrors anybody has a credential for."""
         return Keyring([PullSecret("(any)", DockerConfig(self._keys, {}))])
+
+    def is_account_missing(self, namespace: str, account: str) -> bool:
+        """Whether the namespace's service accounts were read, and this one is not among them."""
+        return namespace in self._with_accounts and (namespace, account) not in self._accounts
 
     # -- for the seam -------------------------------------------------------------------------------------------------
 

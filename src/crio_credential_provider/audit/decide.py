@@ -6,13 +6,14 @@ that image asks and why a credential is missing. This module gives it an outcome
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from typing import NamedTuple
 
 from ..errors import ClusterError, ConfigError, ProviderError
 from ..explanation import FAILED, NODE, NODE_HELPER, SECRET, UNKNOWN, NotAsked, is_short_name, outcome, standin
 from ..explanation import sources as explained
-from ..explanation.records import NO_TABLES, Asked
+from ..explanation.records import NO_TABLES, UNSEEN, Asked
 from ..explanation.records import Source as Explained
 from ..explanation.unusable import Seen, Unusable, find
 from ..images import reference
@@ -33,6 +34,8 @@ from .workloads import ANYWHERE, Want
 
 _POD = "pod"
 """What the pod of a template is called, which has no name yet."""
+
+_TODAY = "today the node's credential is used"
 
 _PERHAPS_NOT_NEEDED = ("no-secret", "wrong-key", "no-role", "secret-missing", "static-pod", "no-token")
 """Reasons that say nothing of whether a mirror requires a credential."""
@@ -69,7 +72,8 @@ class Decider:
         try:
             image = reference.parse(want.image)
         except ReferenceSyntaxError as error:
-            text = f"the kubelet rejects the image as InvalidImageName: {error.message}"
+            why = error.message if want.image else "it is empty"
+            text = f"the kubelet rejects the image as InvalidImageName: {why}"
             return self._same.setdefault(made := _failed("invalid-image", text), made)
         typed = reference.parse_literal(want.image).name
         # Of tag and digest only counts which of them there is.
@@ -80,29 +84,50 @@ class Decider:
         return self._known[key]
 
     def _decide(self, want: Want, image: Reference, typed: str, config: Configuration | ConfigError) -> Decided:
+        if not want.is_static and self._collected.is_account_missing(want.namespace, want.account):
+            remedy = f"create it, or correct its name: kubectl -n {want.namespace} create serviceaccount {want.account}"
+            text = f"service account {want.account} not found in namespace {want.namespace}"
+            return Decided(FAILS, "no-service-account", text, remedy)
         if isinstance(config, ConfigError):
             return _failed("invalid-registries-conf", str(config))
+        made, pull, wanted = self._look(want, image, typed, config, self._settings)
+        found = self._outcome(made, pull, wanted)
+        if found.outcome != NODE_CREDENTIALS or pull.error is not None or not wanted or want.is_static:
+            return found
+        # What is wrong without the node's credential is not looked for with it.
+        unseen = copy.copy(self._settings)
+        unseen.global_auth_file = ""
+        without = self._look(want, image, typed, config, unseen)[0]
+        sources = tuple(
+            today._replace(reason=later.reason, text=_today(later.text)) if today.reason else today
+            for today, later in zip(found.sources, without.sources, strict=True)
+        )
+        return found._replace(reason=without.reason, text=_today(without.text), remedy=without.remedy, sources=sources)
+
+    def _look(
+        self, want: Want, image: Reference, typed: str, config: Configuration, settings: Settings
+    ) -> tuple[Decided, _Pull, list[Explained]]:
         account = ServiceAccount(want.namespace, want.account, _POD)
         token = standin.token(account) if self._has_tokens and not want.is_static else ""
-        request, seam = Request(image.name, token), Seam(self._collected, want, self._settings.secrets_from)
+        request, seam = Request(image.name, token), Seam(self._collected, want, settings.secrets_from)
         seen = Seen(lambda: seam)
         error: ProviderError | None = None
         resolution = Resolution(Reference(image.domain, image.path), None)
         try:
             resolution = decision.begin(request)
             resolution.config = config
-            decision.choose(resolution, config, request, self._settings, seen.connect)
+            decision.choose(resolution, config, request, settings, seen.connect)
         except ProviderError as raised:
             error = raised
         asked = explained.find_asked(config, image, typed, enforcing=True)
-        spoilt = find(seen, resolution, token, self._settings)
-        found = tuple(explained.find_sources(resolution, self._settings, error, asked, image, typed, spoilt))
-        told = outcome.verdict(resolution, error, found, asked, self._settings, spoilt, NO_TABLES)
+        spoilt = find(seen, resolution, token, settings)
+        found = tuple(explained.find_sources(resolution, settings, error, asked, image, typed, spoilt))
+        told = outcome.verdict(resolution, error, found, asked, settings, spoilt, NO_TABLES)
         pull = _Pull(want, resolution, error, asked, [source for source in found if source.asked], spoilt)
         wanted = [source for source in pull.sources if source.is_wanted and source.is_open and source.is_reachable]
         sources = tuple(pull.source(source) for source in pull.sources)
         made = Decided(told.status, pull.reason(wanted), told.text, told.remedy, sources, tuple(seam.unchecked))
-        return self._outcome(made, pull, wanted)
+        return made, pull, wanted
 
     def _outcome(self, made: Decided, pull: _Pull, wanted: list[Explained]) -> Decided:
         if made.outcome == UNKNOWN:
@@ -112,8 +137,10 @@ class Decider:
         if made.outcome == FAILED and not (is_spared and any(source.is_open for source in pull.sources)):
             if pull.is_node_used(wanted):
                 # The plugin fails, and CRI-O reads the node's own auth file.
-                return made._replace(outcome=NODE_CREDENTIALS)
+                return made._replace(outcome=NODE_CREDENTIALS, text=f"{made.text}; {_TODAY}")
             is_perhaps_well = made.reason in _PERHAPS_NOT_NEEDED and wanted and not self._has_anybody(wanted)
+            if is_perhaps_well and not self._collected.was_read("Secret", pull.want.namespace):
+                return made._replace(outcome=NOT_CHECKED)
             return made._replace(outcome=ANONYMOUS if is_perhaps_well else FAILS)
         if any(source.origin == SECRET for source in wanted):
             return made._replace(outcome=WORKS, reason="", text="", remedy="")
@@ -122,7 +149,10 @@ class Decider:
             text = f"{user.source.name} gets a credential of the node alone"
             reason = made.reason if wanted and made.reason else "node-credentials"
             remedy = f"create a pull secret in the namespace with a key for {user.host}"
-            if not wanted:
+            if pull.want.is_static:
+                reason = "static-pod"
+                remedy = f"keep a key for {user.host} in the node's own auth file (docs: migrate, step 3)"
+            elif not wanted:
                 remedy += (
                     ", and name it in the imagePullSecrets of the service account: no mirror is asked for this image"
                 )
@@ -205,6 +235,10 @@ class _Pull(NamedTuple):
         if near is None and meant is not None:
             return _code_of_secret(meant)
         return "wrong-key" if resolution.secrets else "no-secret"
+
+
+def _today(text: str) -> str:
+    return text.replace(UNSEEN, _TODAY)
 
 
 def _failed(reason: str, text: str) -> Decided:

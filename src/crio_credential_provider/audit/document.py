@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..errors import UsageError
 from . import lists
-from .result import FAILS, REASONS, Audit, Changes, Pull, Source
+from .result import FAILS, NOT_CHECKED, OUTCOMES, REASONS, Audit, Changes, Pull, Source
 from .workloads import text
 
 Key = tuple[str, str, str, str]
+
+_WRITE_ONE = "write one with --output json"
 
 
 def head(audit: Audit) -> dict[str, Any]:
@@ -74,30 +77,37 @@ def _source(source: Source) -> dict[str, Any]:
     }
 
 
-def load_failing(path: str) -> set[Key]:
-    """The pulls that failed in an earlier audit.
+def load_outcomes(path: str) -> dict[Key, str]:
+    """The pulls of an earlier audit, each with its worst outcome.
 
     Raises:
         UsageError: not the JSON of an audit.
     """
-    found = set()
+    found: dict[Key, str] = {}
+    if path != "-" and not os.path.getsize(path):
+        raise UsageError(f"--baseline: {path} is empty", _WRITE_ONE)
     for pull in lists.load(path, "pulls"):
-        if not text(pull, "outcome"):
-            raise UsageError(f"--baseline: {path} is not an audit", "write one with --output json")
-        if pull["outcome"] == FAILS:
-            found.add(
-                (text(pull, _MEMBERS[0]), text(pull, _MEMBERS[1]), text(pull, _MEMBERS[2]), text(pull, _MEMBERS[3]))
-            )
+        outcome = text(pull, "outcome")
+        if outcome not in OUTCOMES:
+            raise UsageError(f"--baseline: {path} is not an audit", _WRITE_ONE)
+        key = text(pull, _MEMBERS[0]), text(pull, _MEMBERS[1]), text(pull, _MEMBERS[2]), text(pull, _MEMBERS[3])
+        found[key] = min(outcome, found.get(key, outcome), key=OUTCOMES.index)
     return found
 
 
-def compare(pulls: list[Pull], failed: set[Key]) -> Changes:
-    """What is different from an audit in which these failed."""
-    failing = {pull.key for pull in pulls if pull.outcome == FAILS}
+def is_worse(pull: Pull, earlier: dict[Key, str]) -> bool:
+    """Whether a pull was not there in an earlier audit, or had a better outcome."""
+    return pull.key not in earlier or OUTCOMES.index(pull.outcome) < OUTCOMES.index(earlier[pull.key])
+
+
+def compare(pulls: list[Pull], earlier: dict[Key, str], is_chosen: Callable[[Key], bool]) -> Changes:
+    """What is different from an earlier audit; of pulls that are not chosen nothing is known."""
+    failed = {key for key, outcome in earlier.items() if outcome == FAILS and is_chosen(key)}
+    failing = {pull.key for pull in pulls if pull.outcome in (FAILS, NOT_CHECKED)}
     there = {pull.key for pull in pulls}
     solved = failed - failing
     return Changes(
-        tuple(pull for pull in pulls if pull.outcome == FAILS and pull.key not in failed),
+        tuple(pull for pull in pulls if pull.outcome == FAILS and is_worse(pull, earlier)),
         tuple(sorted(solved & there)),
         tuple(sorted(solved - there)),
     )

@@ -51,7 +51,9 @@ def load(path: str, member: str = "items") -> Iterator[Object]:
                 yield from _Reader(file, name, member).objects()
     except OSError as error:
         raise UsageError(f"cannot read {name}: {error.strerror}") from None
-    except UnicodeDecodeError:
+    except UnicodeDecodeError as error:
+        if error.object.startswith(b"\x1f\x8b"):
+            raise UsageError(f"{name} is compressed with gzip", "unpack it with gunzip") from None
         raise UsageError(f"{name} is not UTF-8", "write it with kubectl get -o json") from None
 
 
@@ -180,6 +182,8 @@ class _Reader:
         return bool(further)
 
     def _malformed(self) -> UsageError:
+        if self._read == len(self._text) and re.match(r"---\s|(apiVersion|kind|items): ?|- ", self._text):
+            return UsageError(f"{self._name} looks like YAML", "write it with -o json")
         place = self._read - len(self._text) + self._at
         return UsageError(
             f"{self._name} is not JSON as kubectl get -o json writes it, from character {place} on",

@@ -64,18 +64,14 @@ class Want(NamedTuple):
 
 
 def find_wants(found: Object) -> Iterator[tuple[Want, Holder]]:
-    """Each image of a pod or of a template, once. Nothing for a template that another object owns, which is audited
-    itself, and for a pod that has ended."""
+    """Each image of a pod or of a template, once; "" for an empty one. Nothing where ``pulls_nothing``."""
+    if pulls_nothing(found):
+        return
     kind, metadata = str(found.get("kind")), member(found, "metadata")
     spec = member(found, "spec")
-    owner = _controller(metadata)
     holder = Holder(kind, str(metadata.get("name", "")))
     if kind == POD:
-        if member(found, "status").get("phase") in _OVER:
-            return
-        holder = owner or holder
-    elif owner is not None:
-        return
+        holder = _controller(metadata) or holder
     else:
         for name in _TEMPLATES[kind]:
             spec = member(spec, name)
@@ -93,6 +89,13 @@ def find_wants(found: Object) -> Iterator[tuple[Want, Holder]]:
         yield Want(sys.intern(namespace), sys.intern(account), sys.intern(image), *common), holder
 
 
+def pulls_nothing(found: Object) -> bool:
+    """Whether it is a template that another object owns, which is audited itself, or a pod that has ended."""
+    if found.get("kind") == POD:
+        return member(found, "status").get("phase") in _OVER
+    return _controller(member(found, "metadata")) is not None
+
+
 def _controller(metadata: Object) -> Holder | None:
     for reference in items(metadata, "ownerReferences"):
         # A static pod is owned by its node.
@@ -107,7 +110,7 @@ def _controller(metadata: Object) -> Holder | None:
 
 def _images(spec: Object) -> Iterator[str]:
     for kind in _CONTAINERS:
-        yield from filter(None, (text(container, "image") for container in items(spec, kind)))
+        yield from (text(container, "image") for container in items(spec, kind))
     for volume in items(spec, "volumes"):
         yield from filter(None, [text(member(volume, "image"), "reference")])
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from ... import settings
-from ...audit import document, lists, nodes
+from ...audit import document, lists, nodes, workloads
 from ...audit.auditor import Auditor
 from ...audit.result import (
     ANONYMOUS,
@@ -22,8 +22,11 @@ from ...audit.result import (
     NODE_CREDENTIALS,
     NOT_CHECKED,
     Audit,
+    Pull,
 )
 from ...errors import ProviderError, UsageError
+from ...kubernetes import names
+from ...pull import decision
 from ...runtimes.crio import registries
 from ...settings import FLAGS_BY_NAME
 from .. import output
@@ -55,8 +58,9 @@ Examples:
 
 Exit status:
   0  no pull would fail
-  1  some would; with --fail-on also what that names; or the output could not be written
-  2  wrong usage, a file that cannot be used, an API server that does not answer
+  1  some would; with --fail-on also what that names; with --baseline only those that got worse;
+     or the output could not be written
+  2  wrong usage, a file that cannot be used, an API server that does not answer, no pod or workload read
 """
 _RATE, _MAX_RATE = 5, 1000
 """Questions to mirrors in a second."""
@@ -99,13 +103,21 @@ def parser(program: str = output.PROGRAM) -> Parser:
         help="lists of kubectl get ... -o json, of any kinds, instead of the API server; -: stdin",
     )
     made.add_argument(
-        "-n", "--namespace", metavar="NAMESPACE", action="append", help="audit this namespace; repeatable"
+        *("-n", "--namespace"),
+        metavar="NAMESPACE",
+        action="append",
+        type=_namespace,
+        help="audit this namespace; repeatable",
     )
+    made.add_argument("-A", "--all-namespaces", action="store_true", help="audit all namespaces (default)")
     made.add_argument(
-        "--selector", metavar="LABELS", default="", help="audit pods and workloads with these labels: app=web,tier"
+        *("-l", "--selector"),
+        metavar="LABELS",
+        default="",
+        help="audit pods and workloads with these labels: app=web,tier",
     )
     made.add_argument("--kubeconfig", metavar="FILE", type=there("file"), help="kubeconfig for kubectl")
-    made.add_argument("--context", metavar="NAME", help="its context")
+    made.add_argument("--context", metavar="NAME", type=_context, help="its context")
     made.add_argument(
         "--registries-conf",
         metavar="[CLASS=]FILE",
@@ -142,10 +154,14 @@ def parser(program: str = output.PROGRAM) -> Parser:
         choices=(NODE_CREDENTIALS, ANONYMOUS, NOT_CHECKED),
         action="append",
         default=[],
-        help="exit with 1 for this outcome as well; repeatable",
+        help="exit with 1 for this outcome as well; repeatable (node-credentials: without static pods; not-checked: "
+        "also what was only checked in part)",
     )
     made.add_argument(
-        "--baseline", metavar="FILE", type=there("file"), help="JSON of an earlier audit: show what changed since"
+        "--baseline",
+        metavar="FILE",
+        type=there("file"),
+        help="JSON of an earlier audit: show what changed since; only pulls that got worse count for the exit status",
     )
     made.add_argument(
         "--live",
@@ -175,13 +191,14 @@ def parser(program: str = output.PROGRAM) -> Parser:
 
 
 def _audit(given: argparse.Namespace) -> int:
+    _refuse_together(given)
     if given.print_rbac:
         from ...audit.server import CLUSTER_ROLE, MACHINE_CONFIG_RULE
 
         rules = CLUSTER_ROLE + (MACHINE_CONFIG_RULE if given.machine_configs else "")
         write_line(rules.removesuffix("\n"))
         return OK
-    failed = document.load_failing(given.baseline) if given.baseline else None
+    earlier = document.load_outcomes(given.baseline) if given.baseline else None
     place = look(given)
     auditor = _auditor(given, place)
     progress = _Progress()
@@ -191,18 +208,68 @@ def _audit(given: argparse.Namespace) -> int:
         gc.freeze()
         gc.enable()
         found = auditor.finish(origin, lambda done, whole: progress.tell(f"decided {done} of {whole} pulls"))
+        found = _checked(given, found)
         if given.live:
             found = _ask(found, auditor, given.live_rate, progress)
     finally:
         progress.end()
-    if failed is not None:
-        found = found._replace(changes=document.compare(list(found.pulls), failed))
+    if earlier is not None:
+        found = found._replace(changes=document.compare(list(found.pulls), earlier, _chosen(given)))
     fatal = {FAILS, *given.fail_on}
+
+    def is_fatal(pull: Pull) -> bool:
+        if earlier is not None and not document.is_worse(pull, earlier):
+            return False
+        # A static pod keeps a key of its own on the node.
+        if pull.outcome == NODE_CREDENTIALS and pull.reason == "static-pod":
+            return False
+        return pull.outcome in fatal or bool(pull.unchecked and NOT_CHECKED in fatal)
+
     if given.output == "text":
         text.write_audit(found, is_narrow=bool(given.namespace or given.selector))
     else:
-        write_lines(_lines(given.output, found, fatal))
-    return FAILING if any(found.counts[outcome].pulls for outcome in fatal) else OK
+        write_lines(_lines(given.output, found, is_fatal))
+    is_unread = NOT_CHECKED in fatal and auditor.collected.lacks_any(workloads.KINDS)
+    return FAILING if is_unread or any(map(is_fatal, found.pulls)) else OK
+
+
+def _refuse_together(given: argparse.Namespace) -> None:
+    if given.all_namespaces and given.namespace:
+        raise UsageError("-A and -n cannot be used together", "remove one of the two")
+    flags = {"--context": given.context, "--kubeconfig": given.kubeconfig, "--print-rbac": given.print_rbac}
+    for flag, value in flags.items():
+        if value and given.files:
+            raise UsageError(f"{flag} cannot be used with files", "remove one of the two")
+
+
+def _checked(given: argparse.Namespace, found: Audit) -> Audit:
+    """An audit of something; with a note of each chosen namespace that has nothing to audit."""
+    there = {pull.namespace for pull in found.pulls}
+    empty = [f"no pod or workload in namespace {name}" for name in given.namespace or () if name not in there]
+    if found.pulls:
+        return found._replace(notes=(*found.notes, *empty))
+    why = ", ".join(empty) or "no pod or workload was read"
+    if given.selector:
+        why += f" with the labels {given.selector}"
+    refused = [note for note in found.notes if " may not be listed" in note]
+    raise UsageError("; ".join([why, *refused]), "" if refused else "check the files, or -n and --selector")
+
+
+def _chosen(given: argparse.Namespace) -> Callable[[document.Key], bool]:
+    """Whether a pull of an earlier audit would be in this one; that is not known of labels."""
+    return lambda key: not given.selector and (not given.namespace or key[0] in given.namespace)
+
+
+def _namespace(text: str) -> str:
+    if not names.is_label(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a valid namespace name")
+    return text
+
+
+def _context(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("is empty")
+    return text
 
 
 def _ask(found: Audit, auditor: Auditor, rate: float, progress: _Progress) -> Audit:
@@ -231,6 +298,8 @@ def _auditor(given: argparse.Namespace, place: Place) -> Auditor:
         paths = FLAGS_BY_NAME[name].metavar == "FILE"
         own += [f"--{name}={os.path.abspath(text) if paths else text}" for text in values]
     chosen = load_settings(own, place)
+    if given.global_auth_file is not None:
+        _check_auth_file(given.global_auth_file)
     if given.mirror_registry:
         chosen.mirror_registry = settings.loads(own, {}).mirror_registry
     if not (given.is_of_node or given.global_auth_file):
@@ -247,9 +316,20 @@ def _auditor(given: argparse.Namespace, place: Place) -> Auditor:
     return made
 
 
+def _check_auth_file(path: str) -> None:
+    """With none the audit would find that nothing depends on the node."""
+    why = output.why_not(path, ("file",))
+    if not why and (warnings := decision.global_config(path)[1]):
+        why = "not a docker config: " + warnings[0].partition(" is ignored: ")[2]
+    if why:
+        raise UsageError(f"--global-auth-file: {path or repr(path)}: {why}")
+
+
 def _classes(given: argparse.Namespace, chosen: settings.Settings) -> list[NodeClass]:
     files, directories = map(_by_class, (given.registries_conf, given.registries_conf_dir))
     for name, file in files.items():
+        if not file:
+            raise UsageError(f"--registries-conf: no file is named{f' for {name}' if name else ''}")
         if why := output.why_not(file, ("file",)):
             raise UsageError(f"--registries-conf: {file}: {why}")
         if name in directories and (why := output.why_not(directories[name], ("directory",))):
@@ -331,7 +411,7 @@ class _Progress:
             sys.stderr.flush()
 
 
-def _lines(form: str, found: Audit, fatal: set[str]) -> Iterator[str]:
+def _lines(form: str, found: Audit, is_fatal: Callable[[Pull], bool]) -> Iterator[str]:
     """The audit in a form for programs or for a browser, line by line: the whole may be larger than memory."""
     if form == "html":
         from . import page
@@ -344,7 +424,7 @@ def _lines(form: str, found: Audit, fatal: set[str]) -> Iterator[str]:
     if form == "junit":
         from . import junit
 
-        return junit.lines(found, fatal)
+        return junit.lines(found, is_fatal)
     return _json(found)
 
 

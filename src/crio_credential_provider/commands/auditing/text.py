@@ -36,7 +36,9 @@ def _summary(found: Audit) -> Iterator[RenderableType]:
         count = found.counts[outcome]
         if count.pulls:
             line = Text(f"  {outcome:17}", style=_STYLES.get(outcome, "bold"))
-            yield line.append(f"{count.pulls:8}  {MEANS[outcome]} ({who(count)})", "not bold default")
+            static = sum(1 for pull in found.pulls if pull.outcome == outcome and pull.reason == "static-pod")
+            more = f", {static} of static pods" if static and outcome == NODE_CREDENTIALS else ""
+            yield line.append(f"{count.pulls:8}  {MEANS[outcome]} ({who(count)}){more}", "not bold default")
 
 
 def _reasons(problems: list[Pull]) -> Iterator[RenderableType]:
