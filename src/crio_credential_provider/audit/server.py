@@ -126,7 +126,7 @@ def read(
 
     Args:
         namespaces: the chosen ones; none for all.
-        kubeconfig, context: for kubectl; "" for its own choice, or for the pod's token in a pod without kubectl.
+        kubeconfig, context: for kubectl; "" for its own choice, or for the pod's token in a pod.
         tell: is told of the progress.
 
     Raises:
@@ -171,12 +171,13 @@ class Reading:
         """Reads one kind, wherever that is allowed; whether it is anywhere."""
         if not (wanted.is_namespaced and self._chosen):
             try:
-                return self._take_in(wanted, "")
+                self._take_in(wanted, "")
+                return True
             except ClusterError as error:
                 if error.status != 403:
                     raise
                 if not wanted.is_namespaced:
-                    self._lack(wanted, "")
+                    self._lack(wanted)
                     return False
         refused = []
         for namespace in self._chosen or self._all_namespaces():
@@ -187,7 +188,7 @@ class Reading:
                     raise
                 refused.append(namespace)
         if self._namespaces is not None and not self._namespaces:
-            self._lack(wanted, "")
+            self._lack(wanted)
             return False
         for namespace in refused:
             self._auditor.collected.lacks(wanted.kind, namespace)
@@ -196,8 +197,8 @@ class Reading:
             self._auditor.notes.append(f"{wanted.resource} may not be listed in namespace {first}{more}")
         return len(refused) < len(self._chosen or self._all_namespaces())
 
-    def _lack(self, wanted: _List, namespace: str) -> None:
-        self._auditor.collected.lacks(wanted.kind, namespace)
+    def _lack(self, wanted: _List) -> None:
+        self._auditor.collected.lacks(wanted.kind)
         self._auditor.notes.append(f"{wanted.resource} may not be listed; --print-rbac prints the ClusterRole")
 
     def _all_namespaces(self) -> list[str]:
@@ -213,14 +214,13 @@ class Reading:
                 self._auditor.notes.append("namespaces may not be listed: choose some with -n")
         return self._namespaces
 
-    def _take_in(self, wanted: _List, namespace: str) -> bool:
+    def _take_in(self, wanted: _List, namespace: str) -> None:
         for found in self._pages(wanted, namespace):
             # Items of a list do not say what they are.
             self._auditor.add({**found, "kind": wanted.kind})
             self._read += 1
             if not self._read % 100:
                 self._tell(f"read {self._read} objects, now {wanted.resource}")
-        return True
 
     def _pages(self, wanted: _List, namespace: str) -> Iterator[Object]:
         """The objects of a list, each once. They come in the order of their keys (etcd), so that a list that is begun

@@ -38,10 +38,6 @@ class Totals:
         self._buckets = {metric.name: [0] * (len(metric.buckets) + 1) for metric in HISTOGRAMS}
         self._sums = {metric.name: 0 for metric in HISTOGRAMS}
 
-    def count(self, metric: Metric, *labels: str) -> int:
-        """The value of one counter."""
-        return self._counts[metric.name][labels]
-
     def add(self, entry: dict[str, Any]) -> None:
         """Counts a journal entry as ``journalctl -o json`` writes it; one without an outcome moves the cursor alone."""
         self.cursor = str(entry.get("__CURSOR", ""))
