@@ -275,11 +275,10 @@ def test_a_signal_ends_kubectl_as_well(site: Site, tmp_path: Path, number: int) 
 
     site.cluster.fault = stall
     environment = {**ENVIRONMENT, "TMPDIR": str(temporary), "PATH": os.environ["PATH"]}
-    process = subprocess.Popen(
-        [*COMMAND, "audit", f"--kubeconfig={site.root}/kubeconfig", f"--registries-conf={site.root}/registries.conf"],
-        env=environment,
-        stderr=subprocess.PIPE,
-    )
+    files = f"--kubeconfig={site.root}/kubeconfig", f"--registries-conf={site.root}/registries.conf"
+    # In the background a shell has it ignored.
+    command = ["env", "--default-signal", *COMMAND, "audit", *files]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
     while not stalled:
         assert process.poll() is None
         time.sleep(0.02)

@@ -343,7 +343,7 @@ def test_what_stands_in_for_a_node_is_told_first(
         ("doctor here", "doctor: unknown argument 'here'; --help lists the arguments"),
         ("explain nginx web -n a", "explain: unknown argument 'web'; --help lists the arguments"),
         ("explain nginx -n", "explain: -n/--namespace needs a value, NAMESPACE"),
-        ("explain nginx -n a --output xml", "explain: --output: 'xml' is not one of text, json"),
+        ("explain nginx -n a --output xml", "explain: -o/--output: 'xml' is not one of text, json"),
         ("gc --dry-run=yes", "gc: --dry-run takes no value"),
         ("manifests confg", "manifests: KIND: 'confg' is not one of {kinds}; did you mean 'config'?"),
         ("manifests --mrge x config", "manifests: unknown flag '--mrge'; did you mean '--merge'?"),
