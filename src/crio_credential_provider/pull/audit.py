@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from .keyring import Choice
 
 
-_LEAST_WAIT = 0.001
-"""Seconds; a run that finds its name free is through in less."""
-
-
 class Audit:
     """What is known of a run so far.
 
@@ -112,7 +108,7 @@ class Audit:
         fields = {"OUTCOME": self.outcome, "AUTH_FILE": self.auth_file, "PROVIDER_VERSION": __version__}
         fields["REASON_CODE"] = self.code
         fields["DURATION_US"] = str(round((time.monotonic() - self.started) * 1e6))
-        if self.hand_off >= _LEAST_WAIT:
+        if self.hand_off:
             fields["HAND_OFF_US"] = str(round(self.hand_off * 1e6))
         if self.swept:
             fields["SWEPT"] = str(self.swept)

@@ -90,7 +90,8 @@ class Delivery:
             turn = HandOff(settings.auth_dir, self._name, self._repository, line, intents, settings.hand_off_grace)
             begin = time.monotonic()
             may_write = self._wait(turn)
-            audit.hand_off = time.monotonic() - begin
+            if turn.was_contended:
+                audit.hand_off = time.monotonic() - begin
             if not may_write:
                 audit.is_settled = True
                 return

@@ -253,6 +253,11 @@ class HandOff:
             time.sleep(_POLL)
         return False
 
+    @property
+    def was_contended(self) -> bool:
+        """Whether somebody had the turn, or a file of the name was there."""
+        return self._kubelet is not None
+
     def is_orphan(self) -> bool:
         """Whether the kubelet that asked is gone, and its pulls with it: the next one asks for each of them anew."""
         if self._kubelet is None or self._kubelet < 0:
