@@ -9,9 +9,7 @@ are those of krew's validation (ValidatePlugin) and of its guide for plugin mani
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import io
 import os
 import re
 import tarfile
@@ -21,6 +19,7 @@ from typing import Any
 
 import yaml
 
+import tarball
 from make_executable import TARGETS, Target
 from make_packages import PACKAGING, epoch, executable, filled
 from make_venv import ROOT
@@ -48,14 +47,8 @@ def make(directory: Path, version: str) -> None:
 
 
 def _packed(program: Path) -> bytes:
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-        for name, source, mode in ((PROGRAM, program, 0o755), ("LICENSE", ROOT / "LICENSE", 0o644)):
-            content = source.read_bytes()
-            entry = tarfile.TarInfo(name)
-            entry.size, entry.mode, entry.mtime = len(content), mode, epoch()
-            archive.addfile(entry, io.BytesIO(content))
-    return gzip.compress(packed.getvalue(), 9, mtime=0)
+    license = (ROOT / "LICENSE").read_bytes()
+    return tarball.pack([(PROGRAM, program.read_bytes(), 0o755), ("LICENSE", license, 0o644)], epoch())
 
 
 def faults(directory: Path, version: str) -> Iterator[str]:

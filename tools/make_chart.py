@@ -5,12 +5,11 @@ The same files and time make the same bytes.
 
 from __future__ import annotations
 
-import gzip
-import io
 import re
 import tarfile
 from pathlib import Path
 
+import tarball
 from make_build import NAME
 from make_venv import ROOT
 
@@ -24,15 +23,10 @@ def make_chart(directory: Path, seconds: int) -> Path:
     Args:
         seconds: since 1970, of all that is in it.
     """
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-        for path in sorted(path for path in CHART.rglob("*") if path.is_file()):
-            content = path.read_bytes()
-            entry = tarfile.TarInfo(f"{NAME}/{path.relative_to(CHART)}")
-            entry.size, entry.mode, entry.mtime = len(content), 0o644, seconds
-            archive.addfile(entry, io.BytesIO(content))
+    paths = sorted(path for path in CHART.rglob("*") if path.is_file())
+    files = [(f"{NAME}/{path.relative_to(CHART)}", path.read_bytes(), 0o644) for path in paths]
     made = directory / f"{NAME}-{_value((CHART / _DESCRIPTION).read_text(), 'version')}.tgz"
-    made.write_bytes(gzip.compress(packed.getvalue(), 9, mtime=0))
+    made.write_bytes(tarball.pack(files, seconds))
     return made
 
 

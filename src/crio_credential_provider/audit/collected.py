@@ -16,20 +16,14 @@ from ..explanation.unusable import find_content
 from ..images import dockerconfig
 from ..images.dockerconfig import AuthEntry, DockerConfig
 from ..kubernetes import pullsecrets
-from ..kubernetes.pullsecrets import DOCKER_CFG, DOCKER_CONFIG_JSON, PullSecret
+from ..kubernetes.pullsecrets import DOCKER_CFG, DOCKER_CONFIG_JSON, NEVER_MEANT, PullSecret
 from ..pull.keyring import Keyring, credential_of
 from ..settings import NAMESPACE, SERVICE_ACCOUNT
 from . import rbac
 from .rbac import Rights
-from .workloads import Object, Want, Where, labels, member, names_of, text
+from .workloads import Object, Want, Where, labels, member, names_of, pod_of, text
 
 KINDS = ("Secret", "ServiceAccount", "Node", *rbac.KINDS)
-
-NEVER_MEANT = (
-    *("kubernetes.io/service-account-token", "kubernetes.io/tls", "bootstrap.kubernetes.io/token"),
-    "helm.sh/release.v1",
-)
-"""Types of secrets that nobody means as a pull secret; as in ``pullsecrets.list_others``."""
 
 
 class Collected:
@@ -39,12 +33,14 @@ class Collected:
         nodes: name -> labels.
         rights: what the roles allow.
         read: kind -> objects.
+        are_from_files: rather than from the API server.
     """
 
     def __init__(self) -> None:
         self.nodes: dict[str, dict[str, str]] = {}
         self.rights = Rights()
         self.read: dict[str, int] = {}
+        self.are_from_files = True
         self._secrets: dict[str, dict[str, Object]] = {}
         self._accounts: dict[tuple[str, str], tuple[str, ...]] = {}
         self._with_accounts: set[str] = set()
@@ -78,13 +74,12 @@ class Collected:
     def lacks(self, kind: str, namespace: str = "") -> None:
         """Notes that a kind could not be read, in one namespace or at all."""
         self._unread.add((kind, namespace))
-        if kind in rbac.KINDS:
-            self.rights.lacks(kind, namespace)
 
     def was_read(self, kind: str, namespace: str) -> bool:
-        """Whether a kind was read in a namespace. Of files none at all means that it was not saved."""
+        """Whether a kind was read in a namespace; "" for kinds that are in none. No object of it in files means that it
+        was not saved: each cluster has some."""
         unread = self._unread & {(kind, ""), (kind, namespace)}
-        return not unread and (kind in self.read or not self.rights.are_from_files)
+        return not unread and (kind in self.read or not self.are_from_files)
 
     def lacks_any(self, kinds: Iterable[str]) -> bool:
         """Whether one of these kinds could not be read, in a namespace or at all."""
@@ -159,7 +154,7 @@ class Seam:
         namespace, resource, *names = path.split("/")
         name = names[0] if names else ""
         if resource == "pods":
-            return self._pod(name)
+            return self._pod()
         if self._mode == (SERVICE_ACCOUNT if name else NAMESPACE):
             self._check("get" if name else "list", resource, name)
         kind = "Secret" if resource == "secrets" else "ServiceAccount"
@@ -180,7 +175,8 @@ class Seam:
 
     def _check(self, verb: str, resource: str, name: str) -> None:
         want = self._want
-        allowed = self._collected.rights.may(want.namespace, want.account, verb, resource, name)
+        request = verb, resource, name
+        allowed = self._collected.rights.may(want.namespace, want.account, request, self._collected.was_read)
         if allowed is None:
             self.unchecked["roles-not-read"] = None
         elif not allowed:
@@ -194,7 +190,7 @@ class Seam:
     def _not_found(self, resource: str, name: str) -> NoReturn:
         raise ClusterError(f"{resource} {name} not found in namespace {self._want.namespace}", status=404)
 
-    def _pod(self, name: str) -> Object:
+    def _pod(self) -> Object:
         """The pod that pulls, or the one that its template would make: admission gives it the imagePullSecrets of the
         service account where it has none."""
         want = self._want
@@ -204,6 +200,4 @@ class Seam:
                 names = self._collected.secrets_of_account(want.namespace, want.account) or ()
             else:
                 self.unchecked["service-account-not-read"] = None
-        references = [{"name": name} for name in names]
-        spec = {"serviceAccountName": want.account, "imagePullSecrets": references}
-        return {"kind": "Pod", "metadata": {"name": name, "uid": ""}, "spec": spec}
+        return pod_of(want, names)

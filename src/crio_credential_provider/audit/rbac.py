@@ -1,10 +1,11 @@
 """What service accounts may read, by the roles that were collected. Says "not known" where these do not suffice.
 
-rights.may("team-alpha", "default", "list", "secrets")      # True, False, or None: not known
+rights.may("team-alpha", "default", ("list", "secrets", ""), was_read)      # True, False, or None: not known
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from .workloads import Object, items, member, text, texts
@@ -34,14 +35,10 @@ class Rights:
     def __init__(self) -> None:
         self._roles: dict[tuple[str, str], tuple[_Rule, ...]] = {}
         self._bound: dict[tuple[str, str], list[tuple[str, str]]] = {}
-        self._unread: set[tuple[str, str]] = set()
-        self._seen: set[str] = set()
-        self.are_from_files = True
 
     def add(self, found: Object) -> None:
         """Takes an object of one of ``KINDS``."""
         kind, metadata = found["kind"], member(found, "metadata")
-        self._seen.add(kind)
         namespace = text(metadata, "namespace") if kind in ("Role", "RoleBinding") else ""
         if kind in ("Role", "ClusterRole"):
             self._roles[namespace, text(metadata, "name")] = tuple(filter(None, map(_rule, items(found, "rules"))))
@@ -54,18 +51,16 @@ class Rights:
                 who = f"system:serviceaccount:{text(subject, 'namespace') or namespace}:{who}"
             self._bound.setdefault((namespace, who), []).append(role)
 
-    def lacks(self, kind: str, namespace: str = "") -> None:
-        """Notes that a kind could not be read, in one namespace or at all."""
-        self._unread.add((kind, namespace))
+    def may(
+        self, namespace: str, account: str, request: tuple[str, str, str], was_read: Callable[[str, str], bool]
+    ) -> bool | None:
+        """Whether RBAC allows a service account a request in its own namespace; None where that is not known.
 
-    def _was_read(self, kind: str, namespace: str) -> bool:
-        if (kind, "") in self._unread or (kind, namespace) in self._unread:
-            return False
-        # A file does not tell a cluster without roles from one whose roles were not saved: each has some.
-        return kind in self._seen or not self.are_from_files
-
-    def may(self, namespace: str, account: str, verb: str, resource: str, name: str = "") -> bool | None:
-        """Whether RBAC allows a service account a request in its own namespace; None where that is not known."""
+        Args:
+            request: verb, resource, and the name of the object, "" for all.
+            was_read: whether a kind was read in a namespace, "" for one that is in none.
+        """
+        verb, resource, name = request
         user = f"system:serviceaccount:{namespace}:{account}"
         groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated")
         bound = {
@@ -73,10 +68,10 @@ class Rights:
         }
         if any(rule.allows(verb, resource, name) for role in bound for rule in self._roles.get(role, ())):
             return True
-        is_known = self._was_read("RoleBinding", namespace) and self._was_read("ClusterRoleBinding", "")
+        is_known = was_read("RoleBinding", namespace) and was_read("ClusterRoleBinding", "")
         for place, role in bound:
             kind = "Role" if place else "ClusterRole"
-            is_known = is_known and ((place, role) in self._roles or self._was_read(kind, place))
+            is_known = is_known and ((place, role) in self._roles or was_read(kind, place))
         return False if is_known else None
 
 

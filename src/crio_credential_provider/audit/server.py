@@ -25,9 +25,9 @@ from typing import Any, NamedTuple, Protocol
 from ..errors import ClusterError, ConfigError
 from ..kubernetes.apiserver import ApiServer
 from ..kubernetes.endpoint import Endpoint
+from ..kubernetes.pullsecrets import NEVER_MEANT
 from . import lists
 from .auditor import Auditor
-from .collected import NEVER_MEANT
 from .workloads import Object, items, member, text
 
 _PAGE = 500
@@ -159,7 +159,7 @@ class Reading:
 
     def run(self) -> None:
         """Feeds everything to the auditor."""
-        self._auditor.collected.rights.are_from_files = False
+        self._auditor.collected.are_from_files = False
         for found in _MACHINE_CONFIGS if self._auditor.machine_configs is not None else ():
             self._take(found)
         lists = [found for found in _LISTS if found.kind != "Node" or not self._auditor.is_uniform]

@@ -120,6 +120,13 @@ def names_of(holder: Object) -> tuple[str, ...]:
     return tuple(filter(None, (text(reference, "name") for reference in items(holder, "imagePullSecrets"))))
 
 
+def pod_of(want: Want, secrets: tuple[str, ...]) -> Object:
+    """What the plugin reads of the pod that pulls: its service account, and its imagePullSecrets after admission."""
+    references = [{"name": name} for name in secrets]
+    spec = {"serviceAccountName": want.account, "imagePullSecrets": references}
+    return {"kind": POD, "metadata": {"uid": ""}, "spec": spec}
+
+
 # -- members of objects, which may be anything ------------------------------------------------------------------------
 
 

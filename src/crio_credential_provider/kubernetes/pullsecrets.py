@@ -92,7 +92,11 @@ def _of_namespace(account: ServiceAccount, token: str, cluster: Cluster) -> Pull
     return loads(_listed(account, token, cluster, f"type={DOCKER_CONFIG_JSON}"), account.namespace)
 
 
-_OF_OTHERS = ("kubernetes.io/service-account-token", "kubernetes.io/tls", "bootstrap.kubernetes.io/token")
+NEVER_MEANT = (
+    *("kubernetes.io/service-account-token", "kubernetes.io/tls", "bootstrap.kubernetes.io/token"),
+    "helm.sh/release.v1",
+)
+"""Types of secrets that nobody means as a pull secret."""
 
 
 def list_others(account: ServiceAccount, token: str, cluster: Cluster) -> list[Any]:
@@ -102,7 +106,7 @@ def list_others(account: ServiceAccount, token: str, cluster: Cluster) -> list[A
     Raises:
         ClusterError: as ``fetch``.
     """
-    unlike = (DOCKER_CONFIG_JSON, *_OF_OTHERS, "helm.sh/release.v1")
+    unlike = (DOCKER_CONFIG_JSON, *NEVER_MEANT)
     return _listed(account, token, cluster, ",".join(f"type!={kind}" for kind in unlike))
 
 

@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Iterator
 from typing import Protocol
 
-from ..audit.workloads import Object, Want, find_wants, member, names_of
+from ..audit.workloads import Object, Want, find_wants, member, names_of, pod_of
 from ..errors import ClusterError, UsageError
 from ..explanation import NotAsked
 from ..kubernetes import names
@@ -141,6 +141,4 @@ class Visible:
         named = want.secrets
         if not named:
             named = names_of(self.get(f"/api/v1/namespaces/{want.namespace}/serviceaccounts/{want.account}"))
-        references = [{"name": name} for name in named]
-        spec = {"serviceAccountName": want.account, "imagePullSecrets": references}
-        return {"kind": "Pod", "metadata": {"uid": ""}, "spec": spec}
+        return pod_of(want, named)

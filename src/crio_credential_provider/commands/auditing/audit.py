@@ -31,7 +31,7 @@ from ...runtimes.crio import registries
 from ...settings import FLAGS_BY_NAME
 from .. import output
 from ..output import Parser, as_json_line, complain, make_parser, printable, there, write_line, write_lines
-from ..request.place import Place, load_settings, look
+from ..request.place import Place, load_settings, look, typed_values
 from . import text
 
 if TYPE_CHECKING:
@@ -291,12 +291,7 @@ def _rate(text: str) -> float:
 
 
 def _auditor(given: argparse.Namespace, place: Place) -> Auditor:
-    own = []
-    for name in _FLAGS:
-        value = getattr(given, FLAGS_BY_NAME[name].attribute)
-        values = value if isinstance(value, list) else [] if value is None else [value]
-        paths = FLAGS_BY_NAME[name].metavar == "FILE"
-        own += [f"--{name}={os.path.abspath(text) if paths else text}" for text in values]
+    own = [f"--{name}={text}" for name in _FLAGS for text in typed_values(given, name)]
     chosen = load_settings(own, place)
     if given.global_auth_file is not None:
         _check_auth_file(given.global_auth_file)

@@ -99,7 +99,7 @@ def find_settings(given: argparse.Namespace, place: Place) -> Settings:
         UsageError: a flag that cannot be.
         RefusedArguments: the plugin would refuse what the CredentialProviderConfig says.
     """
-    own = [f"--{name}={text}" for name in FLAGS for text in _typed(given, name)]
+    own = [f"--{name}={text}" for name in FLAGS for text in typed_values(given, name)]
     found = load_settings(own, place)
     if given.mirror_registry:
         # Flags of a person go before those of the file; this one would be added to them.
@@ -137,7 +137,7 @@ def stand_ins(given: argparse.Namespace, chosen: Settings, place: Place) -> str:
     if place.config:
         taken.append(f"the plugin's flags of {place.config}")
     elif "kubelet" in place.missing:
-        own = any(_typed(given, n) or FLAGS_BY_NAME[n].variable in os.environ for n in FLAGS if n != "root")
+        own = any(typed_values(given, n) or FLAGS_BY_NAME[n].variable in os.environ for n in FLAGS if n != "root")
         taken.append("the flags given here and the plugin's defaults" if own else "the plugin's defaults")
     no_node = "this does not look like a node: " if len(place.missing) > 1 else ""
     return f"{no_node}no {' and no '.join(place.missing)} was found {where}; used instead: {', and '.join(taken)}"
@@ -153,7 +153,7 @@ def _registries_conf(chosen: Settings) -> str:
     return f"{search.main}{absent}{' and its drop-ins' if search.drop_ins else ''}"
 
 
-def _typed(given: argparse.Namespace, name: str) -> list[str]:
+def typed_values(given: argparse.Namespace, name: str) -> list[str]:
     """The values of a flag. The plugin takes absolute paths alone, a person starts where he is."""
     flag = FLAGS_BY_NAME[name]
     value = getattr(given, flag.attribute, None)
