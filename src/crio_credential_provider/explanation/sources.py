@@ -15,9 +15,9 @@ from ..pull import decision, keyring
 from ..pull.decision import Resolution
 from ..pull.keyring import Candidate, Choice, Selection
 from ..runtimes.crio import pullsources, registries
-from ..runtimes.crio.pullsources import DIGEST, TAG, PullSource
 from ..runtimes.crio.registries import Configuration
 from ..runtimes.crio.registriestext import Ignored
+from ..runtimes.pullsource import DIGEST, TAG, PullSource
 from ..settings import Settings
 from . import near
 from .records import (

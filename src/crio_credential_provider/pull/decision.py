@@ -17,7 +17,7 @@ from ..kubernetes.serviceaccount import ServiceAccount
 from ..platform.parsecache import ParseCache
 from ..platform.record import Record
 from ..runtimes.crio import pullsources, registries
-from ..runtimes.crio.pullsources import PullSource
+from ..runtimes.pullsource import PullSource
 from ..settings import Settings
 
 TYPE_CHECKING = False

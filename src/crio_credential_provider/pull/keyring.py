@@ -13,7 +13,7 @@ from ..images import dockerconfig
 from ..images.dockerconfig import AuthEntry, Credential, DockerConfig
 from ..kubernetes.pullsecrets import PullSecret, Skipped
 from ..platform.record import Record
-from ..runtimes.crio.pullsources import PullSource
+from ..runtimes.pullsource import PullSource
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
