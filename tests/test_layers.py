@@ -204,7 +204,7 @@ def test_the_core_needs_third_parties_for_parsing_alone_and_late() -> None:
                 foreign.setdefault(name, set()).add(i.module)
                 assert i.lazy and not i.typing_only, f"{name} imports {i.module} when it is loaded"
     toml = ("runtimes.crio.registriestoml", "runtimes.containerd.tomlfile")
-    assert foreign == {"kubernetes.kubeconfig": {"yaml"}, **dict.fromkeys(toml, {"tomli"})}
+    assert foreign == {"kubernetes.kubeconfig": {"yaml"}, **{name: {"tomli"} for name in toml}}
 
 
 # Each costs 3 to 25 ms of CPU at every pull (test_startup.py sees what a run really loads).
