@@ -133,8 +133,8 @@ def _refusal(resolution: Resolution) -> tuple[str, str]:
 def _remedy(found: Found, others: Sequence[PullSource]) -> str:
     if not found.file.endswith("/hosts.toml"):
         return (
-            f"move {found.domain} from registry.mirrors to a hosts.toml below config_path, where the registry itself can "
-            "be left out"
+            f"move {found.domain} from registry.mirrors to a hosts.toml below config_path, which can leave the "
+            "registry itself out"
         )
     if all(source.primary for source in others):
         return (
