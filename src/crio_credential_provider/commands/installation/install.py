@@ -48,7 +48,7 @@ def parser() -> Parser:
     made = make_parser("install", _DESCRIPTION, _EPILOG)
     made.add_argument("plan", nargs="?", choices=("plan",), help="print the plan only, the default")
     add_flags(made, verb="install it")
-    add_entry_flags(made, "the node's, else the distribution's")
+    add_entry_flags(made, "the node's, else the distribution's", runtime="the kubelet's")
     return made
 
 
