@@ -81,6 +81,8 @@ def test_where_each_layout_has_its_flags(tmp_path: Path) -> None:
         "openshift": [own],
         "k3s": [],
         "rke2": [],
+        "containerd": ["/etc/default/kubelet"],
+        "k3s-containerd": [],
     }
 
 

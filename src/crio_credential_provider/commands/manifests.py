@@ -28,7 +28,6 @@ from ..manifests import (
     layout,
     matchimages,
     merge,
-    namedregistries,
     nodefiles,
     objects,
     providerconfig,
@@ -37,8 +36,8 @@ from ..manifests.kinds import KINDS, Output
 from ..manifests.matchimages import Derived
 from ..manifests.nodefiles import DISTRIBUTIONS, Node
 from ..manifests.providerconfig import Wanted
-from ..platform.parsecache import ParseCache
-from ..runtimes.containerd import config as containerd
+from ..node import containerd
+from ..node.tree import Tree
 from ..runtimes.crio import registries
 from ..runtimes.crio.registries import SearchPath
 from ..settings import CONTAINERD, CRIO, FLAGS_BY_NAME
@@ -346,10 +345,10 @@ class _Request:
         return matchimages.match_images(registries.load(self._search), self.settings.mirror_registry)
 
     def _of_containerd(self) -> Derived:
-        root = self.given.root.rstrip("/")
-        config = containerd.load(root + self.settings.containerd_config, root, ParseCache("", "containerd"))
-        named = namedregistries.find(config)
-        return matchimages.match_registries(*named, self.settings.mirror_registry)
+        hosts = containerd.load_hosts(Tree(self.given.root), self.settings.containerd_config)
+        if hosts.refused:
+            raise hosts.refused
+        return matchimages.match_registries(hosts, self.settings.mirror_registry)
 
     @property
     def wanted(self) -> Wanted:
@@ -387,7 +386,7 @@ def plugin_args(given: argparse.Namespace) -> list[str]:
     """The plugin's arguments that the flags of ``add_entry_flags`` say."""
     args = [f"--secrets-from={given.secrets_from}"] if given.secrets_from is not None else []
     args += [f"--mirror-registry={text}" for text in given.mirror_registry or ()]
-    args += [f"--runtime={given.runtime}"] if given.runtime == CONTAINERD else []
+    args += [f"--runtime={given.runtime}"] if given.runtime is not None else []
     args += [f"--auth-dir={given.auth_dir}"] if given.auth_dir is not None else []
     args += containerd_args(given.containerd_config) if given.containerd_config is not None else []
     return args + (given.plugin_arg or [])

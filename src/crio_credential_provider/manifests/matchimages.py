@@ -13,8 +13,8 @@ from typing import NamedTuple
 from ..errors import masked
 from ..images.reference import Reference
 from ..kubernetes.imagepatterns import DOCKER_HUB, covers, split, why_dead
+from ..node.containerd import OTHERS, Hosts
 from ..runtimes.containerd import pullsources as containerd
-from ..runtimes.containerd.hosts import Found
 from ..runtimes.crio import pullsources, registriestext
 from ..runtimes.crio.registries import Configuration, Registry
 from ..runtimes.pullsource import DIGEST, TAG
@@ -156,24 +156,18 @@ def _reaches(config: Configuration, name: str, prefixes: set[str]) -> bool:
 
 # -- containerd -------------------------------------------------------------------------------------------------------
 
-OTHERS = "_default"
-"""The directory below config_path, and so the name here, for registries without one of their own."""
 
-
-def match_registries(
-    registries: Iterable[Found], refused: Iterable[tuple[str, str]], mirror_registries: Sequence[str] = ()
-) -> Derived:
+def match_registries(hosts: Hosts, mirror_registries: Sequence[str] = ()) -> Derived:
     """The patterns under which the plugin has something to do on a node with containerd.
 
     Args:
-        registries: the hosts of each registry that the configuration names, and of ``OTHERS``.
-        refused: registries whose files containerd does not take, and why.
+        hosts: of each registry that the configuration names.
         mirror_registries: as for ``match_images``.
     """
     wanted: dict[str, list[str]] = {}
     limits: list[str] = []
-    left_out = [(masked(domain), reason) for domain, reason in refused]
-    for found in registries:
+    left_out = [(masked(domain), error.message) for domain, error in hosts.failed.items()]
+    for found in hosts.found.values():
         image = Reference(found.domain, "image")
         mirrors = [source for source in containerd.repository_sources(found, image) if source.name != image.name]
         if not mirrors:
