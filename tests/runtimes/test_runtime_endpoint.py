@@ -83,6 +83,19 @@ def test_the_last_drop_in_counts(start: Start, tmp_path: Path) -> None:
     assert find_runtime("auto") == "crio"
 
 
+@pytest.mark.parametrize("arguments", [("/usr/local/bin/k3s server",), ("k3s", "agent", "--config=/etc/x.yaml")])
+@pytest.mark.parametrize(
+    ("socket", "runtime"), [("unix:///run/k3s/containerd/containerd.sock", "containerd"), (CRIO_SOCKET, "crio")]
+)
+def test_k3s_writes_its_endpoint_into_a_drop_in(
+    arguments: tuple[str, ...], socket: str, runtime: str, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "00-k3s-defaults.conf").write_text(f"containerRuntimeEndpoint: {socket}\n")
+    monkeypatch.setattr(endpoint, "_K3S_CONFIG_DIR", str(tmp_path))
+    start(*arguments)
+    assert find_runtime("auto") == runtime
+
+
 def test_unknown_is_crio(start: Start, tmp_path: Path) -> None:
     start("/usr/local/bin/k3s", "agent")
     assert find_runtime("auto") == "crio"

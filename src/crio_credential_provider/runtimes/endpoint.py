@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 _DEFAULT = "unix:///run/containerd/containerd.sock"
 """The kubelet's own, since 1.27."""
 
+_K3S_CONFIG_DIR = "/var/lib/rancher/k3s/agent/etc/kubelet.conf.d"
+"""Where k3s writes the kubelet's configuration, since 1.32."""
+
 _PROC = "/proc"
 _FLAG = "--container-runtime-endpoint"
 _MEMBER = b"containerRuntimeEndpoint"
@@ -32,7 +35,11 @@ def find_runtime(wanted: str) -> str:
         return wanted
     # The kubelet itself runs this program. What it is told by a flag counts before its files.
     arguments = _read(f"{_PROC}/{os.getppid()}/cmdline").decode("utf-8", "surrogateescape").split("\0")
-    default = _DEFAULT if arguments[0].rpartition("/")[2] == "kubelet" else ""
+    # k3s, which is a kubelet as well, writes "k3s server" over its command line.
+    name = arguments[0].rpartition("/")[2].partition(" ")[0]
+    default = _DEFAULT if name == "kubelet" else ""
+    if name == "k3s":
+        arguments = ["k3s", "--config-dir", _K3S_CONFIG_DIR]
     return named_by(_flag(arguments, _FLAG) or _configured(arguments) or default)
 
 
