@@ -102,10 +102,10 @@ _COMMON = {
     "/etc/kubernetes/keep": "",
 }
 _CONTAINERD_TOML = 'version = 2\n[plugins."io.containerd.grpc.v1.cri".registry]\nconfig_path = "{directory}"\n'
-# The server is asked by no pull, so that no other host than the mirror can be shown its credential.
+# The server is the mirror as well, so that no other host can be shown its credential.
 _HOSTS_TOML = """\
-server = "https://registry-1.docker.io"
-capabilities = ["push"]
+server = "https://127.0.0.1:1/v2/hub"
+override_path = true
 [host."https://127.0.0.1:1/v2/hub"]
 capabilities = ["pull", "resolve"]
 override_path = true

@@ -22,7 +22,7 @@ STEPS = 11
 PATIENCE = 60
 TELLING = {
     1: ["containerd ", "by ctr, since its CRI socket", "anonymous pull  401 from the mirror"],
-    2: ['capabilities = ["push"]', "override_path = true"],
+    2: ["override_path = true", "the server is the mirror too"],
     3: ["--runtime containerd", '"image": "docker.io/library/nginx"'],
     4: ['"username": "alpha"', '"password": "***"', '"cacheDuration": "0s"'],
     5: ["from the mirror as user 'alpha'", "200  alpha   HEAD /v2/hub/library/nginx", "Docker Hub's log   nothing"],
@@ -30,7 +30,12 @@ TELLING = {
     7: ["from the mirror as user 'beta'"],
     8: ["no pull secret of", "answer             without auth", "refused: 401"],
     9: ["refused: 401 from the mirror; Docker Hub was not asked", "from the mirror as user 'alpha'"],
-    10: ["Answered without a credential", "as well; at the top of", "neither was shown a credential"],
+    10: [
+        "Answered without a credential",
+        "as well; at the top of",
+        "and override_path = true",
+        "neither was shown a credential",
+    ],
     11: ["401  alpha   HEAD /v2/library/nginx/manifests/1.27"],
 }
 

@@ -31,7 +31,7 @@ CONFIG = "/etc/containerd/config.toml"
 CERTS = "/etc/containerd/certs.d"
 HOSTS = f"{CERTS}/docker.io/hosts.toml"
 STRICT, OPEN = "strict", "open"
-"""Whether hosts.toml keeps containerd from asking the registry itself."""
+"""Whether hosts.toml names the mirror as the server too, so that containerd asks nobody else, or the registry."""
 
 _SOCKET = "/run/containerd.sock"
 _PROGRAMS = ("containerd", "ctr")
@@ -56,14 +56,14 @@ disabled_plugins = [
   config_path = "{certs}"
 """
 _HOSTS = """\
-server = "{upstream}"
-{push_only}
+server = "{server}"
+{override}ca = "ca.crt"
+
 [host."{mirror}/v2/hub"]
 capabilities = ["pull", "resolve"]
 override_path = true
 ca = "ca.crt"
 """
-_PUSH_ONLY = 'capabilities = ["push"]                  # containerd pulls nothing from the server itself\n'
 
 
 class NoContainerd(ProviderError):
@@ -115,9 +115,10 @@ class ContainerdStage(Stage):
 
     def set_hosts(self, which: str) -> None:
         """Writes hosts.toml anew; containerd reads it at each pull."""
-        push_only = _PUSH_ONLY if which == STRICT else 'ca = "ca.crt"\n'
-        text = _HOSTS.format(upstream=self.upstream.url, mirror=self.mirror.url, push_only=push_only)
-        self._write(HOSTS, text)
+        server, override = self.upstream.url, ""
+        if which == STRICT:
+            server, override = f"{self.mirror.url}/v2/hub", "override_path = true\n"
+        self._write(HOSTS, _HOSTS.format(server=server, override=override, mirror=self.mirror.url))
 
     def __enter__(self) -> ContainerdStage:
         with contextlib.ExitStack() as started:

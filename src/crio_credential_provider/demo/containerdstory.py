@@ -94,9 +94,10 @@ class ContainerdStory(Story):
         with open(self._stage.root + HOSTS, encoding="utf-8") as file:
             step.show(HOSTS, file.read())
         step.say(
-            f"{CONFIG} names the directory above as its config_path. containerd tries the [host] entries in their "
-            "order, and then the server itself, unless that has no capability to pull: here it has only push. To each "
-            "host that answers 401 it shows the one credential that the kubelet gave it for the pull."
+            f"{CONFIG} names the directory above as its config_path. containerd asks the [host] entries in their "
+            "order, and then the server. To each that answers 401 it shows the one credential that the kubelet gave it "
+            "for the pull. Here the server is the mirror too, so that nobody else is asked: without that line it would "
+            "be Docker Hub."
         )
 
     def _request(self, step: Step) -> None:
@@ -177,7 +178,7 @@ class ContainerdStory(Story):
         stage.set_hosts(OPEN)
         with open(stage.root + HOSTS, encoding="utf-8") as file:
             step.show(HOSTS, file.read())
-        step.say("Without the line with push containerd falls back to the server where the mirror fails.")
+        step.say("Where the mirror fails, containerd goes on to the server now.")
         asked = self._ask_well(step, self._alpha)
         entry = asked.journal[0]
         step.show("MESSAGE", entry.get("MESSAGE", ""))
@@ -185,6 +186,7 @@ class ContainerdStory(Story):
         step.check(stage.upstream.url in entry.get("MESSAGE", ""), "the journal does not say who would be shown it")
         fetched = self._check_refused_pull(step, asked)
         step.check(_users(fetched.upstream) == set(), f"Docker Hub saw the users {_users(fetched.upstream)}")
+        step.check(fetched.upstream, "Docker Hub's stand-in was not asked")
         step.fact("containerd's pull", "refused by both, and neither was shown a credential")
 
     def _exposed(self, step: Step) -> None:
