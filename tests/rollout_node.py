@@ -93,7 +93,7 @@ _PACKAGES = f"{_KUBELET_PACKAGE}Package: cri-o\nVersion: 1.34.3-1.1\n"
 _REGISTRIES = (
     '[[registry]]\nlocation = "docker.io"\n[[registry.mirror]]\nlocation = "127.0.0.1:1/hub"\ninsecure = true\n'
 )
-_COMMON = {
+CRIO = {
     "/etc/containers/registries.conf": _REGISTRIES,
     "/etc/crio/crio.conf.d/10-crio.conf": '[crio.runtime]\ndefault_runtime = "crun"\n',
     "/usr/lib/systemd/system/crio.service": _CRIO_UNIT,
@@ -218,7 +218,7 @@ done < /run/standin/answer
 
 def lay(kind: str, root: Path, port: int = 0) -> None:
     """A node of a layout, without the plugin."""
-    for path, text in {**({} if kind in WITH_CONTAINERD else _COMMON), **LAYOUTS[kind]}.items():
+    for path, text in {**({} if kind in WITH_CONTAINERD else CRIO), **LAYOUTS[kind]}.items():
         file = root / path[1:]
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text.replace("{port}", str(port)))

@@ -24,6 +24,7 @@ from ..kubernetes import imagepatterns
 from ..kubernetes.credentialproviderconfig import NAME
 from ..manifests import (
     configfile,
+    exposures,
     kinds,
     layout,
     matchimages,
@@ -348,6 +349,8 @@ class _Request:
         hosts = containerd.load_hosts(Tree(self.given.root), self.settings.containerd_config)
         if hosts.refused:
             raise hosts.refused
+        for text in exposures.find(hosts, self.settings):
+            note(f"Note: {text}")
         return matchimages.match_registries(hosts, self.settings.mirror_registry)
 
     @property

@@ -102,7 +102,7 @@ def _why_left_out(config: Configuration, table: Registry, mirror_registries: Seq
     places = [place for place in _places(table) if not _is_blocked(config, place)]
     if not places:
         return "all its mirrors and other locations are blocked"
-    if mirror_registries and not any(_may_meet(place, allowed) for place in places for allowed in mirror_registries):
+    if mirror_registries and not any(may_meet(place, allowed) for place in places for allowed in mirror_registries):
         return "none of its sources is covered by --mirror-registry"
     return ""
 
@@ -119,7 +119,7 @@ def _is_blocked(config: Configuration, location: str) -> bool:
     return found is not None and found.blocked
 
 
-def _may_meet(location: str, allowed: str) -> bool:
+def may_meet(location: str, allowed: str) -> bool:
     """Whether a source below a location may lie at or below an allowed place."""
     return f"{location}/".startswith(f"{allowed}/") or f"{allowed}/".startswith(f"{location}/")
 
@@ -173,7 +173,7 @@ def match_registries(hosts: Hosts, mirror_registries: Sequence[str] = ()) -> Der
         if not mirrors:
             continue
         places = [source.name.removesuffix("/image") for source in mirrors]
-        if mirror_registries and not any(_may_meet(place, one) for place in places for one in mirror_registries):
+        if mirror_registries and not any(may_meet(place, one) for place in places for one in mirror_registries):
             left_out.append((masked(found.domain), "none of its sources is covered by --mirror-registry"))
         elif found.domain == OTHERS:
             limits.append(

@@ -25,7 +25,7 @@ from ..images import dockerconfig
 from ..images.dockerconfig import DockerConfig
 from ..kubernetes.credentialproviderconfig import FIRST, NAME
 from ..kubernetes.imagepatterns import overlap
-from ..manifests import layout, matchimages, merge, nodefiles, providerconfig
+from ..manifests import exposures, layout, matchimages, merge, nodefiles, providerconfig
 from ..manifests.matchimages import Derived
 from ..manifests.nodefiles import AUTH_DIR, DISTRIBUTIONS, NodeFile
 from ..manifests.providerconfig import OPENSHIFT_AUDIENCE, Wanted
@@ -250,13 +250,20 @@ class _Installation:
                 else "the next runs of the plugin remove them"
             )
 
+    def _of_containerd(self) -> Iterator[str]:
+        """Who else could be shown a mirror's credential; and which credentials containerd has itself."""
+        hosts = self._hosts()
+        yield from exposures.find(hosts, self._settings)
+        if hosts.config and hosts.config.auths:
+            yield (
+                f"{hosts.config.file} has credentials for {', '.join(hosts.config.auths)}: containerd uses them for "
+                "pulls for which the kubelet has none"
+            )
+
     def _of_the_whole_node(self) -> Iterator[str]:
         """Mirrors for which every pod of the node has a credential."""
-        if self._runtime == CONTAINERD and (config := self._hosts().config) and config.auths:
-            yield (
-                f"{config.file} has credentials for {', '.join(config.auths)}: containerd uses them for pulls for "
-                "which the kubelet has none"
-            )
+        if self._runtime == CONTAINERD:
+            yield from self._of_containerd()
         path = self._settings.global_auth_file
         try:
             held = dockerconfig.loads(self._tree.read(path))
@@ -443,6 +450,8 @@ class _Installation:
 
     def _config(self) -> None:
         path = self._config_path
+        if self._runtime == CONTAINERD and (derived := self._derived()):
+            self._notes += [*derived.limits, *(f"{domain} is skipped: {why}" for domain, why in derived.left_out)]
         if self._tree.is_directory(path):
             path = self._file_of_directory(path)
         wanted = self._wanted()
