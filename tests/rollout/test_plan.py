@@ -468,6 +468,13 @@ def test_who_else_could_see_the_credential_is_told_before(tmp_path: Path) -> Non
     assert planned(tmp_path, WISHES._replace(args=("--mirror-registry=127.0.0.1:1/hub",))).notes == (told,)
 
 
+def test_a_config_path_that_is_not_set_is_told_rather_than_what_the_file_has(tmp_path: Path) -> None:
+    lay("containerd", tmp_path)
+    (tmp_path / "etc/containerd/config.toml").write_text("version = 2\n")
+    (told,) = planned(tmp_path).notes
+    assert "; correct this first: no file sets config_path" in told and "write server" not in told
+
+
 def test_a_mirror_for_every_registry_is_told(tmp_path: Path) -> None:
     lay("containerd", tmp_path)
     certs = tmp_path / "etc/containerd/certs.d"

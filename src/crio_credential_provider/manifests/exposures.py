@@ -39,7 +39,7 @@ def find(hosts: Hosts, settings: Settings) -> Iterator[str]:
 
 def _shown(text: str) -> str:
     """With words for what stands for every registry without a directory of its own."""
-    return text.replace(f"https://{OTHERS}/v2", "the registry itself").replace(OTHERS, "* (_default)")
+    return text.replace(f"https://{OTHERS}/v2", "the registry itself").replace(OTHERS, "every other registry")
 
 
 def _is_wanted(source: PullSource, settings: Settings) -> bool:

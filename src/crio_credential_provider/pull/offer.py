@@ -132,6 +132,8 @@ def _refusal(resolution: Resolution) -> tuple[str, str]:
 
 def remedy(found: Found, mirror: PullSource, others: Sequence[PullSource]) -> str:
     """What keeps a mirror's credential from the other hosts of a registry."""
+    if found.ignored:
+        return f"correct this first: {found.ignored[-1]}"
     if not found.file.endswith("/hosts.toml"):
         return (
             f"move {found.domain} from registry.mirrors to a hosts.toml below config_path, which can leave the "
