@@ -59,7 +59,7 @@ from node import PROGRAM
 from servers import Peer, hang, refused_port
 
 GALLERY = Path(__file__).parent / "gallery"
-KINDS = ("kubeadm", "openshift", "k3s")
+KINDS = ("kubeadm", "openshift", "k3s", "containerd")
 SEVERITIES = ("error", "warning", "note")
 
 _DAY = 86400
