@@ -49,7 +49,9 @@ def entry(done: Done) -> dict[str, Any]:
     return found
 
 
-MIRROR = HOSTS.format(server="registry.example", path="hub")
+OPEN = HOSTS.format(server="registry.example", path="hub")
+MIRROR = "override_path = true\n" + HOSTS.format(server="mirror.corp.example:5000/v2/hub", path="hub")
+"""Where nobody else is asked."""
 DIRECTORIES = {
     "docker.io": MIRROR,
     "quay.io": 'server = "https://quay.io"\n',
@@ -154,3 +156,20 @@ def test_an_entry_of_crio_is_brought_over(tmp_path: Path) -> None:
     found = entry(run(root, "config", "--merge", str(file)))
     assert found["matchImages"] == ["quay.io", "docker.io"]
     assert found["args"] == ["--secrets-from=namespace", "--runtime=containerd"]
+
+
+def test_who_else_could_see_a_credential_is_told(tmp_path: Path) -> None:
+    root = lay(tmp_path, **{"docker.io": OPEN})
+    told = run(root, "config").err
+    assert (
+        "Note: docker.io: containerd would show the credential for mirror.corp.example:5000 to https://registry."
+        in told
+    )
+    assert 'docker.io/hosts.toml write server = "https://mirror.corp.example:5000/v2/hub" and override_path' in told
+    assert run(root, "config", "--plugin-arg=--allow-fallback-exposure").err == ""
+    (root / CERTS[1:] / "docker.io/hosts.toml").write_text(MIRROR)
+    assert run(root, "config").err == ""
+    (root / "etc/containerd/config.toml").write_text("version = 2\n")
+    assert "; correct this first: no file sets config_path" in run(root, "config").err
+    (root / "etc/containerd/config.toml").write_text(MIRRORS)
+    assert "Note: every other registry: containerd would show" in run(root, "config").err

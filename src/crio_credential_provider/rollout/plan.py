@@ -25,7 +25,7 @@ from ..images import dockerconfig
 from ..images.dockerconfig import DockerConfig
 from ..kubernetes.credentialproviderconfig import FIRST, NAME
 from ..kubernetes.imagepatterns import overlap
-from ..manifests import exposures, layout, matchimages, merge, nodefiles, providerconfig
+from ..manifests import layout, matchimages, merge, nodefiles, providerconfig
 from ..manifests.matchimages import Derived
 from ..manifests.nodefiles import AUTH_DIR, DISTRIBUTIONS, NodeFile
 from ..manifests.providerconfig import OPENSHIFT_AUDIENCE, Wanted
@@ -250,20 +250,8 @@ class _Installation:
                 else "the next runs of the plugin remove them"
             )
 
-    def _of_containerd(self) -> Iterator[str]:
-        """Who else could be shown a mirror's credential; and which credentials containerd has itself."""
-        hosts = self._hosts()
-        yield from exposures.find(hosts, self._settings)
-        if hosts.config and hosts.config.auths:
-            yield (
-                f"{hosts.config.file} has credentials for {', '.join(hosts.config.auths)}: containerd uses them for "
-                "pulls for which the kubelet has none"
-            )
-
     def _of_the_whole_node(self) -> Iterator[str]:
         """Mirrors for which every pod of the node has a credential."""
-        if self._runtime == CONTAINERD:
-            yield from self._of_containerd()
         path = self._settings.global_auth_file
         try:
             held = dockerconfig.loads(self._tree.read(path))
