@@ -48,9 +48,10 @@ class Configuration(Record):
         tls: hosts with registry.configs.*.tls, which containerd 2 ignores.
         headers: names of the headers that containerd sends to every registry.
         files: all that were read, the main one first.
+        readings: the releases that start with them.
     """
 
-    __slots__ = ("auths", "config_path", "file", "files", "headers", "mirrors", "tls", "unsure", "version")
+    __slots__ = ("auths", "config_path", "file", "files", "headers", "mirrors", "readings", "tls", "unsure", "version")
 
     def __init__(
         self,
@@ -63,6 +64,7 @@ class Configuration(Record):
         tls: tuple[str, ...] = (),
         headers: tuple[str, ...] = (),
         files: tuple[str, ...] = (),
+        readings: tuple[str, ...] = READINGS,
     ) -> None:
         self.config_path = config_path
         self.mirrors = mirrors
@@ -73,6 +75,7 @@ class Configuration(Record):
         self.tls = tls
         self.headers = headers
         self.files = files
+        self.readings = readings
 
 
 def load(file: str, root: str, cache: ParseCache) -> Configuration:
@@ -142,7 +145,21 @@ def _imported(parent: str, pattern: str, root: str) -> list[str]:
         return [goaddress.clean(pattern)]
     from . import goglob
 
-    return goglob.matches(pattern)
+    try:
+        return goglob.matches(pattern)
+    except ValueError:
+        raise ConfigError(
+            f"{parent}: imports has {pattern!r}, which is not a pattern",
+            f"in {parent} write a pattern such as conf.d/*.toml",
+            rule="import-pattern",
+            consequence=REFUSED,
+        ) from None
+
+
+def directories(config_path: str, root: str) -> tuple[str, ...]:
+    """The directories of a config_path; what is not absolute lies below containerd's working directory, ``/``."""
+    names = config_path.split(":") if config_path else []
+    return tuple(root + name if name.startswith("/") else f"{root}/{name}" for name in names)
 
 
 # -- what each release makes of them ----------------------------------------------------------------------------------
@@ -259,7 +276,7 @@ def _combined(
         )
     configs = registry.get("configs", {})
     return Configuration(
-        tuple(root + name if name.startswith("/") else f"{root}/{name}" for name in path.split(":")) if path else (),
+        directories(path, root),
         mirrors,
         file,
         version,

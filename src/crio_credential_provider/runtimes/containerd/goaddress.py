@@ -13,8 +13,11 @@ _HOST = _LETTERS + _DIGITS + "-_.~!$&'()*+,;=:[]<>\""
 _USER = _LETTERS + _DIGITS + "-._:~!$&'()*+,;=%@"
 
 
-def parse_url(text: str) -> tuple[str, str, str]:
+def parse_url(text: str, lax: bool = False) -> tuple[str, str, str]:
     """Scheme, host and decoded path; user, query and fragment are dropped.
+
+    Args:
+        lax: takes a host with several colons outside brackets, as Go does before 1.26.
 
     Raises:
         ValueError: Go refuses it. The message quotes nothing of it.
@@ -41,7 +44,7 @@ def parse_url(text: str) -> tuple[str, str, str]:
             raise ValueError("invalid userinfo in a URL")
         if at:
             _unescape(user)
-        host = _host(host)
+        host = _host(host, lax)
     return scheme, host, _unescape(rest)
 
 
@@ -61,7 +64,7 @@ def _scheme(text: str) -> tuple[str, str]:
     return "", text
 
 
-def _host(host: str) -> str:
+def _host(host: str, lax: bool) -> str:
     if host.startswith("["):
         end = host.rfind("]")
         if end < 0:
@@ -69,6 +72,8 @@ def _host(host: str) -> str:
         port = host[end + 1 :]
     else:
         port = host[host.rfind(":") :] if ":" in host else ""
+        if host.count(":") > 1 and not lax:
+            raise ValueError("too many colons in host")
     if port and (port[0] != ":" or port[1:].strip(_DIGITS)):
         raise ValueError("invalid port after host")
     if any(c < "\x80" and c not in _HOST and c != "%" for c in host):

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from ...errors import ConfigError
 from . import goaddress, tomlfile
 from .readings import READINGS, V1, V2_2, V2_3
 
@@ -24,38 +25,55 @@ def form(path: str) -> dict[str, Any]:
     """What is kept of a file.
 
     Returns:
-        ``{}`` where there is none, or an empty one. Else ``answers``, lists of rows; ``readings``, the position among
-        them for each release, null where it ignores the file; ``reason`` and ``line`` of that.
+        ``{}`` where there is none, or an empty one. Else ``answers``, lists of rows; ``readings``, for each release
+        the positions among them of what it may take, null where it may ignore the file; ``reason`` and ``line`` of
+        that.
 
     Raises:
-        ConfigError: it cannot be read.
+        ConfigError: it cannot be read, or it cannot be told what containerd makes of it.
     """
     data = tomlfile.read(path, "containerd fails every pull from this registry")
     if not data:
         return {}
     answers: list[list[Row]] = []
-    readings: dict[str, int | None] = {}
+    readings: dict[str, list[int | None]] = {}
     reason, line = "", 0
     for reading in READINGS:
-        try:
-            rows = _rows(data, reading)
-        except tomlfile.NotToml as error:
-            reason, line = error.reason, error.line
-            readings[reading] = None
-            continue
-        if rows not in answers:
-            answers.append(rows)
-        readings[reading] = answers.index(rows)
+        taken: list[int | None] = []
+        for lax in (False, True):
+            try:
+                rows = _rows(data, reading, lax)
+            except tomlfile.NotToml as error:
+                if error.unclear:
+                    raise _unclear(path, error) from None
+                if not reason:
+                    reason, line = error.reason, error.line
+                taken.append(None)
+            else:
+                if rows not in answers:
+                    answers.append(rows)
+                taken.append(answers.index(rows))
+        readings[reading] = taken[: 1 if taken[0] == taken[1] else 2]
     return {"answers": answers, "readings": readings, "reason": reason, "line": line}
 
 
-def _rows(data: bytes, reading: str) -> list[Row]:
+def _unclear(path: str, error: tomlfile.NotToml) -> ConfigError:
+    where = f"{path}:{error.line}" if error.line else path
+    return ConfigError(
+        f"{where}: {error.reason}: some releases of containerd ignore the file for it, and others do not",
+        f"correct {where}",
+        rule="unclear",
+        line=error.line,
+    )
+
+
+def _rows(data: bytes, reading: str, lax: bool) -> list[Row]:
     """The hosts in the order of the file, then the server.
 
     Raises:
         NotToml: this release cannot decode it.
     """
-    document = tomlfile.decode(data)
+    document = tomlfile.decode(data, lax)
     top = _fields(document, reading)
     _check(top, "")
     tables = top.get("host", {})
@@ -66,8 +84,8 @@ def _rows(data: bytes, reading: str) -> list[Row]:
         _check(table, url)
     order = list(hosts) if reading == V1 else _headers(data.decode())
     return [
-        *(_row(url, hosts.get(url, {}), reading) for url in order),
-        _row(top.get("server", ""), top, reading),
+        *(_row(url, hosts.get(url, {}), reading, lax) for url in order),
+        _row(top.get("server", ""), top, reading, lax),
     ]
 
 
@@ -105,11 +123,11 @@ def _check(fields: dict[str, Any], where: str) -> None:
             raise tomlfile.NotToml(f"{where}{key} must be {words}")
 
 
-def _row(url: str, fields: dict[str, Any], reading: str) -> Row:
+def _row(url: str, fields: dict[str, Any], reading: str, lax: bool) -> Row:
     scheme = host = path = ""
     if url:
         try:
-            scheme, host, path = goaddress.parse_url(url if url.startswith("http") else f"https://{url}")
+            scheme, host, path = goaddress.parse_url(url if url.startswith("http") else f"https://{url}", lax)
         except ValueError as error:
             raise tomlfile.NotToml(f"{error}") from None
         path = _api_root(path, fields.get("override_path", False))
@@ -122,7 +140,7 @@ def _row(url: str, fields: dict[str, Any], reading: str) -> Row:
         _paths(fields.get("ca")),
         _pairs(fields.get("client")),
         _header_names(fields.get("header", {})),
-        *([_check_duration(fields["dial_timeout"])] if reading in (V2_2, V2_3) and fields.get("dial_timeout") else []),
+        *([_check_duration(fields["dial_timeout"])] if reading != V1 and fields.get("dial_timeout") else []),
     ]
 
 
@@ -175,7 +193,8 @@ def _header_names(table: dict[str, Any]) -> list[str]:
     return sorted(table)
 
 
-_UNITS = ("ns", "us", "\u00b5s", "\u03bcs", "ms", "s", "m", "h")
+_UNITS = {"ns": 1, "us": 10**3, "\u00b5s": 10**3, "\u03bcs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9}
+_UNITS["h"] = 60 * _UNITS["m"]
 
 
 def _check_duration(text: str) -> int:
@@ -185,6 +204,7 @@ def _check_duration(text: str) -> int:
         return 0
     if not rest:
         raise tomlfile.NotToml("dial_timeout must be a duration such as 10s")
+    total = 0.0
     while rest:
         number = rest[: len(rest) - len(rest.lstrip("0123456789."))]
         rest = rest[len(number) :]
@@ -192,4 +212,7 @@ def _check_duration(text: str) -> int:
         rest = rest[len(unit) :]
         if unit not in _UNITS or number.count(".") > 1 or not number.strip("."):
             raise tomlfile.NotToml("dial_timeout must be a duration such as 10s")
+        total += float(number) * _UNITS[unit]
+    if total > 2**63:
+        raise tomlfile.NotToml("dial_timeout is too long")
     return 0

@@ -18,12 +18,14 @@ class NotToml(Exception):
 
     Args:
         line: 0 where it is not known.
+        unclear: containerd may decode it, and this reader cannot.
     """
 
-    def __init__(self, reason: str, line: int = 0) -> None:
+    def __init__(self, reason: str, line: int = 0, unclear: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
         self.line = line
+        self.unclear = unclear
 
 
 def read(path: str, consequence: str) -> bytes | None:
@@ -43,12 +45,26 @@ def read(path: str, consequence: str) -> bytes | None:
     return data
 
 
-def decode(data: bytes) -> dict[str, Any]:
-    """Raises: NotToml."""
+def decode(data: bytes, lax: bool = False) -> dict[str, Any]:
+    """A document, in TOML 1.0.
+
+    Args:
+        lax: takes any number and date; containerd's parsers take some that are neither.
+
+    Raises:
+        NotToml: it cannot be decoded.
+    """
     import tomli
 
+    from ...platform import tomllines
+
     try:
-        return tomli.loads(data.decode())
+        text = data.decode()
+        document = tomli.loads(tomllines.without_bare_values(text) if lax else text)
+        newer = tomllines.find_newer(text)
+        if newer:
+            raise NotToml("not valid TOML: containerd does not know TOML 1.1", newer)
+        return document
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise NotToml(f"not valid TOML: byte {error.start} is not UTF-8", line) from None
@@ -56,4 +72,7 @@ def decode(data: bytes) -> dict[str, Any]:
         raise NotToml("not valid TOML: nested too deeply") from None
     except ValueError as error:
         digits = str(error).partition("at line ")[2].partition(",")[0]
-        raise NotToml(f"not valid TOML: {masked(str(error))}", int(digits) if digits.isdigit() else 0) from None
+        line = int(digits) if digits.isdigit() else 0
+        headers = tomllines.find_headers(text)
+        unclear = "Cannot declare" in str(error) and all(headers.count(keys) == 1 for keys in headers)
+        raise NotToml(f"not valid TOML: {masked(str(error))}", line, unclear) from None
