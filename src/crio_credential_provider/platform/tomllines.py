@@ -33,18 +33,6 @@ def find_headers(text: str) -> list[list[str]]:
     return [[_unescaped(key) for key in keys] for keys in _scanned(text, str).headers]
 
 
-def without_bare_values(text: str) -> str:
-    """The text with 0 in place of every value without quotes that is not true or false: numbers and dates, right or
-    wrong."""
-    scanner = _scanned(text, str)
-    parts, last = [], 0
-    for start, end in scanner.bare:
-        if scanner.text[start:end].strip() not in ("true", "false"):
-            parts += [scanner.text[last:start], "0"]
-            last = end
-    return "".join([*parts, scanner.text[last:]])
-
-
 def find_newer(text: str) -> int:
     """The line of the first thing that TOML has since 1.1: an inline table over several lines or with a comma at its
     end, or a ``\\x`` in a string; 0 for none."""
@@ -74,13 +62,12 @@ class _Scanner:
     def __init__(self, text: str, folded: Callable[[str], str]) -> None:
         self._fold = folded
         # IndexError at the end, and no comment after it.
-        self.text = text.removeprefix("\ufeff").replace("\r\n", "\n") + "\n"
+        self._text = text.removeprefix("\ufeff").replace("\r\n", "\n") + "\n"
         self._at = 0
         self._line, self._counted = 1, 0
         self._tables: dict[Path, int] = {}
         self.lines: dict[Path, int] = {}
         self.headers: list[list[str]] = []
-        self.bare: list[tuple[int, int]] = []
         self.newer = 0
 
     def scan(self) -> NoReturn:
@@ -88,15 +75,15 @@ class _Scanner:
         table: Path = ()
         while True:
             self._skip(" \t\n")
-            if self.text[self._at] == "[":
-                is_array = self.text.startswith("[[", self._at)
+            if self._text[self._at] == "[":
+                is_array = self._text.startswith("[[", self._at)
                 self._at += 2 if is_array else 1
                 keys = self._keys()
                 if not is_array:
                     self.headers.append(keys)
                 table = self._header(keys, is_array)
                 self._note(table)
-                self._at = self.text.index("\n", self._at)
+                self._at = self._text.index("\n", self._at)
             else:
                 self._setting(table)
 
@@ -111,19 +98,19 @@ class _Scanner:
         return path
 
     def _note(self, path: Path) -> None:
-        self._line += self.text.count("\n", self._counted, self._at)
+        self._line += self._text.count("\n", self._counted, self._at)
         self._counted = self._at
         self.lines.setdefault(path, self._line)
 
     def _note_newer(self, at: int) -> None:
-        self.newer = self.newer or self.text.count("\n", 0, at) + 1
+        self.newer = self.newer or self._text.count("\n", 0, at) + 1
 
     def _skip(self, blanks: str) -> None:
         while True:
-            if self.text[self._at] in blanks:
+            if self._text[self._at] in blanks:
                 self._at += 1
-            elif self.text[self._at] == "#":
-                self._at = self.text.index("\n", self._at)
+            elif self._text[self._at] == "#":
+                self._at = self._text.index("\n", self._at)
             else:
                 return
 
@@ -133,21 +120,21 @@ class _Scanner:
         while True:
             self._skip(" \t")
             start = self._at
-            if self.text[start] in "\"'":
+            if self._text[start] in "\"'":
                 self._string()
-                keys.append(self._fold(self.text[start + 1 : self._at - 1]))
+                keys.append(self._fold(self._text[start + 1 : self._at - 1]))
             else:
-                while self.text[self._at] not in " \t\n.=]":
+                while self._text[self._at] not in " \t\n.=]":
                     self._at += 1
-                keys.append(self._fold(self.text[start : self._at]))
+                keys.append(self._fold(self._text[start : self._at]))
             self._skip(" \t")
-            if self.text[self._at] != ".":
+            if self._text[self._at] != ".":
                 return keys
             self._at += 1
 
     def _setting(self, table: Path) -> None:
         path = (*table, *self._keys())
-        if self.text[self._at] != "=":
+        if self._text[self._at] != "=":
             raise IndexError
         self._note(path)
         self._at += 1
@@ -155,7 +142,7 @@ class _Scanner:
         self._value(path)
 
     def _value(self, path: Path) -> None:
-        opened = self.text[self._at]
+        opened = self._text[self._at]
         start = self._at
         if opened in "\"'":
             self._string()
@@ -163,7 +150,7 @@ class _Scanner:
             self._at += 1
             self._skip(" \t\n,")
             number, last = 0, self._at
-            while self.text[self._at] not in "]}":
+            while self._text[self._at] not in "]}":
                 if opened == "{":
                     self._setting(path)
                 else:
@@ -173,24 +160,23 @@ class _Scanner:
                 last = self._at
                 self._skip(" \t\n,")
             self._at += 1
-            if opened == "{" and ("\n" in self.text[start : self._at] or "," in self.text[last : self._at]):
+            if opened == "{" and ("\n" in self._text[start : self._at] or "," in self._text[last : self._at]):
                 self._note_newer(start)
         else:
-            while self.text[self._at] not in ",]}\n#":
+            while self._text[self._at] not in ",]}\n#":
                 self._at += 1
-            self.bare.append((start, self._at))
 
     def _string(self) -> None:
-        quote, start = self.text[self._at], self._at
-        end = quote * 3 if self.text.startswith(quote * 3, self._at) else quote
+        quote, start = self._text[self._at], self._at
+        end = quote * 3 if self._text.startswith(quote * 3, self._at) else quote
         self._at += len(end)
-        while not self.text.startswith(end, self._at):
-            self._at += 2 if quote == '"' and self.text[self._at] == "\\" else 1
-            if self._at >= len(self.text):
+        while not self._text.startswith(end, self._at):
+            self._at += 2 if quote == '"' and self._text[self._at] == "\\" else 1
+            if self._at >= len(self._text):
                 raise IndexError
         self._at += len(end)
-        if quote == '"' and "\\x" in self.text[start : self._at].replace("\\\\", ""):
+        if quote == '"' and "\\x" in self._text[start : self._at].replace("\\\\", ""):
             self._note_newer(start)
         # A string of three quotes may end in one or two more.
-        while len(end) == 3 and self.text[self._at] == quote:
+        while len(end) == 3 and self._text[self._at] == quote:
             self._at += 1

@@ -130,8 +130,8 @@ def hosts_for(config: Configuration, domain: str, cache: ParseCache) -> Found:
         ConfigError: containerd fails every pull from this registry.
     """
     ignored: list[str] = []
-    directory = "" if config.mirrors else find_directory(config.config_path, domain)
-    file = config.file if config.mirrors else f"{directory}/hosts.toml" if directory else ""
+    directory = find_directory(config.config_path, domain)
+    file = f"{directory}/hosts.toml" if directory else config.file if config.mirrors else ""
     by_reading = each_reading(config, domain, cache, ignored)
     hosts = list(
         dict.fromkeys(
@@ -176,7 +176,7 @@ def each_reading(
 ) -> dict[str, list[list[Host]]]:
     """The hosts as each release of containerd reads the files, several lists where more than that decides;
     what it does not take is added to ``ignored``."""
-    if config.mirrors:
+    if not config.config_path:
         return {reading: [_mirrors(config, domain)] for reading in READINGS}
     directory = find_directory(config.config_path, domain)
     file = f"{directory}/hosts.toml" if directory else ""
@@ -321,9 +321,9 @@ def _mirrors(config: Configuration, domain: str) -> list[Host]:
         text = endpoint
         try:
             if "://" not in endpoint:
-                host = goaddress.parse_url(f"dummy://{endpoint}")[1]
+                host = goaddress.parse_url(f"dummy://{endpoint}", strict=False)[1]
                 text = f"{'http' if goaddress.is_localhost(host) else 'https'}://{endpoint}"
-            scheme, host, path = goaddress.parse_url(text)
+            scheme, host, path = goaddress.parse_url(text, strict=False)
         except ValueError as error:
             raise ConfigError(
                 f"{config.file}: the endpoint {masked(endpoint)!r} of registry.mirrors is not a URL: {error}",
@@ -332,7 +332,7 @@ def _mirrors(config: Configuration, domain: str) -> list[Host]:
                 consequence=_FAILS,
             ) from None
         has_server = has_server or host == domain
-        skip = scheme == "http" and goaddress.is_localhost(domain)
+        skip = host in config.insecure or (scheme == "http" and goaddress.is_localhost(domain))
         found.append(
             Host(
                 scheme, host, path or "/v2", ALL[:2], skip, scheme == "http", is_server=host == domain, file=config.file

@@ -6,15 +6,18 @@
 
 from __future__ import annotations
 
-from ...errors import ConfigError
+from ...platform.tomllines import find_headers
 from . import goaddress, tomlfile
-from .readings import READINGS, V1, V2_2, V2_3
+from .readings import FIRST, READINGS, V1_6, V2_2, V2_3
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     Row = list[Any]
+    """Scheme, host, path, capabilities, skip_verify or null, ca, client, names of headers."""
+    Fields = Callable[[dict[str, Any]], dict[str, Any]]
 
 _CAPABILITIES = ("pull", "resolve", "push")
 _FIELDS = ("capabilities", "ca", "client", "skip_verify", "header", "override_path", "dial_timeout", "server", "host")
@@ -27,10 +30,10 @@ def form(path: str) -> dict[str, Any]:
     Returns:
         ``{}`` where there is none, or an empty one. Else ``answers``, lists of rows; ``readings``, for each release
         the positions among them of what it may take, null where it may ignore the file; ``reason`` and ``line`` of
-        that.
+        why one surely does.
 
     Raises:
-        ConfigError: it cannot be read, or it cannot be told what containerd makes of it.
+        ConfigError: it cannot be read.
     """
     data = tomlfile.read(path, "containerd fails every pull from this registry")
     if not data:
@@ -40,76 +43,116 @@ def form(path: str) -> dict[str, Any]:
     reason, line = "", 0
     for reading in READINGS:
         taken: list[int | None] = []
-        for lax in (False, True):
-            try:
-                rows = _rows(data, reading, lax)
-            except tomlfile.NotToml as error:
-                if error.unclear:
-                    raise _unclear(path, error) from None
-                if not reason:
-                    reason, line = error.reason, error.line
-                taken.append(None)
-            else:
-                if rows not in answers:
-                    answers.append(rows)
-                taken.append(answers.index(rows))
-        readings[reading] = taken[: 1 if taken[0] == taken[1] else 2]
+        try:
+            found: list[list[Row] | None] = _alternatives(data, reading)
+        except tomlfile.NotToml as error:
+            # containerd's parsers take some texts that are not TOML, each some of its own.
+            found = [None, _mentioned(data)] if error.is_syntax else [None]
+            if not reason:
+                reason, line = error.reason, error.line
+        for rows in found:
+            if rows is not None and rows not in answers:
+                answers.append(rows)
+            taken.append(None if rows is None else answers.index(rows))
+        readings[reading] = taken
     return {"answers": answers, "readings": readings, "reason": reason, "line": line}
 
 
-def _unclear(path: str, error: tomlfile.NotToml) -> ConfigError:
-    where = f"{path}:{error.line}" if error.line else path
-    return ConfigError(
-        f"{where}: {error.reason}: some releases of containerd ignore the file for it, and others do not",
-        f"correct {where}",
-        rule="unclear",
-        line=error.line,
-    )
-
-
-def _rows(data: bytes, reading: str, lax: bool) -> list[Row]:
-    """The hosts in the order of the file, then the server.
+def _alternatives(data: bytes, reading: str) -> list[list[Row] | None]:
+    """What a release may make of a file: more than one where its parser is known for taking less or more than TOML.
 
     Raises:
-        NotToml: this release cannot decode it.
+        NotToml: it ignores the file.
     """
-    document = tomlfile.decode(data, lax)
-    top = _fields(document, reading)
-    _check(top, "")
-    tables = top.get("host", {})
-    if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
-        raise tomlfile.NotToml("host must be a table for each URL")
-    hosts = {url: _fields(table, reading) for url, table in tables.items()}
-    for url, table in hosts.items():
-        _check(table, url)
-    order = list(hosts) if reading == V1 else _headers(data.decode())
-    return [
-        *(_row(url, hosts.get(url, {}), reading, lax) for url in order),
-        _row(top.get("server", ""), top, reading, lax),
-    ]
-
-
-def _headers(text: str) -> list[str]:
-    """The hosts by their headers alone, as containerd 2 finds their order: one that comes again is asked again."""
-    from ...platform.tomllines import find_headers
-
-    found: list[str] = []
-    last = ""
-    for keys in find_headers(text):
-        if len(keys) > 1 and keys[0] == "host" and keys[1] != last:
-            last = keys[1]
-            found.append(last)
+    document = tomlfile.decode(data)
+    text = data.decode()
+    headers = find_headers(text)
+    found: list[list[Row] | None] = []
+    if reading not in FIRST:
+        found.append(_rows(document, [keys[1] for keys in _of_hosts(headers)], _folded, reading))
+    else:
+        if any("\\" in line or "[" in line[1:] for line in _host_lines(text)):
+            return [None, _mentioned(data)]
+        hosts = document.get("host")
+        if reading == V1_6 and not isinstance(hosts, dict):
+            raise tomlfile.NotToml("it has no [host] table, without which containerd 1.6 ignores it")
+        found.append(_rows(document, list(hosts) if isinstance(hosts, dict) else [], _known, reading))
+    if any(sign in text for sign in ("\\", '"""', "'''")) or not _is_known(document):
+        found.append(None)
     return found
 
 
-def _fields(table: dict[str, Any], reading: str) -> dict[str, Any]:
-    """The known keys of a table; containerd 2 takes them in any case."""
-    if reading == V1:
-        return {key: value for key, value in table.items() if key in _FIELDS}
+def _rows(document: dict[str, Any], order: list[str], fields: Fields, reading: str) -> list[Row]:
+    """The hosts in an order, then the server.
+
+    Raises:
+        NotToml: a value that this release does not take.
+    """
+    top = fields(document)
+    _check(top, "", reading)
+    tables = top.get("host", {})
+    if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
+        raise tomlfile.NotToml("host must be a table for each URL")
+    hosts = {url: fields(table) for url, table in tables.items()}
+    for url, table in hosts.items():
+        _check(table, url, reading)
+    return [
+        *(_row(url, hosts.get(url, {}), reading) for url in order),
+        _row(top.get("server", ""), top, reading),
+    ]
+
+
+def _of_hosts(headers: list[list[str]]) -> list[list[str]]:
+    """The headers of hosts as containerd 2 takes them: one that comes again after another is asked again."""
+    found: list[list[str]] = []
+    last = ""
+    for keys in headers:
+        if len(keys) > 1 and keys[0] == "host" and keys[1] != last:
+            last = keys[1]
+            found.append(keys)
+    return found
+
+
+def _host_lines(text: str) -> list[str]:
+    lines = (line.strip(" \t\ufeff") for line in text.replace("\r", "\n").split("\n"))
+    return [line for line in lines if line.startswith("[") and "host" in line.partition(".")[0]]
+
+
+def _mentioned(data: bytes) -> list[Row]:
+    """A row for whatever may be a host in a text that is not TOML, then one for the registry itself."""
+    text = data.decode("utf-8", "replace")
+    lines = _host_lines(text)
+    lines += [line for line in text.replace("\r", "\n").split("\n") if "server" in line.partition("=")[0].lower()]
+    rows = []
+    for line in lines:
+        for word in line.replace("'", '"').split('"')[1::2]:
+            try:
+                row = _row(word, {}, READINGS[-1])
+            except tomlfile.NotToml:
+                continue
+            if row[1] and row not in rows:
+                rows.append(row)
+    return [*rows, _row("", {}, READINGS[-1])]
+
+
+def _is_known(document: dict[str, Any]) -> bool:
+    """Whether all keys are those that containerd knows, and as it spells them."""
+    tables = document.get("host", {})
+    return set(document) <= set(_FIELDS) and all(set(table) <= set(_FIELDS) for table in tables.values())
+
+
+def _known(table: dict[str, Any]) -> dict[str, Any]:
+    """As containerd 1 takes keys: as they are written, or else in capital letters alone."""
+    capital = {key.lower(): value for key, value in table.items() if key == key.upper() and key.lower() in _FIELDS}
+    return capital | {key: value for key, value in table.items() if key in _FIELDS}
+
+
+def _folded(table: dict[str, Any]) -> dict[str, Any]:
+    """As containerd 2 takes keys, in any case."""
     return {key.lower(): value for key, value in table.items() if key.lower() in _FIELDS}
 
 
-def _check(fields: dict[str, Any], where: str) -> None:
+def _check(fields: dict[str, Any], where: str, reading: str) -> None:
     where = f"[host.{where!r}] " if where else ""
     for key, kind, words in (
         ("capabilities", list, "an array of strings"),
@@ -119,15 +162,19 @@ def _check(fields: dict[str, Any], where: str) -> None:
         ("dial_timeout", str, "a string"),
         ("server", str, "a string"),
     ):
+        if key == "dial_timeout" and reading in FIRST:
+            continue
         if key in fields and not isinstance(fields[key], kind):
             raise tomlfile.NotToml(f"{where}{key} must be {words}")
 
 
-def _row(url: str, fields: dict[str, Any], reading: str, lax: bool) -> Row:
+def _row(url: str, fields: dict[str, Any], reading: str) -> Row:
     scheme = host = path = ""
     if url:
         try:
-            scheme, host, path = goaddress.parse_url(url if url.startswith("http") else f"https://{url}", lax)
+            scheme, host, path = goaddress.parse_url(
+                url if url.startswith("http") else f"https://{url}", reading == V2_3
+            )
         except ValueError as error:
             raise tomlfile.NotToml(f"{error}") from None
         path = _api_root(path, fields.get("override_path", False))
@@ -140,7 +187,7 @@ def _row(url: str, fields: dict[str, Any], reading: str, lax: bool) -> Row:
         _paths(fields.get("ca")),
         _pairs(fields.get("client")),
         _header_names(fields.get("header", {})),
-        *([_check_duration(fields["dial_timeout"])] if reading != V1 and fields.get("dial_timeout") else []),
+        *([_check_duration(fields["dial_timeout"])] if reading not in FIRST and fields.get("dial_timeout") else []),
     ]
 
 
