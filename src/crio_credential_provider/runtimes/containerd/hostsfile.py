@@ -69,7 +69,7 @@ def _alternatives(data: bytes, reading: str) -> list[list[Row] | None]:
     headers = find_headers(text)
     found: list[list[Row] | None] = []
     if reading not in FIRST:
-        found.append(_rows(document, [keys[1] for keys in _of_hosts(headers)], _folded, reading))
+        found.append(_rows(document, [tomlfile.unescaped(keys[1]) for keys in _of_hosts(headers)], _folded, reading))
     else:
         if any("\\" in line or "[" in line[1:] for line in _host_lines(text)):
             return [None, _mentioned(data)]
