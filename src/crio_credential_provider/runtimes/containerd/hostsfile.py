@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ...platform.tomllines import find_headers
 from . import goaddress, tomlfile
-from .readings import FIRST, READINGS, V1_6, V2_2, V2_3
+from .readings import FAILS, FIRST, READINGS, V1_6, V2_2, V2_3
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def form(path: str) -> dict[str, Any]:
     Raises:
         ConfigError: it cannot be read.
     """
-    data = tomlfile.read(path, "containerd fails every pull from this registry")
+    data = tomlfile.read(path, FAILS)
     if not data:
         return {}
     answers: list[list[Row]] = []
@@ -50,6 +50,9 @@ def form(path: str) -> dict[str, Any]:
             found = [None, _mentioned(data)] if error.is_syntax else [None]
             if not reason:
                 reason, line = error.reason, error.line
+        else:
+            if None in found and not reason:
+                reason = "it has a value or an escape that not every parser takes"
         for rows in found:
             if rows is not None and rows not in answers:
                 answers.append(rows)
@@ -77,7 +80,7 @@ def _alternatives(data: bytes, reading: str) -> list[list[Row] | None]:
         if reading == V1_6 and not isinstance(hosts, dict):
             raise tomlfile.NotToml("it has no [host] table, without which containerd 1.6 ignores it")
         found.append(_rows(document, list(hosts) if isinstance(hosts, dict) else [], _known, reading))
-    if any(sign in text for sign in ("\\", '"""', "'''")) or not _is_known(document):
+    if any(sign in text for sign in ("\\", '"""', "'''")) or not _is_plain(document):
         found.append(None)
     return found
 
@@ -135,10 +138,13 @@ def _mentioned(data: bytes) -> list[Row]:
     return [*rows, _row("", {}, READINGS[-1])]
 
 
-def _is_known(document: dict[str, Any]) -> bool:
-    """Whether all keys are those that containerd knows, and as it spells them."""
-    tables = document.get("host", {})
-    return set(document) <= set(_FIELDS) and all(set(table) <= set(_FIELDS) for table in tables.values())
+def _is_plain(value: Any) -> bool:
+    """Whether all parsers take it alike: not numbers with a fraction, dates, and lists of anything but strings."""
+    if isinstance(value, dict):
+        return all(_is_plain(member) for member in value.values())
+    if isinstance(value, list):
+        return all(isinstance(member, str) or (isinstance(member, list) and _is_plain(member)) for member in value)
+    return isinstance(value, str | bool) or (isinstance(value, int) and abs(value) < 2**63)
 
 
 def _known(table: dict[str, Any]) -> dict[str, Any]:
