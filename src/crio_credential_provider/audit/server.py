@@ -28,6 +28,7 @@ from ..kubernetes.endpoint import Endpoint
 from ..kubernetes.pullsecrets import NEVER_MEANT
 from . import lists
 from .auditor import Auditor
+from .openshift import mirrorsets
 from .workloads import Object, items, member, text
 
 _PAGE = 500
@@ -69,12 +70,19 @@ rules:
 """
 
 
-MACHINE_CONFIG_RULE = """\
+OPENSHIFT_RULES = """\
+  # A MachineConfig also holds the node's own credentials. Without this rule the mirror sets below are used.
   - apiGroups: ["machineconfiguration.openshift.io"]
     resources: ["machineconfigpools", "machineconfigs"]
     verbs: ["list"]
+  - apiGroups: ["config.openshift.io"]
+    resources: ["clusterversions", "imagedigestmirrorsets", "images", "imagetagmirrorsets"]
+    verbs: ["list"]
+  - apiGroups: ["operator.openshift.io"]
+    resources: ["imagecontentsourcepolicies"]
+    verbs: ["list"]
 """
-"""For ``--machine-configs`` alone: these hold the node's credentials."""
+"""For ``--machine-configs`` alone."""
 
 
 class _List(NamedTuple):
@@ -111,6 +119,7 @@ _MACHINE_CONFIGS = (
     # One has 1 MB and more.
     _List("MachineConfig", _OPENSHIFT, "machineconfigs", False, page=20),
 )
+_MIRROR_SETS = tuple(_List(*found, False) for found in mirrorsets.LISTS)
 
 
 class Api(Protocol):
@@ -160,8 +169,11 @@ class Reading:
     def run(self) -> None:
         """Feeds everything to the auditor."""
         self._auditor.collected.are_from_files = False
-        for found in _MACHINE_CONFIGS if self._auditor.machine_configs is not None else ():
-            self._take(found)
+        if (openshift := self._auditor.openshift) is not None:
+            for found in _MACHINE_CONFIGS:
+                self._take(found)
+            for found in () if openshift.machine_configs.is_whole else _MIRROR_SETS:
+                self._take(found)
         lists = [found for found in _LISTS if found.kind != "Node" or not self._auditor.is_uniform]
         refused = [found for found in lists if not self._take(found)]
         if len(refused) == len(lists):

@@ -69,16 +69,19 @@ _ASKING = 600
 _FLAGS = ("secrets-from", "mirror-registry", "global-auth-file")
 
 
-def run(arguments: list[str], program: str = output.PROGRAM, *, is_of_node: bool = True) -> int:
+def run(
+    arguments: list[str], program: str = output.PROGRAM, *, is_of_node: bool = True, notes: tuple[str, ...] = ()
+) -> int:
     """As ``commands.run``, for the arguments after the word.
 
     Args:
         program: what the person has called.
         is_of_node: whether this machine's auth file is taken for the nodes'.
+        notes: what the person should know beforehand.
     """
     try:
         given = parser(program).parse(arguments)
-        given.is_of_node = is_of_node
+        given.is_of_node, given.notes = is_of_node, notes
         return _audit(given)
     except output.Unwritable as error:
         if not error.reader_gone:
@@ -136,7 +139,8 @@ def parser(program: str = output.PROGRAM) -> Parser:
     made.add_argument(
         "--machine-configs",
         action="store_true",
-        help="take registries.conf of each MachineConfigPool from its rendered MachineConfig (OpenShift)",
+        help="take registries.conf from the cluster's objects (OpenShift): from each MachineConfigPool's rendered "
+        "MachineConfig, else from the mirror sets",
     )
     made.add_argument(
         "--config",
@@ -193,9 +197,9 @@ def parser(program: str = output.PROGRAM) -> Parser:
 def _audit(given: argparse.Namespace) -> int:
     _refuse_together(given)
     if given.print_rbac:
-        from ...audit.server import CLUSTER_ROLE, MACHINE_CONFIG_RULE
+        from ...audit.server import CLUSTER_ROLE, OPENSHIFT_RULES
 
-        rules = CLUSTER_ROLE + (MACHINE_CONFIG_RULE if given.machine_configs else "")
+        rules = CLUSTER_ROLE + (OPENSHIFT_RULES if given.machine_configs else "")
         write_line(rules.removesuffix("\n"))
         return OK
     earlier = document.load_outcomes(given.baseline) if given.baseline else None
@@ -305,7 +309,7 @@ def _auditor(given: argparse.Namespace, place: Place) -> Auditor:
     classes = None if given.machine_configs else _classes(given, chosen)
     selected = _selector(given.selector)
     made = Auditor(chosen, classes, given.namespace or (), selected, has_tokens=place.audience is not None)
-    made.notes += [place.note] if place.note else []
+    made.notes += [*given.notes, *([place.note] if place.note else [])]
     if "CRI-O" in place.missing and not (given.registries_conf or given.machine_configs):
         made.notes.append("this machine's registries.conf was used, and it has no CRI-O: give --registries-conf")
     return made

@@ -1,0 +1,3 @@
+"""registries.conf of OpenShift's nodes, out of the objects of the cluster: the files of the Machine Config Operator
+themselves, else what it makes of the mirror sets.
+"""
