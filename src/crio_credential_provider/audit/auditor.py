@@ -142,7 +142,7 @@ class Auditor:
             if not number % 1000:
                 tell(number, len(self._wants))
             classes = find_classes(all_classes, want.where, self.collected.nodes)
-            decisions = [(found.name, decider.decide(want, found.config)) for found in classes]
+            decisions = [(found.name, decider.decide(want, found)) for found in classes]
             for name, decided in decisions or [("", _NO_CLASS)]:
                 # Equal decisions are one object.
                 key = want.namespace, want.account, want.image, name, id(decided)

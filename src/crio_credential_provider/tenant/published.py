@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from ..audit.openshift import machineconfigs, mirrorsets
+from ..audit.openshift import ENFORCING, machineconfigs, mirrorsets
 from ..audit.openshift.machineconfigs import MachineConfigs
 from ..audit.openshift.mirrorsets import MirrorSets
 from ..audit.workloads import items, member, text
@@ -34,6 +34,7 @@ class Published(NamedTuple):
         config: of the CredentialProviderConfig, "" for none.
         origin: the object.
         notes: what else a person should know of it.
+        enforcing: whether CRI-O refuses a short name that may mean several images, as its default is.
     """
 
     main: str
@@ -41,6 +42,7 @@ class Published(NamedTuple):
     config: str
     origin: str
     notes: tuple[str, ...] = ()
+    enforcing: bool = True
 
 
 def write(api: Api, directory: str) -> Published | str:
@@ -90,7 +92,7 @@ def write_machine_config(api: Api, directory: str, pool: str) -> Published:
         (os.path.basename(p), c) for p, c in contents.items() if os.path.dirname(p) == registries.DROP_IN_DIRECTORY
     ]
     main, others = _write(directory, rendered, contents.get(registries.MAIN_FILE, b""), drop_ins)
-    return Published(main, others, "", f"MachineConfig {rendered}")
+    return Published(main, others, "", f"MachineConfig {rendered}", enforcing=ENFORCING)
 
 
 def write_mirror_sets(api: Api, directory: str) -> Published | str:
@@ -124,7 +126,8 @@ def write_mirror_sets(api: Api, directory: str) -> Published | str:
     files, notes = read.make()
     drop_ins = [(os.path.basename(path), content) for path, content in files[1:]]
     main, others = _write(directory, "mirror-sets", files[0][1], drop_ins)
-    return Published(main, others, "", read.origin(), (*([forbidden] if refused else []), *notes))
+    notes = [forbidden, *notes] if refused else notes
+    return Published(main, others, "", read.origin(), tuple(notes), ENFORCING)
 
 
 def _write(directory: str, place: str, main: bytes, drop_ins: Iterable[tuple[str, bytes]]) -> tuple[str, str]:

@@ -1,6 +1,7 @@
 """registries.conf of the nodes of an OpenShift cluster: out of the rendered MachineConfig of each MachineConfigPool.
 
-That is the very file that the Machine Config Operator writes. Of a MachineConfig nothing else is kept: it also holds the node's credentials.
+That is the very file that the Machine Config Operator writes. Of a MachineConfig nothing else is kept: it also holds
+the node's credentials.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from ...errors import ConfigError, UsageError
 from ...runtimes.crio import registries
 from ..nodes import NodeClass
 from ..workloads import Object, items, labels, member, text
+from . import ENFORCING
 
 POOL, CONFIG = "MachineConfigPool", "MachineConfig"
 KINDS = (POOL, CONFIG)
@@ -63,12 +65,13 @@ class MachineConfigs:
         if not self._pools:
             raise UsageError(
                 "neither MachineConfigPools nor mirror sets found",
-                "kubectl get machineconfigpools,machineconfigs -o json has the former, kubectl get imagedigestmirrorsets,"
-                "imagetagmirrorsets,imagecontentsourcepolicies,images.config.openshift.io,clusterversions the latter",
+                "kubectl get machineconfigpools,machineconfigs -o json has the former, and for the latter: kubectl get "
+                "imagedigestmirrorsets,imagetagmirrorsets,imagecontentsourcepolicies,images.config.openshift.io,"
+                "clusterversions -o json",
             )
         rank = {"master": 0, "worker": 2}
         ordered = sorted(self._pools.items(), key=lambda pool: (rank.get(pool[0], 1), pool[0]))
-        return [NodeClass(name, self._load(name, rendered), chosen) for name, (rendered, chosen) in ordered]
+        return [NodeClass(name, self._load(name, rendered), chosen, ENFORCING) for name, (rendered, chosen) in ordered]
 
     def files(self, pool: str, rendered: str) -> dict[str, str | bytes]:
         """Path -> what is in the files of registries.conf, or why that cannot be read, as a text.

@@ -1,9 +1,9 @@
 """registries.conf of OpenShift's nodes, made of the mirror sets as the Machine Config Operator makes it.
 
-Of ImageDigestMirrorSet, ImageTagMirrorSet and ImageContentSourcePolicy, of ``registrySources`` of the Image ``cluster``,
-and of ClusterVersion, whose release image is never blocked. Follows the operator of August 2026 (its ``container-
-runtime-config``, and ``pkg/registries`` of openshift/runtime-utils); what these answered is in
-``tests/vectors/mirrorsets.jsonl``. It changes registries.conf alone: policy.json is not looked at.
+The sets are ImageDigestMirrorSets, ImageTagMirrorSets and ImageContentSourcePolicies; ``registrySources`` of the Image
+``cluster`` adds to them, and ClusterVersion, whose release image is not blocked. Follows the operator of August 2026
+and ``pkg/registries`` of openshift/runtime-utils; what these answered is in ``tests/vectors/mirrorsets.jsonl``. It is
+about registries.conf alone: policy.json is not looked at.
 
     sets = MirrorSets()
     sets.add({"kind": "ImageTagMirrorSet", ...})
@@ -93,10 +93,8 @@ class MirrorSets:
             f"{found['kind']} {_name(found)}" for found in self._objects if found["kind"] != "ClusterVersion"
         )
         more = f" and {len(named) - _MOST_NAMES} more" if len(named) > _MOST_NAMES else ""
-        return (
-            f"{', '.join([*named][:_MOST_NAMES])}{more}, as the Machine Config Operator makes it (a node may not have it "
-            "yet)"
-        )
+        made = "as the Machine Config Operator makes it (a node may not have it yet)"
+        return f"{', '.join([*named][:_MOST_NAMES])}{more}, {made}"
 
     def make(self) -> tuple[list[tuple[str, bytes]], list[str]]:
         """Path and content of the files that the operator writes, and what a person should know of them.
@@ -219,7 +217,7 @@ def _is_repository(scope: str) -> bool:
 
 def _refused(where: str, why: str) -> UsageError:
     return UsageError(
-        f"{where}: {why}: the Machine Config Operator refuses it, and the nodes keep the registries.conf that they have",
+        f"{where}: {why} (the Machine Config Operator refuses that, and the nodes keep the registries.conf they have)",
         "correct the object, or give a node's file with --registries-conf",
     )
 
@@ -227,12 +225,10 @@ def _refused(where: str, why: str) -> UsageError:
 # -- what the operator makes of it ------------------------------------------------------------------------------------
 
 
-def _edit(
-    merged: dict[str, _Merged], never: set[str], insecure: list[str], blocked: list[str]
-) -> dict[str, _Table]:
+def _edit(merged: dict[str, _Merged], never: set[str], insecure: list[str], blocked: list[str]) -> dict[str, _Table]:
     """Scope -> table, in the order of the file.
 
-    CRI-O takes the most specific table alone, so that what is said of a scope is repeated in those that are nested in it.
+    CRI-O takes the most specific table alone, so that what is said of a scope is repeated in those nested in it.
     """
     tables: dict[str, _Table] = {}
     for wanted, sets in merged.items():

@@ -11,7 +11,7 @@ from ...errors import ConfigError, UsageError
 from ...runtimes.crio import registries
 from ..nodes import NodeClass
 from ..workloads import Object
-from . import machineconfigs, mirrorsets
+from . import ENFORCING, machineconfigs, mirrorsets
 from .machineconfigs import MachineConfigs
 from .mirrorsets import MirrorSets
 
@@ -51,6 +51,6 @@ class OpenShift:
         files, notes = sets.make()
         notes.insert(0, f"registries.conf is that of {sets.origin()}")
         try:
-            return [NodeClass("", registries.loads(files, registries.MAIN_FILE), {})], notes
+            return [NodeClass("", registries.loads(files, registries.MAIN_FILE), {}, ENFORCING)], notes
         except ConfigError as error:
-            return [NodeClass("", error, {})], notes
+            return [NodeClass("", error, {}, ENFORCING)], notes
