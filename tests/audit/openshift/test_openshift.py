@@ -135,6 +135,7 @@ def test_what_the_operator_refuses(audit: Audit, objects: list[Object], says: st
     ("objects", "says"),
     [
         ([], "neither MachineConfigPools nor mirror sets found; kubectl get"),
+        ([{**TAGS, "spec": []}], "ImageTagMirrorSet corp: spec is missing; save it again with kubectl"),
         ([image(blockedRegistries="a")], "Image cluster: blockedRegistries is not a list of strings; save it"),
         (
             [{**TAGS, "spec": {"imageTagMirrors": ["x"]}}],
@@ -151,12 +152,27 @@ def test_files_of_another_shape(audit: Audit, objects: list[Object], says: str) 
     assert (ran.status, ran.stdout) == (2, "") and says in ran.stderr
 
 
-@pytest.mark.parametrize("found", [sets("ImageTagMirrorSet"), {**TAGS, "spec": [], "metadata": None}])
-def test_an_empty_set_mirrors_nothing(audit: Audit, found: Object) -> None:
-    assert {outcome for outcome, _ in audit(found).found().values()} == {"no-mirror"}
+@pytest.mark.parametrize("spec", [{}, {"imageTagMirrors": []}, {"imageTagMirrors": [{"source": "docker.io"}]}])
+def test_an_empty_set_mirrors_nothing(audit: Audit, spec: Object) -> None:
+    ran = audit({**TAGS, "spec": spec, "metadata": None})
+    assert {outcome for outcome, _ in ran.found().values()} == {"no-mirror"}
+
+
+def test_no_password_of_a_place_is_told(audit: Audit) -> None:
+    for found in (
+        sets("ImageTagMirrorSet", ("user:c4nary@docker.io", ["a"])),
+        sets("ImageTagMirrorSet", ("docker.io", ["https://user:c4nary@a"])),
+        image(insecureRegistries=["user:c4nary@*"]),
+        image(insecureRegistries=["user:c4nary@a"], containerRuntimeSearchRegistries=["user:c4nary@a"]),
+    ):
+        ran = audit(found)
+        assert "c4nary" not in ran.stdout + ran.stderr
 
 
 def test_what_the_operator_writes_and_crio_refuses(audit: Audit) -> None:
     ran = audit(image(insecureRegistries=["https://mirror.corp"]))
     assert set(ran.found().values()) == {("fails", "invalid-registries-conf")}
-    assert "location: 'https://mirror.corp' must be HOST" in ran.report["pulls"][0]["text"]
+    text = ran.report["pulls"][0]["text"]
+    assert "location: 'https://mirror.corp' must be HOST" in text and text.endswith(
+        "correct the objects that it is made of"
+    )

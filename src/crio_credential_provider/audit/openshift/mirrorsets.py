@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from ...errors import ConfigError, UsageError
+from ...errors import ConfigError, UsageError, masked
 from ...images import reference
 from ...images.reference import Reference, ReferenceSyntaxError
 from ...runtimes.crio import pullsources, registries
@@ -50,6 +50,7 @@ _SEARCH = ("registry.access.redhat.com", "docker.io")
 """Of the file that the operator begins with."""
 _NEVER = "NeverContactSource"
 _MOST_NAMES = 5
+_AGAIN = "save it again with kubectl get -o json"
 
 
 class _Mirror(NamedTuple):
@@ -123,7 +124,9 @@ class MirrorSets:
             if found["kind"] not in _MEMBERS:
                 continue
             where, (name, wanted) = f"{found['kind']} {_name(found)}", _MEMBERS[found["kind"]]
-            for one in _list(member(found, "spec"), name, dict, where):
+            if not isinstance(found.get("spec"), dict):
+                raise UsageError(f"{where}: spec is missing", _AGAIN)
+            for one in _list(found["spec"], name, dict, where):
                 source, policy = text(one, "source"), text(one, "mirrorSourcePolicy") or "AllowContactingSource"
                 mirrors = _list(one, "mirrors", str, where)
                 if found["kind"] == "ImageContentSourcePolicy":
@@ -147,7 +150,9 @@ class MirrorSets:
         scopes = self._registry_sources(name) or []
         for scope in scopes:
             if not scope or ("*" in scope and (not scope.startswith("*.") or set(scope[2:]) & set("/@:*"))):
-                raise _refused("Image cluster", f"{name}: {scope!r} is not a registry, a repository or *.DOMAIN")
+                raise _refused(
+                    "Image cluster", f"{name}: {masked(scope)!r} is not a registry, a repository or *.DOMAIN"
+                )
         return scopes
 
     def _blocked(self, digest: _Merged, never: set[str], insecure: list[str]) -> tuple[list[str], list[str]]:
@@ -163,15 +168,15 @@ class MirrorSets:
         except ReferenceSyntaxError:
             release = None
         if release is None or str(release) != image:
-            raise _refused("ClusterVersion version", f"status.desired.image {image!r} is not a full image name")
+            raise _refused("ClusterVersion version", f"status.desired.image {masked(image)!r} is not a full image name")
         spared = [scope for scope in scopes if _is_nested(release.name, scope)]
         try:
             if spared and _is_elsewhere(release, scopes, _edit({_DIGEST: digest}, never, insecure, scopes)):
                 spared = []
         except (ConfigError, UsageError) as error:
             # The operator logs it, and goes on without any.
-            return [], [f"the operator does not block {', '.join(scopes)}: {error.message}"]
-        note = f"the operator does not block {', '.join(spared)}: the cluster's own release image is there"
+            return [], [f"the operator does not block {', '.join(map(masked, scopes))}: {error.message}"]
+        note = f"the operator does not block {', '.join(map(masked, spared))}: the cluster's own release image is there"
         return [scope for scope in scopes if scope not in spared], [note] if spared else []
 
 
@@ -196,16 +201,16 @@ def _list(value: Object, name: str, kind: type, where: str) -> list[Any]:
         return []
     if not isinstance(found, list) or not all(isinstance(item, kind) for item in found):
         what = "objects" if kind is dict else "strings"
-        raise UsageError(f"{where}: {name} is not a list of {what}", "save it again with kubectl get -o json")
+        raise UsageError(f"{where}: {name} is not a list of {what}", _AGAIN)
     return found
 
 
 def _check(source: str, mirrors: list[str], policy: str, where: str) -> None:
     if not (_is_repository(source) or (source.startswith("*.") and reference.is_domain(source[2:] + ":0"))):
-        raise _refused(where, f"source {source!r} is not a registry, a repository or *.DOMAIN")
+        raise _refused(where, f"source {masked(source)!r} is not a registry, a repository or *.DOMAIN")
     for mirror in mirrors:
         if not _is_repository(mirror):
-            raise _refused(where, f"mirror {mirror!r} of source {source} is not a registry or a repository")
+            raise _refused(where, f"mirror {masked(mirror)!r} of source {source} is not a registry or a repository")
         if policy == _NEVER and mirror == source:
             raise _refused(where, f"source {source} is one of its mirrors, and mirrorSourcePolicy is {_NEVER}")
 
@@ -250,7 +255,7 @@ def _edit(merged: dict[str, _Merged], never: set[str], insecure: list[str], bloc
             if scope == source or table.mirrors or not _is_nested(scope, source):
                 continue
             if source.startswith("*."):
-                raise _refused(f"source {source}", f"{scope} is below it, and has no mirrors")
+                raise _refused(f"source {source}", f"{masked(scope)} is below it, and has no mirrors")
             rest = scope[len(source) :]
             table.mirrors = [mirror._replace(location=mirror.location + rest) for mirror in tables[source].mirrors]
     return tables

@@ -53,4 +53,7 @@ class OpenShift:
         try:
             return [NodeClass("", registries.loads(files, registries.MAIN_FILE), {}, ENFORCING)], notes
         except ConfigError as error:
-            return [NodeClass("", error, {}, ENFORCING)], notes
+            refused = ConfigError(
+                error.message, "correct the objects that it is made of", rule=error.rule, consequence=error.consequence
+            )
+            return [NodeClass("", refused, {}, ENFORCING)], notes

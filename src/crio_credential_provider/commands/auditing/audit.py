@@ -328,7 +328,10 @@ def _auditor(given: argparse.Namespace, place: Place) -> Auditor:
     made = Auditor(chosen, classes, given.namespace or (), selected, has_tokens=place.audience is not None)
     made.notes += [*(given.elsewhere.notes if given.elsewhere else ()), *filter(None, [place.note])]
     if "CRI-O" in place.missing and not (given.registries_conf or given.machine_configs):
-        made.notes.append("this machine's registries.conf was used, and it has no CRI-O: give --registries-conf")
+        made.notes.append(
+            "this machine's registries.conf was used, and it has no CRI-O: give --registries-conf, "
+            "on OpenShift --machine-configs"
+        )
     return made
 
 
@@ -358,7 +361,10 @@ def _classes(given: argparse.Namespace, chosen: settings.Settings) -> list[NodeC
     if not files:
         search = registries.search_files(chosen.registries_conf, chosen.registries_conf_dir)
         if not search.drop_ins and not os.path.exists(search.main):
-            raise UsageError(f"there is no {search.main} here", "give a node's with --registries-conf FILE")
+            raise UsageError(
+                f"there is no {search.main} here",
+                "give a node's with --registries-conf FILE, on OpenShift --machine-configs",
+            )
         return [nodes.load_own(chosen.registries_conf, chosen.registries_conf_dir)]
     # The one that takes every node is asked last.
     ordered = sorted(files.items(), key=lambda pair: not pair[0])

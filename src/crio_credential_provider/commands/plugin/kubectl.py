@@ -340,7 +340,10 @@ def _audit(arguments: list[str]) -> int:
         if given.registries_conf or given.machine_configs or given.print_rbac:
             return audit.run(arguments, _PROGRAM, audit.Elsewhere())
         if given.files:
-            raise UsageError("--registries-conf is missing", "with files, the API server is not asked for it")
+            raise UsageError(
+                "--registries-conf is missing",
+                "with files, the API server is not asked for it; on OpenShift, --machine-configs takes it from them",
+            )
         with tempfile.TemporaryDirectory() as place:
             with server.kubectl(given.kubeconfig or "", given.context or "") as api:
                 found = published.write(api, place)
