@@ -162,7 +162,7 @@ class MirrorSets:
         if not scopes:
             return [], []
         if not image:
-            return scopes, ["ClusterVersion was not read: what has the release image is blocked here, not on the nodes"]
+            return scopes, ["ClusterVersion was not read: where the release image is, the operator may not block"]
         try:
             release = reference.parse(image)
         except ReferenceSyntaxError:
