@@ -30,7 +30,7 @@ with atheris.instrument_imports(include=["crio_credential_provider", "tomli"]):
     from crio_credential_provider.kubernetes import credentialprovider, pullsecrets, serviceaccount
     from crio_credential_provider.pull import decision, keyring
     from crio_credential_provider.runtimes.crio import registries
-    from crio_credential_provider.runtimes.crio.pullsources import PullSource
+    from crio_credential_provider.runtimes.pullsource import PullSource
     from crio_credential_provider.testbed import crio
 
 IMAGES = [

@@ -16,7 +16,7 @@ from crio_credential_provider.images.dockerconfig import Credential, DockerConfi
 from crio_credential_provider.kubernetes.pullsecrets import PullSecret
 from crio_credential_provider.pull import keyring
 from crio_credential_provider.pull.keyring import Keyring, Selection, matches_host
-from crio_credential_provider.runtimes.crio.pullsources import PullSource
+from crio_credential_provider.runtimes.pullsource import PullSource
 
 NOTHING = DockerConfig({}, {})
 

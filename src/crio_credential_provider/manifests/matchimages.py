@@ -13,6 +13,7 @@ from ..errors import masked
 from ..kubernetes.imagepatterns import DOCKER_HUB, covers, split, why_dead
 from ..runtimes.crio import pullsources, registriestext
 from ..runtimes.crio.registries import Configuration, Registry
+from ..runtimes.pullsource import DIGEST, TAG
 
 
 class Derived(NamedTuple):
@@ -100,7 +101,7 @@ def _why_left_out(config: Configuration, table: Registry, mirror_registries: Seq
 
 def _places(table: Registry) -> list[str]:
     """Mirrors, and the location where it is not the image's own name."""
-    mirrors = [mirror.location for mirror in table.mirrors if mirror.serves(pullsources.DIGEST) or mirror.serves("tag")]
+    mirrors = [mirror.location for mirror in table.mirrors if mirror.serves(DIGEST) or mirror.serves(TAG)]
     return mirrors + ([table.location] if table.location not in ("", table.prefix) else [])
 
 

@@ -31,7 +31,7 @@ from ..images import dockerconfig, reference
 from ..images.dockerconfig import Credential, Found
 from ..images.reference import Reference
 from ..runtimes.crio import pullsources, registries
-from ..runtimes.crio.pullsources import PullSource
+from ..runtimes.pullsource import PullSource
 
 AUTH_DIR = "/etc/crio/auth"
 IN_USE = "in-use"

@@ -31,7 +31,7 @@ from crio_credential_provider.images.dockerconfig import DockerConfig
 from crio_credential_provider.kubernetes import credentialprovider, endpoint, pullsecrets, serviceaccount
 from crio_credential_provider.pull import decision, keyring
 from crio_credential_provider.runtimes.crio import registries
-from crio_credential_provider.runtimes.crio.pullsources import PullSource
+from crio_credential_provider.runtimes.pullsource import PullSource
 from crio_credential_provider.testbed import crio
 from node import TESTS
 from pulls import NAMESPACE, TOKEN, Site, secret_list

@@ -16,6 +16,7 @@ from crio_credential_provider.platform.parsecache import ParseCache
 from crio_credential_provider.pull import decision
 from crio_credential_provider.runtimes.crio import pullsources, registries
 from crio_credential_provider.runtimes.crio.registries import Configuration, SearchPath
+from crio_credential_provider.runtimes.pullsource import PullSource
 from growth import lines_run
 
 REFUSED = "CRI-O refuses this configuration as well, and every pull on this node fails"
@@ -363,7 +364,7 @@ def conf_of(tables: int) -> str:
 def lines_for(tables: int) -> int:
     """Lines of Python that are run from the files' bytes to the pull sources of one image."""
     conf, image = conf_of(tables), reference.parse(f"r{tables - 1:04}.example/team/app")
-    found: list[pullsources.PullSource] = []
+    found: list[PullSource] = []
     count = lines_run(lambda: found.extend(decision.find_sources(loads(conf), image)[0]))
     assert len(found) == 6
     return count
