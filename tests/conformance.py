@@ -24,7 +24,7 @@ from unittest.mock import patch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
 from crio_credential_provider.audit.openshift.mirrorsets import MirrorSets
-from crio_credential_provider.errors import ConfigError, UsageError
+from crio_credential_provider.errors import ConfigError
 from crio_credential_provider.images import reference
 from crio_credential_provider.images.reference import ReferenceSyntaxError
 from crio_credential_provider.runtimes.crio import pullsources, registries
@@ -253,7 +253,7 @@ def check_mirrorsets(case: dict[str, Any], scratch: Path) -> Iterator[Disagreeme
         sets.add(found)
     try:
         made, notes = sets.make()
-    except UsageError as error:
+    except ConfigError as error:
         if expected["error"] is None:
             yield "error", str(error), None
         return

@@ -338,7 +338,10 @@ def test_mirror_sets_that_the_operator_refuses(tenants: Tenants) -> None:
     tags["spec"]["imageTagMirrors"][0]["source"] = "https://docker.io"
     for action in ("explain", "verify"):
         done = tenants.run(action, "web")
-        assert done.out == "" and "ImageTagMirrorSet tags: source 'https://docker.io' is not a registry" in done.err
+        assert (done.status, done.out) == (
+            1,
+            "",
+        ) and "ImageTagMirrorSet tags: source 'https://docker.io' is not a registry" in done.err
 
 
 def test_a_pool_whose_machine_config_may_not_be_read(tenants: Tenants) -> None:

@@ -130,7 +130,7 @@ class Auditor:
             tell: is told of the progress.
 
         Raises:
-            UsageError: the objects of OpenShift do not tell the classes of nodes.
+            ConfigError, UsageError: the objects of OpenShift do not tell the classes of nodes.
         """
         all_classes = self._classes or []
         if self.openshift is not None:

@@ -476,4 +476,4 @@ def _object(body: bytes) -> Object:
 def _message(body: bytes) -> str:
     """The message of a Status, or the text of a proxy."""
     found = apiserver.message_of(body)
-    return " ".join(body[:300].decode(errors="replace").split()) if found is None else found
+    return " ".join(body[:300].decode(errors="replace").split()) if found is None else found[:500]

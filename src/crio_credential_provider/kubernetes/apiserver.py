@@ -349,21 +349,23 @@ def _load_client_certificate(context: ssl.SSLContext, client: ClientCertificate)
 
 
 def message_of(body: bytes) -> str | None:
-    """The message of a Status object, "" for one that is long or cannot be printed; None for any other answer."""
+    """The message of a Status object; None for any other answer."""
     try:
         status = json.loads(body[:_MAX_HEAD].decode())
         message = status["message"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
-    return message if isinstance(message, str) and len(message) <= 500 and message.isprintable() else ""
+    return message if isinstance(message, str) else ""
 
 
 def _status_message(body: bytes, token: str) -> str:
-    """The same for an error, without any part of the token."""
+    """The same for an error: short, printable, and without any part of the token."""
     message = message_of(body)
     if message is None:
         return " (not a Kubernetes Status)"
-    return f" ({message})" if message and not _quotes(message, token) else ""
+    if not message or len(message) > 500 or not message.isprintable() or _quotes(message, token):
+        return ""
+    return f" ({message})"
 
 
 def _quotes(message: str, token: str) -> bool:

@@ -100,7 +100,7 @@ def write_mirror_sets(api: Api, directory: str) -> Published | str:
 
     Raises:
         ClusterError: the API server does not answer.
-        UsageError: the Machine Config Operator refuses them.
+        ConfigError: the Machine Config Operator refuses them.
     """
     try:
         api.get(mirrorsets.DISCOVERY)

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from ...errors import ConfigError, UsageError, masked
+from ...errors import ConfigError, masked
 from ...images import reference
 from ...images.reference import Reference, ReferenceSyntaxError
 from ...runtimes.crio import pullsources, registries
@@ -101,7 +101,7 @@ class MirrorSets:
         """Path and content of the files that the operator writes, and what a person should know of them.
 
         Raises:
-            UsageError: the operator refuses an object, or it is not an object of that kind.
+            ConfigError: the operator refuses an object, or it is not an object of that kind.
         """
         merged: dict[str, _Merged] = {_DIGEST: {}, _TAG: {}}
         never = self._add_sets(merged)
@@ -125,7 +125,7 @@ class MirrorSets:
                 continue
             where, (name, wanted) = f"{found['kind']} {_name(found)}", _MEMBERS[found["kind"]]
             if not isinstance(found.get("spec"), dict):
-                raise UsageError(f"{where}: spec is missing", _AGAIN)
+                raise ConfigError(f"{where}: spec is missing", _AGAIN)
             for one in _list(found["spec"], name, dict, where):
                 source, policy = text(one, "source"), text(one, "mirrorSourcePolicy") or "AllowContactingSource"
                 mirrors = _list(one, "mirrors", str, where)
@@ -173,7 +173,7 @@ class MirrorSets:
         try:
             if spared and _is_elsewhere(release, scopes, _edit({_DIGEST: digest}, never, insecure, scopes)):
                 spared = []
-        except (ConfigError, UsageError) as error:
+        except ConfigError as error:
             # The operator logs it, and goes on without any.
             return [], [f"the operator does not block {', '.join(map(masked, scopes))}: {error.message}"]
         note = f"the operator does not block {', '.join(map(masked, spared))}: the cluster's own release image is there"
@@ -201,7 +201,7 @@ def _list(value: Object, name: str, kind: type, where: str) -> list[Any]:
         return []
     if not isinstance(found, list) or not all(isinstance(item, kind) for item in found):
         what = "objects" if kind is dict else "strings"
-        raise UsageError(f"{where}: {name} is not a list of {what}", _AGAIN)
+        raise ConfigError(f"{where}: {name} is not a list of {what}", _AGAIN)
     return found
 
 
@@ -220,10 +220,11 @@ def _is_repository(scope: str) -> bool:
     return reference.is_domain(domain) and (not slash or reference.is_path(path))
 
 
-def _refused(where: str, why: str) -> UsageError:
-    return UsageError(
-        f"{where}: {why} (the Machine Config Operator refuses that, and the nodes keep the registries.conf they have)",
+def _refused(where: str, why: str) -> ConfigError:
+    return ConfigError(
+        f"{where}: {why}",
         "correct the object, or give a node's file with --registries-conf",
+        consequence="the Machine Config Operator refuses that, and the nodes keep the registries.conf they have",
     )
 
 

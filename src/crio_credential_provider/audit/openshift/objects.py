@@ -39,7 +39,7 @@ class OpenShift:
             is_unread: whether any of these kinds may not be read.
 
         Raises:
-            UsageError: too little is there, or the operator refuses it.
+            ConfigError, UsageError: the operator refuses it; too little is there.
         """
         sets = self.mirror_sets
         if self.machine_configs.is_whole or not sets.has("Image", *mirrorsets.SETS):
