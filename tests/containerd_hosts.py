@@ -26,7 +26,7 @@ from realnode.registry import tar
 CREDENTIAL = ("alpha", "correct-horse")
 SHOWN = f"Basic {basic(*CREDENTIAL)}"
 TOKEN = "a-token"
-CHALLENGES = {"basic": 'Basic realm="registry"', "bearer": 'Bearer realm="https://{host}/token",service="registry"'}
+BASIC, BEARER = 'Basic realm="registry"', 'Bearer realm="https://{host}/token",service="registry"'
 
 Respond = Callable[[Request], Answer]
 
@@ -61,26 +61,26 @@ def is_shown(request: Request) -> bool:
     return request.header("Authorization") == SHOWN or form.get("password") == [CREDENTIAL[1]]
 
 
-def refusing(scheme: str = "basic") -> Respond:
+def refusing(challenge: str = BASIC) -> Respond:
     """Whatever is shown."""
-    return lambda request: _challenge(request, scheme)
+    return lambda request: _challenge(request, challenge)
 
 
-def guarded(respond: Respond, scheme: str = "basic") -> Respond:
-    """Answers who shows the credential; with ``bearer`` it is its own token service."""
+def guarded(respond: Respond, challenge: str = BASIC) -> Respond:
+    """Answers who shows the credential, or a token; it is a token service as well."""
 
     def guard(request: Request) -> Answer:
         if request.path.startswith("/token") and is_shown(request):
             return answering(200, body=json.dumps({"token": TOKEN, "access_token": TOKEN}).encode())
-        if request.header("Authorization") == (SHOWN if scheme == "basic" else f"Bearer {TOKEN}"):
+        if request.header("Authorization") in (SHOWN, f"Bearer {TOKEN}"):
             return respond(request)
-        return _challenge(request, scheme)
+        return _challenge(request, challenge)
 
     return guard
 
 
-def _challenge(request: Request, scheme: str) -> Answer:
-    return answering(401, ("WWW-Authenticate", CHALLENGES[scheme].format(host=request.header("Host"))))
+def _challenge(request: Request, challenge: str) -> Answer:
+    return answering(401, ("WWW-Authenticate", challenge.format(host=request.header("Host"))))
 
 
 class Hosts(contextlib.ExitStack):

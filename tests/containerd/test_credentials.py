@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from containerd_hosts import CREDENTIAL, Hosts, Image, guarded, is_shown, refusing
+from containerd_hosts import BASIC, BEARER, CREDENTIAL, Hosts, Image, guarded, is_shown, refusing
 from crio_credential_provider.testbed.loopback import Answer, Request
 from docker_registry import TAG
 from odd_registries import answering
@@ -20,23 +20,25 @@ def image(tmp_path: Path) -> Image:
     return Image.make(tmp_path / "layout", tmp_path.name)
 
 
-each_scheme = pytest.mark.parametrize("scheme", ["basic", "bearer"])
+each_challenge = pytest.mark.parametrize("challenge", [BASIC, BEARER], ids=["basic", "bearer"])
 
 
-@each_scheme
+@each_challenge
 def test_every_host_that_challenges_is_shown_it(
-    containerd: Containerd, hosts: Hosts, image: Image, scheme: str
+    containerd: Containerd, hosts: Hosts, image: Image, challenge: str
 ) -> None:
     for name in ("first", "second", "server"):
-        hosts.add(name, refusing(scheme))
+        hosts.add(name, refusing(challenge))
     containerd.write_hosts("docker.io", hosts.toml("first", "second"))
     assert containerd.pull(image.name, *CREDENTIAL)
     assert hosts.shown() == hosts.asked() == ["first", "second", "server"]
 
 
-@each_scheme
-def test_none_after_the_one_that_has_the_image(containerd: Containerd, hosts: Hosts, image: Image, scheme: str) -> None:
-    hosts.add("mirror", guarded(image.answer, scheme))
+@each_challenge
+def test_none_after_the_one_that_has_the_image(
+    containerd: Containerd, hosts: Hosts, image: Image, challenge: str
+) -> None:
+    hosts.add("mirror", guarded(image.answer, challenge))
     hosts.add("server", refusing())
     containerd.write_hosts("docker.io", hosts.toml("mirror"))
     assert containerd.pull(image.name, *CREDENTIAL) == ""
@@ -59,6 +61,16 @@ def test_a_host_without_tls_is_shown_it_as_well(containerd: Containerd, hosts: H
     containerd.write_hosts("docker.io", toml)
     assert containerd.pull(image.name, *CREDENTIAL) == ""
     assert hosts.shown() == ["mirror"]
+
+
+def test_a_token_service_is_shown_it_wherever_it_is(containerd: Containerd, hosts: Hosts, image: Image) -> None:
+    hosts.add("tokens", guarded(image.answer))
+    hosts.add("mirror", guarded(image.answer, f'Bearer realm="{hosts.urls["tokens"]}/token"'))
+    containerd.write_hosts("docker.io", hosts.toml("mirror", server="mirror"))
+    assert containerd.pull(image.name, *CREDENTIAL) == ""
+    assert hosts.shown() == ["tokens"]
+    assert hosts.asked() == ["mirror", "tokens"]
+    assert {request.method for name, request in hosts.log if name == "tokens"} == {"POST"}
 
 
 def test_an_empty_user_is_no_credential(containerd: Containerd, hosts: Hosts, image: Image) -> None:
@@ -213,11 +225,11 @@ def test_a_redirect_takes_it_along_to_the_same_name_alone(
 
 
 @each_name
-@each_scheme
+@each_challenge
 def test_a_redirect_to_a_host_that_challenges_shows_it(
-    containerd: Containerd, hosts: Hosts, image: Image, name: str, scheme: str
+    containerd: Containerd, hosts: Hosts, image: Image, name: str, challenge: str
 ) -> None:
-    hosts.add("elsewhere", guarded(image.answer, scheme))
+    hosts.add("elsewhere", guarded(image.answer, challenge))
     hosts.add("mirror", guarded(Redirecting(hosts, image, name)))
     containerd.write_hosts("docker.io", hosts.toml("mirror", server="mirror"))
     assert containerd.pull(image.name, *CREDENTIAL) == ""
