@@ -20,6 +20,7 @@ from crio_credential_provider import settings
 from crio_credential_provider.errors import ConfigError
 from crio_credential_provider.kubernetes import credentialprovider
 from crio_credential_provider.pull import decision
+from crio_credential_provider.pull.resolution import Resolution
 from crio_credential_provider.runtimes.crio import registries
 from crio_credential_provider.testbed import crio
 from node import NGINX, recorded_answer, recorded_request, write
@@ -74,9 +75,7 @@ class Cluster:
 class Pull:
     """What the plugin decided, and what CRI-O makes of it."""
 
-    def __init__(
-        self, resolution: decision.Resolution, node_file: bytes | None, helpers: list[str], asked: int
-    ) -> None:
+    def __init__(self, resolution: Resolution, node_file: bytes | None, helpers: list[str], asked: int) -> None:
         self.resolution = resolution
         self.auth_file = resolution.auth_file
         self.asked = asked

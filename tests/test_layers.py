@@ -125,6 +125,7 @@ def test_the_packages_themselves_import_nothing() -> None:
         "images",
         "runtimes",
         "runtimes.crio",
+        "runtimes.containerd",
         "platform",
         "node",
         "testbed",
@@ -202,7 +203,8 @@ def test_the_core_needs_third_parties_for_parsing_alone_and_late() -> None:
             if not i.inside and i.module not in sys.stdlib_module_names and i.module != "__future__":
                 foreign.setdefault(name, set()).add(i.module)
                 assert i.lazy and not i.typing_only, f"{name} imports {i.module} when it is loaded"
-    assert foreign == {"kubernetes.kubeconfig": {"yaml"}, "runtimes.crio.registriestoml": {"tomli"}}
+    toml = ("runtimes.crio.registriestoml", "runtimes.containerd.tomlfile")
+    assert foreign == {"kubernetes.kubeconfig": {"yaml"}, **{name: {"tomli"} for name in toml}}
 
 
 # Each costs 3 to 25 ms of CPU at every pull (test_startup.py sees what a run really loads).

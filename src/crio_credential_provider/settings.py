@@ -24,6 +24,8 @@ ENVIRONMENT_PREFIX = "CRIO_CREDENTIAL_PROVIDER_"
 LOG_LEVELS = ("error", "warning", "info", "debug")
 NAMESPACE, POD, SERVICE_ACCOUNT = "namespace", "pod", "service-account"
 SECRETS_FROM = (NAMESPACE, POD, SERVICE_ACCOUNT)
+CRIO, CONTAINERD, AUTO = "crio", "containerd", "auto"
+RUNTIMES = (CRIO, CONTAINERD, AUTO)
 
 # A kubelet asks for at most a few KiB, the token included.
 MAX_REQUEST_SIZE = 1024 * 1024
@@ -158,6 +160,14 @@ FLAGS = (
         repeatable=True,
     ),
     Flag(
+        "runtime",
+        "auto",
+        _choice(*RUNTIMES),
+        "|".join(RUNTIMES),
+        "the container runtime that pulls; auto: containerd if the kubelet's container runtime endpoint names it, "
+        "else CRI-O",
+    ),
+    Flag(
         "registries-conf",
         "",
         _path,
@@ -179,6 +189,22 @@ FLAGS = (
         "FILE",
         "the node's auth file, for pull sources without a credential in the namespace's secrets",
         is_path=True,
+    ),
+    Flag(
+        "containerd-config",
+        "/etc/containerd/config.toml",
+        _path,
+        "FILE",
+        "containerd's configuration file, which leads to the hosts.toml of each registry",
+        is_path=True,
+    ),
+    Flag(
+        "allow-fallback-exposure",
+        "false",
+        _switch,
+        "",
+        "containerd: answer with a credential although other hosts of hosts.toml, the upstream registry among them, "
+        "may be shown it",
     ),
     Flag(
         "kubeconfig",
@@ -297,10 +323,13 @@ class Settings:
 
     secrets_from: str
     mirror_registry: tuple[str, ...]
+    runtime: str
     registries_conf: str
     registries_conf_dir: str
     auth_dir: str
     global_auth_file: str
+    containerd_config: str
+    allow_fallback_exposure: bool
     kubeconfig: str
     apiserver: str
     apiserver_env_file: str

@@ -60,7 +60,7 @@ def test_an_answer_without_credentials() -> None:
 
 @pytest.mark.parametrize("image", ["docker.io/library/nginx", 'quote"d', "é", "a\nb"])
 def test_an_answer_with_the_pull_record(image: str) -> None:
-    data = credentialprovider.dumps(image)
+    data = credentialprovider.dumps(credentialprovider.pull_record(image))
     assert data.endswith(b"\n") and data.count(b"\n") == 1
     assert json.loads(data) == {
         "kind": "CredentialProviderResponse",
@@ -71,10 +71,10 @@ def test_an_answer_with_the_pull_record(image: str) -> None:
     }
 
 
-@pytest.mark.parametrize("record_for", [None, "docker.io/library/nginx"])
-def test_the_kubelet_decodes_the_answer_strictly(record_for: str | None) -> None:
+@pytest.mark.parametrize("auth", [{}, {"docker.io/library/nginx": ("user", "password")}])
+def test_the_kubelet_decodes_the_answer_strictly(auth: dict[str, tuple[str, str]]) -> None:
     """Its types (kubelet/pkg/apis/credentialprovider/v1): an unknown member or another type is an error there."""
-    answer = json.loads(credentialprovider.dumps(record_for))
+    answer = json.loads(credentialprovider.dumps(auth))
     known = {"kind": str, "apiVersion": str, "cacheKeyType": str, "cacheDuration": str, "auth": dict}
     assert all(isinstance(value, known[name]) for name, value in answer.items())
     assert answer["cacheKeyType"] in ("Image", "Registry", "Global")

@@ -8,6 +8,7 @@ from crio_credential_provider.images import reference
 from crio_credential_provider.kubernetes.imagepatterns import covers, matches, overlap, why_dead
 from crio_credential_provider.manifests.matchimages import Derived, match_images
 from crio_credential_provider.pull import decision
+from crio_credential_provider.pull.resolution import is_wanted
 from crio_credential_provider.runtimes.crio import registries
 from crio_credential_provider.settings import loads as settings_of
 
@@ -191,7 +192,7 @@ def test_wherever_the_plugin_has_something_to_do_the_kubelet_runs_it(text: str, 
     run = 0
     for image in map(reference.parse, IMAGES):
         sources, _ = decision.find_sources(config, image)
-        wanted = any(decision.is_wanted(source, image, settings_of(args, {})) for source in sources)
+        wanted = any(is_wanted(source, image, settings_of(args, {})) for source in sources)
         if wanted and image.domain != "m.corp":
             run += 1
             assert any(matches(pattern, image.name) for pattern in patterns), image.name

@@ -335,7 +335,7 @@ def test_11_9_only_names_of_docker_hub_can_have_been_short(tmp_path: Path) -> No
 
 def test_11_9_the_answer_holds_no_user_name_that_crio_would_put_before_the_file(tmp_path: Path) -> None:
     # Credentials of the CRI request go before the file for every source on the image's own host (8).
-    answer = json.loads(credentialprovider.dumps(NGINX))
+    answer = json.loads(credentialprovider.dumps(credentialprovider.pull_record(NGINX)))
     assert answer["auth"] == {NGINX: {"username": "", "password": ""}}
 
 
@@ -391,8 +391,8 @@ def test_11_10_the_drop_in_directory_can_be_named_by_itself(tmp_path: Path) -> N
 
 
 def test_11_11_no_answer_is_cached(tmp_path: Path) -> None:
-    for record_for in (None, NGINX):
-        answer = json.loads(credentialprovider.dumps(record_for))
+    for auth in ({}, credentialprovider.pull_record(NGINX), {NGINX: ("user", "password")}):
+        answer = json.loads(credentialprovider.dumps(auth))
         assert (answer["cacheKeyType"], answer["cacheDuration"]) == ("Image", "0s")
 
 

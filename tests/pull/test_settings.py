@@ -19,10 +19,13 @@ pytestmark = pytest.mark.process
 VALUES: dict[str, tuple[str, Any]] = {
     "secrets-from": ("service-account", "service-account"),
     "mirror-registry": ("mirror.corp:5000/hub", ("mirror.corp:5000/hub",)),
+    "runtime": ("containerd", "containerd"),
     "registries-conf": ("/a/registries.conf", "/a/registries.conf"),
     "registries-conf-dir": ("/a/registries.conf.d", "/a/registries.conf.d"),
     "auth-dir": ("/a/auth", "/a/auth"),
     "global-auth-file": ("/a/config.json", "/a/config.json"),
+    "containerd-config": ("/a/config.toml", "/a/config.toml"),
+    "allow-fallback-exposure": ("true", True),
     "kubeconfig": ("/a/kubeconfig", "/a/kubeconfig"),
     "apiserver": ("https://a.example:6443", "https://a.example:6443"),
     "apiserver-env-file": ("/a/env", "/a/env"),
@@ -45,6 +48,7 @@ VALUES: dict[str, tuple[str, Any]] = {
 DEFAULT_PATHS = {
     "auth_dir": "/etc/crio/auth",
     "global_auth_file": "/var/lib/kubelet/config.json",
+    "containerd_config": "/etc/containerd/config.toml",
     "apiserver_env_file": "/etc/kubernetes/apiserver-url.env",
     "kubelet_root_dir": "/var/lib/kubelet",
     "cache_dir": "/run/crio-credential-provider",

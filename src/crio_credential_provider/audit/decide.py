@@ -23,8 +23,8 @@ from ..kubernetes.credentialprovider import Request
 from ..kubernetes.pullsecrets import loads
 from ..kubernetes.serviceaccount import ServiceAccount
 from ..pull import decision
-from ..pull.decision import Resolution
 from ..pull.keyring import Keyring
+from ..pull.resolution import Resolution
 from ..runtimes.crio import registries
 from ..runtimes.crio.registries import Configuration
 from ..settings import Settings

@@ -15,6 +15,7 @@ from ..kubernetes.names import is_subdomain
 from ..node.facts import Node
 from ..node.kubelet import as_mapping
 from ..pull import decision
+from ..pull.resolution import is_wanted
 from ..settings import NAMESPACE, SERVICE_ACCOUNT
 
 _TOKEN_LIFETIME = 600
@@ -106,7 +107,7 @@ def _has_mirror(node: Node, text: str) -> bool:
     except (ProviderError, reference.ReferenceSyntaxError):
         return False
     chosen = node.settings
-    return any(not source.short_name and decision.is_wanted(source, image, chosen) for source in sources)
+    return any(not source.short_name and is_wanted(source, image, chosen) for source in sources)
 
 
 def ask_rights(mode: str, api: ApiServer, as_account: ApiServer, account: Account, audience: str) -> list[Right]:

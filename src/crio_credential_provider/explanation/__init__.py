@@ -18,7 +18,7 @@ from ..errors import ProviderError
 from ..images.dockerconfig import shown_key
 from ..images.reference import Reference
 from ..pull import decision
-from ..pull.decision import Resolution
+from ..pull.resolution import Resolution
 from ..settings import Settings
 from . import outcome, sources, tables, unusable, writing
 from .records import (

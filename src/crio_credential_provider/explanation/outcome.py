@@ -12,8 +12,8 @@ from ..errors import ProviderError
 from ..images.dockerconfig import shown_key
 from ..kubernetes import credentialprovider
 from ..pull import authfile
-from ..pull.decision import Resolution
 from ..pull.keyring import oddities
+from ..pull.resolution import Resolution
 from ..runtimes.crio import registries
 from ..settings import POD, SERVICE_ACCOUNT, Settings
 from . import near, tables, unusable
@@ -53,9 +53,11 @@ def auth_file(resolution: Resolution, settings: Settings) -> AuthFile | None:
 
 
 def answer(resolution: Resolution, request: Request, settings: Settings) -> dict[str, Any]:
-    """What the plugin writes to the kubelet, pull record included."""
-    recorded = resolution.auth_file is not None and not settings.no_pull_record
-    answer: dict[str, Any] = json.loads(credentialprovider.dumps(request.image if recorded else None))
+    """What the plugin writes to the kubelet, pull record included. Of a credential only its key is shown."""
+    auth = {offer.key: ("***", "***") for offer in resolution.offers}
+    if resolution.auth_file is not None and not settings.no_pull_record:
+        auth = credentialprovider.pull_record(request.image)
+    answer: dict[str, Any] = json.loads(credentialprovider.dumps(auth))
     return answer
 
 

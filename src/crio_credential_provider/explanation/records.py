@@ -8,7 +8,7 @@ from ..errors import ProviderError
 from ..images import reference
 from ..images.dockerconfig import shown_key
 from ..images.reference import Reference
-from ..pull.decision import Resolution
+from ..pull.resolution import Resolution
 from ..runtimes.crio.registries import Registry
 from ..runtimes.pullsource import PullSource
 from ..settings import Settings

@@ -12,8 +12,8 @@ from ..images import reference
 from ..images.dockerconfig import shown_key
 from ..images.reference import Reference
 from ..pull import decision, keyring
-from ..pull.decision import Resolution
 from ..pull.keyring import Candidate, Choice, Selection
+from ..pull.resolution import Resolution, is_wanted
 from ..runtimes.crio import pullsources, registries
 from ..runtimes.crio.registries import Configuration
 from ..runtimes.crio.registriestext import Ignored
@@ -166,7 +166,7 @@ class _Accounts:
     def of(self, source: PullSource, asked: bool | None, why_not: str) -> Source:
         """A source with its credential, or the reason why it has none."""
         resolution, settings, name = self._resolution, self._settings, source.name
-        wanted = decision.is_wanted(source, resolution.image, settings)
+        wanted = is_wanted(source, resolution.image, settings)
         choice = next((choice for choice in self._selection.choices if choice.source.name == name), None)
         host = name.partition("/")[0]
         if choice is None:

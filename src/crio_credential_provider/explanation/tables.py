@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from itertools import takewhile
 
 from ..errors import ConfigError
-from ..pull.decision import Resolution
+from ..pull.resolution import Resolution
 from ..runtimes.crio import pullsources, registries, registriesfile
 from ..runtimes.crio.registriestext import Ignored, Written
 from ..settings import Settings

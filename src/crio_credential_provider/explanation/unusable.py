@@ -15,9 +15,8 @@ from ..images import dockerconfig
 from ..images.dockerconfig import DockerConfig
 from ..kubernetes import pullsecrets
 from ..kubernetes.pullsecrets import DOCKER_CONFIG_JSON, PullSecret
-from ..pull import decision
-from ..pull.decision import Resolution
 from ..pull.keyring import Keyring, credential_of
+from ..pull.resolution import Resolution, is_wanted
 from ..settings import NAMESPACE, Settings
 
 if TYPE_CHECKING:
@@ -84,7 +83,7 @@ def find(seen: Seen, resolution: Resolution, token: str, settings: Settings) -> 
     skipped = {secret.secret: secret.reason for secret in resolution.skipped if secret not in selection.flawed}
     others: dict[str, str] = {}
     served = {choice.source.name for choice in selection.choices}
-    wanted = [source.name for source in resolution.sources if decision.is_wanted(source, resolution.image, settings)]
+    wanted = [source.name for source in resolution.sources if is_wanted(source, resolution.image, settings)]
     if settings.secrets_from == NAMESPACE and served.isdisjoint(wanted):
         try:
             for item in pullsecrets.list_others(account, token, seen.connect()):

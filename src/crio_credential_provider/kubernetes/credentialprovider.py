@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 
 from ..errors import RequestError
+from ..images.dockerconfig import repository_keys
 from ..platform import jsontext
 from ..platform.record import Record
 
@@ -93,13 +94,29 @@ def _member(message: dict[str, Any], name: str, kind: type) -> Any:
     return value
 
 
-def dumps(record_for: str | None = None) -> bytes:
-    """Encodes the answer. It is never cached: a cached answer would leave the next pull without an auth file.
+def keys_for(image: str) -> list[str]:
+    """Every key of an answer by which the kubelet finds an image, in the order in which it tries their credentials.
+
+    It sorts them backwards by their text (BasicDockerKeyring.Lookup): the longest path first, globs of the host last.
+    """
+    keys = [key for key in repository_keys(image) if not _loses_path(key)]
+    host, colon, port = image.partition("/")[0].partition(":")
+    labels = host.split(".")
+    globs = [".".join(["*"] * count + labels[count:]) + colon + port for count in range(1, len(labels) + 1)]
+    return sorted([*keys, *globs], reverse=True)
+
+
+def _loses_path(key: str) -> bool:
+    """Whether the kubelet drops the beginning of a key's path, though not of an image's (BasicDockerKeyring.Add)."""
+    return key[key.find("/") :].startswith(("/v1/", "/v2/"))
+
+
+def dumps(auth: dict[str, tuple[str, str]] | None = None) -> bytes:
+    """Encodes the answer. It is never cached: a cached answer would leave the next pull without an auth file, or with a
+    secret of yesterday.
 
     Args:
-        record_for: the request's image, if the kubelet shall note that the image was pulled with credentials of this
-            pod's service account (docs/reference/contracts.md, pull records); None for an answer without credentials.
-            CRI-O ignores a credential whose user name is empty, so that the auth file keeps working.
+        auth: user name and password by the images that they are for.
     """
     response: dict[str, object] = {
         "kind": "CredentialProviderResponse",
@@ -107,6 +124,18 @@ def dumps(record_for: str | None = None) -> bytes:
         "cacheKeyType": "Image",
         "cacheDuration": "0s",
     }
-    if record_for is not None:
-        response["auth"] = {record_for: {"username": "", "password": ""}}
+    if auth:
+        response["auth"] = {key: {"username": name, "password": password} for key, (name, password) in auth.items()}
     return jsontext.dumps(response).encode() + b"\n"
+
+
+def pull_record(image: str) -> dict[str, tuple[str, str]]:
+    """An answer that has the kubelet note that the image was pulled with credentials of this pod's service account
+    (docs/reference/contracts.md, pull records).
+
+    CRI-O ignores a credential whose user name is empty, so that the auth file keeps working.
+
+    Args:
+        image: of the request.
+    """
+    return {image.partition("/")[0] if _loses_path(image) else image: ("", "")}

@@ -16,8 +16,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..kubernetes.credentialprovider import Request
     from ..settings import Settings
-    from .decision import Resolution
     from .keyring import Choice
+    from .resolution import Resolution
 
 
 class Audit:
@@ -168,8 +168,15 @@ def _fields(resolution: Resolution) -> dict[str, str]:
         used = [choice for choice in resolution.selection.choices if choice.secret]
         fields["SECRETS"] = " ".join(dict.fromkeys(choice.secret for choice in used))
         fields["CREDENTIALS"] = " ".join(f"{choice.source.name}={choice.secret}" for choice in used)
+    if resolution.exposures:
+        fields["EXPOSURES"] = " ".join(exposed(resolution))
     fields["SKIPPED"] = "; ".join(f"{skipped.secret}: {skipped.reason}" for skipped in resolution.skipped)
     return fields
+
+
+def exposed(resolution: Resolution) -> list[str]:
+    """The hosts that containerd could show a credential which is for another."""
+    return list(dict.fromkeys(exposure.source.name.partition("/")[0] for exposure in resolution.exposures))
 
 
 def decisions(resolution: Resolution | None) -> list[str]:
@@ -194,4 +201,8 @@ def decisions(resolution: Resolution | None) -> list[str]:
             f"{unserved.source.name} gets no credential: {unserved.reason}"
             for unserved in resolution.selection.unserved
         ]
+    lines += [
+        f"containerd could show the credential of secret {exposure.choice.secret} to {exposure.source.name}"
+        for exposure in resolution.exposures
+    ]
     return lines

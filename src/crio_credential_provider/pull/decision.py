@@ -3,7 +3,7 @@
 ``begin`` reads the request; ``complete`` reads configuration files and asks the cluster through the one seam it is
 given; ``resolve`` is both. ``choose`` is ``complete`` for a registries.conf that was read already. They write and print
 nothing. The plugin and the commands for people call the same functions, so that what a person is shown is what a pull
-gets.
+gets. For containerd, ``complete`` is that of ``offer``.
 """
 
 from __future__ import annotations
@@ -15,81 +15,35 @@ from ..kubernetes import serviceaccount
 from ..kubernetes.credentialprovider import Request
 from ..kubernetes.serviceaccount import ServiceAccount
 from ..platform.parsecache import ParseCache
-from ..platform.record import Record
+from ..runtimes import endpoint
 from ..runtimes.crio import pullsources, registries
 from ..runtimes.pullsource import PullSource
-from ..settings import Settings
+from ..settings import CONTAINERD, Settings
+from .resolution import (
+    BLOCKED,
+    NO_CREDENTIAL,
+    NO_HELPER,
+    NO_MIRROR,
+    NO_TOKEN,
+    NOT_COVERED,
+    SHORT_NAME,
+    WHY_NO_TOKEN,
+    Resolution,
+    is_wanted,
+    may_use_secrets,
+    not_covered,
+    used_oddities,
+    why_no_credential,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from ..images.dockerconfig import DockerConfig
-    from ..kubernetes.pullsecrets import Cluster, PullSecret, Skipped
-    from .keyring import Choice, Selection
+    from ..kubernetes.pullsecrets import Cluster
 
-_WHOSE = {
-    "namespace": "namespace {account.namespace}",
-    "pod": "pod {account.namespace}/{account.pod}",
-    "service-account": "service account {account.namespace}/{account.name}",
-}
 _MAX_GLOBAL_AUTH_FILE = 4 * 1024 * 1024
-
-
-NO_MIRROR, NOT_COVERED, BLOCKED = "no-mirror", "not-covered", "blocked"
-NO_HELPER, NO_TOKEN = "no-auth-file-helper", "no-token"
-SHORT_NAME, NO_CREDENTIAL = "short-name", "no-credential"
-REASONS = (NO_MIRROR, NOT_COVERED, BLOCKED, NO_HELPER, NO_TOKEN, SHORT_NAME, NO_CREDENTIAL)
-"""Why there is nothing to write, for machines."""
-
-
-class Resolution(Record):
-    """What a request comes to.
-
-    Attributes:
-        image: the repository asked for, normalised: it names the auth file.
-        account: who asks; None without a token.
-        config: registries.conf with its drop-ins; None before it was read.
-        sources: every place that CRI-O may ask, in its order.
-        selection: the credential of each; None where none was looked for.
-        secrets: the pull secrets that were looked through.
-        skipped: secrets and entries that were not used, and why.
-        warnings: what is not as it should be, though the run can go on.
-        auth_file: content for CRI-O; None where there is nothing to write.
-        reason: why there is nothing to write; "" where there is.
-        code: the same, one of ``REASONS``.
-        hint: what to do about it, where the API server refused.
-    """
-
-    __slots__ = (
-        "account",
-        "auth_file",
-        "code",
-        "config",
-        "hint",
-        "image",
-        "reason",
-        "secrets",
-        "selection",
-        "skipped",
-        "sources",
-        "warnings",
-    )
-    _secret = ("auth_file",)
-
-    def __init__(self, image: Reference, account: ServiceAccount | None) -> None:
-        self.image = image
-        self.account = account
-        self.config: registries.Configuration | None = None
-        self.sources: tuple[PullSource, ...] = ()
-        self.selection: Selection | None = None
-        self.secrets: tuple[PullSecret, ...] = ()
-        self.skipped: tuple[Skipped, ...] = ()
-        self.warnings: tuple[str, ...] = ()
-        self.auth_file: bytes | None = None
-        self.reason = ""
-        self.code = ""
-        self.hint = ""
 
 
 def resolve(request: Request, settings: Settings, connect: Callable[[], Cluster]) -> Resolution:
@@ -118,6 +72,11 @@ def begin(request: Request) -> Resolution:
 
 def complete(resolution: Resolution, request: Request, settings: Settings, connect: Callable[[], Cluster]) -> None:
     """The rest of ``resolve``, step by step into a resolution, which holds what was known when an error ended it."""
+    if endpoint.find_runtime(settings.runtime) == CONTAINERD:
+        from . import offer
+
+        offer.complete(resolution, request, settings, connect)
+        return
     resolution.config = _registries(settings)
     choose(resolution, resolution.config, request, settings, connect)
 
@@ -141,11 +100,7 @@ def choose(
             f"credential-helpers in registries.conf lacks {registries.AUTH_FILE_HELPER}: CRI-O reads no auth file"
         )
     elif account is None:
-        resolution.code = NO_TOKEN
-        resolution.reason = (
-            "the request has no service account token: the pod is a static pod, or the CredentialProviderConfig "
-            "has no tokenAttributes"
-        )
+        resolution.code, resolution.reason = NO_TOKEN, WHY_NO_TOKEN
     else:
         _ask_cluster(resolution, request.token, account, settings, connect, wanted)
 
@@ -186,28 +141,11 @@ def find_sources(config: registries.Configuration, image: Reference) -> tuple[tu
     return tuple(ordered), tuple(warnings)
 
 
-def may_use_secrets(source: PullSource, settings: Settings) -> bool:
-    """Whether a source may get a credential of the namespace, by ``--mirror-registry``."""
-    return not settings.mirror_registry or any(
-        source.name == allowed or source.name.startswith(f"{allowed}/") for allowed in settings.mirror_registry
-    )
-
-
-def is_wanted(source: PullSource, image: Reference, settings: Settings) -> bool:
-    """Whether a source is a reason to ask for secrets: a mirror or another place than the image's own name, or one
-    that the operator named."""
-    elsewhere = bool(settings.mirror_registry) or source.name != image.name
-    return elsewhere and not source.blocked and may_use_secrets(source, settings)
-
-
 def _why_not_wanted(resolution: Resolution, settings: Settings) -> tuple[str, str]:
     if len(resolution.sources) == 1 and resolution.sources[0].name == resolution.image.name:
         return NO_MIRROR, "no table of registries.conf sends this image to a mirror or another location"
     if settings.mirror_registry:
-        return (
-            NOT_COVERED,
-            f"none of its pull sources is covered by --mirror-registry {' '.join(settings.mirror_registry)}",
-        )
+        return NOT_COVERED, not_covered(settings)
     return BLOCKED, "all its mirrors and other locations are blocked in registries.conf"
 
 
@@ -248,36 +186,10 @@ def _ask_cluster(
     if selection.from_namespace:
         credentials = {choice.source.name: choice.credential for choice in selection.choices}
         resolution.auth_file = dockerconfig.dumps(credentials, selection.cred_helpers)
-        resolution.warnings += _warnings_on(selection.choices)
+        resolution.warnings += used_oddities(selection.choices)
     else:
         resolution.code = NO_CREDENTIAL
-        resolution.reason = (
-            f"no pull secret of {_WHOSE[settings.secrets_from].format(account=account)} has a credential for any of "
-            f"its pull sources{_not_used(selection.flawed + found.skipped)}"
-        )
-
-
-def _warnings_on(choices: Iterable[Choice]) -> tuple[str, ...]:
-    """What no user name or password of a used secret was meant to be. Each once, though it serve several sources."""
-    from ..images import dockerconfig
-    from . import keyring
-
-    found = [
-        f"secret {choice.secret}, key {dockerconfig.shown_key(choice.key)!r}: {oddity}; it is used anyway"
-        for choice in choices
-        if choice.secret
-        for oddity in keyring.oddities(choice.credential)
-    ]
-    return tuple(dict.fromkeys(found))
-
-
-def _not_used(skipped: Sequence[Skipped]) -> str:
-    """What a person most likely meant to be used, for the end of a sentence."""
-    if not skipped:
-        return ""
-    more = len({entry.secret for entry in skipped}) - 1
-    others = f" ({more} more {'is' if more == 1 else 'are'} not used)" if more else ""
-    return f"; secret {skipped[0].secret} is not used: {skipped[0].reason}{others}"
+        resolution.reason = why_no_credential(account, settings, selection.flawed + found.skipped)
 
 
 def global_config(path: str) -> tuple[DockerConfig, tuple[str, ...]]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from ..settings import Settings
     from .audit import Audit
-    from .decision import Resolution
+    from .resolution import Resolution
 
 
 def clear(resolution: Resolution | None, settings: Settings, audit: Audit) -> None:

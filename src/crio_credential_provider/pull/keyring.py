@@ -331,16 +331,16 @@ def _encode(text: str) -> bytes:
 def select(
     sources: Iterable[PullSource],
     secrets: Iterable[PullSecret],
-    global_config: DockerConfig,
+    global_config: DockerConfig | None,
     may_use_secrets: Callable[[PullSource], bool],
 ) -> Selection:
     """Decides for each source.
 
     Args:
-        sources: in CRI-O's order.
+        sources: in the runtime's order.
         secrets: of the namespace, in the order in which the earlier wins.
         global_config: the node's auth file, which CRI-O does not read when it has ours: asked for each source that no
-            secret serves, exactly as CRI-O would.
+            secret serves, exactly as CRI-O would; None where nothing is taken from it.
         may_use_secrets: whether a source may get a credential of the namespace.
     """
     keyring = Keyring(secrets)
@@ -366,7 +366,7 @@ def select(
             ] = None
         if not chosen:
             why = "no secret has a credential for it" if may_use else "--mirror-registry does not cover it"
-            chosen = _from_global(source, global_config, helpers, why)
+            chosen = why if global_config is None else _from_global(source, global_config, helpers, why)
         if isinstance(chosen, Choice):
             choices.append(chosen)
         else:

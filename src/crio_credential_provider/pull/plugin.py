@@ -6,9 +6,10 @@ import os
 
 from ..errors import ProviderError, RequestError
 from ..kubernetes import credentialprovider
+from ..platform import journal
 from ..settings import MAX_REQUEST_SIZE, POD, check_root, loads, unknown_variables
 from . import decision
-from .audit import Audit, internal_error, who
+from .audit import Audit, internal_error, used, who
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,16 +63,26 @@ def _serve(settings: Settings, audit: Audit) -> None:
     audit.resolution = resolution = decision.begin(request)
     decision.complete(resolution, request, settings, lambda: _connect(settings, audit))
     audit.greet()
-    record_for = None
-    if resolution.auth_file is None:
-        why = f"{resolution.reason}; {resolution.hint}" if resolution.hint else resolution.reason
-        audit.tell("nothing-to-do", f"Nothing to do for {who(resolution)}: {why}", code=resolution.code)
-    else:
+    auth: dict[str, tuple[str, str]] = {}
+    if resolution.auth_file is not None:
         from . import delivery
 
         delivery.Delivery(resolution, resolution.auth_file, settings, audit).run()
-        record_for = None if settings.no_pull_record else request.image
-    _write_answer(credentialprovider.dumps(record_for))
+        if not settings.no_pull_record:
+            auth = credentialprovider.pull_record(request.image)
+    elif resolution.offers:
+        from . import offer
+
+        auth = {offered.key: offer.text(offered.choice.credential) for offered in resolution.offers}
+        audit.tell("answered", f"Answered with credentials for {who(resolution)}: {used(resolution)}")
+    else:
+        why = f"{resolution.reason}; {resolution.hint}" if resolution.hint else resolution.reason
+        if resolution.exposures:
+            message = f"Answered without a credential for {who(resolution)}: {why}"
+            audit.tell("nothing-to-do", message, journal.WARNING, resolution.code)
+        else:
+            audit.tell("nothing-to-do", f"Nothing to do for {who(resolution)}: {why}", code=resolution.code)
+    _write_answer(credentialprovider.dumps(auth))
 
 
 def _connect(settings: Settings, audit: Audit) -> Cluster:

@@ -15,8 +15,9 @@ import time
 from ..errors import ClusterError, ProviderError
 from ..kubernetes import serviceaccount
 from ..settings import NAMESPACE, POD
-from . import decision
+from .audit import exposed
 from .handoff import detach
+from .resolution import EXPOSED, NO_CREDENTIAL, is_wanted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from ..kubernetes.apiserver import ApiServer
     from ..settings import Settings
     from .audit import Audit
-    from .decision import Resolution
+    from .resolution import Resolution
 
 COMPONENT = "crio-credential-provider"
 
@@ -74,9 +75,9 @@ def _event(settings: Settings, audit: Audit) -> dict[str, Any] | None:
         return None
     account = resolution.account
     node = serviceaccount.node_name(request.token) or os.uname().nodename
-    if audit.outcome == "nothing-to-do":
+    if audit.outcome == "nothing-to-do" and audit.code != EXPOSED:
         hosts = _unserved(resolution, settings)
-        if audit.code != decision.NO_CREDENTIAL or not hosts:
+        if audit.code != NO_CREDENTIAL or not hosts:
             return None
         reason = NOT_FOUND
         message = _not_found(resolution, hosts[0], settings)
@@ -86,6 +87,13 @@ def _event(settings: Settings, audit: Audit) -> dict[str, Any] | None:
             f"Service account {account.name} may not read pull secrets in namespace {account.namespace}: a Role is "
             "missing, which an administrator grants with what this prints: crio-credential-provider manifests "
             f"pull-secrets -n {account.namespace} --secrets-from={settings.secrets_from}"
+        )
+    elif audit.code == EXPOSED:
+        reason = FAILED
+        message = (
+            f"Node {node} used no credential for {resolution.image.name}: containerd would show it to "
+            f"{', '.join(exposed(resolution))} as well; an administrator finds what to change on the node with: "
+            "crio-credential-provider doctor"
         )
     elif audit.outcome.startswith("fault-") or audit.outcome == "no-keeper":
         reason = FAILED
@@ -123,9 +131,9 @@ def _event(settings: Settings, audit: Audit) -> dict[str, Any] | None:
 def _unserved(resolution: Resolution, settings: Settings) -> list[str]:
     """Hosts of the places that were to get a credential; none where the node's own auth file has one for any."""
     selection, image = resolution.selection, resolution.image
-    if selection is None or any(decision.is_wanted(choice.source, image, settings) for choice in selection.choices):
+    if selection is None or any(is_wanted(choice.source, image, settings) for choice in selection.choices):
         return []
-    wanted = [entry.source for entry in selection.unserved if decision.is_wanted(entry.source, image, settings)]
+    wanted = [entry.source for entry in selection.unserved if is_wanted(entry.source, image, settings)]
     return [source.name.partition("/")[0] for source in wanted]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ...pull.decision import REASONS
+from ...pull.resolution import REASONS
 
 PREFIX = "crio_credential_provider_"
 

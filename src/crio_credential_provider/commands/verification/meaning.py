@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ... import registryclient, settings
 from ...explanation import NODE_HELPER, SECRET, Explanation, Source, auth_file_of_node, named_key
-from ...pull import decision
+from ...pull.resolution import may_use_secrets
 from ...registryclient import Verdict
 from ..request.handedover import HandedOver
 from .asking import KUBELET, is_own
@@ -68,7 +68,7 @@ def is_left_to_the_kubelet(found: Checked, explained: Explanation) -> bool:
     resolution = explained.resolution
     if resolution is None or resolution.account is None or explained.error is not None:
         return False
-    looked = resolution.selection is not None and decision.may_use_secrets(found.source.source, explained.settings)
+    looked = resolution.selection is not None and may_use_secrets(found.source.source, explained.settings)
     lacks = found.verdict is not None and found.verdict.cause == "no-credential"
     return not looked and lacks and is_own(found.source, explained)
 
@@ -144,7 +144,7 @@ def _remedy_of_none(source: Source, explained: Explanation) -> str:
     of_node = f"{key} {auth_file_of_node(chosen)}"
     if account is None:
         return explained.verdict.remedy or of_node
-    if not decision.may_use_secrets(source.source, chosen):
+    if not may_use_secrets(source.source, chosen):
         return f"{of_node}, or give the plugin --mirror-registry {source.host}"
     holders = {
         settings.POD: f"pod {account.pod}",

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
     from typing import Any
 
+    from ...platform.tomllines import Path
     from .registriestext import Ignored, Written
-    from .tomllines import Path
 
 _MAX_FILE_SIZE = 16 * 1024 * 1024
 """Bytes; a thousand tables with five mirrors each are 0.5 MB."""

@@ -13,14 +13,14 @@ from ...images import reference
 from ...images.reference import ReferenceSyntaxError
 from ...platform.jsontext import fold
 from ...platform.record import Record
-from .tomllines import find_lines
+from ...platform.tomllines import find_lines
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from .tomllines import Path
+    from ...platform.tomllines import Path
 
 _TOP = (
     *("registry", "unqualified-search-registries", "credential-helpers", "short-name-mode"),

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
-    from .tomllines import Path
+    from ...platform.tomllines import Path
 
 LOCATION = "HOST[:PORT][/PATH]"
 
@@ -74,7 +74,7 @@ def _not_toml(reason: str, data: bytes) -> ConfigError:
     elif ("Cannot overwrite" in reason or "Cannot declare" in reason) and not (
         meant.startswith("[[") and meant != lines[line - 1].strip()
     ):
-        from .tomllines import find_lines
+        from ...platform.tomllines import find_lines
 
         at = find_lines("\n".join(lines))
         early = next((here for path, here in at.items() if path[:2] == ("registry", "mirror")), 0)

@@ -8,33 +8,49 @@ Loaded by faults and by tools alone. Of a text that is not TOML it finds what co
 
 from __future__ import annotations
 
-from ...platform.jsontext import fold
+from .jsontext import fold
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import NoReturn
 
     Path = tuple[str | int, ...]
 
 
-def find_lines(text: str) -> dict[Path, int]:
+def find_lines(text: str, folded: Callable[[str], str] = fold) -> dict[Path, int]:
     """Lines from 1 by the path of keys, folded as CRI-O's parser folds them, and positions; the first where a path
     comes twice."""
-    scanner = _Scanner(text)
+    return _scanned(text, folded).lines
+
+
+def find_headers(text: str) -> list[list[str]]:
+    """The keys of every ``[table]`` header in the order of the text, as they stand; without those of ``[[array]]``.
+
+    >>> find_headers('[host."https://a"]\\n[[b]]\\n[host."https://a".header]')
+    [['host', 'https://a'], ['host', 'https://a', 'header']]
+    """
+    return _scanned(text, str).headers
+
+
+def _scanned(text: str, folded: Callable[[str], str]) -> _Scanner:
+    scanner = _Scanner(text, folded)
     try:
         scanner.scan()
     except (IndexError, RecursionError):
-        return scanner.lines
+        return scanner
 
 
 class _Scanner:
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, folded: Callable[[str], str]) -> None:
+        self._fold = folded
         # IndexError at the end, and no comment after it.
         self._text = text.removeprefix("\ufeff").replace("\r\n", "\n") + "\n"
         self._at = 0
         self._line, self._counted = 1, 0
         self._tables: dict[Path, int] = {}
         self.lines: dict[Path, int] = {}
+        self.headers: list[list[str]] = []
 
     def scan(self) -> NoReturn:
         """Every statement, a header or a key with its value, up to the IndexError at the end of the text."""
@@ -44,7 +60,10 @@ class _Scanner:
             if self._text[self._at] == "[":
                 is_array = self._text.startswith("[[", self._at)
                 self._at += 2 if is_array else 1
-                table = self._header(self._keys(), is_array)
+                keys = self._keys()
+                if not is_array:
+                    self.headers.append(keys)
+                table = self._header(keys, is_array)
                 self._note(table)
                 self._at = self._text.index("\n", self._at)
             else:
@@ -82,11 +101,11 @@ class _Scanner:
             start = self._at
             if self._text[start] in "\"'":
                 self._string()
-                keys.append(fold(self._text[start + 1 : self._at - 1]))
+                keys.append(self._fold(self._text[start + 1 : self._at - 1]))
             else:
                 while self._text[self._at] not in " \t\n.=]":
                     self._at += 1
-                keys.append(fold(self._text[start : self._at]))
+                keys.append(self._fold(self._text[start : self._at]))
             self._skip(" \t")
             if self._text[self._at] != ".":
                 return keys

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crio_credential_provider.platform.jsontext import fold
-from crio_credential_provider.runtimes.crio.tomllines import find_lines
+from crio_credential_provider.platform.tomllines import find_lines
 from node import TESTS
 
 

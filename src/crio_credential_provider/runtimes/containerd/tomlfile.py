@@ -1,0 +1,59 @@
+"""A TOML file of containerd, decoded, and what is told of one that it cannot decode. Loaded when a file changed."""
+
+from __future__ import annotations
+
+from ...errors import ConfigError, masked
+from ...platform import regularfile
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_MAX_FILE_SIZE = 16 * 1024 * 1024
+"""Bytes."""
+
+
+class NotToml(Exception):
+    """A file that is not TOML, or not of the types that it must have.
+
+    Args:
+        line: 0 where it is not known.
+    """
+
+    def __init__(self, reason: str, line: int = 0) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.line = line
+
+
+def read(path: str, consequence: str) -> bytes | None:
+    """The file's content; None where there is none.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        data = regularfile.read(path, _MAX_FILE_SIZE + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}", rule="io", consequence=consequence) from None
+    if len(data) > _MAX_FILE_SIZE:
+        raise ConfigError(f"{path} is larger than {_MAX_FILE_SIZE >> 20} MiB", "split or shorten it", rule="io")
+    return data
+
+
+def decode(data: bytes) -> dict[str, Any]:
+    """Raises: NotToml."""
+    import tomli
+
+    try:
+        return tomli.loads(data.decode())
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise NotToml(f"not valid TOML: byte {error.start} is not UTF-8", line) from None
+    except RecursionError:
+        raise NotToml("not valid TOML: nested too deeply") from None
+    except ValueError as error:
+        digits = str(error).partition("at line ")[2].partition(",")[0]
+        raise NotToml(f"not valid TOML: {masked(str(error))}", int(digits) if digits.isdigit() else 0) from None
