@@ -59,7 +59,7 @@ def choose(
 ) -> None:
     """As ``decision.choose``, for hosts that were read already."""
     image, account = resolution.image, resolution.account
-    resolution.hosts, resolution.warnings = found, found.warnings
+    resolution.hosts, resolution.warnings = found, found.ignored
     resolution.sources = pullsources.repository_sources(found, image)
     if all(source.name == image.name for source in resolution.sources):
         resolution.code, resolution.reason = NO_MIRROR, f"containerd has no mirror for {image.domain}"
@@ -127,11 +127,21 @@ def _refusal(resolution: Resolution) -> tuple[str, str]:
         f"containerd would show the credential of secret {choice.secret} for {choice.source.name} to "
         f"{' and '.join(source.location for source in others)} as well"
     )
+    return reason, f"{_remedy(resolution.hosts, others)}; or allow it with --allow-fallback-exposure"
+
+
+def _remedy(found: Found, others: Sequence[PullSource]) -> str:
+    if not found.file.endswith("/hosts.toml"):
+        return (
+            f"move {found.domain} from registry.mirrors to a hosts.toml below config_path: only there no further host is "
+            "asked"
+        )
     if all(source.primary for source in others):
-        remedy = f'set capabilities = ["push"] at the top of {resolution.hosts.file}: it then pulls from no other host'
-    else:
-        remedy = f"it takes one credential for a pull: leave one [host] in {resolution.hosts.file}"
-    return reason, f"{remedy}; or allow it with --allow-fallback-exposure"
+        return (
+            f'at the top of {found.file} write server = "{others[-1].location}" and capabilities = ["push"]: containerd '
+            "then pulls from its [host] entries alone"
+        )
+    return f"containerd takes one credential for a pull: leave one [host] in {found.file}"
 
 
 def _carried(selection: Selection) -> Selection:
