@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from ..images import reference
 from ..images.dockerconfig import Credential
+from ..kubernetes import imagepatterns
 from ..kubernetes.credentialprovider import API_VERSION
 from ..settings import ENVIRONMENT_PREFIX
 from .cluster import ApiServer
@@ -140,6 +141,23 @@ def dumps_request(image: str, token: str = "", annotations: Mapping[str, str] | 
     if annotations:
         request["serviceAccountAnnotations"] = dict(annotations)
     return json.dumps(request, separators=(",", ":")).encode() + b"\n"
+
+
+def credentials_for(image: str, response: Response) -> list[Credential]:
+    """What the kubelet passes to the runtime with an image, in the order in which it tries them; empty for a pull without.
+
+    Its BasicDockerKeyring: the keys backwards by their text, each cut as matchImages are.
+    """
+    name = reference.parse(image).name
+    entries = {_index(key): credential for key, credential in response.auth.items()}
+    return [entries[key] for key in sorted(entries, reverse=True) if imagepatterns.matches(key, name)]
+
+
+def _index(key: str) -> str:
+    host, slash, path = key.removeprefix("https://").removeprefix("http://").partition("/")
+    # What looks like the API's version goes, though a repository may be called so.
+    path = (slash + path).removeprefix("/v1").removeprefix("/v2") if path.startswith(("v1/", "v2/")) else slash + path
+    return host + path.rstrip("/") if path == "/" else host + path
 
 
 def loads_response(data: bytes) -> Response:
