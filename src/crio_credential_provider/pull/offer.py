@@ -133,13 +133,13 @@ def _refusal(resolution: Resolution) -> tuple[str, str]:
 def _remedy(found: Found, others: Sequence[PullSource]) -> str:
     if not found.file.endswith("/hosts.toml"):
         return (
-            f"move {found.domain} from registry.mirrors to a hosts.toml below config_path: only there no further host is "
-            "asked"
+            f"move {found.domain} from registry.mirrors to a hosts.toml below config_path, which can leave the "
+            "registry itself out"
         )
     if all(source.primary for source in others):
         return (
-            f'at the top of {found.file} write server = "{others[-1].location}" and capabilities = ["push"]: containerd '
-            "then pulls from its [host] entries alone"
+            f'at the top of {found.file} write server = "{others[-1].location}" and capabilities = ["push"], so that '
+            "containerd pulls from its [host] entries alone"
         )
     return f"containerd takes one credential for a pull: leave one [host] in {found.file}"
 
