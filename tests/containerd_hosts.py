@@ -18,12 +18,12 @@ from typing import NamedTuple
 
 from crio_credential_provider.testbed.certificates import Authority, server_context
 from crio_credential_provider.testbed.loopback import Answer, Request
-from docker_registry import TAG, make_layout
+from docker_registry import ALPHA, TAG, make_layout
 from node import basic
 from odd_registries import Simulated, answering
 from realnode.registry import tar
 
-CREDENTIAL = ("alpha", "correct-horse")
+CREDENTIAL = ALPHA
 SHOWN = f"Basic {basic(*CREDENTIAL)}"
 TOKEN = "a-token"
 BASIC, BEARER = 'Basic realm="registry"', 'Bearer realm="https://{host}/token",service="registry"'
@@ -53,6 +53,10 @@ class Image(NamedTuple):
             kind = "application/vnd.oci.image.manifest.v1+json"
         headers = ("Content-Type", kind), ("Docker-Content-Digest", digest)
         return answering(200, *headers, body=self.contents[digest])
+
+    def answer_without(self, part: str) -> Respond:
+        """As one that fails to deliver what has this in its path."""
+        return lambda request: answering(500) if part in request.path else self.answer(request)
 
 
 def is_shown(request: Request) -> bool:
@@ -84,10 +88,17 @@ def _challenge(request: Request, challenge: str) -> Answer:
 
 
 class Hosts(contextlib.ExitStack):
-    """By name. `log` is what they were asked, in order."""
+    """By name.
+
+    Attributes:
+        image: that nobody else has: containerd keeps every layer.
+        log: what they were asked, in order.
+        urls: by name; one that is not served here may be added.
+    """
 
     def __init__(self, authority: Authority, home: Path) -> None:
         super().__init__()
+        self.image = Image.make(home / "layout", home.name)
         self.log: list[tuple[str, Request]] = []
         self.urls: dict[str, str] = {}
         identity = authority.issue("host", ip_addresses=["127.0.0.1"], dns_names=["localhost"])
@@ -101,6 +112,9 @@ class Hosts(contextlib.ExitStack):
             return respond(request)
 
         self.urls[name] = self.enter_context(Simulated(answer, self._context if tls else None)).url
+
+    def host(self, name: str) -> str:
+        return self.urls[name].partition("://")[2]
 
     def toml(
         self, *mirrors: str, server: str = "server", capabilities: Mapping[str, Sequence[str]] | None = None

@@ -1,4 +1,4 @@
-"""Pulls from a private mirror on containerd: the kubelet's request, the program, containerd, Debian's docker-registry."""
+"""Pulls on containerd: the kubelet's request, the program, a real containerd, Debian's docker-registry as mirror."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import NamedTuple
 import pytest
 
 import docker_registry
-from containerd_hosts import Hosts, refusing
+from containerd_hosts import Hosts, guarded, refusing
+from crio_credential_provider.images.dockerconfig import Credential
 from crio_credential_provider.testbed.certificates import Authority
 from crio_credential_provider.testbed.cluster import ApiServer
 from crio_credential_provider.testbed.node import credentials_for, loads_response
-from docker_registry import TAG
+from docker_registry import ALPHA, TAG
 from node import Node, docker_config, request
 from real_containerd import Containerd
 
@@ -70,14 +71,13 @@ class Teams:
         self._cluster.add_secret(team, "mirror-creds", config)
 
     def pull(self, team: str, image: str = NGINX, *flags: str) -> list[str]:
-        """As the kubelet does it for a pod of a team: what containerd says to each credential, empty where it pulled."""
+        """As the kubelet pulls for a pod: why containerd cannot, by credential; empty text where it has the image."""
         token = self._cluster.mint_token(team, "default", "web")
         run = self._node.run(request(image.rpartition(":")[0], token), "--runtime=containerd", *flags)
         assert run.status == 0, run.stderr
-        said: list[str] = []
-        for credential in credentials_for(image, loads_response(run.stdout)) or [None]:
-            login = (credential.username.decode(), credential.password.decode()) if credential else ()
-            said.append(self._containerd.pull(image, *login))
+        said = []
+        for credential in credentials_for(image, loads_response(run.stdout)) or [Credential(b"", b"")]:
+            said.append(self._containerd.pull(image, credential.username.decode(), credential.password.decode()))
             if not said[-1]:
                 break
         return said
@@ -103,7 +103,7 @@ def test_a_namespace_without_a_credential_is_refused(teams: Teams, mirror: Mirro
     """Though the image is there."""
     assert teams.pull("alpha") == [""]
     (error,) = teams.pull("gamma")
-    assert "no basic auth credentials" in error
+    assert "401 Unauthorized" in error
     assert mirror.users() == ["alpha"]
 
 
@@ -145,4 +145,39 @@ class TestUpstream:
         assert teams.pull("alpha", NGINX, "--allow-fallback-exposure") == [""]
         assert (hosts.asked(), mirror.users()) == ([], ["alpha"])
         assert all(teams.pull("alpha", MISSING, "--allow-fallback-exposure"))
-        assert {request.header("Authorization") for _, request in hosts.log} >= {None, ALPHA}
+        assert hosts.shown() == ["upstream"]
+
+    def test_nor_where_it_is_for_pushes_alone(
+        self, teams: Teams, hosts: Hosts, containerd: Containerd, mirror: Mirror
+    ) -> None:
+        """containerd asks it all the same for what the mirror does not deliver after it has resolved the tag."""
+        image, pushes = hosts.image, {"upstream": ["push"]}
+        hosts.add("failing", guarded(image.answer_without("/blobs/")))
+        containerd.write_hosts("docker.io", hosts.toml("failing", server="upstream", capabilities=pushes))
+        teams.set_secret("alpha", "alphapw", **{hosts.host("failing"): ALPHA})
+        assert all(teams.pull("alpha", image.name))
+        assert hosts.shown() == []
+        assert all(teams.pull("alpha", image.name, "--allow-fallback-exposure"))
+        assert hosts.shown() == ["failing", "upstream"]
+
+
+class TestSeveralCredentials:
+    """A mirror with a credential of its own before the other, which refuses everybody."""
+
+    @pytest.fixture(autouse=True)
+    def first(self, teams: Teams, hosts: Hosts, containerd: Containerd) -> None:
+        hosts.add("first", refusing())
+        containerd.write_hosts("docker.io", hosts.toml("first", "mirror", server="mirror"))
+        teams.set_secret("alpha", "alphapw", **{hosts.host("first"): ("other", "otherpw")})
+
+    def test_none_is_shown_to_the_other_s_host(self, teams: Teams, hosts: Hosts, mirror: Mirror) -> None:
+        assert all(teams.pull("alpha"))
+        assert not any(request.header("Authorization") for _, request in hosts.log)
+        assert mirror.users() == []
+
+    def test_the_kubelet_tries_them_in_the_order_of_the_hosts(self, teams: Teams, hosts: Hosts, mirror: Mirror) -> None:
+        first, second = teams.pull("alpha", NGINX, "--allow-fallback-exposure")
+        assert "401 Unauthorized" in first and second == ""
+        assert mirror.users() == ["alpha"]
+        # Each has reached both.
+        assert hosts.shown() == ["first"]

@@ -31,6 +31,9 @@ TIMEOUT = 60.0
 _CACHE_KEY_TYPES = ("Image", "Registry", "Global")
 # Go's time.ParseDuration.
 _DURATION = re.compile(r"[+-]?(0|((\d+(\.\d*)?|\.\d+)(ns|us|\u00b5s|\u03bcs|ms|s|m|h))+)", re.ASCII)
+# What the kubelet does not look at of a key.
+_SCHEME = re.compile(r"^https?://")
+_VERSION = re.compile(r"^([^/]*)/v[12]/")
 
 
 class Response(NamedTuple):
@@ -144,20 +147,13 @@ def dumps_request(image: str, token: str = "", annotations: Mapping[str, str] | 
 
 
 def credentials_for(image: str, response: Response) -> list[Credential]:
-    """What the kubelet passes to the runtime with an image, in the order in which it tries them; empty for a pull without.
+    """What the kubelet passes to the runtime for an image, in the order in which it tries them; empty for nothing.
 
-    Its BasicDockerKeyring: the keys backwards by their text, each cut as matchImages are.
+    Its BasicDockerKeyring: keys without their scheme and an API version, backwards by their text.
     """
     name = reference.parse(image).name
-    entries = {_index(key): credential for key, credential in response.auth.items()}
+    entries = {_VERSION.sub(r"\1/", _SCHEME.sub("", key)): credential for key, credential in response.auth.items()}
     return [entries[key] for key in sorted(entries, reverse=True) if imagepatterns.matches(key, name)]
-
-
-def _index(key: str) -> str:
-    host, slash, path = key.removeprefix("https://").removeprefix("http://").partition("/")
-    # What looks like the API's version goes, though a repository may be called so.
-    path = (slash + path).removeprefix("/v1").removeprefix("/v2") if path.startswith(("v1/", "v2/")) else slash + path
-    return host + path.rstrip("/") if path == "/" else host + path
 
 
 def loads_response(data: bytes) -> Response:
