@@ -137,7 +137,8 @@ def _remedy(found: Found, choice: Choice, others: Sequence[PullSource]) -> str:
             "registry itself out"
         )
     if all(source.primary for source in others):
-        return f'at the top of {found.file} write server = "{choice.source.location}", so that containerd asks no other host'
+        server = f'server = "{choice.source.location}"'
+        return f"at the top of {found.file} write {server}, so that containerd asks no other host"
     return f"containerd takes one credential for a pull: leave one [host] in {found.file}"
 
 
