@@ -1,39 +1,36 @@
-"""Which container runtime the kubelet that runs this process uses: its container runtime endpoint says it."""
+"""Which container runtime the kubelet that runs this process uses: its container runtime endpoint says it.
+
+Every pull asks it, so that the kubelet's command line is read in the fewest steps, and its files only where that does
+not say it.
+"""
 
 from __future__ import annotations
 
 import os
 
-from ..platform import regularfile
-from ..settings import AUTO, CONTAINERD, CRIO
+from ..settings import CONTAINERD, CRIO
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_DEFAULT = "unix:///run/containerd/containerd.sock"
+_DEFAULT = b"unix:///run/containerd/containerd.sock"
 """The kubelet's own, since 1.27."""
 
 _PROC = "/proc"
-_FLAG = "--container-runtime-endpoint"
+_FLAG, _CONFIG, _CONFIG_DIR = b"\0--container-runtime-endpoint", b"\0--config", b"\0--config-dir"
 _MEMBER = b"containerRuntimeEndpoint"
 _MAX_SIZE = 1 << 20
 """Bytes of a command line or a KubeletConfiguration."""
 
 
-def find_runtime(wanted: str) -> str:
-    """``crio`` or ``containerd``.
-
-    Args:
-        wanted: one of ``settings.RUNTIMES``; ``auto`` is ``containerd`` where the kubelet's endpoint names it, else
-            ``crio``.
-    """
-    if wanted != AUTO:
-        return wanted
-    # The kubelet itself runs this program. What it is told by a flag counts before its files.
-    arguments = _read(f"{_PROC}/{os.getppid()}/cmdline").decode("utf-8", "surrogateescape").split("\0")
-    default = _DEFAULT if arguments[0].rpartition("/")[2] == "kubelet" else ""
-    return named_by(_flag(arguments, _FLAG) or _configured(arguments) or default)
+def of_parent() -> str:
+    """The runtime of the kubelet that has started this process; ``crio`` where its endpoint is not known."""
+    arguments = _read(f"{_PROC}/{os.getppid()}/cmdline", 1 << 14)
+    endpoint = _flag(arguments, _FLAG)
+    if not endpoint and arguments.partition(b"\0")[0].endswith(b"kubelet"):
+        endpoint = _configured(arguments) or _DEFAULT
+    return named_by(endpoint.decode("utf-8", "replace"))
 
 
 def named_by(endpoint: str) -> str:
@@ -41,44 +38,49 @@ def named_by(endpoint: str) -> str:
     return CONTAINERD if "/containerd" in endpoint else CRIO
 
 
-def _flag(arguments: list[str], name: str) -> str:
-    """The value of a flag, the last one where it is given more than once; "" where it is not given."""
-    value = ""
-    for number, argument in enumerate(arguments):
-        if argument.startswith(f"{name}="):
-            value = argument[len(name) + 1 :]
-        elif argument == name and number + 1 < len(arguments):
-            value = arguments[number + 1]
-    return value
+def _flag(arguments: bytes, name: bytes) -> bytes:
+    """The last value of a flag, which begins with the NUL before it; empty where it is not given."""
+    start = arguments.rfind(name + b"=")
+    if start < 0 and (start := arguments.rfind(name + b"\0")) < 0:
+        return b""
+    start += len(name) + 1
+    return arguments[start : arguments.find(b"\0", start)]
 
 
-def _configured(arguments: list[str]) -> str:
+def _configured(arguments: bytes) -> bytes:
     """The endpoint in the kubelet's configuration files; of drop-ins the last one counts."""
-    main, directory = _flag(arguments, "--config"), _flag(arguments, "--config-dir")
-    drop_ins = sorted(_names(directory)) if directory else []
-    paths = [main, *(f"{directory}/{name}" for name in drop_ins if name.endswith(".conf"))]
-    return next(filter(None, (_member(_read(path)) for path in reversed(paths) if path)), "")
+    main, directory = _flag(arguments, _CONFIG), _flag(arguments, _CONFIG_DIR)
+    paths = [main, *_drop_ins(directory)] if directory else [main]
+    return next(filter(None, (_member(_read(path, _MAX_SIZE)) for path in reversed(paths) if path)), b"")
 
 
-def _member(text: bytes) -> str:
-    """The member's value in YAML or JSON; "" where it is not there or in a comment."""
-    for line in text.split(b"\n"):
-        before, found, after = line.partition(_MEMBER)
-        if found and b"#" not in before:
-            value = after.lstrip(b"'\" :").partition(b",")[0].partition(b" #")[0]
-            return value.strip(b"'\" \r}").decode("utf-8", "replace")
-    return ""
+def _member(text: bytes) -> bytes:
+    """The member's value in YAML or JSON; empty where it is not there or in a comment."""
+    start = text.find(_MEMBER)
+    while start >= 0:
+        before = text[text.rfind(b"\n", 0, start) + 1 : start]
+        start += len(_MEMBER)
+        if b"#" not in before:
+            value = text[start:].lstrip(b"'\" :").partition(b"\n")[0].partition(b",")[0].partition(b" #")[0]
+            return value.strip(b"'\" \r}")
+        start = text.find(_MEMBER, start)
+    return b""
 
 
-def _names(directory: str) -> Iterator[str]:
+def _drop_ins(directory: bytes) -> Iterator[bytes]:
     try:
-        yield from os.listdir(directory)
+        yield from sorted(directory + b"/" + name for name in os.listdir(directory) if name.endswith(b".conf"))
     except OSError:
         return
 
 
-def _read(path: str) -> bytes:
+def _read(path: str | bytes, size: int) -> bytes:
+    """The beginning of a file, empty where it cannot be read. Never waits, as for a FIFO."""
     try:
-        return regularfile.read(path, _MAX_SIZE)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            return os.read(descriptor, size)
+        finally:
+            os.close(descriptor)
     except OSError:
         return b""
