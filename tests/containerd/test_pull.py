@@ -122,9 +122,15 @@ def test_a_rotated_secret_counts_at_once(teams: Teams, mirror: Mirror) -> None:
         users.write_text(before)
 
 
-def test_the_upstream_is_not_asked_where_the_mirror_is_the_server(teams: Teams, hosts: Hosts) -> None:
-    (error,) = teams.pull("alpha", MISSING)
+def test_the_upstream_is_not_asked_where_the_mirror_is_the_server(
+    teams: Teams, hosts: Hosts, containerd: Containerd
+) -> None:
+    hosts.add("upstream", refusing())
+    upstream = hosts.host("upstream")
+    containerd.write_hosts(upstream, hosts.toml("mirror", server="mirror"))
+    (error,) = teams.pull("alpha", MISSING.replace("docker.io", upstream))
     assert "not found" in error
+    assert hosts.asked() == []
 
 
 class TestUpstream:

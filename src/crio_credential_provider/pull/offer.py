@@ -137,7 +137,8 @@ def _remedy(found: Found, choice: Choice, others: Sequence[PullSource]) -> str:
             "registry itself out"
         )
     if all(source.primary for source in others):
-        server = f'server = "{choice.source.location}"'
+        place = choice.source.location
+        server = f'server = "{place}"' + ("" if place.endswith("/v2") else " and override_path = true")
         return f"at the top of {found.file} write {server}, so that containerd asks no other host"
     return f"containerd takes one credential for a pull: leave one [host] in {found.file}"
 

@@ -62,7 +62,7 @@ def _joined(one: PullSource, other: PullSource) -> PullSource:
         one.name,
         one.location,
         one.insecure or other.insecure,
-        one.primary or other.primary,
+        one.primary and other.primary,
         False,
         one.kinds if len(one.kinds) >= len(other.kinds) else other.kinds,
     )
