@@ -373,7 +373,7 @@ def _combined(outcomes: list[Outcome], forms: Forms, root: str) -> Configuration
 def _unclear(forms: Forms, one: Outcome, other: Outcome) -> ConfigError:
     return ConfigError(
         f"{forms[0][0]}: containerd {one.reading} and {other.reading} take different registry settings from it",
-        _remedy(forms),
+        f"write one of them: {_remedy(forms)}",
         rule="unclear",
     )
 

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 from ...platform.tomllines import find_headers
 from . import goaddress, tomlfile
-from .readings import FAILS, FIRST, READINGS, V1_6, V2_2, V2_3
+from .readings import FAILS, FIRST, READINGS, V1_6, V1_7, V2_2, V2_3
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     Row = list[Any]
     """Scheme, host, path, capabilities, skip_verify or null, ca, client, names of headers."""
-    Fields = Callable[[dict[str, Any]], dict[str, Any]]
+    Fields = Callable[[dict[str, Any], tuple[str, ...]], dict[str, Any]]
 
 _CAPABILITIES = ("pull", "resolve", "push")
-_FIELDS = ("capabilities", "ca", "client", "skip_verify", "header", "override_path", "dial_timeout", "server", "host")
+_FIELDS = ("capabilities", "ca", "client", "skip_verify", "header", "override_path", "dial_timeout")
+_TOP = (*_FIELDS, "server", "host")
 IGNORED = "containerd ignores the file, and asks the registry itself alone"
 
 
@@ -91,12 +92,12 @@ def _rows(document: dict[str, Any], order: list[str], fields: Fields, reading: s
     Raises:
         NotToml: a value that this release does not take.
     """
-    top = fields(document)
+    top = fields(document, _TOP)
     _check(top, "", reading)
     tables = top.get("host", {})
     if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
         raise tomlfile.NotToml("host must be a table for each URL")
-    hosts = {url: fields(table) for url, table in tables.items()}
+    hosts = {url: fields(table, _FIELDS) for url, table in tables.items()}
     for url, table in hosts.items():
         _check(table, url, reading)
     return [
@@ -123,19 +124,31 @@ def _host_lines(text: str) -> list[str]:
 
 def _mentioned(data: bytes) -> list[Row]:
     """A row for whatever may be a host in a text that is not TOML, then one for the registry itself."""
-    text = data.decode("utf-8", "replace")
-    lines = _host_lines(text)
-    lines += [line for line in text.replace("\r", "\n").split("\n") if "server" in line.partition("=")[0].lower()]
-    rows = []
-    for line in lines:
-        for word in line.replace("'", '"').split('"')[1::2]:
+    rows: list[Row] = []
+    for line in data.decode("utf-8", "replace").replace("\r", "\n").split("\n"):
+        for word in _hosts_in(line.strip(" \t\ufeff")):
             try:
-                row = _row(word, {}, READINGS[-1])
+                row = _row(word, {}, V1_7)
             except tomlfile.NotToml:
                 continue
             if row[1] and row not in rows:
                 rows.append(row)
-    return [*rows, _row("", {}, READINGS[-1])]
+    return [*rows, _row("", {}, V1_7)]
+
+
+def _hosts_in(line: str) -> Iterator[str]:
+    """The keys of a line, and the value of server; no other value, which may be a secret."""
+    is_header = line.startswith("[") and "host" in line
+    is_server = "server" in line.partition("=")[0].lower()
+    for quote in ('"', "'"):
+        parts = line.split(quote)
+        for word, after in zip(parts[1::2], parts[2::2], strict=False):
+            if is_header or is_server or after.lstrip()[:1] in ("=", "."):
+                yield word
+    if line.lstrip("[ \t").startswith("host"):
+        bare = line.partition(".")[2].partition("=")[0].partition(".")[0].strip(" \t]")
+        if not bare.startswith(('"', "'")):
+            yield bare
 
 
 def _is_plain(value: Any) -> bool:
@@ -147,15 +160,15 @@ def _is_plain(value: Any) -> bool:
     return isinstance(value, str | bool) or (isinstance(value, int) and abs(value) < 2**63)
 
 
-def _known(table: dict[str, Any]) -> dict[str, Any]:
+def _known(table: dict[str, Any], known: tuple[str, ...]) -> dict[str, Any]:
     """As containerd 1 takes keys: as they are written, or else in capital letters alone."""
-    capital = {key.lower(): value for key, value in table.items() if key == key.upper() and key.lower() in _FIELDS}
-    return capital | {key: value for key, value in table.items() if key in _FIELDS}
+    capital = {key.lower(): value for key, value in table.items() if key == key.upper() and key.lower() in known}
+    return capital | {key: value for key, value in table.items() if key in known}
 
 
-def _folded(table: dict[str, Any]) -> dict[str, Any]:
+def _folded(table: dict[str, Any], known: tuple[str, ...]) -> dict[str, Any]:
     """As containerd 2 takes keys, in any case."""
-    return {key.lower(): value for key, value in table.items() if key.lower() in _FIELDS}
+    return {key.lower(): value for key, value in table.items() if key.lower() in known}
 
 
 def _check(fields: dict[str, Any], where: str, reading: str) -> None:
