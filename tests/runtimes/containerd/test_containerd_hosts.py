@@ -246,6 +246,7 @@ def test_each_source_is_named_as_a_pull_secret_names_it(root: Path) -> None:
         ("harbor.corp/proxy/library/nginx", "https://harbor.corp/v2/proxy", both, False, False),
         ("nexus.corp/docker/library/nginx", "https://nexus.corp/docker/v2", both, False, False),
         ("blobs.corp/library/nginx", "https://blobs.corp/v2", ("digest",), False, False),
+        ("push.corp/library/nginx", "https://push.corp/v2", (), False, False),
         ("plain.corp/library/nginx", "http://plain.corp/", both, False, True),
         ("docker.io/library/nginx", "https://registry-1.docker.io/v2", both, True, False),
     ]

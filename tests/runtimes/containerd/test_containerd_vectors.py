@@ -152,13 +152,13 @@ def test_no_release_asks_a_host_that_we_do_not_know_of(family: str, tmp_path: Pa
             found = hosts.hosts_for(configuration, case["input"]["domain"], NO_CACHE)
         except ConfigError:
             continue  # no credential is given
-        known = {host.host for host in found.hosts if "pull" in host.capabilities}
+        known = {host.host for host in found.hosts}
         for answer in case["answers"]:
             for release in answer["of"]:
                 if is_for(case, RELEASES[release], root):
                     # Which way containerd from 2.1 pulls is seen in its configuration.
                     name = "transfer_hosts" if "transfer_hosts" in answer else "hosts"
-                    really = {host for _, host, _, may, *_ in answer.get(name, ()) if "pull" in may and host}
+                    really = {host for _, host, *_ in answer.get(name, ()) if host}
                     unknown += [(case["id"], release, host) for host in really - known]
     assert not unknown
 

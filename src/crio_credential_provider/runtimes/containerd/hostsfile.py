@@ -75,7 +75,7 @@ def _alternatives(data: bytes, reading: str) -> list[list[Row] | None]:
     if reading not in FIRST:
         found.append(_rows(document, [tomlfile.unescaped(keys[1]) for keys in _of_hosts(headers)], _folded, reading))
     else:
-        if any("\\" in line or "[" in line[1:] for line in _host_lines(text)):
+        if any("\\" in line or (line.count("["), line.count("]")) != (1, 1) for line in _host_lines(text)):
             return [None, _mentioned(data)]
         hosts = document.get("host")
         if reading == V1_6 and not isinstance(hosts, dict):
@@ -128,7 +128,7 @@ def _mentioned(data: bytes) -> list[Row]:
     for line in data.decode("utf-8", "replace").replace("\r", "\n").split("\n"):
         for word in _hosts_in(line.strip(" \t\ufeff")):
             try:
-                row = _row(word, {}, V1_7)
+                row = _row(word, {}, V1_7, strict=False)
             except tomlfile.NotToml:
                 continue
             if row[1] and row not in rows:
@@ -146,7 +146,7 @@ def _hosts_in(line: str) -> Iterator[str]:
             if is_header or is_server or after.lstrip()[:1] in ("=", "."):
                 yield word
     if line.lstrip("[ \t").startswith("host"):
-        bare = line.partition(".")[2].partition("=")[0].partition(".")[0].strip(" \t]")
+        bare = line.partition(".")[2].partition("=")[0].partition(".")[0].partition("]")[0].strip()
         if not bare.startswith(('"', "'")):
             yield bare
 
@@ -187,15 +187,13 @@ def _check(fields: dict[str, Any], where: str, reading: str) -> None:
             raise tomlfile.NotToml(f"{where}{key} must be {words}")
 
 
-def _row(url: str, fields: dict[str, Any], reading: str) -> Row:
+def _row(url: str, fields: dict[str, Any], reading: str, strict: bool = True) -> Row:
     scheme = host = path = ""
     if url:
         try:
-            scheme, host, path = goaddress.parse_url(
-                url if url.startswith("http") else f"https://{url}", reading == V2_3
-            )
+            scheme, host, path = goaddress.parse_url(url if url.startswith("http") else f"https://{url}", strict)
         except ValueError as error:
-            raise tomlfile.NotToml(f"{error}") from None
+            raise tomlfile.NotToml(f"{error}", is_syntax=True) from None
         path = _api_root(path, fields.get("override_path", False))
     return [
         scheme,
