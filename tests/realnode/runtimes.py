@@ -176,7 +176,7 @@ class Containerd:
         self.process.wait_for(lambda: answers(self.socket), "socket")
         archive = self._registry.pause_archive()
         subprocess.run(
-            ["ctr", "--namespace=k8s.io", "images", "import", "--snapshotter=native", archive],
+            ["ctr", "--namespace=k8s.io", "images", "import", "--no-unpack", archive],
             env=self._environment,
             capture_output=True,
             check=True,
