@@ -32,6 +32,14 @@ CONTAINERD = {
         "same reason at each pull.",
         "Correct the file, and restart containerd.",
     ),
+    "containerd-without-cri": Entry(
+        ERROR,
+        "containerd's CRI plugin is disabled in config.toml",
+        "The kubelet cannot use containerd, and the node is NotReady.",
+        "Docker's package containerd.io brings a config.toml that disables it, as Docker does not need it.",
+        'The kubelet\'s log: "unknown service runtime.v1.RuntimeService".',
+        "Remove cri from disabled_plugins, and restart containerd.",
+    ),
     "mirrors-and-config-path": Entry(
         ERROR,
         "registry.mirrors and registry.config_path are both set",

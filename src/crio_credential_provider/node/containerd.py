@@ -29,7 +29,7 @@ from .tree import Tree, Unreadable
 OTHERS = "registry.invalid"
 """Stands for each registry without a directory of its own, to which ``_default`` and the mirrors of ``*`` apply."""
 
-RELEASES = {V1: "1.6 and 1.7", V2_0: "2.0 and 2.1", V2_2: "2.2", V2_3: "2.3"}
+RELEASES = {V1: "1.6, 1.7", V2_0: "2.0, 2.1", V2_2: "2.2", V2_3: "2.3"}
 """What people call the readings."""
 
 HOSTS_FILE = "hosts.toml"

@@ -6,17 +6,15 @@ import re
 
 from ...errors import ConfigError
 from ...node.commandline import STARTED_GRAIN, Origin
-from ...node.containerd import RELEASES, Containerd
+from ...node.containerd import Containerd
 from ...node.facts import Node
 from ...node.tree import Unreadable
-from ...runtimes.containerd.readings import V1
+from ...runtimes.containerd.readings import V1, V2_2, V2_3
+from ...settings import CONTAINERD
 from ..finding import Evidence, Examined, Results, Unexamined, at, find
 from ..mirrored import has_mirrors
 from .kubelet import restart, when
 from .runtime import is_same, why_no_settings
-
-_RULES = {"mirrors-and-config-path": "mirrors-and-config-path"}
-"""Rules of config.toml that are findings of their own."""
 
 _SNIPPET = '[plugins."{}".registry]\n  config_path = "/etc/containerd/certs.d"'
 _V2, _V3 = "io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images"
@@ -95,6 +93,11 @@ def check_config_file(node: Node) -> Results:
     yield Examined(f"containerd's configuration: {', '.join(config.files) or f'{hosts.file}: no such file'}")
     mirrors = {host.host for found in hosts.found.values() for host in found.hosts if not host.is_server or host.file}
     files = config.files or (hosts.file,)
+    disabled = line_of(node, files, "disabled_plugins", "cri")
+    if disabled.line:
+        evidence = disabled._replace(text="disabled_plugins has the CRI plugin")
+        remedy = f"remove cri from disabled_plugins in {place(disabled)}, {_then(node)}"
+        yield find("containerd-without-cri", evidence, remedy=remedy)
     for host in config.auths:
         if host.rpartition("://")[2] in mirrors:
             evidence = line_of(node, files, host, "auth")._replace(text=f"registry.configs has a credential for {host}")
@@ -141,10 +144,16 @@ def _refused(node: Node, error: ConfigError) -> Results:
     if error.rule == "unclear":
         consequence = "The plugin fails for every pull, and the kubelet continues the pull without credentials."
     remedy = f"{error.hint or f'correct {where}'}, {_then(node)}"
-    code = _RULES.get(error.rule, "containerd-config-refused")
-    if code != "containerd-config-refused":
-        where, consequence = Origin(where.file, line_of(node, (where.file,), "config_path").line), ""
-    yield find(code, at(where, text), remedy=written_by(node, where.file, remedy), consequence=_sentence(consequence))
+    evidence = [at(where, text)]
+    code = "containerd-config-refused"
+    if error.rule == "mirrors-and-config-path":
+        code, consequence = error.rule, ""
+        evidence = [
+            line_of(node, (where.file,), "mirrors", "[")._replace(text="registry.mirrors is set"),
+            line_of(node, (where.file,), "config_path")._replace(text="registry.config_path is set"),
+        ]
+    remedy = written_by(node, where.file, remedy)
+    yield find(code, *evidence, remedy=remedy, consequence=_sentence(consequence))
 
 
 def _sentence(text: str) -> str:
@@ -160,26 +169,37 @@ def check_config_path(node: Node) -> Results:
     if not config.unsure or not has_mirrors(node):
         return
     main = config.files[0] if config.files else hosts.file
+    allows = node.settings is not None and node.settings.allow_fallback_exposure
+    consequence = ""
     if not config.file:
+        is_read = node.containerd is not None and node.containerd.reading in (V2_2, V2_3)
+        if is_read and allows:
+            return
+        if is_read:
+            consequence = (
+                "The plugin cannot know that containerd reads them: it counts the registries themselves as asked, and "
+                "gives no credential that would be shown to them."
+            )
         roots = sorted({found.root for found in hosts.directories})
         names = [found.path for found in hosts.directories if found.names is not None]
         evidence = at(main, "registry.config_path is not set" if config.files else "no such file")
-        others = at(roots[0], f"containerd {_by_default(node)}: {', '.join(names[:5])}")
+        others = at(roots[0], f"{_by_default(node)}: {', '.join(names[:5])}")
         plugin = _V3 if config.version >= 3 or (not config.version and _is_second(node)) else _V2
         version = "" if config.files else f"version = {3 if plugin == _V3 else 2}\n"
         remedy = f"write this in {main}, {_then(node)}\n{version}{_SNIPPET.format(plugin)}"
-        yield find("config-path-not-set", evidence, others, remedy=written_by(node, main, remedy))
+        remedy = written_by(node, main, remedy)
+        yield find("config-path-not-set", evidence, others, remedy=remedy, consequence=consequence)
     elif len(config.config_path) > 1:
         value = ":".join(config.config_path)
         evidence = line_of(node, (config.file,), "config_path")._replace(text=f'config_path = "{value}"')
         remedy = f'config_path = "{config.config_path[0]}", with all directories in it, {_then(node)}'
         yield find("config-path-several", evidence, remedy=written_by(node, config.file, remedy))
     else:
-        evidence = line_of(node, (config.file,), "config_path" if config.config_path else "mirrors")
-        text = f"version is {config.version}, and the table is not that of every release that reads this version"
         plugin = _V3 if config.version >= 3 else _V2
+        text = f'with version = {config.version} the table is [plugins."{plugin}".registry]'
+        evidence = line_of(node, (config.file,), "[plugins", "registry")._replace(text=text)
         remedy = f"write it as this table, {_then(node)}\n{_SNIPPET.format(plugin)}"
-        yield find("registry-table-misplaced", evidence._replace(text=text), remedy=remedy)
+        yield find("registry-table-misplaced", evidence, remedy=written_by(node, config.file, remedy))
 
 
 def _is_second(node: Node) -> bool:
@@ -187,12 +207,11 @@ def _is_second(node: Node) -> bool:
 
 
 def _by_default(node: Node) -> str:
-    reading = node.containerd.reading if node.containerd else ""
-    if not reading:
-        return "2.2 and later read them by default, older ones do not"
-    if reading in ("2.2", "2.3"):
-        return f"{RELEASES[reading]} reads them by default, which the plugin cannot know"
-    return f"{RELEASES[reading]} do not read them by default"
+    found = node.containerd
+    if found is None or found.version is None:
+        return "containerd 2.2 and later read them by default, older ones do not"
+    does = "reads" if found.reading in (V2_2, V2_3) else "does not read"
+    return f"containerd {found.version} {does} them by default"
 
 
 def place(evidence: Evidence) -> str:
@@ -230,10 +249,9 @@ def written_by(node: Node, file: str, remedy: str) -> str:
         is_made = False
     if not is_made:
         return remedy
-    return (
-        f"{name} writes this file at each start from /etc/rancher/{name}/registries.yaml: remove the registry there, "
-        f"and write this file without the first line, which says so; {remedy}"
-    )
+    registries = f"/etc/rancher/{name}/registries.yaml"
+    how = f"of which {name} makes this file at each start, and the first line here"
+    return f"remove the registry from {registries}, {how}; {remedy}"
 
 
 def check_flags(node: Node) -> Results:
@@ -241,10 +259,10 @@ def check_flags(node: Node) -> Results:
     entry = node.entry
     if entry is None:
         return
-    without = _FOR_CRIO if node.pulls_with == "containerd" else _FOR_CONTAINERD
+    without = _FOR_CRIO if node.pulls_with == CONTAINERD else _FOR_CONTAINERD
     given = [(flag, origin) for flag in without if (origin := entry.origin_of_flag(flag))]
     if given:
-        runtime = "containerd" if node.pulls_with == "containerd" else "CRI-O"
+        runtime = "containerd" if node.pulls_with == CONTAINERD else "CRI-O"
         evidence = [at(origin, f"{flag} has no effect with {runtime}") for flag, origin in given]
         yield find("flags-without-effect", *evidence, remedy=f"remove {', '.join(flag for flag, _ in given)} from args")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import posixpath
 import re
 import shlex
 from typing import Any
@@ -43,7 +44,8 @@ def check_hosts(node: Node) -> Results:
             continue
         found = re.match(r"(?:cannot read )?(/[^:\n]*): ", error.message)
         file = found[1] if found else hosts.file
-        text = error.message[found.end() :] if found and not error.message.startswith("cannot read") else error.message
+        text = error.message[found.end() :] if found else error.message
+        text = f"cannot be read: {text}" if error.message.startswith("cannot read") else text
         remedy = error.hint or f"make {file} a file that root can read, or remove it"
         yield find("hosts-file-refused", at(file, text), remedy=written_by(node, file, remedy))
     misspelled: set[str] = set()
@@ -129,7 +131,7 @@ def _ignored(node: Node, file: HostsFile) -> Results:
     evidence = [at(file.path, file.reason, file.line)]
     severity, consequence = "", ""
     if len(file.ignored_by) < len(READINGS):
-        releases = " and ".join(RELEASES[reading] for reading in file.ignored_by)
+        releases = ", ".join(RELEASES[reading] for reading in file.ignored_by)
         evidence.append(seen(f"ignored by containerd {releases}" + ("" if own else "; its version is not known")))
         if own and own not in file.ignored_by:
             consequence = (
@@ -154,7 +156,7 @@ def _keys(node: Node, path: str) -> Results:
     is_made = node.containerd is not None and bool(node.containerd.distribution)
     top = {key.lower() for key in document}
     evidence, remedies = [], []
-    severity = ""
+    severity = consequence = ""
     # Without them the registry itself is asked as well, and in strict mode no credential given.
     strict = "error" if node.settings and not node.settings.allow_fallback_exposure and _host_tables(document) else ""
     if "capabilities" in top and not document.get("server"):
@@ -180,7 +182,13 @@ def _keys(node: Node, path: str) -> Results:
             remedies.append(f"write {close[0]} in {path}:{line}" if close else f"remove {key} from {path}:{line}")
     if evidence:
         remedy = written_by(node, path, "; ".join(dict.fromkeys(remedies)))
-        yield find("hosts-key-ignored", *evidence[:_MOST_TOLD], remedy=remedy, severity=severity)
+        if severity:
+            consequence = (
+                "containerd pulls from the registry itself as well, which would be shown the credential for the "
+                "mirror: pulls get none."
+            )
+        shown = evidence[:_MOST_TOLD]
+        yield find("hosts-key-ignored", *shown, remedy=remedy, severity=severity, consequence=consequence)
 
 
 def _host_tables(document: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
@@ -205,13 +213,13 @@ def _of_registry(node: Node, domain: str, found: Found, *, is_told: bool) -> Res
             continue
         evidence = _line_of_host(node, found, host.host)
         if (host.skip_verify or host.plain_http) and not is_loopback(host.host) and "pull" in host.capabilities:
-            how = "it is asked by plain HTTP" if host.plain_http else "skip_verify = true"
-            text = f"{how}: {host.scheme}://{host.host}, for {_name(domain)}"
-            remedy = f'in {place(evidence)} write https:// and name its CA: ca = "/etc/containerd/certs.d/ca.crt"'
-            if not host.plain_http:
-                remedy = (
-                    f'in {place(evidence)} remove skip_verify, and name its CA: ca = "/etc/containerd/certs.d/ca.crt"'
-                )
+            ca = f'name its CA: ca = "{posixpath.dirname(host.file)}/ca.crt"'
+            if host.plain_http:
+                text, remedy = "plain HTTP", f"in {place(evidence)} write https:// and {ca}"
+            else:
+                evidence = line_of(node, (host.file,), "skip_verify", "true")
+                text, remedy = "skip_verify = true", f"remove it from {place(evidence)}, and {ca}"
+            text = f"{text}: {host.scheme}://{host.host}, for {_name(domain)}"
             remedy = written_by(node, host.file, remedy)
             yield find("hosts-without-tls", evidence._replace(text=text), remedy=remedy)
         if host.sends_authorization:
@@ -242,37 +250,35 @@ def _exposed(node: Node, domain: str, found: Found) -> Results:
     evidence = evidence._replace(
         text=f"the credential for {_host(first)} would be shown to {shown}, for images of {_name(domain)}"
     )
-    remedy = written_by(node, found.file, _remedy(found, domain, others))
+    advice, block = _remedy(found, domain, others)
     if node.settings.allow_fallback_exposure:
         flag = node.entry.origin_of_flag("--allow-fallback-exposure") if node.entry else None
         allowed = [at(flag, "--allow-fallback-exposure allows it")] if flag else []
         consequence = "These hosts get the namespace's credential for the mirror whenever they answer 401."
-        code = "mirror-credential-exposed"
+        code, remedy = "mirror-credential-exposed", written_by(node, found.file, advice) + block
         yield find(code, evidence, *allowed, remedy=remedy, severity="warning", consequence=consequence)
         return
-    remedy += "\nor allow it: args: [--allow-fallback-exposure] in the CredentialProviderConfig"
+    advice = written_by(node, found.file, advice)
+    remedy = f"{advice}; or allow it: args: [--allow-fallback-exposure]{block}"
     yield find("mirror-credential-exposed", evidence, remedy=remedy)
 
 
-def _remedy(found: Found, domain: str, others: list[PullSource]) -> str:
-    if not found.file.endswith(HOSTS_FILE):
-        return (
-            f"move {_name(domain)} from registry.mirrors to a hosts.toml below config_path, which can leave the "
-            f"registry itself out"
-        )
-    if not all(source.primary for source in others):
-        return f"leave one [host] in {found.file}, or give each namespace one credential for all of them"
-    server = others[-1].location if domain != OTHERS else "https://REGISTRY"
+def _remedy(found: Found, domain: str, others: list[PullSource]) -> tuple[str, str]:
+    """What to do, and what to write."""
     if domain == OTHERS:
-        return (
-            f'give each registry that pods use a directory of its own, with server and capabilities = ["push"] at the '
-            f"top "
-            f"of its hosts.toml: in {found.file} the registry itself cannot be left out"
-        )
-    return (
-        f"at the top of {found.file} write this; images that the mirror does not have fail then:\n"
-        f'server = "{server.removesuffix("/v2")}"\ncapabilities = ["push"]'
+        how = 'with server and capabilities = ["push"] at its top; for all others it cannot be left out'
+        return f"give each registry that pods use a hosts.toml of its own below config_path, {how}", ""
+    if not found.file.endswith(HOSTS_FILE):
+        how = "which can leave the registry itself out"
+        return f"move {domain} from registry.mirrors to a hosts.toml below config_path, {how}", ""
+    servers = [source.location.removesuffix("/v2") for source in others if source.primary]
+    steps = [] if len(servers) == len(others) else [f"leave one [host] in {found.file}"]
+    if not servers:
+        return f"{steps[0]}, or give each namespace one credential for all of them", ""
+    steps.append(
+        f"at the top of {found.file} write this, with which pulls of images that the mirror does not have fail"
     )
+    return " and ".join(steps), f'\nserver = "{servers[-1]}"\ncapabilities = ["push"]'
 
 
 def _host(source: PullSource) -> str:
@@ -288,6 +294,9 @@ def _shown(source: PullSource, domain: str) -> str:
 
 
 def _line_of_host(node: Node, found: Found, host: str) -> Evidence:
-    """The header of a host, else the server."""
+    """The header of a host, else the server; in config.toml the mirrors of the registry."""
+    if not found.file.endswith(HOSTS_FILE):
+        domain = "*" if found.domain == OTHERS else found.domain
+        return line_of(node, (found.file,), "mirrors", domain)
     header = line_of(node, (found.file,), "host", host)
     return header if header.line else line_of(node, (found.file,), host)

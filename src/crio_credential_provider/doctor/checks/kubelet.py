@@ -175,7 +175,8 @@ def check_runtime(node: Node) -> Results:
     chosen = node.settings.runtime if node.settings else AUTO
     if chosen not in (AUTO, node.pulls_with) and node.entry:
         given = node.entry.origin_of_flag("--runtime") or node.entry.origin("args")
-        evidence = at(given, f"--runtime={chosen}, and the kubelet pulls with {node.pulls_with}")
+        pulls_with = "containerd" if node.pulls_with == CONTAINERD else "CRI-O"
+        evidence = at(given, f"--runtime={chosen}, and the kubelet pulls with {pulls_with}")
         remedy = f"remove --runtime={chosen} from {given}, then: {restart(node.kubelet)}"
         yield find("runtime-mismatch", evidence, told, remedy=remedy)
 
