@@ -1,7 +1,6 @@
 """Which container runtime the kubelet that runs this process uses: its container runtime endpoint says it.
 
-Every pull asks it, so that the kubelet's command line is read in the fewest steps, and its files only where that does
-not say it.
+Every pull asks it, so that most nodes with CRI-O are known by one system call: they have no directory of containerd.
 """
 
 from __future__ import annotations
@@ -14,52 +13,57 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_DEFAULT = b"unix:///run/containerd/containerd.sock"
-"""The kubelet's own, since 1.27."""
-
-_K3S = b"\0--config-dir=/var/lib/rancher/k3s/agent/etc/kubelet.conf.d\0"
-"""Where k3s writes the kubelet's configuration, since 1.32. It is the kubelet as well, and has "k3s server" written
-over its command line."""
-
 _PROC = "/proc"
-_FLAG, _CONFIG, _CONFIG_DIR = b"\0--container-runtime-endpoint", b"\0--config", b"\0--config-dir"
+_OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+"""Never waits, as for a FIFO."""
+_FLAG = b"\0--container-runtime-endpoint"
+_CONTAINERD = b"/containerd"
 _MEMBER = b"containerRuntimeEndpoint"
 _MAX_SIZE = 1 << 20
-"""Bytes of a command line or a KubeletConfiguration."""
+"""Bytes of a KubeletConfiguration."""
 
 
-def of_parent() -> str:
-    """The runtime of the kubelet that has started this process; ``crio`` where its endpoint is not known."""
-    arguments = _read(f"{_PROC}/{os.getppid()}/cmdline", 1 << 14)
-    endpoint = _flag(arguments, _FLAG)
-    if not endpoint:
-        program = arguments.partition(b"\0")[0].partition(b" ")[0]
-        if program.endswith(b"kubelet"):
-            endpoint = _configured(arguments) or _DEFAULT
-        elif program.endswith(b"k3s"):
-            endpoint = _configured(_K3S)
-    return named_by(endpoint.decode("utf-8", "replace"))
+def of_parent(root: str) -> str:
+    """The runtime of the kubelet that has started this process; ``crio`` where its endpoint is not known, or where
+    there is no directory of containerd below ``root``, and so no mirror."""
+    if not os.access(f"{root}/etc/containerd", os.F_OK):
+        return CRIO
+    try:
+        descriptor = os.open(f"{_PROC}/{os.getppid()}/cmdline", _OPEN)
+        arguments = os.read(descriptor, 8192)
+        os.close(descriptor)
+    except OSError:
+        return CRIO
+    # The last one counts; = or NUL ends its name.
+    start = arguments.rfind(_FLAG) + len(_FLAG) + 1
+    endpoint = arguments[start : arguments.find(b"\0", start)] if start > len(_FLAG) else b""
+    if not endpoint and arguments.partition(b"\0")[0].endswith(b"kubelet"):
+        # In the end the kubelet's own default, since 1.27.
+        endpoint = _configured(arguments.split(b"\0")) or b"unix:///run/containerd/containerd.sock"
+    return CONTAINERD if _CONTAINERD in endpoint else CRIO
 
 
 def named_by(endpoint: str) -> str:
     """The runtime that serves an endpoint, such as ``unix:///run/containerd/containerd.sock``."""
-    return CONTAINERD if "/containerd" in endpoint else CRIO
+    return CONTAINERD if _CONTAINERD in endpoint.encode() else CRIO
 
 
-def _flag(arguments: bytes, name: bytes) -> bytes:
-    """The last value of a flag, which begins with the NUL before it; empty where it is not given."""
-    start = arguments.rfind(name + b"=")
-    if start < 0 and (start := arguments.rfind(name + b"\0")) < 0:
-        return b""
-    start += len(name) + 1
-    return arguments[start : arguments.find(b"\0", start)]
-
-
-def _configured(arguments: bytes) -> bytes:
+def _configured(words: list[bytes]) -> bytes:
     """The endpoint in the kubelet's configuration files; of drop-ins the last one counts."""
-    main, directory = _flag(arguments, _CONFIG), _flag(arguments, _CONFIG_DIR)
+    main, directory = _value(words, b"--config"), _value(words, b"--config-dir")
     paths = [main, *_drop_ins(directory)] if directory else [main]
-    return next(filter(None, (_member(_read(path, _MAX_SIZE)) for path in reversed(paths) if path)), b"")
+    return next(filter(None, (_member(_read(path)) for path in reversed(paths) if path)), b"")
+
+
+def _value(words: list[bytes], name: bytes) -> bytes:
+    """The last value of a flag, empty where it is not given."""
+    value = b""
+    for word, following in zip(words, [*words[1:], b""], strict=True):
+        if word.startswith(name + b"="):
+            value = word[len(name) + 1 :]
+        elif word == name:
+            value = following
+    return value
 
 
 def _member(text: bytes) -> bytes:
@@ -82,12 +86,12 @@ def _drop_ins(directory: bytes) -> Iterator[bytes]:
         return
 
 
-def _read(path: str | bytes, size: int) -> bytes:
-    """The beginning of a file, empty where it cannot be read. Never waits, as for a FIFO."""
+def _read(path: bytes) -> bytes:
+    """The beginning of a file, empty where it cannot be read."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor = os.open(path, _OPEN)
         try:
-            return os.read(descriptor, size)
+            return os.read(descriptor, _MAX_SIZE)
         finally:
             os.close(descriptor)
     except OSError:
