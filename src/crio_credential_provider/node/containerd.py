@@ -73,7 +73,8 @@ class HostsFile(NamedTuple):
     """One hosts.toml that containerd looks at.
 
     Attributes:
-        ignored_by: those of ``READINGS`` that ignore it, with ``reason`` and ``line``; that may ignore it, without a reason.
+        ignored_by: those of ``READINGS`` that ignore it, or may.
+        reason, line: why they do; "" where they only may.
     """
 
     path: str
