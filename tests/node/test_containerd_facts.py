@@ -28,7 +28,7 @@ def kubelet(root: Path, flag: str = "") -> None:
 @pytest.mark.parametrize(
     ("flag", "files", "runtime"),
     (
-        (f"{FLAG}containerd/containerd.sock", (), "containerd"),
+        (f"{FLAG}containerd/containerd.sock", ("etc/containerd/x",), "containerd"),
         (f"{FLAG}crio/crio.sock", ("etc/containerd/config.toml",), "crio"),
         ("", ("etc/containerd/config.toml",), "containerd"),
         ("", ("etc/containerd/config.toml", "etc/crio/crio.conf"), "crio"),
@@ -55,7 +55,7 @@ def test_k3s_has_its_own_containerd_unless_told_otherwise(config: str, runtime: 
     write(tmp_path, "etc/rancher/k3s/config.yaml", config)
     write(tmp_path, "var/lib/rancher/k3s/agent/etc/containerd/config.toml", f"version = 2\n{CONFIG}")
     node = gather(Given(root=str(tmp_path), live=False))
-    assert node.runtime == runtime
+    assert (node.runtime, node.pulls_with) == ("crio", runtime)
     if runtime == "containerd":
         assert node.containerd is not None and node.containerd.distribution == "k3s"
         assert node.hosts is not None and node.hosts.file.startswith("/var/lib/rancher/k3s/")
@@ -77,7 +77,7 @@ def test_there_may_be_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("printed", "version", "reading"),
     (
-        ("containerd github.com/containerd/containerd 1.6.20~ds1 1.6.20~ds1-1+deb12u3", "1.6.20", "1"),
+        ("containerd github.com/containerd/containerd 1.6.20~ds1 1.6.20~ds1-1+deb12u3", "1.6.20", "1.6"),
         ("containerd github.com/containerd/containerd/v2 v2.1.5 c4bdb1a", "2.1.5", "2.0"),
         ("containerd github.com/k3s-io/containerd v2.2.0-k3s1 ", "2.2.0", "2.2"),
         ("containerd github.com/containerd/containerd/v2 v2.4.1 c4bdb1a", "2.4.1", "2.3"),
@@ -95,9 +95,9 @@ def test_hosts_are_found_behind_the_links_of_an_image(tmp_path: Path) -> None:
     write(tmp_path, "etc/containerd/config.toml", 'imports = ["conf.d/*.toml"]\nversion = 2\n')
     write(tmp_path, "opt/conf/10.toml", f"version = 2\n{CONFIG}")
     write(tmp_path, "opt/hosts", HOSTS)
+    write(tmp_path, "etc/containerd/certs.d/_default/ca.crt", "")
     write(tmp_path, "etc/containerd/certs.d/quay.io/hosts.toml", 'server = "https://quay.io"\n')
     os.symlink("/opt/conf", tmp_path / "etc/containerd/conf.d")
-    (tmp_path / "etc/containerd/certs.d/_default").mkdir()
     os.symlink("../../../../../../../opt/hosts", tmp_path / "etc/containerd/certs.d/_default/hosts.toml")
     found = load_hosts(Tree(str(tmp_path)), "/etc/containerd/config.toml")
     assert found.config is not None
@@ -108,6 +108,17 @@ def test_hosts_are_found_behind_the_links_of_an_image(tmp_path: Path) -> None:
     assert (first.host, first.ca) == ("mirror.corp:5000", ("/etc/containerd/certs.d/_default/ca.crt",))
     assert first.file == "/etc/containerd/certs.d/_default/hosts.toml"
     assert str(tmp_path) not in repr(found) and "/tmp/" not in repr(found).replace(str(tmp_path), "")
+
+
+def test_certificates_are_those_of_the_image(tmp_path: Path) -> None:
+    """Neither found on this machine, nor by a path that climbs."""
+    write(tmp_path, "root/etc/containerd/config.toml", f"version = 2\n{CONFIG}")
+    write(tmp_path, "outside.crt", "")
+    for number, name in enumerate((f"{tmp_path}/outside.crt", "../" * 30 + str(tmp_path) + "/outside.crt")):
+        hosts = f'[host."https://mirror.corp"]\nca = "{name}"\n'
+        write(tmp_path, f"root/etc/containerd/certs.d/{number}.io/hosts.toml", hosts)
+    found = load_hosts(Tree(str(tmp_path / "root")), "/etc/containerd/config.toml")
+    assert set(found.failed) == {"0.io", "1.io"} and not found.found
 
 
 @pytest.mark.parametrize("way", ("link", "climb", "import", "imported link", "linked directory"))

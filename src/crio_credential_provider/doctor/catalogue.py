@@ -193,13 +193,14 @@ _KUBELET = {
     ),
     "runtime-mismatch": Entry(
         ERROR,
-        "--runtime names a runtime that this node does not pull with",
+        "the plugin works for a runtime that this node does not pull with",
         "The plugin reads the mirrors of the other runtime, and every pull goes without the namespace's credentials.",
         "With --runtime=auto, the default, the plugin takes the runtime that the kubelet's container runtime endpoint "
-        "names. A configuration that was made for nodes with another runtime may name that one.",
+        "names, and CRI-O where it cannot know that: with k3s, and without a directory /etc/containerd. A "
+        "configuration that was made for nodes with another runtime may name that one.",
         "The plugin's journal says that there is no mirror for the image, or that it wrote an auth file, which no "
         "runtime takes.",
-        "Remove --runtime from the arguments.",
+        "Remove --runtime from the arguments, or set it to the node's runtime.",
     ),
     "flags-without-effect": Entry(
         NOTE,

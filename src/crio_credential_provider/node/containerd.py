@@ -10,7 +10,7 @@ import contextlib
 import os
 import posixpath
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ..errors import ConfigError, ProviderError
@@ -20,7 +20,7 @@ from ..runtimes.containerd import config as configuration
 from ..runtimes.containerd import configfile, goaddress, hosts, hostsfile
 from ..runtimes.containerd.config import MAIN_FILE, Configuration
 from ..runtimes.containerd.hosts import Found
-from ..runtimes.containerd.readings import READINGS, V1, V2_0, V2_2, V2_3
+from ..runtimes.containerd.readings import V1_6, V1_7, V2_0, V2_2, V2_3
 from .commandline import Process, find_flags, find_processes, find_unit, last
 from .crio import Setting
 from .kubelet import Asked, Kubelet, Version, ask_version, packaged_version
@@ -29,7 +29,7 @@ from .tree import Tree, Unreadable
 OTHERS = "registry.invalid"
 """Stands for each registry without a directory of its own, to which ``_default`` and the mirrors of ``*`` apply."""
 
-RELEASES = {V1: "1.6, 1.7", V2_0: "2.0, 2.1", V2_2: "2.2", V2_3: "2.3"}
+RELEASES = {V1_6: "1.6", V1_7: "1.7", V2_0: "2.0, 2.1", V2_2: "2.2", V2_3: "2.3"}
 """What people call the readings."""
 
 HOSTS_FILE = "hosts.toml"
@@ -73,7 +73,8 @@ class HostsFile(NamedTuple):
     """One hosts.toml that containerd looks at.
 
     Attributes:
-        ignored_by: those of ``READINGS`` that ignore it, with ``reason`` and ``line``.
+        ignored_by: those of ``READINGS`` that ignore it, or may.
+        reason, line: why they do; "" where they only may.
     """
 
     path: str
@@ -122,10 +123,10 @@ def reading_of(version: Version | None) -> str:
     """How a release reads its files, one of ``READINGS``; "" where it is not known."""
     if version is None:
         return ""
-    for first, reading in (((2, 3), V2_3), ((2, 2), V2_2), ((2, 0), V2_0)):
+    for first, reading in (((2, 3), V2_3), ((2, 2), V2_2), ((2, 0), V2_0), ((1, 7), V1_7)):
         if version.minor >= first:
             return reading
-    return V1
+    return V1_6
 
 
 def find_containerd(
@@ -188,7 +189,7 @@ def load_hosts(tree: Tree, file: str) -> Hosts:
 def _load(tree: Tree, file: str, place: str) -> Hosts:
     """``place``: where the links are, "" where the files are read as they lie."""
     problems: list[Unreadable] = []
-    cache = ParseCache("", "containerd")
+    cache = _Linked(tree, place) if place else ParseCache("", "containerd")
     nothing = Hosts(file, None, None, {}, {}, (), (), ())
     try:
         if place:
@@ -204,7 +205,8 @@ def _load(tree: Tree, file: str, place: str) -> Hosts:
     for path in (f"{found.path}/{HOSTS_FILE}" for found in directories if HOSTS_FILE in (found.names or ())):
         with contextlib.suppress(ConfigError):
             form = hostsfile.form(place + path)
-            ignored = tuple(reading for reading in READINGS if form.get("readings", {}).get(reading, 0) is None)
+            taken = form.get("readings", {})
+            ignored = tuple(reading for reading in config.readings if None in taken.get(reading, ()))
             files.append(HostsFile(path, ignored, form.get("reason", ""), form.get("line", 0)))
     for domain in _domains(config, directories):
         try:
@@ -284,9 +286,33 @@ def _link_imports(tree: Tree, file: str, place: str) -> None:
         form = configfile.form(place + path)
         for pattern in form["imports"] if form else ():
             wanted = pattern if pattern.startswith("/") else f"{posixpath.dirname(path)}/{pattern}"
-            if "\0" in wanted or _climbs(wanted):
+            # containerd 1.6 takes a relative pattern from its working directory.
+            at_root = [pattern] if "*" in pattern and not pattern.startswith("/") else []
+            if "\0" in wanted or any(map(_climbs, (wanted, *at_root))):
                 raise ConfigError(f"{path}: imports names {pattern!r}, which is outside the root", f"correct {path}")
-            pending += _matching(tree, goaddress.clean(wanted))
+            pending += [name for each in (wanted, *at_root) for name in _matching(tree, goaddress.clean(f"/{each}"))]
+
+
+class _Linked(ParseCache):
+    """Keeps nothing; has the certificates that a hosts.toml names linked into the place as well."""
+
+    def __init__(self, tree: Tree, place: str) -> None:
+        super().__init__("", "containerd")
+        self._tree = tree
+        self._place = place
+
+    def form(self, paths: Sequence[str], make: Callable[[], Any]) -> Any:
+        form = make()
+        directory = posixpath.dirname(paths[0])[len(self._place) :]
+        for row in (row for rows in (form or {}).get("answers", ()) for row in rows):
+            row[5] = [self._linked(name, directory) for name in row[5]]
+            row[6] = [[self._linked(name, directory) if name else "" for name in pair] for pair in row[6]]
+        return form
+
+    def _linked(self, name: str, directory: str) -> str:
+        path = goaddress.clean(name if name.startswith("/") else f"{directory}/{name}")
+        _link(self._tree, path, self._place)
+        return self._place + path
 
 
 def _climbs(path: str) -> bool:
