@@ -86,7 +86,8 @@ providers:
 
 # The end.
 """
-_CONFIG = "kind: KubeletConfiguration\napiVersion: kubelet.config.k8s.io/v1beta1\nhealthzPort: {port}\n"
+_CONFIG = "kind: KubeletConfiguration\napiVersion: kubelet.config.k8s.io/v1beta1\n{endpoint}healthzPort: {port}\n"
+_CRIO_ENDPOINT = "containerRuntimeEndpoint: unix:///var/run/crio/crio.sock\n"
 _CRIO_UNIT = "[Service]\nType=notify\nExecStart=/usr/bin/crio\n"
 _KUBELET_PACKAGE = "Package: kubelet\nVersion: 1.34.2-1.1\n\n"
 _PACKAGES = f"{_KUBELET_PACKAGE}Package: cri-o\nVersion: 1.34.3-1.1\n"
@@ -221,7 +222,8 @@ def lay(kind: str, root: Path, port: int = 0) -> None:
     for path, text in {**({} if kind in WITH_CONTAINERD else CRIO), **LAYOUTS[kind]}.items():
         file = root / path[1:]
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text.replace("{port}", str(port)))
+        endpoint = "" if kind in WITH_CONTAINERD else _CRIO_ENDPOINT
+        file.write_text(text.replace("{port}", str(port)).replace("{endpoint}", endpoint))
     for name, mode in (
         ("opt/providers/ecr-credential-provider", 0o755),
         (f"opt/go/{NAME}", 0o755),
