@@ -21,7 +21,7 @@ from ..runtimes.containerd import configfile, goaddress, hosts, hostsfile
 from ..runtimes.containerd.config import MAIN_FILE, Configuration
 from ..runtimes.containerd.hosts import Found
 from ..runtimes.containerd.readings import V1_6, V1_7, V2_0, V2_2, V2_3
-from .commandline import Process, find_flags, find_processes, find_unit, last
+from .commandline import Flag, Process, Word, find_flags, find_processes, find_unit, last
 from .crio import Setting
 from .kubelet import Asked, Kubelet, Version, ask_version, packaged_version
 from .tree import Tree, Unreadable
@@ -147,8 +147,10 @@ def find_containerd(
     if process is None and unit is None and not tree.exists(default):
         return None
     words = process.words[1:] if process else list(unit.words[1:]) if unit else []
-    given = last((flag._replace(name="config" if flag.name == "c" else flag.name) for flag in _flags(words)), "config")
-    origin = unit.start if unit and given else given.origin if given else None
+    given = _config_flag(words)
+    written = _config_flag(list(unit.words[1:])) if unit else None
+    # A process with the unit's value has it from there.
+    origin = written.origin if written and given and written.value == given.value else given.origin if given else None
     program = process.program if process else unit.words[0].text if unit and unit.words else ""
     asked = ask_version(tree, program) if live else Asked()
     version = asked.version
@@ -165,12 +167,14 @@ def find_containerd(
     )
 
 
-def _flags(words: list[Any]) -> list[Any]:
-    return find_flags(words, _FLAGS)
+def _config_flag(words: list[Word]) -> Flag | None:
+    flags = find_flags(words, _FLAGS)
+    return last((flag._replace(name="config" if flag.name == "c" else flag.name) for flag in flags), "config")
 
 
 def _config_of(process: Process) -> str:
-    return next((flag.value for flag in _flags(process.words[1:]) if flag.name in ("c", "config")), "")
+    flag = _config_flag(process.words[1:])
+    return flag.value if flag else ""
 
 
 # -- config.toml and hosts.toml ---------------------------------------------------------------------------------------

@@ -189,10 +189,11 @@ def check_config_path(node: Node) -> Results:
         roots = sorted({found.root for found in hosts.directories})
         names = [found.path for found in hosts.directories if found.names is not None]
         evidence = at(main, "registry.config_path is not set" if config.files else "no such file")
-        others = at(roots[0], f"not read, or not as a rule: {', '.join(names[:5])}")
+        others = at(roots[0], f"most releases of containerd do not read these: {', '.join(names[:5])}")
         plugin = _V3 if config.version >= 3 or (not config.version and _is_second(node)) else _V2
-        version = "" if config.files else f"version = {3 if plugin == _V3 else 2}\n"
-        remedy = f"write this in {main}, {_then(node)}\n{version}{_SNIPPET.format(plugin)}"
+        version = "" if config.version else f"version = {3 if plugin == _V3 else 2}\n"
+        where = f"{main}, the version at its top" if version and config.files else main
+        remedy = f"write this in {where}, {_then(node)}\n{version}{_SNIPPET.format(plugin)}"
         remedy = written_by(node, main, remedy)
         yield find("config-path-not-set", evidence, others, remedy=remedy)
     elif len(config.config_path) > 1:

@@ -277,14 +277,14 @@ def _remedy(found: Found, domain: str, mirror: PullSource, others: list[PullSour
     if not found.file.endswith(HOSTS_FILE):
         how = "whose server is the mirror, so that the registry itself is not asked"
         return f"move the mirrors of {_name(domain)} from registry.mirrors to a hosts.toml below config_path, {how}", ""
-    steps = [] if all(source.primary for source in others) else [f"leave one [host] in {found.file}"]
-    if any(source.primary for source in others):
-        steps.append(f"at the top of {found.file} write this, so that containerd asks no other host")
-    else:
-        steps.append("or give each namespace one credential for all of them")
-    override = not mirror.location.endswith("/v2")
-    block = _server(mirror.location, override=override) if any(source.primary for source in others) else ""
-    return (" and " if block else ", ").join(steps), block
+    has_server = any(source.primary for source in others)
+    top = f"at the top of {found.file}"
+    if not all(source.primary for source in others):
+        if not has_server:
+            return f"leave one [host] in {found.file}, or give each namespace one credential for all of them", ""
+        top = f"leave one [host] in {found.file}, and at its top"
+    block = _server(mirror.location, override=not mirror.location.endswith("/v2"))
+    return f"{top} write this, so that containerd asks no other host", block
 
 
 def _server(url: str, *, override: bool) -> str:
