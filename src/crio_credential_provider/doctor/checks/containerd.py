@@ -156,20 +156,17 @@ def _refused(node: Node, error: ConfigError) -> Results:
     text = error.message[found.end() :] if found and error.rule != "io" else error.message
     consequence = error.consequence
     remedy = f"{error.hint or f'correct {where}'}, {_then(node)}"
-    evidence = [at(where, text)]
-    code = "containerd-config-refused"
-    if error.rule == "mirrors-and-config-path":
-        code, consequence = error.rule, ""
-        evidence = [
-            line_of(node, (where.file,), "mirrors", "[")._replace(text="registry.mirrors is set"),
-            line_of(node, (where.file,), "config_path")._replace(text="registry.config_path is set"),
-        ]
-    elif error.rule == "unclear":
-        code = "registry-table-misplaced"
-        consequence = "The plugin fails for every pull, and the kubelet continues the pull without credentials."
-        evidence = [line_of(node, (where.file,), "[plugins", "registry")._replace(text=text)]
     remedy = written_by(node, where.file, remedy)
-    yield find(code, *evidence, remedy=remedy, consequence=_sentence(consequence))
+    if error.rule == "mirrors-and-config-path":
+        mirrors = line_of(node, (where.file,), "mirrors", "[")._replace(text="registry.mirrors is set")
+        path = line_of(node, (where.file,), "config_path")._replace(text="registry.config_path is set")
+        yield find("mirrors-and-config-path", mirrors, path, remedy=remedy)
+    elif error.rule == "unclear":
+        consequence = "The plugin fails for every pull, and the kubelet continues the pull without credentials."
+        evidence = line_of(node, (where.file,), "[plugins", "registry")._replace(text=text)
+        yield find("registry-table-misplaced", evidence, remedy=remedy, consequence=consequence)
+    else:
+        yield find("containerd-config-refused", at(where, text), remedy=remedy, consequence=_sentence(consequence))
 
 
 def _sentence(text: str) -> str:

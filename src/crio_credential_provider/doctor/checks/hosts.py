@@ -264,8 +264,9 @@ def _exposed(node: Node, domain: str, found: Found) -> Results:
         flag = node.entry.origin_of_flag("--allow-fallback-exposure") if node.entry else None
         allowed = [at(flag, "--allow-fallback-exposure allows it")] if flag else []
         consequence = "These hosts get the namespace's credential for the mirror whenever they answer 401."
-        code, remedy = "mirror-credential-exposed", written_by(node, found.file, advice) + block
-        yield find(code, evidence, *allowed, remedy=remedy, severity="warning", consequence=consequence)
+        told = (evidence, *allowed)
+        remedy = written_by(node, found.file, advice) + block
+        yield find("mirror-credential-exposed", *told, remedy=remedy, severity="warning", consequence=consequence)
         return
     advice = written_by(node, found.file, advice)
     remedy = f"{advice}; or allow it: args: [--allow-fallback-exposure]{block}"
