@@ -95,7 +95,9 @@ def compare(case: Case, answer: Case, reading: str, root: Path) -> list[tuple[st
         config.directories(ours[0], str(root)), ours[1], "config.toml", insecure=insecure(outcomes[0], reading)
     )
     try:
-        lists = hosts.each_reading(configuration, case["input"]["domain"], NO_CACHE, [])[reading]
+        domain = case["input"]["domain"]
+        directory = hosts.find_directory(configuration.config_path, domain)
+        lists = hosts.each_reading(configuration, domain, directory, NO_CACHE, [])[reading]
         for host in (host for found in lists for host in found):
             hosts.check_files(host)
     except ConfigError as error:

@@ -131,7 +131,7 @@ def hosts_for(config: Configuration, domain: str, cache: ParseCache) -> Found:
     ignored: list[str] = []
     directory = find_directory(config.config_path, domain)
     file = f"{directory}/hosts.toml" if directory else config.file if config.mirrors else ""
-    by_reading = each_reading(config, domain, cache, ignored)
+    by_reading = each_reading(config, domain, directory, cache, ignored)
     hosts = list(
         dict.fromkeys(
             host
@@ -171,15 +171,15 @@ def check_files(host: Host) -> None:
 
 
 def each_reading(
-    config: Configuration, domain: str, cache: ParseCache, ignored: list[str]
+    config: Configuration, domain: str, directory: str, cache: ParseCache, ignored: list[str]
 ) -> dict[str, list[list[Host]]]:
     """The hosts as each release of containerd reads the files, several lists where more than that decides;
     what it does not take is added to ``ignored``."""
     if not config.config_path:
         return {reading: [_mirrors(config, domain)] for reading in READINGS}
-    directory = find_directory(config.config_path, domain)
-    file = f"{directory}/hosts.toml" if directory else ""
-    return _of_directory(directory, file, domain, config.readings, cache, ignored)
+    if not directory:
+        return {reading: [[_server(domain)]] for reading in READINGS}
+    return _of_directory(directory, domain, config.readings, cache, ignored)
 
 
 # -- directories ------------------------------------------------------------------------------------------------------
@@ -211,10 +211,9 @@ def _unreadable(path: str, error: OSError) -> ConfigError:
 
 
 def _of_directory(
-    directory: str, file: str, domain: str, releases: tuple[str, ...], cache: ParseCache, ignored: list[str]
+    directory: str, domain: str, releases: tuple[str, ...], cache: ParseCache, ignored: list[str]
 ) -> dict[str, list[list[Host]]]:
-    if not directory:
-        return {reading: [[_server(domain)]] for reading in READINGS}
+    file = f"{directory}/hosts.toml"
 
     def make() -> dict[str, Any]:
         from . import hostsfile
