@@ -8,9 +8,7 @@ Follows containerd 1.6, 1.7 and 2.0 to 2.3, section by section of docs/reference
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 
 from ...errors import ConfigError, masked
 from ...platform.record import Record
@@ -146,28 +144,7 @@ def hosts_for(config: Configuration, domain: str, cache: ParseCache) -> Found:
         server = _server(domain)
         if not any((host.host, host.path) == (server.host, server.path) for host in hosts):
             hosts.append(server)
-    for host in hosts:
-        check_files(host)
     return Found(domain, tuple(hosts), directory, file, tuple(ignored))
-
-
-def check_files(host: Host) -> None:
-    """Raises: ConfigError for a certificate's file that is not there. What is in it is not looked at."""
-    for path in (*host.ca, *(name for pair in host.client for name in pair if name)):
-        try:
-            is_directory = stat.S_ISDIR(os.stat(path).st_mode)
-        except OSError as error:
-            reason = error.strerror
-        else:
-            if not is_directory:
-                continue
-            reason = os.strerror(errno.EISDIR)
-        raise ConfigError(
-            f"{host.file}: cannot read the certificate {path}: {reason}",
-            f"write {path}, or remove it from {host.file}",
-            rule="certificate",
-            consequence=FAILS,
-        )
 
 
 def each_reading(
