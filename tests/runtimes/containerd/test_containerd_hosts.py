@@ -190,6 +190,9 @@ def test_a_file_without_hosts_is_unsure_for_containerd_1_6(root: Path) -> None:
     found = find(root)
     assert [host.host for host in found.hosts] == ["mirror.corp", "registry-1.docker.io"]
     assert "without which containerd 1.6 ignores it" in found.ignored[0]
+    # Where the file says what is so without it, nobody need know.
+    hosts_toml(root, 'server = "https://quay.io"\n', "quay.io")
+    assert ({host.host for host in find(root, "quay.io").hosts}, find(root, "quay.io").ignored) == ({"quay.io"}, ())
     write(root, "etc/containerd/config.toml", IMAGES + CERTS_D)
     assert [host.host for host in find(root).hosts] == ["mirror.corp"]
     assert find(root).ignored == ()

@@ -207,7 +207,9 @@ def _of_directory(
         where = f"{file}:{form['line']}" if form["line"] else file
         every = all(readings[reading][0] is None for reading in releases)
         who = "containerd ignores" if every else "some releases of containerd ignore"
-        ignored.append(f"{where}: {form['reason']}: {who} the file")
+        alike = all(any(host.host == _server(domain).host for host in hosts) for hosts in answers)
+        if every or not alike:
+            ignored.append(f"{where}: {form['reason']}: {who} the file")
     alone = [_by_certificates(directory, domain)] if any(None in taken for taken in readings.values()) else []
     return {
         reading: [alone if position is None else answers[position] for position in readings[reading]]
