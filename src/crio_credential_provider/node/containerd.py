@@ -10,7 +10,7 @@ import contextlib
 import os
 import posixpath
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from ..errors import ConfigError, ProviderError
@@ -193,7 +193,7 @@ def load_hosts(tree: Tree, file: str) -> Hosts:
 def _load(tree: Tree, file: str, place: str) -> Hosts:
     """``place``: where the links are, "" where the files are read as they lie."""
     problems: list[Unreadable] = []
-    cache = _Linked(tree, place) if place else ParseCache("", "containerd")
+    cache = ParseCache("", "containerd")
     nothing = Hosts(file, None, None, {}, {}, (), (), ())
     try:
         if place:
@@ -295,28 +295,6 @@ def _link_imports(tree: Tree, file: str, place: str) -> None:
             if "\0" in wanted or any(map(_climbs, (wanted, *at_root))):
                 raise ConfigError(f"{path}: imports names {pattern!r}, which is outside the root", f"correct {path}")
             pending += [name for each in (wanted, *at_root) for name in _matching(tree, goaddress.clean(f"/{each}"))]
-
-
-class _Linked(ParseCache):
-    """Keeps nothing; has the certificates that a hosts.toml names linked into the place as well."""
-
-    def __init__(self, tree: Tree, place: str) -> None:
-        super().__init__("", "containerd")
-        self._tree = tree
-        self._place = place
-
-    def form(self, paths: Sequence[str], make: Callable[[], Any]) -> Any:
-        form = make()
-        directory = posixpath.dirname(paths[0])[len(self._place) :]
-        for row in (row for rows in (form or {}).get("answers", ()) for row in rows):
-            row[5] = [self._linked(name, directory) for name in row[5]]
-            row[6] = [[self._linked(name, directory) if name else "" for name in pair] for pair in row[6]]
-        return form
-
-    def _linked(self, name: str, directory: str) -> str:
-        path = goaddress.clean(name if name.startswith("/") else f"{directory}/{name}")
-        _link(self._tree, path, self._place)
-        return self._place + path
 
 
 def _climbs(path: str) -> bool:

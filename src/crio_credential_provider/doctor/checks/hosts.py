@@ -17,7 +17,7 @@ from ...pull.resolution import is_wanted
 from ...runtimes.containerd.hosts import Found
 from ...runtimes.containerd.pullsources import repository_sources
 from ...runtimes.pullsource import PullSource
-from ..finding import Evidence, Examined, Results, Unexamined, at, find, seen
+from ..finding import Evidence, Examined, Finding, Results, Unexamined, at, find, seen
 from ..hostsnames import is_registry, meant_directory, meant_file
 from ..mirrored import example, has_mirrors, mirrored_registries
 from .containerd import line_of, place, written_by
@@ -238,8 +238,26 @@ def _of_registry(node: Node, domain: str, found: Found, *, is_told: bool) -> Res
                 node, host.file, f"remove it from {place(evidence)}; containerd needs no restart for it"
             )
             yield find("hosts-authorization-header", evidence, remedy=remedy)
-    if node.settings is not None and not is_told:
+    if missing := _missing_certificate(node, found):
+        yield missing
+    elif node.settings is not None and not is_told:
         yield from _exposed(node, domain, found)
+
+
+def _missing_certificate(node: Node, found: Found) -> Finding | None:
+    """The first file of a certificate that containerd cannot read."""
+    for host in found.hosts:
+        for path in (*host.ca, *(name for pair in host.client for name in pair if name)):
+            try:
+                node.tree.head(path, 1)
+            except Unreadable as error:
+                if error.denied:
+                    continue
+                evidence = line_of(node, (host.file or found.file,), path.rpartition("/")[2])
+                evidence = evidence._replace(text=f"cannot read the certificate {path}: {error.reason}")
+                remedy = written_by(node, found.file, f"write {path}, or remove it from {place(evidence)}")
+                return find("hosts-file-refused", evidence, remedy=remedy)
+    return None
 
 
 def _exposed(node: Node, domain: str, found: Found) -> Results:
