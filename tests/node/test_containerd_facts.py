@@ -110,17 +110,6 @@ def test_hosts_are_found_behind_the_links_of_an_image(tmp_path: Path) -> None:
     assert str(tmp_path) not in repr(found) and "/tmp/" not in repr(found).replace(str(tmp_path), "")
 
 
-def test_certificates_are_those_of_the_image(tmp_path: Path) -> None:
-    """Neither found on this machine, nor by a path that climbs."""
-    write(tmp_path, "root/etc/containerd/config.toml", f"version = 2\n{CONFIG}")
-    write(tmp_path, "outside.crt", "")
-    for number, name in enumerate((f"{tmp_path}/outside.crt", "../" * 30 + str(tmp_path) + "/outside.crt")):
-        hosts = f'[host."https://mirror.corp"]\nca = "{name}"\n'
-        write(tmp_path, f"root/etc/containerd/certs.d/{number}.io/hosts.toml", hosts)
-    found = load_hosts(Tree(str(tmp_path / "root")), "/etc/containerd/config.toml")
-    assert set(found.failed) == {"0.io", "1.io"} and not found.found
-
-
 @pytest.mark.parametrize("way", ("link", "climb", "import", "imported link", "linked directory"))
 def test_no_path_of_an_image_leads_out_of_it(way: str, tmp_path: Path) -> None:
     root, outside = tmp_path / "root", tmp_path / "outside"

@@ -10,7 +10,7 @@ import contextlib
 import os
 import posixpath
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from ..errors import ConfigError, ProviderError
@@ -21,7 +21,7 @@ from ..runtimes.containerd import configfile, goaddress, hosts, hostsfile
 from ..runtimes.containerd.config import MAIN_FILE, Configuration
 from ..runtimes.containerd.hosts import Found
 from ..runtimes.containerd.readings import V1_6, V1_7, V2_0, V2_2, V2_3
-from .commandline import Process, find_flags, find_processes, find_unit, last
+from .commandline import Flag, Process, Word, find_flags, find_processes, find_unit, last
 from .crio import Setting
 from .kubelet import Asked, Kubelet, Version, ask_version, packaged_version
 from .tree import Tree, Unreadable
@@ -147,8 +147,10 @@ def find_containerd(
     if process is None and unit is None and not tree.exists(default):
         return None
     words = process.words[1:] if process else list(unit.words[1:]) if unit else []
-    given = last((flag._replace(name="config" if flag.name == "c" else flag.name) for flag in _flags(words)), "config")
-    origin = unit.start if unit and given else given.origin if given else None
+    given = _config_flag(words)
+    written = _config_flag(list(unit.words[1:])) if unit else None
+    # A process with the unit's value has it from there.
+    origin = written.origin if written and given and written.value == given.value else given.origin if given else None
     program = process.program if process else unit.words[0].text if unit and unit.words else ""
     asked = ask_version(tree, program) if live else Asked()
     version = asked.version
@@ -165,12 +167,14 @@ def find_containerd(
     )
 
 
-def _flags(words: list[Any]) -> list[Any]:
-    return find_flags(words, _FLAGS)
+def _config_flag(words: list[Word]) -> Flag | None:
+    flags = find_flags(words, _FLAGS)
+    return last((flag._replace(name="config" if flag.name == "c" else flag.name) for flag in flags), "config")
 
 
 def _config_of(process: Process) -> str:
-    return next((flag.value for flag in _flags(process.words[1:]) if flag.name in ("c", "config")), "")
+    flag = _config_flag(process.words[1:])
+    return flag.value if flag else ""
 
 
 # -- config.toml and hosts.toml ---------------------------------------------------------------------------------------
@@ -189,7 +193,7 @@ def load_hosts(tree: Tree, file: str) -> Hosts:
 def _load(tree: Tree, file: str, place: str) -> Hosts:
     """``place``: where the links are, "" where the files are read as they lie."""
     problems: list[Unreadable] = []
-    cache = _Linked(tree, place) if place else ParseCache("", "containerd")
+    cache = ParseCache("", "containerd")
     nothing = Hosts(file, None, None, {}, {}, (), (), ())
     try:
         if place:
@@ -291,28 +295,6 @@ def _link_imports(tree: Tree, file: str, place: str) -> None:
             if "\0" in wanted or any(map(_climbs, (wanted, *at_root))):
                 raise ConfigError(f"{path}: imports names {pattern!r}, which is outside the root", f"correct {path}")
             pending += [name for each in (wanted, *at_root) for name in _matching(tree, goaddress.clean(f"/{each}"))]
-
-
-class _Linked(ParseCache):
-    """Keeps nothing; has the certificates that a hosts.toml names linked into the place as well."""
-
-    def __init__(self, tree: Tree, place: str) -> None:
-        super().__init__("", "containerd")
-        self._tree = tree
-        self._place = place
-
-    def form(self, paths: Sequence[str], make: Callable[[], Any]) -> Any:
-        form = make()
-        directory = posixpath.dirname(paths[0])[len(self._place) :]
-        for row in (row for rows in (form or {}).get("answers", ()) for row in rows):
-            row[5] = [self._linked(name, directory) for name in row[5]]
-            row[6] = [[self._linked(name, directory) if name else "" for name in pair] for pair in row[6]]
-        return form
-
-    def _linked(self, name: str, directory: str) -> str:
-        path = goaddress.clean(name if name.startswith("/") else f"{directory}/{name}")
-        _link(self._tree, path, self._place)
-        return self._place + path
 
 
 def _climbs(path: str) -> bool:

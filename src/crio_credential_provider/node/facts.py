@@ -129,10 +129,10 @@ class Node(NamedTuple):
         default or by what the node has."""
         if self.endpoint:
             return named_by(self.endpoint)
-        if self.kubelet is None:
-            chosen = self.settings.runtime if self.settings else AUTO
-            return CRIO if chosen == AUTO else chosen
-        is_default = bool(self.kubelet.started or self.kubelet.distribution)
+        chosen = self.settings.runtime if self.settings else AUTO
+        if self.kubelet is None and chosen != AUTO:
+            return chosen
+        is_default = self.kubelet is not None and bool(self.kubelet.started or self.kubelet.distribution)
         has_containerd = self.containerd is not None and self.crio is None
         return CONTAINERD if is_default or has_containerd else CRIO
 

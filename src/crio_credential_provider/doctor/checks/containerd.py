@@ -156,20 +156,17 @@ def _refused(node: Node, error: ConfigError) -> Results:
     text = error.message[found.end() :] if found and error.rule != "io" else error.message
     consequence = error.consequence
     remedy = f"{error.hint or f'correct {where}'}, {_then(node)}"
-    evidence = [at(where, text)]
-    code = "containerd-config-refused"
-    if error.rule == "mirrors-and-config-path":
-        code, consequence = error.rule, ""
-        evidence = [
-            line_of(node, (where.file,), "mirrors", "[")._replace(text="registry.mirrors is set"),
-            line_of(node, (where.file,), "config_path")._replace(text="registry.config_path is set"),
-        ]
-    elif error.rule == "unclear":
-        code = "registry-table-misplaced"
-        consequence = "The plugin fails for every pull, and the kubelet continues the pull without credentials."
-        evidence = [line_of(node, (where.file,), "[plugins", "registry")._replace(text=text)]
     remedy = written_by(node, where.file, remedy)
-    yield find(code, *evidence, remedy=remedy, consequence=_sentence(consequence))
+    if error.rule == "mirrors-and-config-path":
+        mirrors = line_of(node, (where.file,), "mirrors", "[")._replace(text="registry.mirrors is set")
+        path = line_of(node, (where.file,), "config_path")._replace(text="registry.config_path is set")
+        yield find("mirrors-and-config-path", mirrors, path, remedy=remedy)
+    elif error.rule == "unclear":
+        consequence = "The plugin fails for every pull, and the kubelet continues the pull without credentials."
+        evidence = line_of(node, (where.file,), "[plugins", "registry")._replace(text=text)
+        yield find("registry-table-misplaced", evidence, remedy=remedy, consequence=consequence)
+    else:
+        yield find("containerd-config-refused", at(where, text), remedy=remedy, consequence=_sentence(consequence))
 
 
 def _sentence(text: str) -> str:
@@ -189,10 +186,11 @@ def check_config_path(node: Node) -> Results:
         roots = sorted({found.root for found in hosts.directories})
         names = [found.path for found in hosts.directories if found.names is not None]
         evidence = at(main, "registry.config_path is not set" if config.files else "no such file")
-        others = at(roots[0], f"not read, or not as a rule: {', '.join(names[:5])}")
+        others = at(roots[0], f"most releases of containerd do not read these: {', '.join(names[:5])}")
         plugin = _V3 if config.version >= 3 or (not config.version and _is_second(node)) else _V2
-        version = "" if config.files else f"version = {3 if plugin == _V3 else 2}\n"
-        remedy = f"write this in {main}, {_then(node)}\n{version}{_SNIPPET.format(plugin)}"
+        version = "" if config.version else f"version = {3 if plugin == _V3 else 2}\n"
+        where = f"{main}, the version at its top" if version and config.files else main
+        remedy = f"write this in {where}, {_then(node)}\n{version}{_SNIPPET.format(plugin)}"
         remedy = written_by(node, main, remedy)
         yield find("config-path-not-set", evidence, others, remedy=remedy)
     elif len(config.config_path) > 1:

@@ -17,7 +17,7 @@ from ...pull.resolution import is_wanted
 from ...runtimes.containerd.hosts import Found
 from ...runtimes.containerd.pullsources import repository_sources
 from ...runtimes.pullsource import PullSource
-from ..finding import Evidence, Examined, Results, Unexamined, at, find, seen
+from ..finding import Evidence, Examined, Finding, Results, Unexamined, at, find, seen
 from ..hostsnames import is_registry, meant_directory, meant_file
 from ..mirrored import example, has_mirrors, mirrored_registries
 from .containerd import line_of, place, written_by
@@ -238,8 +238,26 @@ def _of_registry(node: Node, domain: str, found: Found, *, is_told: bool) -> Res
                 node, host.file, f"remove it from {place(evidence)}; containerd needs no restart for it"
             )
             yield find("hosts-authorization-header", evidence, remedy=remedy)
-    if node.settings is not None and not is_told:
+    if missing := _missing_certificate(node, found):
+        yield missing
+    elif node.settings is not None and not is_told:
         yield from _exposed(node, domain, found)
+
+
+def _missing_certificate(node: Node, found: Found) -> Finding | None:
+    """The first file of a certificate that containerd cannot read."""
+    for host in found.hosts:
+        for path in (*host.ca, *(name for pair in host.client for name in pair if name)):
+            try:
+                node.tree.head(path, 1)
+            except Unreadable as error:
+                if error.denied:
+                    continue
+                evidence = line_of(node, (host.file or found.file,), path.rpartition("/")[2])
+                evidence = evidence._replace(text=f"cannot read the certificate {path}: {error.reason}")
+                remedy = written_by(node, found.file, f"write {path}, or remove it from {place(evidence)}")
+                return find("hosts-file-refused", evidence, remedy=remedy)
+    return None
 
 
 def _exposed(node: Node, domain: str, found: Found) -> Results:
@@ -264,8 +282,9 @@ def _exposed(node: Node, domain: str, found: Found) -> Results:
         flag = node.entry.origin_of_flag("--allow-fallback-exposure") if node.entry else None
         allowed = [at(flag, "--allow-fallback-exposure allows it")] if flag else []
         consequence = "These hosts get the namespace's credential for the mirror whenever they answer 401."
-        code, remedy = "mirror-credential-exposed", written_by(node, found.file, advice) + block
-        yield find(code, evidence, *allowed, remedy=remedy, severity="warning", consequence=consequence)
+        told = (evidence, *allowed)
+        remedy = written_by(node, found.file, advice) + block
+        yield find("mirror-credential-exposed", *told, remedy=remedy, severity="warning", consequence=consequence)
         return
     advice = written_by(node, found.file, advice)
     remedy = f"{advice}; or allow it: args: [--allow-fallback-exposure]{block}"
@@ -277,14 +296,14 @@ def _remedy(found: Found, domain: str, mirror: PullSource, others: list[PullSour
     if not found.file.endswith(HOSTS_FILE):
         how = "whose server is the mirror, so that the registry itself is not asked"
         return f"move the mirrors of {_name(domain)} from registry.mirrors to a hosts.toml below config_path, {how}", ""
-    steps = [] if all(source.primary for source in others) else [f"leave one [host] in {found.file}"]
-    if any(source.primary for source in others):
-        steps.append(f"at the top of {found.file} write this, so that containerd asks no other host")
-    else:
-        steps.append("or give each namespace one credential for all of them")
-    override = not mirror.location.endswith("/v2")
-    block = _server(mirror.location, override=override) if any(source.primary for source in others) else ""
-    return (" and " if block else ", ").join(steps), block
+    has_server = any(source.primary for source in others)
+    top = f"at the top of {found.file}"
+    if not all(source.primary for source in others):
+        if not has_server:
+            return f"leave one [host] in {found.file}, or give each namespace one credential for all of them", ""
+        top = f"leave one [host] in {found.file}, and at its top"
+    block = _server(mirror.location, override=not mirror.location.endswith("/v2"))
+    return f"{top} write this, so that containerd asks no other host", block
 
 
 def _server(url: str, *, override: bool) -> str:

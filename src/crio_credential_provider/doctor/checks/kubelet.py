@@ -149,7 +149,10 @@ def _gates(node: Node, kubelet: Kubelet) -> Results:
     gate, name = _find_gate(node, kubelet, INTENTS_GATE, INTENTS_SINCE)
     if gate.value is False:
         evidence = at(gate.origin or "", f"{name} is false")
-        yield find("pull-intents-off", evidence, remedy=f"remove {name}; {restart(kubelet)}")
+        # With containerd no file waits for a pull.
+        consequence = "Every pod of the node may use an image that was pulled with the credentials of one namespace."
+        consequence = consequence if node.pulls_with == CONTAINERD else ""
+        yield find("pull-intents-off", evidence, remedy=f"remove {name}; {restart(kubelet)}", consequence=consequence)
 
 
 def _find_gate(node: Node, kubelet: Kubelet, name: str, on_since: tuple[int, int]) -> tuple[Gate, str]:
