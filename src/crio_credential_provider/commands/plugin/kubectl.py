@@ -299,7 +299,7 @@ def _site(given: argparse.Namespace, api: Api) -> Site:
         crio_started=0.0,
         # CRI-O's default.
         enforcing=True,
-        missing=("kubelet", "CRI-O"),
+        missing=("kubelet", "CRI-O", "containerd"),
     )
     chosen = find_settings(given, place)
     chosen.registries_conf, chosen.registries_conf_dir, chosen.root = main, drop_ins, ""

@@ -10,9 +10,13 @@ from ... import settings
 from ...errors import ProviderError, UsageError
 from ...kubernetes.credentialproviderconfig import KIND, NAME, SUFFIXES
 from ...node import crio, kubelet, providerconfig, tree
+from ...node.commandline import find_processes, find_unit
+from ...node.crio import Crio
+from ...node.kubelet import Kubelet
 from ...node.tree import Tree
+from ...runtimes import endpoint
 from ...runtimes.crio import registries
-from ...settings import FLAGS_BY_NAME, Settings
+from ...settings import AUTO, CONTAINERD, CRIO, FLAGS_BY_NAME, Settings
 from . import files, objectsfile
 from .arguments import FLAGS
 
@@ -40,7 +44,8 @@ class Place(NamedTuple):
         kubeconfig: the one that the kubelet names, "" where it names none.
         crio_started: when CRI-O was started, in seconds since the epoch; 0.0 where it does not run here.
         enforcing: whether CRI-O refuses a short name that may mean several images.
-        missing: what makes a node, and is not there.
+        missing: what makes a node, of either runtime, and is not there.
+        runtime: what ``--runtime auto`` stands for here: ``crio`` or ``containerd``.
     """
 
     config: str
@@ -52,10 +57,16 @@ class Place(NamedTuple):
     crio_started: float
     enforcing: bool
     missing: tuple[str, ...]
+    runtime: str = CRIO
+
+    def lacks(self, runtime: str) -> tuple[str, ...]:
+        """What makes a node with this runtime, and is not there."""
+        other = "CRI-O" if runtime == CONTAINERD else "containerd"
+        return tuple(name for name in self.missing if name != other)
 
 
 def look(given: argparse.Namespace) -> Place:
-    """Looks for the kubelet and CRI-O, and reads what the kubelet is told of the plugin.
+    """Looks for the kubelet and the container runtime, and reads what the kubelet is told of the plugin.
 
     Raises:
         UsageError: a ``--config`` that cannot be used.
@@ -65,6 +76,7 @@ def look(given: argparse.Namespace) -> Place:
     tree, ticks = Tree(root), os.sysconf("SC_CLK_TCK")
     kubelets = kubelet.find_kubelet(tree, ticks, live=not root)
     runtime = crio.find_crio(tree, ticks, live=not root)
+    has_containerd = _has_containerd(tree, ticks)
     flags = [kubelets.flag(name) if kubelets else None for name in (kubelet.PROVIDER_CONFIG, "kubeconfig")]
     config, kubeconfig = (tree.real(f.value) if f is not None and tree.exists(f.value) else "" for f in flags)
     entry: tuple[list[str], dict[str, str], str | None] = ([], {}, "")
@@ -88,8 +100,31 @@ def look(given: argparse.Namespace) -> Place:
         runtime.started if runtime else 0.0,
         # CRI-O's short_name_mode, or its default where there is no CRI-O.
         runtime is None or runtime.short_name_mode.value != crio.DISABLED,
-        tuple(name for name, found in (("kubelet", kubelets), ("CRI-O", runtime)) if found is None),
+        tuple(
+            name
+            for name, found in (("kubelet", kubelets), ("CRI-O", runtime), ("containerd", has_containerd))
+            if not found
+        ),
+        _runtime(tree, kubelets, runtime, has_containerd=has_containerd),
     )
+
+
+def _has_containerd(tree: Tree, ticks: int) -> bool:
+    if find_unit(tree, "containerd.service") or tree.exists("/etc/containerd"):
+        return True
+    return not tree.root and bool(find_processes(tree, ("containerd",), ticks))
+
+
+def _runtime(tree: Tree, found: Kubelet | None, running: Crio | None, *, has_containerd: bool) -> str:
+    """The runtime that the kubelet's endpoint names, as for the plugin; where it names none, the one that is here."""
+    named = kubelet.runtime_endpoint(tree, found)[0] if found is not None else ""
+    if named:
+        return endpoint.named_by(named)
+    has_crio = running is not None or tree.exists(registries.MAIN_FILE)
+    if found is not None and not found.distribution:
+        # The kubelet's own default is containerd's socket.
+        return CONTAINERD if has_containerd or not has_crio else CRIO
+    return CONTAINERD if has_containerd and not has_crio else CRIO
 
 
 def find_settings(given: argparse.Namespace, place: Place) -> Settings:
@@ -106,6 +141,8 @@ def find_settings(given: argparse.Namespace, place: Place) -> Settings:
         found.mirror_registry = settings.loads(own, {}).mirror_registry
     # The plugin asks its parent process, the kubelet, of which this command is not a child.
     found.kubeconfig = found.kubeconfig or place.kubeconfig
+    if found.runtime == AUTO:
+        found.runtime = CRIO if found.registries_conf and "kubelet" in place.missing else place.runtime
     # Nothing is kept by a command that only looks.
     found.cache_dir = ""
     return found
@@ -128,19 +165,22 @@ def load_settings(own: list[str], place: Place) -> Settings:
 
 def stand_ins(given: argparse.Namespace, chosen: Settings, place: Place) -> str:
     """What was taken for the missing parts of a node, "" on a node: a verdict is of another machine then."""
-    if not place.missing:
+    missing = place.lacks(chosen.runtime)
+    if not missing:
         return ""
     where = f"below {chosen.root}" if chosen.root else "on this machine"
     taken = []
-    if "CRI-O" in place.missing:
+    if "CRI-O" in missing:
         taken.append(_registries_conf(chosen))
+    if "containerd" in missing:
+        taken.append(f"{chosen.containerd_config}{_absent(chosen.containerd_config)}")
     if place.config:
         taken.append(f"the plugin's flags of {place.config}")
-    elif "kubelet" in place.missing:
+    elif "kubelet" in missing:
         own = any(typed_values(given, n) or FLAGS_BY_NAME[n].variable in os.environ for n in FLAGS if n != "root")
         taken.append("the flags given here and the plugin's defaults" if own else "the plugin's defaults")
-    no_node = "this does not look like a node: " if len(place.missing) > 1 else ""
-    return f"{no_node}no {' and no '.join(place.missing)} was found {where}; used instead: {', and '.join(taken)}"
+    no_node = "this does not look like a node: " if len(missing) > 1 else ""
+    return f"{no_node}no {' and no '.join(missing)} was found {where}; used instead: {', and '.join(taken)}"
 
 
 def _registries_conf(chosen: Settings) -> str:
@@ -149,8 +189,11 @@ def _registries_conf(chosen: Settings) -> str:
         search = registries.search_files(chosen.registries_conf, chosen.registries_conf_dir, chosen.root)
     except ProviderError:
         return registries.MAIN_FILE
-    absent = "" if os.path.exists(search.main) else " (not found)"
-    return f"{search.main}{absent}{' and its drop-ins' if search.drop_ins else ''}"
+    return f"{search.main}{_absent(search.main)}{' and its drop-ins' if search.drop_ins else ''}"
+
+
+def _absent(path: str) -> str:
+    return "" if os.path.exists(path) else " (not found)"
 
 
 def typed_values(given: argparse.Namespace, name: str) -> list[str]:
