@@ -19,8 +19,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import explanation, registryclient
+from ..errors import masked
 from ..explanation import NODE_HELPER, Explanation, NotAsked, shown_key
 from ..runtimes.crio import registries
+from ..settings import CONTAINERD, CRIO
 from .output import (
     FAILED,
     FAULT,
@@ -45,8 +47,9 @@ from .request.find import Pull, find
 from .request.handedover import HandedOver
 from .request.place import find_settings, look, stand_ins
 from .verification import meaning
-from .verification.asking import KUBELET, ask_all, is_own
+from .verification.asking import ask_all
 from .verification.meaning import BLOCKED, NOT_ASKED, UNKNOWN, Checked
+from .verification.shown import KUBELET, is_own
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -156,10 +159,10 @@ def verify(asked: Pull, assumed: str, *, from_elsewhere: bool = False) -> Report
     if isinstance(explained.error, NotAsked):
         raise explained.error
     resolution = explained.resolution
-    if resolution is None or resolution.config is None:
+    if resolution is None or (resolution.config is None and resolution.hosts is None):
         assert explained.error is not None
         raise explained.error
-    if registries.AUTH_FILE_HELPER not in resolution.config.credential_helpers:
+    if resolution.config is not None and registries.AUTH_FILE_HELPER not in resolution.config.credential_helpers:
         # CRI-O runs helper programs alone, for every place.
         explained = explained._replace(sources=tuple(s._replace(origin=NODE_HELPER) for s in explained.sources))
     reference = asked.image.digest or asked.image.tag or "latest"
@@ -170,7 +173,7 @@ def verify(asked: Pull, assumed: str, *, from_elsewhere: bool = False) -> Report
     checked: list[Checked] = []
     serving: Checked | None = None
     for source in explained.sources:
-        shown, verdict = verdicts.get(source.source.name, (source, None))
+        shown, verdict = verdicts.get(source.source, (source, None))
         found = meaning.check(shown, verdict, serving is None, explained)
         if meaning.is_left_to_the_kubelet(found, explained):
             found = meaning.left_to_the_kubelet(found, handed)
@@ -184,6 +187,13 @@ def verify(asked: Pull, assumed: str, *, from_elsewhere: bool = False) -> Report
     if asked.offline is not None and asked.offline.lacks[0] and not succeeds:
         text += f". {asked.offline.lacks[0]}"
     notes = [*explained.notes, *resolution.warnings]
+    if explained.hosts is not None and handed and not isinstance(handed, str):
+        others = [found.source.source.location for found in checked if not is_own(found.source, explained)]
+        if others:
+            notes.append(
+                f"the kubelet also passes the credential of secret {handed[0].secret}, key {shown_key(handed[0].key)}, "
+                f"which containerd shows to {' and '.join(others)}; verify does not send it there"
+            )
     if not isinstance(handed, str) and any(found.source.origin == KUBELET for found in checked):
         account = resolution.account
         if account is not None and not account.pod:
@@ -211,6 +221,7 @@ def as_json(report: Report) -> dict[str, Any]:
             "text": report.text,
             "remedy": report.remedy or None,
         },
+        "runtime": CONTAINERD if explained.settings.runtime == CONTAINERD else CRIO,
         "image": str(explained.image),
         "reference": report.reference,
         "namespace": report.namespace or None,
@@ -225,6 +236,7 @@ def _checked_json(found: Checked) -> dict[str, Any]:
     credential = {"from": source.origin, "secret": source.secret or None, "key": shown_key(source.key) or None}
     return {
         "name": source.source.name,
+        "location": masked(source.source.location),
         "outcome": found.outcome,
         "cause": (verdict.cause if verdict else "") or None,
         "evidence": found.evidence or None,
@@ -266,7 +278,7 @@ def write_text(report: Report) -> None:
     for number, found in enumerate(report.checked, 1):
         style = "green" if found.outcome == registryclient.OK else "" if found.verdict is None else "red"
         name, credential = text(found.source.source.name), lines(_shown_credential(found))
-        table.add_row(str(number), name, credential, lines(_shown(found), style))
+        table.add_row(str(number), name, credential, lines(_shown(found, report.explained.runtime), style))
         label = str(number)
         for line in _details(found):
             details.append(Whole(sentence(line), label=label, indent=column))
@@ -279,7 +291,10 @@ def write_text(report: Report) -> None:
     error = report.explained.error
     if error is not None and error.message not in report.text:
         why = str(error).removesuffix(f"; {error.hint}")
-        notes.append(Whole(f"The plugin fails for this pull, and CRI-O reads the node's own auth file: {why}."))
+        then = "CRI-O reads the node's own auth file"
+        if report.explained.settings.runtime == CONTAINERD:
+            then = "the kubelet passes nothing of its"
+        notes.append(Whole(f"The plugin fails for this pull, and {then}: {why}."))
         notes += to_do(ended(f"To do: {error.hint}")) if error.hint else ()
     notes += [Whole(sentence(note)) for note in report.notes]
     parts += ["", *notes] if notes else []
@@ -299,9 +314,9 @@ def _shown_credential(found: Checked) -> str:
     return meaning.holder(source).replace(", ", "\n", 1) + by or "none"
 
 
-def _shown(found: Checked) -> str:
+def _shown(found: Checked, runtime: str) -> str:
     """In a few words, with what it means for the pull."""
-    words = meaning.summary(found)
+    words = meaning.summary(found, runtime)
     if found.verdict is None:
         return words
     words = found.outcome if found.outcome in (registryclient.OK, UNKNOWN) else f"{found.outcome}: {words}"

@@ -273,10 +273,10 @@ def _context(text: str) -> str:
 
 
 def _ask(found: Audit, auditor: Auditor, rate: float, progress: _Progress) -> Audit:
-    from ..verification.asking import crio_environment
+    from ..verification.asking import runtime_environment
     from . import live
 
-    return live.ask(found, auditor.collected, crio_environment(), rate, _ASKING, progress.tell)
+    return live.ask(found, auditor.collected, runtime_environment("crio"), rate, _ASKING, progress.tell)
 
 
 def _rate(text: str) -> float:

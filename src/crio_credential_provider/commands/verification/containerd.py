@@ -1,0 +1,87 @@
+"""What containerd asks a host, and with which credential.
+
+A host is only shown a credential that is for it: what containerd would show it besides, as a fallback, is not sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from ... import registryclient
+from ...explanation import Explanation, Source
+from ...registryclient import Api, Verdict
+from ...runtimes.containerd import pullsources
+from ..request.handedover import HandedOver
+from .shown import KUBELET, first_taken, is_own
+
+if TYPE_CHECKING:
+    from ...images.dockerconfig import Credential
+    from ...images.reference import Reference
+    from ...runtimes.containerd.hosts import Found
+    from ...runtimes.pullsource import PullSource
+
+
+class Questions:
+    """What containerd asks."""
+
+    def __init__(
+        self,
+        explained: Explanation,
+        reference: str,
+        root: str,
+        handed: Sequence[HandedOver],
+        environment: Mapping[str, str],
+    ) -> None:
+        self._explained = explained
+        self._reference = reference
+        self._root = root
+        self._handed = handed
+        self._environment = environment
+
+    def ask(self, source: Source) -> tuple[Source, Verdict]:
+        """The verdict on a source, and what was shown there."""
+        resolution = self._explained.resolution
+        assert resolution is not None
+        passed = {offer.choice.credential for offer in resolution.offers}
+        choices = resolution.selection.choices if resolution.selection is not None else ()
+        own = next((choice.credential for choice in choices if choice.source == source.source), None)
+        handed = self._handed if is_own(source, self._explained) else ()
+        shown: list[tuple[Source, Credential | None]] = [
+            (source._replace(origin=KUBELET, secret=entry.secret, key=entry.key), entry.credential) for entry in handed
+        ]
+        if own is not None and own in passed:
+            shown.append((source, own))
+        bare = source if not source.origin else source._replace(origin="", secret="", key="", others=(), others_left=0)
+        return first_taken(shown or [(bare, None)], self._probe)
+
+    def _probe(self, source: Source, credential: Credential | None) -> Verdict:
+        resolution = self._explained.resolution
+        assert resolution is not None and resolution.hosts is not None
+        return registryclient.probe_host(
+            api_of(resolution.hosts, source.source, resolution.image),
+            resolution.image.path,
+            self._reference,
+            credential,
+            root=self._root,
+            environment=self._environment,
+        )
+
+
+def api_of(found: Found, source: PullSource, image: Reference) -> Api:
+    """What containerd asks for a source."""
+    same = (h for h in found.hosts if h.url == source.location and pullsources.name_of(h, image) == source.name)
+    host = next(host for host in same if "pull" in host.capabilities)
+    is_itself = host.host in (found.domain, "registry-1.docker.io" if found.domain == "docker.io" else "")
+    return Api(
+        host.scheme,
+        host.host,
+        host.path,
+        "" if is_itself else found.domain,
+        host.skip_verify,
+        host.plain_http,
+        host.ca,
+        host.client,
+        host.headers,
+        host.file,
+    )
