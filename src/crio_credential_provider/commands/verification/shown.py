@@ -17,8 +17,8 @@ KUBELET = "kubelet"
 
 
 def is_own(source: Source, explained: Explanation) -> bool:
-    """Whether what the kubelet hands over from the pod's imagePullSecrets is for that source: the runtime shows it there,
-    ahead of anything else."""
+    """Whether what the kubelet hands over from the pod's imagePullSecrets is for that source: the runtime shows it
+    there, ahead of anything else."""
     assert explained.resolution is not None
     own = explanation.own_hosts(explained.resolution.image, explained.asked)
     return source.source.name.partition("/")[0] in own
