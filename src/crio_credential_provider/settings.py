@@ -367,10 +367,10 @@ def loads(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
     # Each value with where it was given; the flag wins.
     given = {**_from_environment(environment), **_from_arguments(arguments)}
     settings = Settings()
-    for flag in FLAGS:
-        if flag.name in given:
-            values = [_value(flag, origin, text) for origin, text in given[flag.name]]
-            setattr(settings, flag.attribute, tuple(values) if flag.repeatable else values[-1])
+    for name, texts in given.items():
+        flag = FLAGS_BY_NAME[name]
+        values = [_value(flag, origin, text) for origin, text in texts]
+        setattr(settings, flag.attribute, tuple(values) if flag.repeatable else values[-1])
     settings.root = settings.root.rstrip("/")
     if settings.insecure_skip_tls_verify and (settings.secrets_from == POD or settings.pod_events):
         user = "--secrets-from pod" if settings.secrets_from == POD else "--pod-events"

@@ -87,6 +87,7 @@ CASES = {
         {'faults_total{kind="config"}': "7x90", 'faults_total{kind="cluster"}': "0x80 1x10"},
     ),
     "AuthFilesNotRead": Series({to_do("no-auth-file-helper"): "0x80 1x10"}, {to_do("no-mirror"): "0+5x90"}),
+    "Exposed": Series({to_do("exposed"): "0x80 1x10"}, {to_do("no-mirror"): "0+5x90"}),
     # One may pass.
     "ApiServerFault": Series(
         {'faults_total{kind="cluster"}': "0x80 0+1x10"}, {'faults_total{kind="cluster"}': "0x80 1x10"}

@@ -124,6 +124,20 @@ def test_a_fault_of_the_node_is_told_without_its_files(site: Site) -> None:
     )
 
 
+def test_a_credential_that_containerd_would_show_to_others_is_told(site: Site) -> None:
+    site.cluster.add_secret("team-alpha", "mirror", {"auths": {"mirror.corp:5000": {"auth": basic("a", "canary")}}})
+    certs = '[plugins."io.containerd.grpc.v1.cri".registry]\nconfig_path = "/etc/containerd/certs.d"\n'
+    site.node.write("etc/containerd/config.toml", f"version = 2\n{certs}")
+    site.node.write("etc/containerd/certs.d/docker.io/hosts.toml", '[host."https://mirror.corp:5000"]\n')
+    assert site.run("--runtime=containerd").entry["REASON_CODE"] == "exposed"
+    (event,) = site.events()
+    assert (event["reason"], event["message"]) == (
+        FAILED,
+        "Node node1 used no credential for docker.io/library/nginx: containerd would show it to docker.io as well; an "
+        "administrator finds what to change on the node with: crio-credential-provider doctor",
+    )
+
+
 def test_retries_are_counted_in_one_object(site: Site) -> None:
     for number in range(1, 6):
         assert site.run().status == 0

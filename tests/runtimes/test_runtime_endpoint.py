@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from crio_credential_provider.runtimes import endpoint
-from crio_credential_provider.runtimes.endpoint import find_runtime, named_by
+from crio_credential_provider.runtimes.endpoint import named_by, of_parent
 
 CRIO_SOCKET = "unix:///var/run/crio/crio.sock"
 CONTAINERD_SOCKET = "unix:///run/containerd/containerd.sock"
@@ -30,12 +30,6 @@ def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Start:
     return begin
 
 
-@pytest.mark.parametrize("wanted", ["crio", "containerd"])
-def test_what_the_operator_says_counts(wanted: str, start: Start) -> None:
-    start("/usr/bin/kubelet", f"--container-runtime-endpoint={CRIO_SOCKET}")
-    assert find_runtime(wanted) == wanted
-
-
 @pytest.mark.parametrize(
     ("flags", "runtime"),
     [
@@ -43,13 +37,17 @@ def test_what_the_operator_says_counts(wanted: str, start: Start) -> None:
         ([f"--container-runtime-endpoint={CONTAINERD_SOCKET}"], "containerd"),
         (["--container-runtime-endpoint", CONTAINERD_SOCKET, "--v=2"], "containerd"),
         (["--container-runtime-endpoint=x", f"--container-runtime-endpoint={CONTAINERD_SOCKET}"], "containerd"),
+        (
+            [f"--v=--container-runtime-endpoint={CONTAINERD_SOCKET}", "--container-runtime-endpoint", CRIO_SOCKET],
+            "crio",
+        ),
         (["--container-runtime-endpoint="], "containerd"),
         ([], "containerd"),
     ],
 )
 def test_a_flag_of_the_kubelet(flags: list[str], runtime: str, start: Start) -> None:
     start("/usr/bin/kubelet", *flags)
-    assert find_runtime("auto") == runtime
+    assert of_parent() == runtime
 
 
 @pytest.mark.parametrize(
@@ -68,7 +66,7 @@ def test_the_configuration_of_the_kubelet(text: str, runtime: str, start: Start,
     config = tmp_path / "config.yaml"
     config.write_text(text)
     start("/usr/bin/kubelet", f"--config={config}")
-    assert find_runtime("auto") == runtime
+    assert of_parent() == runtime
 
 
 def test_the_last_drop_in_counts(start: Start, tmp_path: Path) -> None:
@@ -80,14 +78,14 @@ def test_the_last_drop_in_counts(start: Start, tmp_path: Path) -> None:
     (drop_ins / "30.conf").write_text("kind: KubeletConfiguration\n")
     (drop_ins / "40.yaml").write_text(f"containerRuntimeEndpoint: {CONTAINERD_SOCKET}\n")
     start("kubelet", "--config", str(tmp_path / "config.yaml"), "--config-dir", str(drop_ins))
-    assert find_runtime("auto") == "crio"
+    assert of_parent() == "crio"
 
 
 def test_unknown_is_crio(start: Start, tmp_path: Path) -> None:
     start("/usr/local/bin/k3s", "agent")
-    assert find_runtime("auto") == "crio"
+    assert of_parent() == "crio"
     start("/usr/bin/kubelet", f"--config={tmp_path}/missing", f"--container-runtime-endpoint={CRIO_SOCKET}")
-    assert find_runtime("auto") == "crio"
+    assert of_parent() == "crio"
 
 
 @pytest.mark.parametrize(
@@ -104,4 +102,4 @@ def test_endpoints(socket: str, runtime: str) -> None:
 
 
 def test_the_parent_of_this_process_is_no_kubelet() -> None:
-    assert find_runtime("auto") == "crio"
+    assert of_parent() == "crio"

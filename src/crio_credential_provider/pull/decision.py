@@ -18,7 +18,7 @@ from ..platform.parsecache import ParseCache
 from ..runtimes import endpoint
 from ..runtimes.crio import pullsources, registries
 from ..runtimes.pullsource import PullSource
-from ..settings import CONTAINERD, Settings
+from ..settings import AUTO, CONTAINERD, Settings
 from .resolution import (
     BLOCKED,
     NO_CREDENTIAL,
@@ -72,7 +72,9 @@ def begin(request: Request) -> Resolution:
 
 def complete(resolution: Resolution, request: Request, settings: Settings, connect: Callable[[], Cluster]) -> None:
     """The rest of ``resolve``, step by step into a resolution, which holds what was known when an error ended it."""
-    if endpoint.find_runtime(settings.runtime) == CONTAINERD:
+    # As for --pod-events in plugin.run, the default is not looked up.
+    runtime = vars(settings).get("runtime", AUTO)
+    if runtime == CONTAINERD or (runtime == AUTO and endpoint.of_parent() == CONTAINERD):
         from . import offer
 
         offer.complete(resolution, request, settings, connect)

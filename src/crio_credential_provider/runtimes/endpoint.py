@@ -1,84 +1,96 @@
-"""Which container runtime the kubelet that runs this process uses: its container runtime endpoint says it."""
+"""Which container runtime the kubelet that runs this process uses: its container runtime endpoint says it.
+
+Every pull asks it, so that the kubelet's command line is read in the fewest steps, and its files only where that does
+not say it.
+"""
 
 from __future__ import annotations
 
 import os
 
-from ..platform import regularfile
-from ..settings import AUTO, CONTAINERD, CRIO
+from ..settings import CONTAINERD, CRIO
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_DEFAULT = "unix:///run/containerd/containerd.sock"
-"""The kubelet's own, since 1.27."""
-
 _PROC = "/proc"
-_FLAG = "--container-runtime-endpoint"
+_OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+"""Never waits, as for a FIFO."""
+_FLAG = b"\0--container-runtime-endpoint"
+_CONTAINERD = b"/containerd"
 _MEMBER = b"containerRuntimeEndpoint"
 _MAX_SIZE = 1 << 20
-"""Bytes of a command line or a KubeletConfiguration."""
+"""Bytes of a KubeletConfiguration."""
 
 
-def find_runtime(wanted: str) -> str:
-    """``crio`` or ``containerd``.
-
-    Args:
-        wanted: one of ``settings.RUNTIMES``; ``auto`` is ``containerd`` where the kubelet's endpoint names it, else
-            ``crio``.
-    """
-    if wanted != AUTO:
-        return wanted
-    # The kubelet itself runs this program. What it is told by a flag counts before its files.
-    arguments = _read(f"{_PROC}/{os.getppid()}/cmdline").decode("utf-8", "surrogateescape").split("\0")
-    default = _DEFAULT if arguments[0].rpartition("/")[2] == "kubelet" else ""
-    return named_by(_flag(arguments, _FLAG) or _configured(arguments) or default)
+def of_parent() -> str:
+    """The runtime of the kubelet that has started this process; ``crio`` where its endpoint is not known."""
+    try:
+        descriptor = os.open(f"{_PROC}/{os.getppid()}/cmdline", _OPEN)
+        arguments = os.read(descriptor, 8192)
+        os.close(descriptor)
+    except OSError:
+        return CRIO
+    # The last one counts; = or NUL ends its name.
+    start = arguments.rfind(_FLAG) + len(_FLAG) + 1
+    endpoint = arguments[start : arguments.find(b"\0", start)] if start > len(_FLAG) else b""
+    if not endpoint and arguments.partition(b"\0")[0].endswith(b"kubelet"):
+        # In the end the kubelet's own default, since 1.27.
+        endpoint = _configured(arguments.split(b"\0")) or b"unix:///run/containerd/containerd.sock"
+    return CONTAINERD if _CONTAINERD in endpoint else CRIO
 
 
 def named_by(endpoint: str) -> str:
     """The runtime that serves an endpoint, such as ``unix:///run/containerd/containerd.sock``."""
-    return CONTAINERD if "/containerd" in endpoint else CRIO
+    return CONTAINERD if _CONTAINERD in endpoint.encode() else CRIO
 
 
-def _flag(arguments: list[str], name: str) -> str:
-    """The value of a flag, the last one where it is given more than once; "" where it is not given."""
-    value = ""
-    for number, argument in enumerate(arguments):
-        if argument.startswith(f"{name}="):
-            value = argument[len(name) + 1 :]
-        elif argument == name and number + 1 < len(arguments):
-            value = arguments[number + 1]
+def _configured(words: list[bytes]) -> bytes:
+    """The endpoint in the kubelet's configuration files; of drop-ins the last one counts."""
+    main, directory = _value(words, b"--config"), _value(words, b"--config-dir")
+    paths = [main, *_drop_ins(directory)] if directory else [main]
+    return next(filter(None, (_member(_read(path)) for path in reversed(paths) if path)), b"")
+
+
+def _value(words: list[bytes], name: bytes) -> bytes:
+    """The last value of a flag, empty where it is not given."""
+    value = b""
+    for word, following in zip(words, [*words[1:], b""], strict=True):
+        if word.startswith(name + b"="):
+            value = word[len(name) + 1 :]
+        elif word == name:
+            value = following
     return value
 
 
-def _configured(arguments: list[str]) -> str:
-    """The endpoint in the kubelet's configuration files; of drop-ins the last one counts."""
-    main, directory = _flag(arguments, "--config"), _flag(arguments, "--config-dir")
-    drop_ins = sorted(_names(directory)) if directory else []
-    paths = [main, *(f"{directory}/{name}" for name in drop_ins if name.endswith(".conf"))]
-    return next(filter(None, (_member(_read(path)) for path in reversed(paths) if path)), "")
+def _member(text: bytes) -> bytes:
+    """The member's value in YAML or JSON; empty where it is not there or in a comment."""
+    start = text.find(_MEMBER)
+    while start >= 0:
+        before = text[text.rfind(b"\n", 0, start) + 1 : start]
+        start += len(_MEMBER)
+        if b"#" not in before:
+            value = text[start:].lstrip(b"'\" :").partition(b"\n")[0].partition(b",")[0].partition(b" #")[0]
+            return value.strip(b"'\" \r}")
+        start = text.find(_MEMBER, start)
+    return b""
 
 
-def _member(text: bytes) -> str:
-    """The member's value in YAML or JSON; "" where it is not there or in a comment."""
-    for line in text.split(b"\n"):
-        before, found, after = line.partition(_MEMBER)
-        if found and b"#" not in before:
-            value = after.lstrip(b"'\" :").partition(b",")[0].partition(b" #")[0]
-            return value.strip(b"'\" \r}").decode("utf-8", "replace")
-    return ""
-
-
-def _names(directory: str) -> Iterator[str]:
+def _drop_ins(directory: bytes) -> Iterator[bytes]:
     try:
-        yield from os.listdir(directory)
+        yield from sorted(directory + b"/" + name for name in os.listdir(directory) if name.endswith(b".conf"))
     except OSError:
         return
 
 
-def _read(path: str) -> bytes:
+def _read(path: bytes) -> bytes:
+    """The beginning of a file, empty where it cannot be read."""
     try:
-        return regularfile.read(path, _MAX_SIZE)
+        descriptor = os.open(path, _OPEN)
+        try:
+            return os.read(descriptor, _MAX_SIZE)
+        finally:
+            os.close(descriptor)
     except OSError:
         return b""

@@ -14,7 +14,7 @@ PREFIX = "crio_credential_provider_"
 
 FAULTS = ("request", "config", "cluster", "auth-file", "bug")
 KEEPER_OUTCOMES = ("auth-file-written", "nothing-to-do", "interrupted")
-RUN_OUTCOMES = ("auth-file-written", "nothing-to-do", "in-line", "no-keeper")
+RUN_OUTCOMES = ("auth-file-written", "answered", "nothing-to-do", "in-line", "no-keeper")
 OTHER = "other"
 """In place of a word that a later version wrote, where there are too many of them."""
 
