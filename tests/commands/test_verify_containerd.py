@@ -51,7 +51,7 @@ def run(node: ContainerdNode, secrets: Any, *arguments: str, image: str = "nginx
     return done
 
 
-def asked(registry: MirrorRegistry) -> list[tuple[str, str, str | None, int]]:
+def asked(registry: MirrorRegistry) -> list[tuple[Any, ...]]:
     return [tuple(pulled) for pulled in registry.log]
 
 
