@@ -79,8 +79,8 @@ test-emulated: $(DEV_VENV) executable ## the pull path and each command on arm64
 node-test: $(DEV_VENV) $(if $(NODE_BIN),$(if $(filter dist/%,$(PROGRAM)),executable)) ## on a real node: NODE_BIN=DIR has Kubernetes and CRI-O; PEER=PROVIDER puts one beside; takes root
 	@NODE_BIN='$(NODE_BIN)' PROGRAM='$(PROGRAM)' PEER='$(PEER)' TABLE='$(TABLE)' SOAK='$(SOAK)' SEED='$(SEED)' PYTHONPATH=tests $(VENV) -m realnode $(TESTS)
 
-conformance: $(DEV_VENV) ## our answers against those of CRI-O's own library, in tests/vectors
-	@status=0; for kind in registries auth layers; do \
+conformance: $(DEV_VENV) ## our answers against those of CRI-O's own library and of OpenShift, in tests/vectors
+	@status=0; for kind in registries auth layers mirrorsets; do \
 	$(VENV) tests/conformance.py $$kind tests/vectors/$$kind.jsonl || status=1; done; exit $$status
 
 # Seconds for each target.

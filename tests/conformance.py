@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Holds our answers against files of conformance vectors: cases that CRI-O's own library answered.
+"""Holds our answers against files of conformance vectors: cases that CRI-O's own library answered, and OpenShift's.
 
-    python tests/conformance.py registries|auth|layers FILE...
+    python tests/conformance.py registries|auth|layers|mirrorsets FILE...
 
 Prints each disagreement (case id, field, ours, expected), then ``registries: 440 of 440 agree``; exits 1 if any case
 disagrees, and 2 if a file has no case or cannot be read. A field that this runner does not know is a disagreement: a
@@ -15,6 +15,7 @@ import json
 import os
 import sys
 import tempfile
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
+from crio_credential_provider.audit.openshift.mirrorsets import MirrorSets
 from crio_credential_provider.errors import ConfigError
 from crio_credential_provider.images import reference
 from crio_credential_provider.images.reference import ReferenceSyntaxError
@@ -225,12 +227,57 @@ def compare_login(ours: dict[str, Any], expected: dict[str, Any]) -> Iterator[Di
         yield "picked", ours["picked"], expected["picked"]
 
 
+# -- mirrorsets -------------------------------------------------------------------------------------------------------
+
+SEARCH_FILE = "01-image-searchRegistries.conf"
+UNSET = {"short-name-mode": "", "additional-layer-store-auth-helper": ""}
+"""What Go's encoder writes of members that are not set, beside an empty ``prefix``."""
+
+
+def tables(text: str | bytes | None) -> Any:
+    """What a file says; None for no file."""
+    if text is None:
+        return None
+    found = tomllib.loads(text if isinstance(text, str) else text.decode())
+    named = {name: value for name, value in found.items() if UNSET.get(name) != value}
+    registry = [{name: value for name, value in table.items() if value != ""} for table in found.get("registry", [])]
+    return named | {"registry": registry}
+
+
+def check_mirrorsets(case: dict[str, Any], scratch: Path) -> Iterator[Disagreement]:
+    expected = case["expected"]
+    only(case["input"], {"objects"}, "input")
+    only(expected, {"error", "kept_out", "main", "search"}, "expected")
+    sets = MirrorSets()
+    for found in case["input"]["objects"]:
+        sets.add(found)
+    try:
+        made, notes = sets.make()
+    except ConfigError as error:
+        if expected["error"] is None:
+            yield "error", str(error), None
+        return
+    if expected["error"] is not None:
+        yield "error", None, expected["error"]
+    files = dict(made)
+    for field, path in (("main", registries.MAIN_FILE), ("search", f"{registries.DROP_IN_DIRECTORY}/{SEARCH_FILE}")):
+        ours, theirs = tables(files.pop(path, None)), tables(expected[field])
+        if ours != theirs:
+            yield field, ours, theirs
+    if files:
+        yield "files", sorted(files), []
+    is_kept_out = any("does not block" in note for note in notes)
+    if is_kept_out != expected["kept_out"]:
+        yield "kept_out", is_kept_out, expected["kept_out"]
+
+
 # -- the runner -------------------------------------------------------------------------------------------------------
 
 CHECKS: dict[str, Callable[[dict[str, Any], Path], Iterator[Disagreement]]] = {
     "registries": check_registries,
     "auth": check_auth,
     "layers": check_layers,
+    "mirrorsets": check_mirrorsets,
 }
 
 

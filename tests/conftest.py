@@ -17,10 +17,12 @@ import pytest
 import handingoff
 import machine
 import odd_registries
+from containerd_hosts import Hosts
 from crio_credential_provider.testbed.certificates import Authority, Identity
 from crio_credential_provider.testbed.cluster import DNS_NAMES, ApiServer
 from crio_credential_provider.testbed.registry import MirrorRegistry
 from node import COMMAND, PROGRAM, TESTS, Node
+from real_containerd import Containerd
 from real_programs import cannot
 
 ROOT = TESTS.parent
@@ -32,7 +34,7 @@ hypothesis.settings.register_profile("check", max_examples=10)
 # -- what `make check` runs --------------------------------------------------------------------------------------------
 
 # Tests that request these run a program.
-PROGRAMS = {"plugin", "make_node", "wheel"}
+PROGRAMS = {"plugin", "make_node", "wheel", "containerd"}
 STARTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"}
 # The test that is running, where it is one of `make check`.
 _unit = ""
@@ -250,6 +252,20 @@ def tls_registry(authority: Authority) -> Iterator[MirrorRegistry]:
 def token_registry() -> Iterator[odd_registries.TokenRegistry]:
     with odd_registries.TokenRegistry() as registry:
         yield registry
+
+
+@pytest.fixture(scope="module")
+def containerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
+    """A real one, for all tests of a file."""
+    with Containerd(tmp_path_factory.mktemp("c")) as running:
+        yield running
+
+
+@pytest.fixture
+def hosts(authority: Authority, tmp_path: Path) -> Iterator[Hosts]:
+    """Hosts of a hosts.toml, none yet."""
+    with Hosts(authority, tmp_path) as made:
+        yield made
 
 
 # -- the hand-off ------------------------------------------------------------------------------------------------------

@@ -13,8 +13,6 @@ from node import basic, write
 PASSWORD = "c4nary-Pa55word"
 UNIT = "[Service]\nExecStart=/usr/bin/kubelet --container-runtime-endpoint=unix:///run/containerd/containerd.sock\n"
 CONFIG = 'version = 2\n[plugins."io.containerd.grpc.v1.cri".registry]\nconfig_path = "/etc/containerd/certs.d"\n'
-ALONE = 'server = "https://registry-1.docker.io"\ncapabilities = ["push"]\n'
-"""At the top of hosts.toml: the registry itself is not asked for pulls."""
 
 
 class ContainerdNode:
@@ -38,6 +36,11 @@ class ContainerdNode:
         items.append(_object("ServiceAccount", "default", imagePullSecrets=[{"name": "of-the-account"}]))
         objects = self.write("objects.json", json.dumps({"kind": "List", "apiVersion": "v1", "items": items}))
         return [image, "-n", "team-alpha", "--secrets", str(objects), "--root", str(self.root), *more]
+
+
+def alone(url: str) -> str:
+    """The beginning of a hosts.toml whose mirror stands for the registry itself: nobody else is asked."""
+    return f'server = "{url}"\n'
 
 
 def host(url: str, *lines: str, capabilities: str = '["pull", "resolve"]') -> str:

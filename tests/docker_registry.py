@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import gzip
 import hashlib
+import itertools
 import json
 import re
 import subprocess
-import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ _HTPASSWD = (
     "alpha:$2b$04$8z1dSnsv8xGeRaEJf3a4Qetbcv5xYUSyv7NJ6ymNu19a5wvVdzHUy\n"
     "beta:$2b$04$mNPm43WPcaTireISd0mEweo1Dj6btQErqKPVMCJASbMHLaDi25wPu\n"
 )
+_USER = re.compile(r"auth\.user\.name=(\S+)")
 
 
 @contextlib.contextmanager
@@ -35,22 +37,19 @@ def running(home: Path, *repositories: str, http: str = "") -> Iterator[tuple[st
     program, skopeo = need("docker-registry", "skopeo")
     (home / "htpasswd").write_text(_HTPASSWD)
     (home / "config.yml").write_text(
-        f"version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {home}/storage}}}}\n"
+        f"version: 0.1\nlog: {{level: debug}}\nstorage: {{filesystem: {{rootdirectory: {home}/storage}}}}\n"
         f"http: {{addr: '127.0.0.1:0'{http}}}\n"
         f"auth: {{htpasswd: {{realm: mirror, path: {home}/htpasswd}}}}\n"
     )
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(home), "OTEL_TRACES_EXPORTER": "none"}
-    with subprocess.Popen(
-        [program, "serve", str(home / "config.yml")], env=environment, stderr=subprocess.PIPE, text=True
-    ) as server:
+    with (
+        (home / "log").open("ab") as log,
+        subprocess.Popen([program, "serve", str(home / "config.yml")], env=environment, stderr=log) as server,
+    ):
         try:
-            assert server.stderr
-            said = ""
-            while not (found := re.search(r"listening on (127\.0\.0\.1:\d+)", said)):
-                line = server.stderr.readline()
-                assert line, f"docker-registry ended: {said}"
-                said += line
-            threading.Thread(target=server.stderr.read, daemon=True).start()
+            while not (found := re.search(r"listening on (127\.0\.0\.1:\d+)", (home / "log").read_text())):
+                assert server.poll() is None, f"docker-registry ended: {(home / 'log').read_text()}"
+                time.sleep(0.02)
             digest = make_layout(home / "layout")
             for repository in repositories:
                 subprocess.run(
@@ -66,6 +65,13 @@ def running(home: Path, *repositories: str, http: str = "") -> Iterator[tuple[st
         finally:
             server.terminate()
             server.wait(20)
+
+
+def users(home: Path, repository: str) -> list[str]:
+    """Those that read from it, in order, each once in a row; of a registry that ran in this directory."""
+    lines = (home / "log").read_text().splitlines()
+    names = [found[1] for line in lines if f"vars.name={repository} " in line and (found := _USER.search(line))]
+    return [name for name, _ in itertools.groupby(names)]
 
 
 def make_layout(directory: Path, *tars: bytes, **configuration: Any) -> str:

@@ -164,8 +164,8 @@ FLAGS = (
         "auto",
         _choice(*RUNTIMES),
         "|".join(RUNTIMES),
-        "the container runtime that pulls; auto: containerd if the kubelet's container runtime endpoint names it, "
-        "else CRI-O",
+        "the container runtime that pulls; auto: containerd if the kubelet's container runtime endpoint names it and "
+        "there is an /etc/containerd, else CRI-O",
     ),
     Flag(
         "registries-conf",

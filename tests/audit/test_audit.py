@@ -315,6 +315,11 @@ def test_an_auth_file_of_the_node_that_cannot_be_read_opens_no_gate(
     file, conf = write_list(tmp_path / "a.json", objects), f"--registries-conf={tmp_path}/registries.conf"
     notes = run(file, conf, "-o", "json").report["notes"]
     assert any(note.startswith("no auth file of a node was read") for note in notes)
+    ran = run(file, conf, "--fail-on=node-credentials")
+    assert (ran.status, ran.stdout) == (2, "")
+    assert "--fail-on node-credentials requires the auth file of a node" in ran.stderr
+    monkeypatch.setenv("CRIO_CREDENTIAL_PROVIDER_GLOBAL_AUTH_FILE", str(tmp_path / "broken.json"))
+    assert run(file, conf, "--fail-on=node-credentials").status == 2
 
 
 def test_what_a_static_pod_has_on_the_node_keeps_no_gate_shut(audit: Audit, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -262,18 +262,23 @@ def _proxies(directory: str) -> list[str]:
     return found.stdout.split()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
-def test_a_signal_ends_kubectl_as_well(site: Site, tmp_path: Path, number: int) -> None:
-    temporary = tmp_path / "t"
-    temporary.mkdir()
-    stalled: list[bool] = []
+def stalling(stalled: list[bool]) -> Callable[[Exchange], bool]:
+    """A server that takes questions, and does not answer."""
 
     def stall(exchange: Exchange) -> bool:
         stalled.append(True)
         exchange.connection.wait(30)
         return False
 
-    site.cluster.fault = stall
+    return stall
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
+def test_a_signal_ends_kubectl_as_well(site: Site, tmp_path: Path, number: int) -> None:
+    temporary = tmp_path / "t"
+    temporary.mkdir()
+    stalled: list[bool] = []
+    site.cluster.fault = stalling(stalled)
     environment = {**ENVIRONMENT, "TMPDIR": str(temporary), "PATH": os.environ["PATH"]}
     files = f"--kubeconfig={site.root}/kubeconfig", f"--registries-conf={site.root}/registries.conf"
     # In the background a shell has it ignored.
@@ -287,6 +292,33 @@ def test_a_signal_ends_kubectl_as_well(site: Site, tmp_path: Path, number: int) 
     assert process.stderr is not None
     process.stderr.close()
     assert not list(temporary.iterdir()) and not _proxies(str(temporary))
+
+
+def test_kubectl_ends_even_if_we_are_killed(site: Site, tmp_path: Path) -> None:
+    temporary = tmp_path / "t"
+    temporary.mkdir()
+    stalled: list[bool] = []
+    site.cluster.fault = stalling(stalled)
+    environment = {**ENVIRONMENT, "TMPDIR": str(temporary), "PATH": os.environ["PATH"]}
+    files = f"--kubeconfig={site.root}/kubeconfig", f"--registries-conf={site.root}/registries.conf"
+    process = subprocess.Popen([*COMMAND, "audit", *files], env=environment)
+    while not stalled:
+        assert process.poll() is None
+        time.sleep(0.02)
+    assert len(_proxies(str(temporary))) == 1
+    process.kill()
+    process.wait(20)
+    deadline = time.monotonic() + 10
+    while list(temporary.iterdir()) or _proxies(str(temporary)):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_where_there_is_no_shell_kubectl_runs_all_the_same(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    (site.root / "bin").mkdir()
+    (site.root / "bin/kubectl").symlink_to(site.kubectl)
+    monkeypatch.setenv("PATH", f"{site.root}/bin")
+    assert site.run("-n", "works").status == 0
 
 
 def test_another_signal_while_kubectl_ends(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -417,6 +449,72 @@ def go_into_pod(site: Site, monkeypatch: pytest.MonkeyPatch) -> str:
     return token
 
 
+@pytest.mark.parametrize("what", ["late", "large"])
+def test_in_a_pod_no_flag_of_the_plugin_is_named(site: Site, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    go_into_pod(site, monkeypatch)
+    if what == "late":
+        site.cluster.fault = stalling([])
+        monkeypatch.setattr(server, "_SECONDS", 0.3)
+    else:
+        monkeypatch.setattr(server, "_MAX_ANSWER", 16)
+    ran = run(f"--registries-conf={site.root}/registries.conf", f"--global-auth-file={site.root}/none")
+    assert ran.status == 2 and ("did not answer within" if what == "late" else "an answer larger than") in ran.stderr
+    assert "--deadline" not in ran.stderr and "--max-answer-size" not in ran.stderr
+
+
+# -- OpenShift --------------------------------------------------------------------------------------------------------
+
+
+def openshift(site: Site, *refused: str) -> auditing.Ran:
+    """An audit of a cluster with a MachineConfigPool and mirror sets, by who may not list some resources."""
+    mirrors = [{"source": "docker.io", "mirrors": [f"{auditing.MIRROR}/hub"]}]
+    file = {"path": "/etc/containers/registries.conf", "contents": {"source": "data:,"}}
+    config = {"config": {"storage": {"files": [file]}}}
+    added = [
+        ("MachineConfigPool", "worker", {"nodeSelector": {}}),
+        ("MachineConfig", "rendered-worker-1", config),
+        ("ImageDigestMirrorSet", "corp", {}),
+        ("ImageTagMirrorSet", "corp", {"imageTagMirrors": mirrors}),
+        ("Image", "cluster", {}),
+    ]
+    for kind, name, spec in added:
+        status = {"configuration": {"name": "rendered-worker-1"}}
+        metadata = {"name": name}
+        site.cluster.others.append({"kind": kind, "metadata": metadata, "spec": spec, "status": status})
+    site.log_in("alice")
+    lists = (*server._LISTS, server._NAMESPACES, *server._MACHINE_CONFIGS, *server._MIRROR_SETS)
+    for wanted in lists:
+        if wanted.resource not in refused:
+            group = wanted.group.removeprefix("/apis/").rpartition("/")[0].replace("/api", "")
+            site.cluster.grants.append(Grant("alice", None, frozenset(["list"]), wanted.resource, None, "r", group))
+    flags = f"--kubeconfig={site.root}/kubeconfig", f"--global-auth-file={site.root}/none", "-n", "works"
+    return run(*flags, "--machine-configs", "--output=json")
+
+
+def test_rendered_machine_configs_are_read_first(site: Site) -> None:
+    ran = openshift(site, "imagetagmirrorsets")
+    assert {(pull["nodeClass"], pull["outcome"]) for pull in ran.report["pulls"]} == {("worker", "no-mirror")}
+    assert ran.report["notes"] == [] and not any("mirrorsets" in path for path in site.paths())
+
+
+def test_mirror_sets_where_machine_configs_may_not_be_read(site: Site) -> None:
+    ran = openshift(site, "machineconfigpools", "machineconfigs", "imagedigestmirrorsets", "clusterversions")
+    assert {(pull["nodeClass"], pull["outcome"]) for pull in ran.report["pulls"]} == {("", "works")}
+    refused = "may not be listed; --print-rbac prints the ClusterRole"
+    made = "as the Machine Config Operator makes it (a node may not have it yet)"
+    assert ran.report["notes"] == [
+        *(f"{name} {refused}" for name in ("machineconfigpools", "machineconfigs")),
+        *(f"{name} {refused}" for name in ("imagedigestmirrorsets", "clusterversions")),
+        f"registries.conf is that of ImageTagMirrorSet corp, Image cluster, {made}",
+    ]
+
+
+def test_where_no_mirror_set_may_be_read_nothing_is_guessed(site: Site) -> None:
+    ran = openshift(site, "machineconfigs", *(wanted.resource for wanted in server._MIRROR_SETS[:3]))
+    assert (ran.status, ran.stdout) == (2, "")
+    assert "neither the MachineConfigs nor the mirror sets may be listed; --print-rbac" in ran.stderr
+
+
 def test_without_kubectl(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(site.root))
     ran = site.run()
@@ -430,15 +528,21 @@ def test_the_cluster_role_is_enough(site: Site) -> None:
     ran = run("--print-rbac")
     role = yaml.safe_load(ran.stdout)
     assert (ran.status, role["kind"]) == (0, "ClusterRole")
-    granted = {
-        (group, resource) for rule in role["rules"] for group in rule["apiGroups"] for resource in rule["resources"]
-    }
-    asked = {
-        (wanted.group.removeprefix("/apis/").removesuffix("/v1").replace("/api", ""), wanted.resource)
-        for wanted in (*server._LISTS, server._NAMESPACES)
-    }
-    assert granted == asked
-    assert all(rule["verbs"] == ["list"] for rule in role["rules"])
+    whole = yaml.safe_load(run("--print-rbac", "--machine-configs").stdout)
+    openshift = (*server._MACHINE_CONFIGS, *server._MIRROR_SETS)
+    for printed, lists in ((role, ()), (whole, openshift)):
+        granted = {
+            (group, resource)
+            for rule in printed["rules"]
+            for group in rule["apiGroups"]
+            for resource in rule["resources"]
+        }
+        asked = {
+            (wanted.group.removeprefix("/apis/").rpartition("/")[0].replace("/api", ""), wanted.resource)
+            for wanted in (*server._LISTS, server._NAMESPACES, *lists)
+        }
+        assert granted == asked
+        assert all(rule["verbs"] == ["list"] for rule in printed["rules"])
 
 
 def test_no_secret_of_a_refusal_is_told(site: Site) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from commandline import Done, command
-from containerd_node import ALONE, PASSWORD, ContainerdNode, host
+from containerd_node import PASSWORD, ContainerdNode, alone, host
 from crio_credential_provider.commands import verify
 from crio_credential_provider.testbed.certificates import Authority
 from crio_credential_provider.testbed.registry import MirrorRegistry
@@ -56,7 +56,7 @@ def asked(registry: MirrorRegistry) -> list[tuple[Any, ...]]:
 
 
 def test_a_pull_that_would_succeed(node: ContainerdNode, mirror: MirrorRegistry) -> None:
-    node.write_hosts(ALONE + host(mirror.url))
+    node.write_hosts(alone(mirror.url) + host(mirror.url))
     done = run(node, {"creds": {mirror.host: USER}}, "--output=json")
     assert (done.status, done.err) == (0, "")
     assert (done.report["runtime"], done.report["verdict"]["succeeds"]) == ("containerd", True)
@@ -68,7 +68,9 @@ def test_a_pull_that_would_succeed(node: ContainerdNode, mirror: MirrorRegistry)
 
 
 def test_the_path_of_the_file(node: ContainerdNode, mirror: MirrorRegistry) -> None:
-    node.write_hosts(ALONE + host(f"{mirror.url}/v2/hub", "override_path = true"))
+    node.write_hosts(
+        f'server = "{mirror.url}/v2/hub"\noverride_path = true\n' + host(f"{mirror.url}/v2/hub", "override_path = true")
+    )
     done = run(node, {"creds": {f"{mirror.host}/hub": USER}})
     assert done.status == 0, done.out
     assert done.out.startswith(f"The pull would succeed: {mirror.host}/hub/{NGINX}:1.27 exists.")
@@ -104,7 +106,7 @@ def test_a_host_that_sees_it_by_fallback_alone_is_not_sent_it(
 
 
 def test_a_credential_that_was_rotated(node: ContainerdNode, mirror: MirrorRegistry) -> None:
-    node.write_hosts(ALONE + host(mirror.url))
+    node.write_hosts(alone(mirror.url) + host(mirror.url))
     done = run(node, {"creds": {mirror.host: ("alpha", f"{PASSWORD}-of-yesterday")}})
     assert done.status == 3
     assert f"To do: secret creds, key {mirror.host}: write the current credential there" in done.flat
@@ -124,7 +126,7 @@ def test_what_the_kubelet_passes_stays_with_the_registry_itself(
 
 
 def test_containerds_own_credential_is_not_known(node: ContainerdNode, mirror: MirrorRegistry) -> None:
-    node.write_hosts(ALONE + host(mirror.url))
+    node.write_hosts(alone(mirror.url) + host(mirror.url))
     config = (node.root / "etc/containerd/config.toml").read_text()
     table = f'[plugins."io.containerd.grpc.v1.cri".registry.configs."{mirror.host}".auth]'
     node.write("etc/containerd/config.toml", f'{config}{table}\nusername = "alpha"\npassword = "{PASSWORD}"\n')
@@ -134,7 +136,7 @@ def test_containerds_own_credential_is_not_known(node: ContainerdNode, mirror: M
 
 
 def test_headers_are_named_and_not_sent(node: ContainerdNode, mirror: MirrorRegistry) -> None:
-    node.write_hosts(ALONE + host(mirror.url) + f'[host."{mirror.url}".header]\nX-Token = "{PASSWORD}"\n')
+    node.write_hosts(alone(mirror.url) + host(mirror.url) + f'[host."{mirror.url}".header]\nX-Token = "{PASSWORD}"\n')
     done = run(node, {"creds": {mirror.host: ("alpha", "wrong-one")}})
     assert done.status == 1
     assert "containerd also sends the headers X-Token of " in done.flat
@@ -152,20 +154,21 @@ def tls_mirror(authority: Authority) -> Iterator[MirrorRegistry]:
 
 def test_the_ca_of_the_file(node: ContainerdNode, tls_mirror: MirrorRegistry, authority: Authority) -> None:
     secrets = {"creds": {tls_mirror.host: USER}}
-    path = node.write_hosts(ALONE + host(tls_mirror.url))
+    path = node.write_hosts(alone(tls_mirror.url) + host(tls_mirror.url))
     done = run(node, secrets)
     assert done.status == 3
     assert f"To do: write ca for {tls_mirror.host} in {path}, which containerd reads at each pull" in done.flat
-    node.write_hosts(ALONE + host(tls_mirror.url, 'ca = "ca.crt"'))
-    assert "ca.crt: no such file" in run(node, secrets).flat
+    node.write_hosts(alone(tls_mirror.url) + host(tls_mirror.url, 'ca = "ca.crt"'))
+    assert "ca.crt: No such file or directory" in run(node, secrets).err
     node.write("etc/containerd/certs.d/docker.io/ca.crt", authority.certificate_pem)
     assert run(node, secrets).status == 0
-    node.write_hosts(ALONE + host(tls_mirror.url, "skip_verify = true"))
+    node.write_hosts(alone(tls_mirror.url) + host(tls_mirror.url, "skip_verify = true"))
     assert run(node, secrets).status == 0
 
 
 def test_tls_where_the_file_says_http_not(node: ContainerdNode, mirror: MirrorRegistry) -> None:
-    path = node.write_hosts(ALONE + host(mirror.url.replace("http:", "https:")))
+    https = mirror.url.replace("http:", "https:")
+    path = node.write_hosts(alone(https) + host(https))
     done = run(node, {"creds": {mirror.host: USER}})
     assert done.status == 3
     assert "does not speak TLS; over plain HTTP a registry answers there" in done.flat

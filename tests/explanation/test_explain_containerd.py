@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from commandline import Done, command
-from containerd_node import ALONE, PASSWORD, ContainerdNode, host
+from containerd_node import PASSWORD, ContainerdNode, alone, host
 from crio_credential_provider import settings
 from crio_credential_provider.commands import explain
 from crio_credential_provider.commands.request import objectsfile
@@ -26,7 +26,7 @@ CREDS = {"creds": {"mirror.corp:5000": ("user", PASSWORD)}}
 @pytest.fixture
 def node(tmp_path: Path) -> ContainerdNode:
     made = ContainerdNode(tmp_path)
-    made.write_hosts(ALONE + host(MIRROR))
+    made.write_hosts(alone(MIRROR) + host(MIRROR))
     return made
 
 
@@ -63,7 +63,7 @@ def test_a_pull_that_gets_its_credential(node: ContainerdNode) -> None:
         ("/etc/containerd/certs.d/docker.io/hosts.toml", "read"),
     ]
     hosts = [(host["url"], host["server"], host["source"]) for host in found["containerd"]["hosts"]]
-    assert hosts == [(f"{MIRROR}/v2", False, "mirror.corp:5000/library/nginx"), (HUB, True, None)]
+    assert hosts == [(f"{MIRROR}/v2", False, "mirror.corp:5000/library/nginx")]
     assert found["containerd"]["credentials"] == [
         {
             "secret": "creds",
@@ -85,7 +85,6 @@ def test_the_text_tells_the_verdict_first_and_every_host(node: ContainerdNode) -
         "The kubelet passes containerd the credential of secret creds, for mirror.corp:5000/library/nginx.",
         "hosts.toml: read",
         f"1. {MIRROR}/v2 (mirror; may pull, resolve) asked for mirror.corp:5000/library/nginx credential: secret creds",
-        f"- {HUB} (the registry itself, last; may push) not asked: its capabilities lack pull",
         f"Shown to secret creds, key mirror.corp:5000 {MIRROR}/v2, for which it is passed to containerd",
         f"Answer to the kubelet: credentials for {NGINX}; never cached",
         f"First containerd asks {MIRROR}/v2 for mirror.corp:5000/library/nginx, and shows it the credential if it",
@@ -126,6 +125,16 @@ def test_allowed_exposure_is_told(node: ContainerdNode) -> None:
     assert f"{HUB}, for which it is not passed to containerd: allowed by --allow-fallback-exposure" in done.flat
 
 
+def test_a_server_for_pushes_alone_could_see_it_as_well(node: ContainerdNode) -> None:
+    """It is asked for what the mirror does not deliver."""
+    node.write_hosts(f'server = "{HUB}"\ncapabilities = ["push"]\n' + host(MIRROR))
+    done = run(node)
+    assert done.status == 3
+    assert f"{HUB}, for which it is not refused: not passed to containerd" in done.flat
+    assert "asked for docker.io/library/nginx, manifest and layers alone" in done.flat
+    assert f"For manifest and layers alone, where no other host delivers them, it asks {HUB} for" in done.flat
+
+
 def test_a_key_for_the_registry_alone_is_the_usual_mistake(node: ContainerdNode) -> None:
     node.write_hosts(host(MIRROR))
     done = run(node, secrets={"hub": {"docker.io": ("user", PASSWORD)}})
@@ -147,7 +156,7 @@ def test_a_near_miss_is_told(node: ContainerdNode) -> None:
 
 
 def test_two_credentials_of_two_mirrors(node: ContainerdNode) -> None:
-    node.write_hosts(ALONE + host(MIRROR) + host("https://second.corp"))
+    node.write_hosts(alone(MIRROR) + host(MIRROR) + host("https://second.corp"))
     both = {"one": {"mirror.corp:5000": ("user", PASSWORD)}, "two": {"second.corp": ("user", f"{PASSWORD}2")}}
     assert report(node, secrets=both)["verdict"]["status"] == "failed"
     found = report(node, "--allow-fallback-exposure", secrets=both)
@@ -205,8 +214,10 @@ def test_a_config_with_which_containerd_does_not_start(node: ContainerdNode) -> 
 
 
 def test_what_a_host_may_do(node: ContainerdNode) -> None:
+    for name in ("ca.crt", "c.pem", "c.key"):
+        node.write(f"etc/containerd/certs.d/docker.io/{name}", "")
     node.write_hosts(
-        ALONE
+        alone(MIRROR)
         + host(MIRROR, 'ca = "ca.crt"', 'client = [["c.pem", "c.key"]]', "skip_verify = true")
         + f'[host."{MIRROR}".header]\nX-Team = "{PASSWORD}"\n'
         + host("http://plain.corp/v2/hub", "override_path = true", capabilities='["pull"]')
@@ -257,13 +268,15 @@ def test_which_runtime_a_tree_is_taken_for(
 
 def test_what_is_missing_is_containerd(node: ContainerdNode) -> None:
     (node.root / "etc/containerd").rename(node.root / "elsewhere")
-    assumed = report(node, "--containerd-config", str(node.root / "elsewhere/config.toml"))["assumed"]
+    assumed = report(node, "--runtime=containerd", "--containerd-config", str(node.root / "elsewhere/config.toml"))[
+        "assumed"
+    ]
     assert assumed.startswith(f"no containerd was found below {node.root}; used instead: {node.root}/elsewhere/config")
 
 
 def test_it_is_the_plugins_own_decision(node: ContainerdNode) -> None:
     """Key by key, what the plugin answers with."""
-    node.write_hosts(ALONE + host(MIRROR) + host("https://second.corp"))
+    node.write_hosts(alone(MIRROR) + host(MIRROR) + host("https://second.corp"))
     equal = {"one": {"mirror.corp:5000": ("user", PASSWORD), "second.corp": ("user", PASSWORD)}}
     found = report(node, secrets=equal)
     request = credentialprovider.Request(NGINX, standin.token(ServiceAccount("team-alpha", "default", "")))

@@ -27,8 +27,9 @@ from pulls import TOKEN, Cluster, login, raw_secret, secret
 USER = login("alpha", "hunter2")
 OTHER = login("beta", "hunter3")
 
-CLOSED = 'server = "https://registry-1.docker.io"\ncapabilities = ["push"]\n'
-"""The server is asked for no pull."""
+PUSHES = 'server = "https://registry-1.docker.io"\ncapabilities = ["push"]\n'
+CLOSED = 'server = "https://mirror.corp:5000"\n'
+"""The mirror in place of the upstream registry."""
 MIRROR = '[host."https://mirror.corp:5000"]\n'
 SECOND = '[host."https://second.corp"]\n'
 
@@ -81,7 +82,7 @@ def test_a_server_that_is_the_mirror_leaves_nobody_else(tmp_path: Path) -> None:
     assert answered(made) == {NGINX: ("alpha", "hunter2")}
 
 
-@pytest.mark.parametrize("head", ["", 'server = "https://registry-1.docker.io"\n', 'capabilities = ["push"]\n'])
+@pytest.mark.parametrize("head", ["", 'server = "https://registry-1.docker.io"\n', 'capabilities = ["push"]\n', PUSHES])
 def test_a_mirror_before_the_upstream_is_refused(head: str, tmp_path: Path) -> None:
     made = Node(tmp_path, head + MIRROR, secret("creds", {"mirror.corp:5000": USER})).pull()
     assert (made.offers, made.code, shown_to(made)) == ((), EXPOSED, ["docker.io"])
@@ -91,15 +92,18 @@ def test_a_mirror_before_the_upstream_is_refused(head: str, tmp_path: Path) -> N
     )
     assert made.hint == (
         f"at the top of {tmp_path}/etc/containerd/certs.d/docker.io/hosts.toml write "
-        'server = "https://registry-1.docker.io/v2" and capabilities = ["push"], so that containerd pulls from its '
-        "[host] entries alone; or allow it with --allow-fallback-exposure"
+        'server = "https://mirror.corp:5000/v2", so that containerd asks no other host; '
+        "or allow it with --allow-fallback-exposure"
     )
 
 
-def test_what_the_hint_says_is_enough(tmp_path: Path) -> None:
-    node = Node(tmp_path, MIRROR, secret("creds", {"mirror.corp:5000": USER}))
+@pytest.mark.parametrize(
+    "mirror", [MIRROR, '[host."https://mirror.corp:5000/v2/hub"]\noverride_path = true\n'], ids=["path", "override"]
+)
+def test_what_the_hint_says_is_enough(mirror: str, tmp_path: Path) -> None:
+    node = Node(tmp_path, mirror, secret("creds", {"mirror.corp:5000": USER}))
     head = node.pull().hint.partition(" write ")[2].partition(", so that")[0].replace(" and ", "\n")
-    write(tmp_path, "etc/containerd/certs.d/docker.io/hosts.toml", f"{head}\n{MIRROR}".encode())
+    write(tmp_path, "etc/containerd/certs.d/docker.io/hosts.toml", f"{head}\n{mirror}".encode())
     assert answered(node.pull()) == {NGINX: ("alpha", "hunter2")}
 
 
@@ -118,15 +122,17 @@ def test_a_host_without_a_credential_of_its_own_is_another_host(auths: dict[str,
     assert made.hint.startswith("containerd takes one credential for a pull: leave one [host] in ")
 
 
-@pytest.mark.parametrize("capability", ["pull", "resolve"])
-def test_a_host_that_gives_layers_alone_is_asked_as_well(capability: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("capability", ["pull", "resolve", "push"])
+def test_a_host_of_any_capability_is_another_host(capability: str, tmp_path: Path) -> None:
+    """containerd asks each for the layers that the mirror does not deliver."""
     hosts = f'{CLOSED}{MIRROR}{SECOND}capabilities = ["{capability}"]\n'
     made = Node(tmp_path, hosts, secret("creds", {"mirror.corp:5000": USER})).pull()
-    assert made.code == (EXPOSED if capability == "pull" else "")
+    assert made.code == EXPOSED
 
 
 def test_the_project_of_a_mirror_is_part_of_the_key(tmp_path: Path) -> None:
-    hosts = f'{CLOSED}[host."https://harbor.corp/v2/hub"]\noverride_path = true\n'
+    harbor = "https://harbor.corp/v2/hub"
+    hosts = f'server = "{harbor}"\noverride_path = true\n[host."{harbor}"]\noverride_path = true\n'
     secrets = secret("creds", {"harbor.corp/hub": USER, "harbor.corp/other": OTHER})
     assert answered(Node(tmp_path, hosts, secrets).pull()) == {NGINX: ("alpha", "hunter2")}
 

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.process
 
 MIRROR = "mirror.corp:5000"
 OPEN = f'[host."https://{MIRROR}/v2/hub"]\noverride_path = true\n'
-CLOSED = f'server = "https://registry-1.docker.io"\ncapabilities = ["push"]\n{OPEN}'
+CLOSED = f'server = "https://mirror.corp:5000/v2/hub"\noverride_path = true\n{OPEN}'
 HOSTS = "etc/containerd/certs.d/docker.io/hosts.toml"
 FLAG = "--runtime=containerd"
 

@@ -18,6 +18,13 @@ Start = Callable[..., None]
 
 
 @pytest.fixture
+def root(tmp_path: Path) -> str:
+    """With a directory of containerd."""
+    (tmp_path / "etc/containerd").mkdir(parents=True)
+    return str(tmp_path)
+
+
+@pytest.fixture
 def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Start:
     """Makes a command line that of the process that runs this one."""
 
@@ -45,9 +52,9 @@ def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Start:
         ([], "containerd"),
     ],
 )
-def test_a_flag_of_the_kubelet(flags: list[str], runtime: str, start: Start) -> None:
+def test_a_flag_of_the_kubelet(flags: list[str], runtime: str, start: Start, root: str) -> None:
     start("/usr/bin/kubelet", *flags)
-    assert of_parent() == runtime
+    assert of_parent(root) == runtime
 
 
 @pytest.mark.parametrize(
@@ -62,14 +69,14 @@ def test_a_flag_of_the_kubelet(flags: list[str], runtime: str, start: Start) -> 
         ("kind: KubeletConfiguration\n", "containerd"),
     ],
 )
-def test_the_configuration_of_the_kubelet(text: str, runtime: str, start: Start, tmp_path: Path) -> None:
+def test_the_configuration_of_the_kubelet(text: str, runtime: str, start: Start, root: str, tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     config.write_text(text)
     start("/usr/bin/kubelet", f"--config={config}")
-    assert of_parent() == runtime
+    assert of_parent(root) == runtime
 
 
-def test_the_last_drop_in_counts(start: Start, tmp_path: Path) -> None:
+def test_the_last_drop_in_counts(start: Start, root: str, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(f"containerRuntimeEndpoint: {CONTAINERD_SOCKET}\n")
     drop_ins = tmp_path / "d"
     drop_ins.mkdir()
@@ -78,14 +85,14 @@ def test_the_last_drop_in_counts(start: Start, tmp_path: Path) -> None:
     (drop_ins / "30.conf").write_text("kind: KubeletConfiguration\n")
     (drop_ins / "40.yaml").write_text(f"containerRuntimeEndpoint: {CONTAINERD_SOCKET}\n")
     start("kubelet", "--config", str(tmp_path / "config.yaml"), "--config-dir", str(drop_ins))
-    assert of_parent() == "crio"
+    assert of_parent(root) == "crio"
 
 
-def test_unknown_is_crio(start: Start, tmp_path: Path) -> None:
+def test_unknown_is_crio(start: Start, root: str, tmp_path: Path) -> None:
     start("/usr/local/bin/k3s", "agent")
-    assert of_parent() == "crio"
+    assert of_parent(root) == "crio"
     start("/usr/bin/kubelet", f"--config={tmp_path}/missing", f"--container-runtime-endpoint={CRIO_SOCKET}")
-    assert of_parent() == "crio"
+    assert of_parent(root) == "crio"
 
 
 @pytest.mark.parametrize(
@@ -101,5 +108,10 @@ def test_endpoints(socket: str, runtime: str) -> None:
     assert named_by(socket) == runtime
 
 
-def test_the_parent_of_this_process_is_no_kubelet() -> None:
-    assert of_parent() == "crio"
+def test_without_a_directory_of_containerd_it_is_crio(start: Start, tmp_path: Path) -> None:
+    start("/usr/bin/kubelet", f"--container-runtime-endpoint={CONTAINERD_SOCKET}")
+    assert of_parent(str(tmp_path)) == "crio"
+
+
+def test_the_parent_of_this_process_is_no_kubelet(root: str) -> None:
+    assert of_parent(root) == "crio"

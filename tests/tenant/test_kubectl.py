@@ -16,6 +16,7 @@ import yaml
 
 from commandline import here
 from crio_credential_provider.audit import server
+from crio_credential_provider.audit.openshift import mirrorsets
 from crio_credential_provider.commands import explain, manifests
 from crio_credential_provider.commands.plugin import kubectl
 from crio_credential_provider.testbed.cluster import ApiServer
@@ -274,6 +275,80 @@ def test_a_machine_config_pool(tenants: Tenants) -> None:
         tenants.grant("alice", "", resource, group=group)
     status, told = tenants.explain("web", "--machine-config-pool=worker")
     assert (status, told["registries"]["match"]["file"]) == (0, "rendered-worker-1/registries.conf")
+
+
+def add_mirror_sets(tenants: Tenants, *readable: str) -> None:
+    """In the place of the ConfigMap: one for tags, one for digests; alice may list these resources."""
+    tenants.cluster.others[:] = [found for found in tenants.cluster.others if found["kind"] != "ConfigMap"]
+    listed = [{"source": "docker.io", "mirrors": [f"{MIRROR}/hub"]}]
+    for kind, name, member in (
+        ("ImageTagMirrorSet", "tags", {"imageTagMirrors": listed}),
+        ("ImageDigestMirrorSet", "digests", {"imageDigestMirrors": [{"source": "quay.io", "mirrors": ["m/q"]}]}),
+        ("Image", "cluster", {"registrySources": {"containerRuntimeSearchRegistries": ["docker.io"]}}),
+    ):
+        found = {"apiVersion": "config.openshift.io/v1", "kind": kind, "metadata": {"name": name}, "spec": member}
+        tenants.cluster.others.append(found)
+    for resource in readable:
+        group = "operator.openshift.io" if "content" in resource else "config.openshift.io"
+        tenants.grant("alice", "", resource, group=group)
+
+
+MIRROR_SETS = [resource for _, _, resource in mirrorsets.LISTS]
+MADE = (
+    "registries.conf is that of ImageDigestMirrorSet digests, ImageTagMirrorSet tags, Image cluster, "
+    "as the Machine Config Operator makes it (a node may not have it yet)"
+)
+
+
+def test_openshift_tells_by_its_mirror_sets(tenants: Tenants) -> None:
+    add_mirror_sets(tenants, *MIRROR_SETS)
+    status, told = tenants.explain("web")
+    assert (status, told["registries"]["match"]["file"]) == (0, "mirror-sets/registries.conf")
+    files = [file["path"] for file in told["registries"]["files"]]
+    assert files[1:] == ["mirror-sets/registries.conf.d/01-image-searchRegistries.conf"]
+    assert MADE in tenants.run("explain", "web").flat
+    tenants.grant("alice", "team-alpha", "deployments", group="apps")
+    done = tenants.run("audit", "-n", "team-alpha", "--output=json")
+    outcomes = {(pull["image"], pull["outcome"]) for pull in done.report["pulls"]}
+    # Without a tag it is one by tag, for which quay.io has no mirror.
+    assert (done.status, outcomes) == (0, {(IMAGE, "works"), ("quay.io/a/b", "no-mirror")})
+    assert MADE in done.report["notes"]
+    # What the platform team publishes goes before it.
+    tenants.publish({"registries.conf": CONF})
+    assert f"registries.conf is that of ConfigMap kube-public/{PUBLISHED}" in tenants.run("explain", "web").flat
+
+
+def test_mirror_sets_that_may_not_be_read(tenants: Tenants) -> None:
+    """Some kinds: told. None: nothing is guessed."""
+    add_mirror_sets(tenants)
+    for action in ("explain", "audit"):
+        done = tenants.run(action, *(["web"] if action == "explain" else ["-n", "team-alpha"]))
+        assert (done.status, done.out) == (1 if action == "explain" else 2, "")
+        assert f"{', '.join(MIRROR_SETS)} may not be listed by this user, and ConfigMap kube-public/" in done.err
+    tenants.grant("alice", "", "imagetagmirrorsets", group="config.openshift.io")
+    done = tenants.run("explain", "--image", f"docker.io/library/{IMAGE}")
+    assert done.status == 0
+    refused = ", ".join(name for name in MIRROR_SETS if name != "imagetagmirrorsets")
+    assert f"the plugin's settings are its defaults; {refused} may not be listed by this user." in done.flat
+
+
+def test_mirror_sets_that_the_operator_refuses(tenants: Tenants) -> None:
+    add_mirror_sets(tenants, *MIRROR_SETS)
+    [tags] = [found for found in tenants.cluster.others if found["kind"] == "ImageTagMirrorSet"]
+    tags["spec"]["imageTagMirrors"][0]["source"] = "https://docker.io"
+    for action in ("explain", "verify"):
+        done = tenants.run(action, "web")
+        assert (done.status, done.out) == (
+            1,
+            "",
+        ) and "ImageTagMirrorSet tags: source 'https://docker.io' is not a registry" in done.err
+
+
+def test_a_pool_whose_machine_config_may_not_be_read(tenants: Tenants) -> None:
+    add_mirror_sets(tenants, *MIRROR_SETS)
+    done = tenants.run("explain", "web", "--machine-config-pool=worker")
+    assert done.status == 0 and MADE in done.flat
+    assert "the MachineConfig of pool worker may not be read by this user." in done.flat
 
 
 def test_what_manifests_publishes_is_what_is_read(tenants: Tenants, tmp_path: Path) -> None:

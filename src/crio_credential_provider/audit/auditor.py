@@ -17,11 +17,12 @@ from collections.abc import Callable, Iterable
 
 from ..pull import decision
 from ..settings import Settings
-from . import collected, machineconfigs, workloads
+from . import collected, workloads
 from .collected import Collected
 from .decide import Decided, Decider
-from .machineconfigs import MachineConfigs
 from .nodes import NodeClass, find_classes
+from .openshift import objects as openshift
+from .openshift.objects import OpenShift
 from .result import MOST_HOLDERS, NOT_CHECKED, OUTCOMES, REASONS, UNCHECKED, Audit, Count, Holder, Pull
 from .workloads import ANYWHERE, Object, Want, labels, member, text
 
@@ -53,14 +54,14 @@ class Auditor:
 
     Args:
         settings: of the plugin.
-        classes: of nodes; None where the objects have MachineConfigs.
+        classes: of nodes; None where the objects of OpenShift tell them.
         namespaces: those whose pods and templates count; none for all.
         is_selected: takes the labels of a pod or template.
         has_tokens: whether the kubelet sends the plugin a token.
 
     Attributes:
         collected: what was read of the cluster.
-        machine_configs: None where they are not asked for.
+        openshift: its objects; None where they are not asked for.
         is_uniform: whether all nodes have the same registries.conf, so that they need not be known.
         notes: what the person should know.
     """
@@ -75,7 +76,7 @@ class Auditor:
         has_tokens: bool = True,
     ) -> None:
         self.collected = Collected()
-        self.machine_configs = MachineConfigs() if classes is None else None
+        self.openshift = OpenShift() if classes is None else None
         self.notes: list[str] = []
         self._settings = settings
         self._classes = classes
@@ -95,9 +96,9 @@ class Auditor:
         elif kind in collected.KINDS:
             self._count(kind)
             self.collected.add(found)
-        elif kind in machineconfigs.KINDS and self.machine_configs is not None:
+        elif kind in openshift.KINDS and self.openshift is not None:
             self._count(kind)
-            self.machine_configs.add(found)
+            self.openshift.add(found)
 
     def _count(self, kind: str) -> None:
         self.collected.read[kind] = self.collected.read.get(kind, 0) + 1
@@ -129,16 +130,19 @@ class Auditor:
             tell: is told of the progress.
 
         Raises:
-            UsageError: MachineConfigs are missing.
+            ConfigError, UsageError: the objects of OpenShift do not tell the classes of nodes.
         """
-        all_classes = self.machine_configs.classes() if self.machine_configs is not None else self._classes or []
+        all_classes = self._classes or []
+        if self.openshift is not None:
+            all_classes, notes = self.openshift.classes(self.collected.lacks_any)
+            self.notes += notes
         decider = Decider(self.collected, self._settings, self._has_tokens)
         merged: dict[tuple[str, str, str, str, int], tuple[Decided, _Tally]] = {}
         for number, (want, tally) in enumerate(self._wants.items()):
             if not number % 1000:
                 tell(number, len(self._wants))
             classes = find_classes(all_classes, want.where, self.collected.nodes)
-            decisions = [(found.name, decider.decide(want, found.config)) for found in classes]
+            decisions = [(found.name, decider.decide(want, found)) for found in classes]
             for name, decided in decisions or [("", _NO_CLASS)]:
                 # Equal decisions are one object.
                 key = want.namespace, want.account, want.image, name, id(decided)

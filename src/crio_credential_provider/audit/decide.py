@@ -29,6 +29,7 @@ from ..runtimes.crio import registries
 from ..runtimes.crio.registries import Configuration
 from ..settings import Settings
 from .collected import Collected, Seam
+from .nodes import NodeClass
 from .result import ANONYMOUS, FAILS, NO_MIRROR, NODE_CREDENTIALS, NOT_CHECKED, REASONS, WORKS, Source
 from .workloads import ANYWHERE, Want
 
@@ -67,8 +68,8 @@ class Decider:
         self._known: dict[object, Decided] = {}
         self._same: dict[Decided, Decided] = {}
 
-    def decide(self, want: Want, config: Configuration | ConfigError) -> Decided:
-        """The outcome for an image, on a node with this registries.conf, or this error of it."""
+    def decide(self, want: Want, node: NodeClass) -> Decided:
+        """The outcome for an image, on a node of a class."""
         try:
             image = reference.parse(want.image)
         except ReferenceSyntaxError as error:
@@ -77,27 +78,28 @@ class Decider:
             return self._same.setdefault(made := _failed("invalid-image", text), made)
         typed = reference.parse_literal(want.image).name
         # Of tag and digest only counts which of them there is.
-        key = want._replace(image=typed, where=ANYWHERE), bool(image.digest), id(config)
+        key = want._replace(image=typed, where=ANYWHERE), bool(image.digest), id(node.config)
         if key not in self._known:
-            made = self._decide(want, image, typed, config)
+            made = self._decide(want, image, typed, node)
             self._known[key] = self._same.setdefault(made, made)
         return self._known[key]
 
-    def _decide(self, want: Want, image: Reference, typed: str, config: Configuration | ConfigError) -> Decided:
+    def _decide(self, want: Want, image: Reference, typed: str, node: NodeClass) -> Decided:
         if not want.is_static and self._collected.is_account_missing(want.namespace, want.account):
             remedy = f"create it, or correct its name: kubectl -n {want.namespace} create serviceaccount {want.account}"
             text = f"service account {want.account} not found in namespace {want.namespace}"
             return Decided(FAILS, "no-service-account", text, remedy)
+        config = node.config
         if isinstance(config, ConfigError):
             return _failed("invalid-registries-conf", str(config))
-        made, pull, wanted = self._look(want, image, typed, config, self._settings)
+        made, pull, wanted = self._look(want, image, typed, config, self._settings, node.enforcing)
         found = self._outcome(made, pull, wanted)
         if found.outcome != NODE_CREDENTIALS or pull.error is not None or not wanted or want.is_static:
             return found
         # What is wrong without the node's credential is not looked for with it.
         unseen = copy.copy(self._settings)
         unseen.global_auth_file = ""
-        without = self._look(want, image, typed, config, unseen)[0]
+        without = self._look(want, image, typed, config, unseen, node.enforcing)[0]
         sources = tuple(
             today._replace(reason=later.reason, text=_today(later.text)) if today.reason else today
             for today, later in zip(found.sources, without.sources, strict=True)
@@ -105,7 +107,7 @@ class Decider:
         return found._replace(reason=without.reason, text=_today(without.text), remedy=without.remedy, sources=sources)
 
     def _look(
-        self, want: Want, image: Reference, typed: str, config: Configuration, settings: Settings
+        self, want: Want, image: Reference, typed: str, config: Configuration, settings: Settings, enforcing: bool
     ) -> tuple[Decided, _Pull, list[Explained]]:
         account = ServiceAccount(want.namespace, want.account, _POD)
         token = standin.token(account) if self._has_tokens and not want.is_static else ""
@@ -119,7 +121,7 @@ class Decider:
             decision.choose(resolution, config, request, settings, seen.connect)
         except ProviderError as raised:
             error = raised
-        asked = explained.find_asked(config, image, typed, enforcing=True)
+        asked = explained.find_asked(config, image, typed, enforcing)
         spoilt = find(seen, resolution, token, settings)
         found = tuple(explained.find_sources(resolution, settings, error, asked, image, typed, spoilt))
         told = outcome.verdict(resolution, error, found, asked, settings, spoilt, NO_TABLES)

@@ -27,11 +27,13 @@ class NodeClass(NamedTuple):
         name: as it was given, "" for the one that takes every node.
         config: its registries.conf, or why CRI-O refuses it.
         labels: of its nodes, label -> value; None where the label need only be there.
+        enforcing: whether CRI-O refuses a short name that may mean several images, as its default is.
     """
 
     name: str
     config: Configuration | ConfigError
     labels: dict[str, str | None]
+    enforcing: bool = True
 
     def takes(self, labels: dict[str, str]) -> bool:
         """Whether a node with these labels is of the class."""

@@ -23,11 +23,13 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 from ..errors import ClusterError, ConfigError
+from ..kubernetes import apiserver
 from ..kubernetes.apiserver import ApiServer
 from ..kubernetes.endpoint import Endpoint
 from ..kubernetes.pullsecrets import NEVER_MEANT
 from . import lists
 from .auditor import Auditor
+from .openshift import mirrorsets
 from .workloads import Object, items, member, text
 
 _PAGE = 500
@@ -46,6 +48,8 @@ _MAX_EXPIRED = 5
 """How often one list may be begun again."""
 _ONLY_GET = "^[^G],^.[^E],^..[^T],^...."
 """Of methods, what ``kubectl proxy --reject-methods`` turns away."""
+_WATCHER = 'trap "" HUP INT QUIT TERM; read -r _ && exit; kill "$1"; rm -f "$2"; rmdir "${2%/*}"'
+"""For a shell, which ends kubectl once its standard input has ended without a word."""
 _POD = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 CLUSTER_ROLE = """\
@@ -69,12 +73,19 @@ rules:
 """
 
 
-MACHINE_CONFIG_RULE = """\
+OPENSHIFT_RULES = """\
+  # A MachineConfig also holds the node's own credentials. Without this rule the mirror sets below are used.
   - apiGroups: ["machineconfiguration.openshift.io"]
     resources: ["machineconfigpools", "machineconfigs"]
     verbs: ["list"]
+  - apiGroups: ["config.openshift.io"]
+    resources: ["clusterversions", "imagedigestmirrorsets", "images", "imagetagmirrorsets"]
+    verbs: ["list"]
+  - apiGroups: ["operator.openshift.io"]
+    resources: ["imagecontentsourcepolicies"]
+    verbs: ["list"]
 """
-"""For ``--machine-configs`` alone: these hold the node's credentials."""
+"""For ``--machine-configs`` alone."""
 
 
 class _List(NamedTuple):
@@ -111,6 +122,7 @@ _MACHINE_CONFIGS = (
     # One has 1 MB and more.
     _List("MachineConfig", _OPENSHIFT, "machineconfigs", False, page=20),
 )
+_MIRROR_SETS = tuple(_List(*found, False) for found in mirrorsets.LISTS)
 
 
 class Api(Protocol):
@@ -160,8 +172,11 @@ class Reading:
     def run(self) -> None:
         """Feeds everything to the auditor."""
         self._auditor.collected.are_from_files = False
-        for found in _MACHINE_CONFIGS if self._auditor.machine_configs is not None else ():
-            self._take(found)
+        if (openshift := self._auditor.openshift) is not None:
+            for found in _MACHINE_CONFIGS:
+                self._take(found)
+            for found in () if openshift.machine_configs.is_whole else _MIRROR_SETS:
+                self._take(found)
         lists = [found for found in _LISTS if found.kind != "Node" or not self._auditor.is_uniform]
         refused = [found for found in lists if not self._take(found)]
         if len(refused) == len(lists):
@@ -268,6 +283,8 @@ class _InPod:
 
 
 class _Direct(ApiServer):
+    has_flags = False
+
     def _object(self, body: bytes) -> Object:
         return _object(body)
 
@@ -290,7 +307,7 @@ def kubectl(kubeconfig: str, context: str) -> Iterator[Proxied]:
         command = [program, "proxy", f"--unix-socket={path}", f"--reject-methods={_ONLY_GET}"]
         command += [f"--kubeconfig={kubeconfig}"] if kubeconfig else []
         command += [f"--context={context}"] if context else []
-        proxy = _Proxy(command)
+        proxy = _Proxy(command, path)
         try:
             proxy.wait_for(path)
             yield Proxied(path, proxy)
@@ -301,9 +318,10 @@ def kubectl(kubeconfig: str, context: str) -> Iterator[Proxied]:
 class _Proxy:
     """The process, and what it said."""
 
-    def __init__(self, command: list[str]) -> None:
+    def __init__(self, command: list[str], path: str) -> None:
         self._log: list[bytes] = []
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        self._watcher = _watch(self._process.pid, path)
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
 
@@ -346,6 +364,17 @@ class _Proxy:
         finally:
             self._process.kill()
             self._process.wait()
+            if self._watcher is not None:
+                self._watcher.communicate(b"ended\n")
+
+
+def _watch(number: int, path: str) -> subprocess.Popen[bytes] | None:
+    """Somebody whose pipe ends with us, whatever ends us: SIGKILL as well. None where there is no shell."""
+    command, silent = ["sh", "-c", _WATCHER, "sh", str(number), path], subprocess.DEVNULL
+    try:
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=silent, stderr=silent)
+    except OSError:
+        return None
 
 
 def _say(text: bytes) -> None:
@@ -403,7 +432,7 @@ class Proxied:
             if status == 500 and not body.startswith(b"{") and (retries_left < _RETRIES or b"timeout" in body):
                 message = f"cannot reach the API server: {_message(body)}"
                 raise ClusterError(message, "check the kubeconfig's server (kubectl version)", status=status)
-            if status not in (0, 429, 500, 502, 503, 504) or not retries_left:
+            if (status and status not in apiserver.RETRIED_STATUS) or not retries_left:
                 break
             time.sleep(min(max(pause, after), _LONGEST_PAUSE))
             pause *= 2
@@ -428,8 +457,7 @@ class Proxied:
         if len(body) > _MAX_ANSWER:
             self._connection.close()
             raise ClusterError(f"the API server's answer is larger than {_MAX_ANSWER >> 20} MiB")
-        after = answer.headers.get("Retry-After", "")
-        return answer.status, body, float(after) if after.isascii() and after.isdigit() else 0
+        return answer.status, body, apiserver.retry_after(answer.headers.get("Retry-After", ""))
 
 
 def _object(body: bytes) -> Object:
@@ -447,8 +475,5 @@ def _object(body: bytes) -> Object:
 
 def _message(body: bytes) -> str:
     """The message of a Status, or the text of a proxy."""
-    try:
-        found = json.loads(body)
-    except (ValueError, RecursionError):
-        return " ".join(body[:300].decode(errors="replace").split())
-    return text(found, "message")[:500] if isinstance(found, dict) else ""
+    found = apiserver.message_of(body)
+    return " ".join(body[:300].decode(errors="replace").split()) if found is None else found[:500]

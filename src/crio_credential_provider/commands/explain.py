@@ -28,6 +28,7 @@ from ..explanation import (
     named_key,
     shown_key,
 )
+from ..explanation.containerd import kind_of
 from ..runtimes.crio import registriesfile
 from . import output
 from .output import (
@@ -245,7 +246,7 @@ def _hosts_json(found: Hosts) -> dict[str, Any]:
                 "url": masked(host.url),
                 "server": host.is_server,
                 "capabilities": list(host.capabilities),
-                "source": source or None,
+                "source": source,
                 "skipVerify": host.skip_verify,
                 "plainHttp": host.plain_http,
                 "ca": list(host.ca),
@@ -450,24 +451,21 @@ def _credential_lines(source: Source) -> Iterable[Line]:
 def _hosts(explained: Explanation, hosts: Hosts) -> Iterable[Line]:
     """containerd's hosts in its order, what each may do, and whose credential is for it."""
     sources = {source.source.name: source for source in explained.sources}
-    number = 0
-    for host, name in hosts.hosts:
-        number += bool(name)
+    for number, (host, name) in enumerate(hosts.hosts, 1):
         traits = ["the registry itself, last" if host.is_server else "mirror", f"may {', '.join(host.capabilities)}"]
         traits += ["plain HTTP"] if host.plain_http and host.scheme == "http" else []
         traits += ["certificate not verified"] if host.skip_verify else []
-        yield 0, f"{f'{number}.' if name else '-'} {masked(host.url)} ({'; '.join(traits)})"
+        yield 0, f"{number}. {masked(host.url)} ({'; '.join(traits)})"
         if host.ca:
             yield 3, f"CA: {', '.join(host.ca)}"
         if host.client:
             yield 3, f"client certificate: {', '.join(cert for cert, _ in host.client)}"
         if host.headers:
             yield 3, f"headers, not shown: {', '.join(host.headers)}"
-        if not name:
-            yield 3, "not asked: its capabilities lack pull"
-        elif name in sources:
-            yield 3, f"asked for {name}"
-            yield from _credential_lines(sources.pop(name))
+        if (source := sources.pop(name, None)) is not None:
+            is_whole = explained.image is None or kind_of(explained.image) in source.source.kinds
+            yield 3, f"asked for {name}{'' if is_whole else ', manifest and layers alone'}"
+            yield from _credential_lines(source)
 
 
 def _shown(shown: Shown, explained: Explanation) -> Iterable[Line]:

@@ -46,7 +46,7 @@ from .request.arguments import add_arguments
 from .request.find import Pull, find
 from .request.handedover import HandedOver
 from .request.place import find_settings, look, stand_ins
-from .verification import meaning
+from .verification import containerd, meaning
 from .verification.asking import ask_all
 from .verification.meaning import BLOCKED, NOT_ASKED, UNKNOWN, Checked
 from .verification.shown import KUBELET, is_own
@@ -165,6 +165,8 @@ def verify(asked: Pull, assumed: str, *, from_elsewhere: bool = False) -> Report
     if resolution.config is not None and registries.AUTH_FILE_HELPER not in resolution.config.credential_helpers:
         # CRI-O runs helper programs alone, for every place.
         explained = explained._replace(sources=tuple(s._replace(origin=NODE_HELPER) for s in explained.sources))
+    if resolution.hosts is not None:
+        explained = containerd.resolving(explained)
     reference = asked.image.digest or asked.image.tag or "latest"
     handed: tuple[HandedOver, ...] | str = ()
     if any(source.is_open and is_own(source, explained) for source in explained.sources):

@@ -15,6 +15,7 @@ from ..images.reference import Reference
 from ..platform.parsecache import ParseCache
 from ..pull.resolution import EXPOSED, Resolution
 from ..runtimes.containerd import config, hosts, pullsources
+from ..runtimes.pullsource import DIGEST, TAG
 from ..settings import Settings
 from . import near, outcome, sources, unusable
 from .outcome import joined, names_of
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from ..kubernetes.credentialprovider import Request
     from ..pull.keyring import Choice
     from ..runtimes.containerd.config import Configuration
-    from ..runtimes.containerd.hosts import Found
     from .unusable import Seen, Unusable
 
 _ALONE = "containerd asks the registry itself alone"
@@ -78,7 +78,7 @@ def explain(
         auth_file=None,
         answer=outcome.answer(resolution, request, settings) if error is None else None,
         exit_status=outcome.exit_status(error),
-        steps=() if isinstance(error, NotAsked) else tuple(_steps(resolution, of_files)),
+        steps=() if isinstance(error, NotAsked) else tuple(_steps(resolution, of_files, image)),
         verdict=verdict(resolution, error, found, settings, spoilt),
         notes=(*notes, *sources.notes_on_padding(resolution)),
         hosts=of_files,
@@ -86,7 +86,7 @@ def explain(
 
 
 def asked_of(resolution: Resolution, image: Reference) -> Asked:
-    """All sources: one that does not resolve tags is asked for the layers all the same."""
+    """All sources: one that does not resolve tags is asked for manifest and layers all the same."""
     return Asked((image,), resolution.sources, "")
 
 
@@ -114,23 +114,22 @@ def find_hosts(resolution: Resolution, settings: Settings, error: ProviderError 
     except ConfigError as refused:
         return Hosts((File(main, _at(main, refused.message), frozenset()),), "", (), (), (), ())
     found, domain = resolution.hosts, resolution.image.domain
+    directory = found.directory if found is not None else "" if read.mirrors else _directory(read, domain)
     files = [File(path, "read", frozenset()) for path in read.files] or [
         File(main, "missing: containerd's defaults are used", frozenset())
     ]
-    how = _how(read, found, domain)
+    how = _how(read, directory, domain)
     if found is not None and found.directory:
         broken = next((_at(found.file, text) for text in found.ignored if text.startswith(found.file)), "")
         is_there = os.path.exists(found.file)
         files.append(File(found.file, broken or ("read" if is_there else f"missing: {_ALONE}"), frozenset()))
-    elif isinstance(error, ConfigError) and read.config_path and not read.mirrors:
-        directory = _directory(read, domain)
-        if directory:
-            file = f"{directory}/hosts.toml"
-            files.append(File(file, _at(file, error.message), frozenset()))
+    elif isinstance(error, ConfigError) and directory:
+        file = f"{directory}/hosts.toml"
+        files.append(File(file, _at(file, error.message), frozenset()))
     return Hosts(
         tuple(files),
         how,
-        tuple(_other_directories(read, found, domain))[:MOST_TOLD],
+        tuple(_other_directories(read, directory, domain))[:MOST_TOLD],
         tuple(_hosts(resolution)),
         tuple(_shown(resolution)),
         read.auths,
@@ -153,19 +152,19 @@ def _directory(read: Configuration, domain: str) -> str:
         return ""
 
 
-def _how(read: Configuration, found: Found | None, domain: str) -> str:
+def _how(read: Configuration, directory: str, domain: str) -> str:
     if read.mirrors:
         name = domain if domain in read.mirrors else "*" if "*" in read.mirrors else ""
         return f"registry.mirrors.{name!r} in {read.file}" if name else f"registry.mirrors in {read.file} lack {domain}"
     path = ":".join(read.config_path)
     origin = f"config_path in {read.file}" if read.file else "config_path is not set; the default of containerd 2.2"
-    if found is not None and found.directory:
-        return f"{found.directory} ({origin})"
+    if directory:
+        return f"{directory} ({origin})"
     names = " or ".join(hosts.directory_names(domain))
     return f"no directory {names} in {path} ({origin})"
 
 
-def _other_directories(read: Configuration, found: Found | None, domain: str) -> Iterator[tuple[str, str]]:
+def _other_directories(read: Configuration, directory: str, domain: str) -> Iterator[tuple[str, str]]:
     """Directories that look as if they were meant for the registry, nearest first."""
     if read.mirrors:
         return
@@ -177,11 +176,11 @@ def _other_directories(read: Configuration, found: Found | None, domain: str) ->
             continue
         for name in names:
             path = f"{root}/{name}"
-            if found is not None and found.directory == path:
+            if path == directory:
                 continue
             meant = f"{name[:-1].rpartition('_')[0]}:{name[:-1].rpartition('_')[2]}" if name.endswith("_") else name
             if name in hosts.directory_names(domain):
-                near_ones.append((0, path, "an earlier directory of config_path, or name, counts"))
+                near_ones.append((0, path, f"{directory} counts, which comes first"))
             elif (nearly := near.why_table(meant, f"{domain}/")) is not None:
                 near_ones.append((nearly[0], path, nearly[1]))
     for _, path, why in sorted(near_ones):
@@ -190,14 +189,16 @@ def _other_directories(read: Configuration, found: Found | None, domain: str) ->
 
 def _hosts(resolution: Resolution) -> Iterator[Host]:
     """Each URL once."""
-    if resolution.hosts is None:
-        return
     urls: set[str] = set()
-    for host in resolution.hosts.hosts:
-        if host.url not in urls:
+    for host in resolution.hosts.hosts if resolution.hosts is not None else ():
+        if host.host and host.url not in urls:
             urls.add(host.url)
-            is_asked = "pull" in host.capabilities and bool(host.host)
-            yield Host(host, pullsources.name_of(host, resolution.image) if is_asked else "")
+            yield Host(host, pullsources.name_of(host, resolution.image))
+
+
+def kind_of(image: Reference) -> str:
+    """What a pull of an image names it by, of ``REFERENCE_KINDS``."""
+    return DIGEST if image.digest else TAG
 
 
 def _shown(resolution: Resolution) -> Iterator[Shown]:
@@ -219,8 +220,8 @@ def _shown(resolution: Resolution) -> Iterator[Shown]:
 # -- what comes of it -------------------------------------------------------------------------------------------------
 
 
-def _steps(resolution: Resolution, of_files: Hosts | None) -> Iterator[str]:
-    """What the kubelet and containerd do after the plugin's answer (docs/reference/contracts.md)."""
+def _steps(resolution: Resolution, of_files: Hosts | None, image: Reference) -> Iterator[str]:
+    """What the kubelet and containerd do after the plugin's answer (docs/reference/contracts.md, 4)."""
     if resolution.hosts is None or of_files is None:
         return
     passed = [shown for shown in of_files.shown if shown.answer_key]
@@ -240,13 +241,15 @@ def _steps(resolution: Resolution, of_files: Hosts | None) -> Iterator[str]:
             f"{joined(list(of_files.node_hosts))}"
         )
     shows = ", and shows it the credential if it answers 401" if passed else " without a credential"
-    for number, source in enumerate(resolution.sources):
-        when = "if that refuses, does not have the image or does not answer, " if number else "first "
+    ordered = sorted(resolution.sources, key=lambda source: kind_of(image) not in source.kinds)
+    for number, source in enumerate(ordered):
+        when = "if that refuses, does not have the image or does not answer, it asks" if number else ""
+        if kind_of(image) not in source.kinds:
+            when = "for manifest and layers alone, where no other host delivers them, it asks"
         own = shows
         if not passed and source.name.partition("/")[0] in of_files.node_hosts:
             own = " with the credential of config.toml"
-        who = "it" if number else "containerd"
-        yield f"{when}{who} asks {source.location} for {source.name}{own}"
+        yield f"{when or 'first containerd asks'} {source.location} for {source.name}{own}"
 
 
 def verdict(

@@ -152,7 +152,7 @@ class Host(NamedTuple):
 
     Attributes:
         host: as containerd has it.
-        source: the repository there; "" for one that is not asked for pulls.
+        source: the repository there.
     """
 
     host: ContainerdHost

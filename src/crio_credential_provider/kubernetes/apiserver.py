@@ -36,7 +36,7 @@ _RETRIES = 5
 _FIRST_PAUSE = 0.1
 """Seconds before the first retry; doubled each time: 3.1 s over five."""
 
-_RETRIED_STATUS = frozenset((429, 500, 502, 503, 504))
+RETRIED_STATUS = frozenset((429, 500, 502, 503, 504))
 
 
 class _Passing(Exception):
@@ -60,7 +60,10 @@ class ApiServer:
 
     Attributes:
         date: the server's clock, as the last answer's Date header says; "" before the first.
+        has_flags: whether deadline and max_answer_size can be set by the flags of these names.
     """
+
+    has_flags = True
 
     def __init__(
         self,
@@ -127,11 +130,11 @@ class ApiServer:
             return self._object(body)
         error = ClusterError(
             f"the API server {self._endpoint.url} answered {status}{_status_message(body, token)}",
-            "it may be starting up or overloaded" if status in _RETRIED_STATUS else "",
+            "it may be starting up or overloaded" if status in RETRIED_STATUS else "",
             status=status,
         )
-        if status in _RETRIED_STATUS:
-            raise _Passing(error, _retry_after(headers))
+        if status in RETRIED_STATUS:
+            raise _Passing(error, retry_after(headers.get("retry-after", "")))
         raise error
 
     def _object(self, body: bytes) -> dict[str, Any]:
@@ -169,13 +172,14 @@ class ApiServer:
         except TimeoutError:
             raise ClusterError(
                 f"the API server {self._endpoint.url} did not answer within {self._seconds:g} s",
-                f"the address comes from {self._endpoint.origin}; --deadline sets the time",
+                f"the address comes from {self._endpoint.origin}{'; --deadline sets the time' * self.has_flags}",
             ) from None
         except ssl.SSLError as error:
             raise self._no_tls(error) from None
         except _Malformed as error:
+            flag = " (--max-answer-size)" if self.has_flags and isinstance(error, _TooLarge) else ""
             raise ClusterError(
-                f"the API server {self._endpoint.url} {error}",
+                f"the API server {self._endpoint.url} {error}{flag}",
                 f"check that this is a Kubernetes API server; the address comes from {self._endpoint.origin}",
             ) from None
         except OSError as error:
@@ -344,16 +348,24 @@ def _load_client_certificate(context: ssl.SSLContext, client: ClientCertificate)
         ) from None
 
 
-def _status_message(body: bytes, token: str) -> str:
-    """The message of a Status object, for an error: short, printable, and without any part of the token."""
+def message_of(body: bytes) -> str | None:
+    """The message of a Status object; None for any other answer."""
     try:
         status = json.loads(body[:_MAX_HEAD].decode())
         message = status["message"]
     except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return message if isinstance(message, str) else ""
+
+
+def _status_message(body: bytes, token: str) -> str:
+    """The same for an error: short, printable, and without any part of the token."""
+    message = message_of(body)
+    if message is None:
         return " (not a Kubernetes Status)"
-    if not isinstance(message, str) or len(message) > 500 or not message.isprintable():
+    if not message or len(message) > 500 or not message.isprintable() or _quotes(message, token):
         return ""
-    return "" if _quotes(message, token) else f" ({message})"
+    return f" ({message})"
 
 
 def _quotes(message: str, token: str) -> bool:
@@ -361,9 +373,8 @@ def _quotes(message: str, token: str) -> bool:
     return any(token[start : start + 12] in message for start in range(max(1, len(token) - 11))) if token else False
 
 
-def _retry_after(headers: dict[str, str]) -> float:
-    """Seconds that the server asks to wait; it may also send a date, which API servers do not."""
-    value = headers.get("retry-after", "")
+def retry_after(value: str) -> float:
+    """Seconds that a Retry-After header asks to wait; it may also be a date, which API servers do not send."""
     return float(value) if value.isascii() and value.isdigit() else 0
 
 
@@ -377,6 +388,10 @@ def _closed() -> OSError:
 
 class _Malformed(Exception):
     """What the server did instead of answering, as the rest of a sentence."""
+
+
+class _TooLarge(_Malformed):
+    """The same of an answer beyond the limit."""
 
 
 class _Connection:
@@ -464,8 +479,8 @@ class _Connection:
             raise self._too_large()
         return size
 
-    def _too_large(self) -> _Malformed:
-        return _Malformed(f"sent an answer larger than {self._max_size >> 20} MiB (--max-answer-size)")
+    def _too_large(self) -> _TooLarge:
+        return _TooLarge(f"sent an answer larger than {self._max_size >> 20} MiB")
 
     def _take(self, size: int) -> bytes:
         while len(self._buffer) < size:

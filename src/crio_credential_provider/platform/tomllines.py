@@ -30,7 +30,24 @@ def find_headers(text: str) -> list[list[str]]:
     >>> find_headers('[host."https://a"]\\n[[b]]\\n[host."https://a".header]')
     [['host', 'https://a'], ['host', 'https://a', 'header']]
     """
-    return _scanned(text, str).headers
+    return [[_unescaped(key) for key in keys] for keys in _scanned(text, str).headers]
+
+
+def find_newer(text: str) -> int:
+    """The line of the first thing that TOML has since 1.1: an inline table over several lines or with a comma at its
+    end, or a ``\\x`` in a string; 0 for none."""
+    return _scanned(text, str).newer
+
+
+def _unescaped(key: str) -> str:
+    if "\\" not in key:
+        return key
+    import tomli
+
+    try:
+        return str(tomli.loads(f'key = "{key}"')["key"])
+    except ValueError:
+        return key
 
 
 def _scanned(text: str, folded: Callable[[str], str]) -> _Scanner:
@@ -51,6 +68,7 @@ class _Scanner:
         self._tables: dict[Path, int] = {}
         self.lines: dict[Path, int] = {}
         self.headers: list[list[str]] = []
+        self.newer = 0
 
     def scan(self) -> NoReturn:
         """Every statement, a header or a key with its value, up to the IndexError at the end of the text."""
@@ -83,6 +101,9 @@ class _Scanner:
         self._line += self._text.count("\n", self._counted, self._at)
         self._counted = self._at
         self.lines.setdefault(path, self._line)
+
+    def _note_newer(self, at: int) -> None:
+        self.newer = self.newer or self._text.count("\n", 0, at) + 1
 
     def _skip(self, blanks: str) -> None:
         while True:
@@ -122,12 +143,13 @@ class _Scanner:
 
     def _value(self, path: Path) -> None:
         opened = self._text[self._at]
+        start = self._at
         if opened in "\"'":
             self._string()
         elif opened in "[{":
             self._at += 1
             self._skip(" \t\n,")
-            number = 0
+            number, last = 0, self._at
             while self._text[self._at] not in "]}":
                 if opened == "{":
                     self._setting(path)
@@ -135,14 +157,17 @@ class _Scanner:
                     self._note((*path, number))
                     self._value((*path, number))
                     number += 1
+                last = self._at
                 self._skip(" \t\n,")
             self._at += 1
+            if opened == "{" and ("\n" in self._text[start : self._at] or "," in self._text[last : self._at]):
+                self._note_newer(start)
         else:
             while self._text[self._at] not in ",]}\n#":
                 self._at += 1
 
     def _string(self) -> None:
-        quote = self._text[self._at]
+        quote, start = self._text[self._at], self._at
         end = quote * 3 if self._text.startswith(quote * 3, self._at) else quote
         self._at += len(end)
         while not self._text.startswith(end, self._at):
@@ -150,6 +175,8 @@ class _Scanner:
             if self._at >= len(self._text):
                 raise IndexError
         self._at += len(end)
+        if quote == '"' and "\\x" in self._text[start : self._at].replace("\\\\", ""):
+            self._note_newer(start)
         # A string of three quotes may end in one or two more.
         while len(end) == 3 and self._text[self._at] == quote:
             self._at += 1

@@ -74,7 +74,7 @@ def complete(resolution: Resolution, request: Request, settings: Settings, conne
     """The rest of ``resolve``, step by step into a resolution, which holds what was known when an error ended it."""
     # As for --pod-events in plugin.run, the default is not looked up.
     runtime = vars(settings).get("runtime", AUTO)
-    if runtime == CONTAINERD or (runtime == AUTO and endpoint.of_parent() == CONTAINERD):
+    if runtime == CONTAINERD or (runtime == AUTO and endpoint.of_parent(settings.root) == CONTAINERD):
         from . import offer
 
         offer.complete(resolution, request, settings, connect)

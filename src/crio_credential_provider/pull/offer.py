@@ -127,20 +127,19 @@ def _refusal(resolution: Resolution) -> tuple[str, str]:
         f"containerd would show the credential of secret {choice.secret} for {choice.source.name} to "
         f"{' and '.join(source.location for source in others)} as well"
     )
-    return reason, f"{_remedy(resolution.hosts, others)}; or allow it with --allow-fallback-exposure"
+    return reason, f"{_remedy(resolution.hosts, choice, others)}; or allow it with --allow-fallback-exposure"
 
 
-def _remedy(found: Found, others: Sequence[PullSource]) -> str:
+def _remedy(found: Found, choice: Choice, others: Sequence[PullSource]) -> str:
     if not found.file.endswith("/hosts.toml"):
         return (
             f"move {found.domain} from registry.mirrors to a hosts.toml below config_path, which can leave the "
             "registry itself out"
         )
     if all(source.primary for source in others):
-        return (
-            f'at the top of {found.file} write server = "{others[-1].location}" and capabilities = ["push"], so that '
-            "containerd pulls from its [host] entries alone"
-        )
+        place = choice.source.location
+        server = f'server = "{place}"' + ("" if place.endswith("/v2") else " and override_path = true")
+        return f"at the top of {found.file} write {server}, so that containerd asks no other host"
     return f"containerd takes one credential for a pull: leave one [host] in {found.file}"
 
 

@@ -1,7 +1,6 @@
 """Which container runtime the kubelet that runs this process uses: its container runtime endpoint says it.
 
-Every pull asks it, so that the kubelet's command line is read in the fewest steps, and its files only where that does
-not say it.
+Every pull asks it, so that most nodes with CRI-O are known by one system call: they have no directory of containerd.
 """
 
 from __future__ import annotations
@@ -24,8 +23,11 @@ _MAX_SIZE = 1 << 20
 """Bytes of a KubeletConfiguration."""
 
 
-def of_parent() -> str:
-    """The runtime of the kubelet that has started this process; ``crio`` where its endpoint is not known."""
+def of_parent(root: str) -> str:
+    """The runtime of the kubelet that has started this process; ``crio`` where its endpoint is not known, or where
+    there is no directory of containerd below ``root``, and so no mirror."""
+    if not os.access(f"{root}/etc/containerd", os.F_OK):
+        return CRIO
     try:
         descriptor = os.open(f"{_PROC}/{os.getppid()}/cmdline", _OPEN)
         arguments = os.read(descriptor, 8192)

@@ -2,7 +2,8 @@
 
 The platform team publishes them in a ConfigMap that every user may read. Its key ``registries.conf`` is that file,
 ``credential-provider-config.yaml`` the kubelet's CredentialProviderConfig, any other ``*.conf`` a drop-in of
-registries.conf.d. On OpenShift administrators may read the MachineConfig of a pool instead.
+registries.conf.d. On OpenShift administrators may read the MachineConfig of a pool instead; the mirror sets, which hold
+no credentials, anybody who was given that.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import os
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from ..audit import machineconfigs
-from ..audit.machineconfigs import MachineConfigs
-from ..audit.workloads import member, text
+from ..audit.openshift import ENFORCING, machineconfigs, mirrorsets
+from ..audit.openshift.machineconfigs import MachineConfigs
+from ..audit.openshift.mirrorsets import MirrorSets
+from ..audit.workloads import items, member, text
 from ..errors import ClusterError, ConfigError, UsageError
 from ..kubernetes import names
 from ..manifests.objects import CONFIG_KEY, MAIN_KEY, PUBLISHED, PUBLISHED_NAMESPACE
@@ -31,12 +33,16 @@ class Published(NamedTuple):
         main, drop_ins: paths of registries.conf and of its drop-ins' directory, which begin with the object's name.
         config: of the CredentialProviderConfig, "" for none.
         origin: the object.
+        notes: what else a person should know of it.
+        enforcing: whether CRI-O refuses a short name that may mean several images, as its default is.
     """
 
     main: str
     drop_ins: str
     config: str
     origin: str
+    notes: tuple[str, ...] = ()
+    enforcing: bool = True
 
 
 def write(api: Api, directory: str) -> Published | str:
@@ -86,7 +92,42 @@ def write_machine_config(api: Api, directory: str, pool: str) -> Published:
         (os.path.basename(p), c) for p, c in contents.items() if os.path.dirname(p) == registries.DROP_IN_DIRECTORY
     ]
     main, others = _write(directory, rendered, contents.get(registries.MAIN_FILE, b""), drop_ins)
-    return Published(main, others, "", f"MachineConfig {rendered}")
+    return Published(main, others, "", f"MachineConfig {rendered}", enforcing=ENFORCING)
+
+
+def write_mirror_sets(api: Api, directory: str) -> Published | str:
+    """The same of what the mirror sets of OpenShift come to; "" where this is not OpenShift.
+
+    Raises:
+        ClusterError: the API server does not answer.
+        ConfigError: the Machine Config Operator refuses them.
+    """
+    try:
+        api.get(mirrorsets.DISCOVERY)
+    except ClusterError as error:
+        if error.status not in (403, 404):
+            raise
+        return ""
+    read, refused = MirrorSets(), []
+    for kind, group, resource in mirrorsets.LISTS:
+        try:
+            found = items(api.get(f"{group}/{resource}"), "items")
+        except ClusterError as error:
+            if error.status not in (403, 404):
+                raise
+            # Releases without the kind have none of it.
+            refused += [resource] if error.status == 403 else []
+            continue
+        for one in found:
+            read.add({**one, "kind": kind})
+    forbidden = f"{', '.join(refused)} may not be listed by this user" if refused else ""
+    if not read.has(*mirrorsets.SETS) and (refused or not read.has("Image")):
+        return forbidden or "there are no mirror sets"
+    files, notes = read.make()
+    drop_ins = [(os.path.basename(path), content) for path, content in files[1:]]
+    main, others = _write(directory, "mirror-sets", files[0][1], drop_ins)
+    notes = [forbidden, *notes] if refused else notes
+    return Published(main, others, "", read.origin(), tuple(notes), ENFORCING)
 
 
 def _write(directory: str, place: str, main: bytes, drop_ins: Iterable[tuple[str, bytes]]) -> tuple[str, str]:
@@ -110,11 +151,33 @@ def no_drop_ins(directory: str, place: str = "") -> str:
     return path
 
 
-def unknown(why: str) -> ConfigError:
-    """That nobody told the nodes' registries.conf, and how to get it."""
-    return ConfigError(
-        "the nodes' registries.conf is not known: --registries-conf is not given, and ConfigMap "
-        f"{PUBLISHED_NAMESPACE}/{PUBLISHED}: {why}",
+def write_pool(api: Api, directory: str, pool: str) -> Published:
+    """As ``write_machine_config``; where the MachineConfig may not be read, as ``write_mirror_sets``.
+
+    Raises:
+        ClusterError, ConfigError, UsageError: as there.
+    """
+    try:
+        return write_machine_config(api, directory, pool)
+    except ClusterError as error:
+        found = write_mirror_sets(api, directory) if error.status == 403 else ""
+        if isinstance(found, str):
+            raise
+    return found._replace(notes=(f"the MachineConfig of pool {pool} may not be read by this user", *found.notes))
+
+
+def write_instead(api: Api, directory: str, why: str) -> Published:
+    """As ``write_mirror_sets``, where the ConfigMap does not tell, and why not.
+
+    Raises:
+        ConfigError: nobody told the nodes' registries.conf.
+    """
+    found = write_mirror_sets(api, directory)
+    if isinstance(found, Published):
+        return found
+    raise ConfigError(
+        f"the nodes' registries.conf is not known: --registries-conf is not given{found and f', {found}'}, and "
+        f"ConfigMap {PUBLISHED_NAMESPACE}/{PUBLISHED}: {why}",
         "ask the platform team for /etc/containers/registries.conf of a node and give it with --registries-conf FILE, "
         "or ask them to publish it: crio-credential-provider manifests registries, on a node, prints the objects",
     )

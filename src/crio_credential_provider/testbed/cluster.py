@@ -445,6 +445,10 @@ class ApiServer:
         if single is not None and user.name != ANONYMOUS:
             self._check(user, single)
             return 200, lists.find(self.others, single)
+        group = path.removeprefix("/apis/").rpartition("/")[0]
+        if user.name != ANONYMOUS and any(found.get("apiVersion", "").startswith(f"{group}/") for found in self.others):
+            # Discovery, which every authenticated user has.
+            return 200, {"kind": "APIResourceList", "groupVersion": path.removeprefix("/apis/"), "resources": []}
         if matched is None:
             if user.name == ANONYMOUS:
                 message = f'forbidden: User "{ANONYMOUS}" cannot {verb} path "{path}"'

@@ -9,15 +9,22 @@ from collections.abc import Callable, Iterable, Mapping
 from .objects import Object, StatusError
 from .rbac import Attributes
 
-_PATH = re.compile(r"/(?:api|apis/([a-z0-9.]+))/v1(?:/namespaces/([^/]+))?/([a-z]+)")
+_PATH = re.compile(r"/(?:api|apis/([a-z0-9.]+))/v1(?:alpha1)?(?:/namespaces/([^/]+))?/([a-z]+)")
 _OBJECT = re.compile(r"/(?:api|apis/([a-z0-9.]+))/v1(?:/namespaces/([^/]+))?/([a-z]+)/([^/]+)")
 _KINDS = {
     "clusterrolebindings": "ClusterRoleBinding",
     "clusterroles": "ClusterRole",
+    "clusterversions": "ClusterVersion",
     "cronjobs": "CronJob",
     "daemonsets": "DaemonSet",
     "deployments": "Deployment",
+    "imagecontentsourcepolicies": "ImageContentSourcePolicy",
+    "imagedigestmirrorsets": "ImageDigestMirrorSet",
+    "images": "Image",
+    "imagetagmirrorsets": "ImageTagMirrorSet",
     "jobs": "Job",
+    "machineconfigpools": "MachineConfigPool",
+    "machineconfigs": "MachineConfig",
     "namespaces": "Namespace",
     "nodes": "Node",
     "pods": "Pod",

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from ..images import reference
 from ..images.dockerconfig import Credential
+from ..kubernetes import imagepatterns
 from ..kubernetes.credentialprovider import API_VERSION
 from ..settings import ENVIRONMENT_PREFIX
 from .cluster import ApiServer
@@ -30,6 +31,9 @@ TIMEOUT = 60.0
 _CACHE_KEY_TYPES = ("Image", "Registry", "Global")
 # Go's time.ParseDuration.
 _DURATION = re.compile(r"[+-]?(0|((\d+(\.\d*)?|\.\d+)(ns|us|\u00b5s|\u03bcs|ms|s|m|h))+)", re.ASCII)
+# What the kubelet does not look at of a key.
+_SCHEME = re.compile(r"^https?://")
+_VERSION = re.compile(r"^([^/]*)/v[12]/")
 
 
 class Response(NamedTuple):
@@ -140,6 +144,16 @@ def dumps_request(image: str, token: str = "", annotations: Mapping[str, str] | 
     if annotations:
         request["serviceAccountAnnotations"] = dict(annotations)
     return json.dumps(request, separators=(",", ":")).encode() + b"\n"
+
+
+def credentials_for(image: str, response: Response) -> list[Credential]:
+    """What the kubelet passes to the runtime for an image, in the order in which it tries them; empty for nothing.
+
+    Its BasicDockerKeyring: keys without their scheme and an API version, backwards by their text.
+    """
+    name = reference.parse(image).name
+    entries = {_VERSION.sub(r"\1/", _SCHEME.sub("", key)): credential for key, credential in response.auth.items()}
+    return [entries[key] for key in sorted(entries, reverse=True) if imagepatterns.matches(key, name)]
 
 
 def loads_response(data: bytes) -> Response:

@@ -18,7 +18,7 @@ import conformance
 from node import TESTS
 
 VECTORS = TESTS / "vectors"
-COUNTS = {"registries": 440, "auth": 170, "layers": 40}
+COUNTS = {"registries": 440, "auth": 170, "layers": 40, "mirrorsets": 237}
 
 Case = dict[str, Any]
 
@@ -79,6 +79,14 @@ def has_login(case: Case) -> bool:
     return bool(answer(case)["found"] and answer(case)["picked"] and not answer(case).get("nondeterministic"))
 
 
+def has_search(case: Case) -> bool:
+    return bool(answer(case)["search"])
+
+
+def is_refused(case: Case) -> bool:
+    return bool(answer(case)["error"])
+
+
 def _change(*path: str | int, to: Any) -> Callable[[Case], None]:
     """Sets a member of the expected answer to something else."""
 
@@ -116,7 +124,16 @@ WRONG_LOGINS = [
     *(_change("creds", field, to="other") for field in ("username", "password", "identitytoken", "raw")),
     _change("picked", to="other.example"),
 ]
+WRONG_FILES = [
+    _change("error", to="an error"),
+    _change("main", to=None),
+    _change("main", to="unqualified-search-registries = []"),
+    _change("search", to=None),
+    _change("kept_out", to=True),
+]
 WRONG = [
+    *(("mirrorsets", has_search, change) for change in WRONG_FILES),
+    ("mirrorsets", is_refused, _change("error", to=None)),
     *(("registries", has_sources, change) for change in WRONG_SOURCES),
     *(("layers", has_sources, change) for change in WRONG_SOURCES),
     *(("auth", has_login, change) for change in WRONG_LOGINS),
@@ -202,4 +219,4 @@ def test_an_unreadable_file_is_a_failure(tmp_path: Path) -> None:
 def test_wrong_usage_is_told(arguments: tuple[str, ...]) -> None:
     done = run(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("usage: conformance.py registries|auth|layers FILE...")
+    assert done.stderr.startswith("usage: conformance.py registries|auth|layers|mirrorsets FILE...")

@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ... import settings
 from ...audit import document, lists, nodes, workloads
@@ -69,16 +69,28 @@ _ASKING = 600
 _FLAGS = ("secrets-from", "mirror-registry", "global-auth-file")
 
 
-def run(arguments: list[str], program: str = output.PROGRAM, *, is_of_node: bool = True) -> int:
+class Elsewhere(NamedTuple):
+    """What is known of the nodes where this machine, whose auth file and configuration say nothing of them, is not one.
+
+    Attributes:
+        notes: what the person should know beforehand.
+        enforcing: as of ``NodeClass``.
+    """
+
+    notes: tuple[str, ...] = ()
+    enforcing: bool = True
+
+
+def run(arguments: list[str], program: str = output.PROGRAM, elsewhere: Elsewhere | None = None) -> int:
     """As ``commands.run``, for the arguments after the word.
 
     Args:
         program: what the person has called.
-        is_of_node: whether this machine's auth file is taken for the nodes'.
+        elsewhere: None where this machine's auth file is taken for the nodes'.
     """
     try:
         given = parser(program).parse(arguments)
-        given.is_of_node = is_of_node
+        given.elsewhere = elsewhere
         return _audit(given)
     except output.Unwritable as error:
         if not error.reader_gone:
@@ -136,7 +148,8 @@ def parser(program: str = output.PROGRAM) -> Parser:
     made.add_argument(
         "--machine-configs",
         action="store_true",
-        help="take registries.conf of each MachineConfigPool from its rendered MachineConfig (OpenShift)",
+        help="take registries.conf from the cluster's objects (OpenShift): from each MachineConfigPool's rendered "
+        "MachineConfig, else from the mirror sets",
     )
     made.add_argument(
         "--config",
@@ -193,9 +206,9 @@ def parser(program: str = output.PROGRAM) -> Parser:
 def _audit(given: argparse.Namespace) -> int:
     _refuse_together(given)
     if given.print_rbac:
-        from ...audit.server import CLUSTER_ROLE, MACHINE_CONFIG_RULE
+        from ...audit.server import CLUSTER_ROLE, OPENSHIFT_RULES
 
-        rules = CLUSTER_ROLE + (MACHINE_CONFIG_RULE if given.machine_configs else "")
+        rules = CLUSTER_ROLE + (OPENSHIFT_RULES if given.machine_configs else "")
         write_line(rules.removesuffix("\n"))
         return OK
     earlier = document.load_outcomes(given.baseline) if given.baseline else None
@@ -293,21 +306,32 @@ def _rate(text: str) -> float:
 def _auditor(given: argparse.Namespace, place: Place) -> Auditor:
     own = [f"--{name}={text}" for name in _FLAGS for text in typed_values(given, name)]
     chosen = load_settings(own, place)
-    if given.global_auth_file is not None:
-        _check_auth_file(given.global_auth_file)
     if given.mirror_registry:
         chosen.mirror_registry = settings.loads(own, {}).mirror_registry
-    if not (given.is_of_node or given.global_auth_file):
+    if given.elsewhere and not given.global_auth_file:
         chosen.global_auth_file = ""
+    if given.global_auth_file is not None:
+        _check_auth_file(given.global_auth_file)
+    elif NODE_CREDENTIALS in given.fail_on:
+        if not os.path.exists(chosen.global_auth_file):
+            raise UsageError(
+                "--fail-on node-credentials requires the auth file of a node, and there is none here",
+                "copy one (/var/lib/kubelet/config.json, or global_auth_file of crio.conf) and give it with "
+                "--global-auth-file FILE",
+            )
+        _check_auth_file(chosen.global_auth_file)
     chosen.cache_dir = ""
     if given.machine_configs and given.registries_conf:
         raise UsageError("--machine-configs and --registries-conf cannot be used together", "remove one of the two")
     classes = None if given.machine_configs else _classes(given, chosen)
     selected = _selector(given.selector)
     made = Auditor(chosen, classes, given.namespace or (), selected, has_tokens=place.audience is not None)
-    made.notes += [place.note] if place.note else []
+    made.notes += [*(given.elsewhere.notes if given.elsewhere else ()), *filter(None, [place.note])]
     if "CRI-O" in place.missing and not (given.registries_conf or given.machine_configs):
-        made.notes.append("this machine's registries.conf was used, and it has no CRI-O: give --registries-conf")
+        made.notes.append(
+            "this machine's registries.conf was used, and it has no CRI-O: give --registries-conf, "
+            "on OpenShift --machine-configs"
+        )
     return made
 
 
@@ -337,11 +361,15 @@ def _classes(given: argparse.Namespace, chosen: settings.Settings) -> list[NodeC
     if not files:
         search = registries.search_files(chosen.registries_conf, chosen.registries_conf_dir)
         if not search.drop_ins and not os.path.exists(search.main):
-            raise UsageError(f"there is no {search.main} here", "give a node's with --registries-conf FILE")
+            raise UsageError(
+                f"there is no {search.main} here",
+                "give a node's with --registries-conf FILE, on OpenShift --machine-configs",
+            )
         return [nodes.load_own(chosen.registries_conf, chosen.registries_conf_dir)]
     # The one that takes every node is asked last.
     ordered = sorted(files.items(), key=lambda pair: not pair[0])
-    return [nodes.load(name, file, directories.get(name, "")) for name, file in ordered]
+    found = [nodes.load(name, file, directories.get(name, "")) for name, file in ordered]
+    return [one._replace(enforcing=given.elsewhere is None or given.elsewhere.enforcing) for one in found]
 
 
 def _by_class(values: list[str]) -> dict[str, str]:

@@ -73,7 +73,8 @@ is not visible from here. No secret's content is shown.
 
 registries.conf is that of the nodes: from --registries-conf, else from the ConfigMap
 crio-credential-provider-registries in namespace kube-public, which also may have the plugin's
-settings; never this machine's own. audit is the command of that name, with the same ConfigMap.
+settings, else made of OpenShift's mirror sets; never this machine's own. audit is the command of that
+name, with the same registries.conf.
 """
 _EPILOG = """\
 Examples:
@@ -128,7 +129,9 @@ def parser() -> Parser:
     ):
         made.add_argument(f"--{name}", metavar=metavar, type=there(*kinds), help=what)
     made.add_argument(
-        "--machine-config-pool", metavar="POOL", help="take registries.conf from this pool's MachineConfig (OpenShift)"
+        "--machine-config-pool",
+        metavar="POOL",
+        help="take registries.conf from this pool's MachineConfig, else from the mirror sets (OpenShift)",
     )
     for name in _FLAGS:
         flag = FLAGS_BY_NAME[name]
@@ -276,15 +279,13 @@ def _site(given: argparse.Namespace, api: Api) -> Site:
     config, origin_of_config = given.config, given.config
     if isinstance(found, published.Published) and not config:
         config, origin_of_config = found.config, found.origin if found.config else ""
-    if given.machine_config_pool:
-        found = published.write_machine_config(api, "", given.machine_config_pool)
     if given.registries_conf:
         main, drop_ins = given.registries_conf, given.registries_conf_dir or published.no_drop_ins("")
-        origin = main
-    elif isinstance(found, published.Published):
-        main, drop_ins, origin = found.main, found.drop_ins, found.origin
-    else:
-        raise published.unknown(found)
+        found = published.Published(main, drop_ins, "", main)
+    elif given.machine_config_pool:
+        found = published.write_pool(api, "", given.machine_config_pool)
+    elif isinstance(found, str):
+        found = published.write_instead(api, "", found)
     arguments, variables, audience = load_entry(config) if config else ([], {}, "")
     note = ""
     if audience is None:
@@ -297,18 +298,18 @@ def _site(given: argparse.Namespace, api: Api) -> Site:
         note,
         kubeconfig="",
         crio_started=0.0,
-        # CRI-O's default.
-        enforcing=True,
+        enforcing=found.enforcing,
         missing=("kubelet", "CRI-O", "containerd"),
     )
     chosen = find_settings(given, place)
-    chosen.registries_conf, chosen.registries_conf_dir, chosen.root = main, drop_ins, ""
+    chosen.registries_conf, chosen.registries_conf_dir, chosen.root = found.main, found.drop_ins, ""
     chosen.global_auth_file = ""
     flags = [f"--{name}" for name in _FLAGS if getattr(given, FLAGS_BY_NAME[name].attribute)]
     of_plugin = " and ".join([f"those of {origin_of_config}" if config else "its defaults", *flags])
-    if config and origin_of_config == origin:
+    if config and origin_of_config == found.origin:
         of_plugin = " and ".join(["there as well", *flags])
-    assumed = f"this is not a node: registries.conf is that of {origin}, the plugin's settings are {of_plugin}"
+    assumed = f"this is not a node: registries.conf is that of {found.origin}, the plugin's settings are {of_plugin}"
+    assumed = "; ".join([assumed, *found.notes])
     return Site(api, place, chosen, f"{assumed}; {_NOT_THE_NODE}" if given.action == "verify" else assumed)
 
 
@@ -337,17 +338,21 @@ def _audit(arguments: list[str]) -> int:
     try:
         given = audit.parser(_PROGRAM).parse(arguments)
         if given.registries_conf or given.machine_configs or given.print_rbac:
-            return audit.run(arguments, _PROGRAM, is_of_node=False)
+            return audit.run(arguments, _PROGRAM, audit.Elsewhere())
         if given.files:
-            raise UsageError("--registries-conf is missing", "with files, the API server is not asked for it")
+            raise UsageError(
+                "--registries-conf is missing",
+                "with files, the API server is not asked for it; on OpenShift, --machine-configs takes it from them",
+            )
         with tempfile.TemporaryDirectory() as place:
             with server.kubectl(given.kubeconfig or "", given.context or "") as api:
                 found = published.write(api, place)
-            if isinstance(found, str):
-                raise published.unknown(found)
+                if isinstance(found, str):
+                    found = published.write_instead(api, place, found)
             flags = [f"--registries-conf={place}/{found.main}", f"--registries-conf-dir={place}/{found.drop_ins}"]
             flags += [f"--config={place}/{found.config}"] if found.config and not given.config else []
-            return audit.run([*arguments, *flags], _PROGRAM, is_of_node=False)
+            notes = (f"registries.conf is that of {found.origin}", *found.notes)
+            return audit.run([*arguments, *flags], _PROGRAM, audit.Elsewhere(notes, found.enforcing))
     except ProviderError as error:
         complain("audit", str(error), _PROGRAM)
         return audit.FAULT

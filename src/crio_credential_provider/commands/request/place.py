@@ -10,7 +10,6 @@ from ... import settings
 from ...errors import ProviderError, UsageError
 from ...kubernetes.credentialproviderconfig import KIND, NAME, SUFFIXES
 from ...node import crio, kubelet, providerconfig, tree
-from ...node.commandline import find_processes, find_unit
 from ...node.crio import Crio
 from ...node.kubelet import Kubelet
 from ...node.tree import Tree
@@ -19,6 +18,9 @@ from ...runtimes.crio import registries
 from ...settings import AUTO, CONTAINERD, CRIO, FLAGS_BY_NAME, Settings
 from . import files, objectsfile
 from .arguments import FLAGS
+
+_CONTAINERD = "/etc/containerd"
+"""Without it there is no mirror of containerd's."""
 
 
 class RefusedArguments(ProviderError):
@@ -76,7 +78,6 @@ def look(given: argparse.Namespace) -> Place:
     tree, ticks = Tree(root), os.sysconf("SC_CLK_TCK")
     kubelets = kubelet.find_kubelet(tree, ticks, live=not root)
     runtime = crio.find_crio(tree, ticks, live=not root)
-    has_containerd = _has_containerd(tree, ticks)
     flags = [kubelets.flag(name) if kubelets else None for name in (kubelet.PROVIDER_CONFIG, "kubeconfig")]
     config, kubeconfig = (tree.real(f.value) if f is not None and tree.exists(f.value) else "" for f in flags)
     entry: tuple[list[str], dict[str, str], str | None] = ([], {}, "")
@@ -102,29 +103,25 @@ def look(given: argparse.Namespace) -> Place:
         runtime is None or runtime.short_name_mode.value != crio.DISABLED,
         tuple(
             name
-            for name, found in (("kubelet", kubelets), ("CRI-O", runtime), ("containerd", has_containerd))
+            for name, found in (("kubelet", kubelets), ("CRI-O", runtime), ("containerd", tree.exists(_CONTAINERD)))
             if not found
         ),
-        _runtime(tree, kubelets, runtime, has_containerd=has_containerd),
+        _runtime(tree, kubelets, runtime),
     )
 
 
-def _has_containerd(tree: Tree, ticks: int) -> bool:
-    if find_unit(tree, "containerd.service") or tree.exists("/etc/containerd"):
-        return True
-    return not tree.root and bool(find_processes(tree, ("containerd",), ticks))
-
-
-def _runtime(tree: Tree, found: Kubelet | None, running: Crio | None, *, has_containerd: bool) -> str:
-    """The runtime that the kubelet's endpoint names, as for the plugin; where it names none, the one that is here."""
+def _runtime(tree: Tree, found: Kubelet | None, running: Crio | None) -> str:
+    """The runtime that the kubelet's endpoint names, as for the plugin; where there is no kubelet, the one that is
+    here."""
+    if not tree.exists(_CONTAINERD):
+        return CRIO
     named = kubelet.runtime_endpoint(tree, found)[0] if found is not None else ""
     if named:
         return endpoint.named_by(named)
-    has_crio = running is not None or tree.exists(registries.MAIN_FILE)
     if found is not None and not found.distribution:
         # The kubelet's own default is containerd's socket.
-        return CONTAINERD if has_containerd or not has_crio else CRIO
-    return CONTAINERD if has_containerd and not has_crio else CRIO
+        return CONTAINERD
+    return CRIO if running is not None or tree.exists(registries.MAIN_FILE) else CONTAINERD
 
 
 def find_settings(given: argparse.Namespace, place: Place) -> Settings:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ... import registryclient
 from ...explanation import Explanation, Source
+from ...explanation.containerd import kind_of
 from ...registryclient import Api, Verdict
 from ...runtimes.containerd import pullsources
 from ..request.handedover import HandedOver
@@ -70,8 +71,7 @@ class Questions:
 
 def api_of(found: Found, source: PullSource, image: Reference) -> Api:
     """What containerd asks for a source."""
-    same = (h for h in found.hosts if h.url == source.location and pullsources.name_of(h, image) == source.name)
-    host = next(host for host in same if "pull" in host.capabilities)
+    host = next(h for h in found.hosts if h.url == source.location and pullsources.name_of(h, image) == source.name)
     is_itself = host.host in (found.domain, "registry-1.docker.io" if found.domain == "docker.io" else "")
     return Api(
         host.scheme,
@@ -85,3 +85,12 @@ def api_of(found: Found, source: PullSource, image: Reference) -> Api:
         host.headers,
         host.file,
     )
+
+
+def resolving(explained: Explanation) -> Explanation:
+    """The same without the hosts that are asked for manifest and layers alone: the pull does not begin there."""
+    assert explained.image is not None
+    kind = kind_of(explained.image)
+    why = f"containerd does not ask it for a {kind}, by its capabilities"
+    sources = [s if kind in s.source.kinds else s._replace(asked=False, why_not=why) for s in explained.sources]
+    return explained._replace(sources=tuple(sources))

@@ -14,7 +14,7 @@ import os
 from ...errors import ConfigError
 from ...platform.record import Record
 from . import goaddress
-from .readings import READINGS, REFUSED, V1, V2_0, V2_2, V2_3
+from .readings import FIRST, READINGS, REFUSED, V1_6, V2_2, V2_3
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from ...platform.parsecache import ParseCache
 
-    _Outcome = tuple[str, dict[str, list[str]], dict[str, Any], str]
-    """config_path, mirrors, the registry table, file."""
+    Forms = list[tuple[str, dict[str, Any]]]
+    """Every file with what is kept of it, in the order in which containerd merges them."""
 
 MAIN_FILE = "/etc/containerd/config.toml"
 DEFAULT_CONFIG_PATH = "/etc/containerd/certs.d:/etc/docker/certs.d"
@@ -46,11 +46,25 @@ class Configuration(Record):
         unsure: why containerd may look at none of it and ask the registry itself alone, "" where it does look.
         auths: hosts for which containerd has a credential of its own; used where the kubelet sends none.
         tls: hosts with registry.configs.*.tls, which containerd 2 ignores.
+        insecure: those of them whose certificate containerd 1 does not verify.
         headers: names of the headers that containerd sends to every registry.
         files: all that were read, the main one first.
+        readings: the releases that start with them.
     """
 
-    __slots__ = ("auths", "config_path", "file", "files", "headers", "mirrors", "tls", "unsure", "version")
+    __slots__ = (
+        "auths",
+        "config_path",
+        "file",
+        "files",
+        "headers",
+        "insecure",
+        "mirrors",
+        "readings",
+        "tls",
+        "unsure",
+        "version",
+    )
 
     def __init__(
         self,
@@ -63,6 +77,8 @@ class Configuration(Record):
         tls: tuple[str, ...] = (),
         headers: tuple[str, ...] = (),
         files: tuple[str, ...] = (),
+        readings: tuple[str, ...] = READINGS,
+        insecure: tuple[str, ...] = (),
     ) -> None:
         self.config_path = config_path
         self.mirrors = mirrors
@@ -73,6 +89,8 @@ class Configuration(Record):
         self.tls = tls
         self.headers = headers
         self.files = files
+        self.readings = readings
+        self.insecure = insecure
 
 
 def load(file: str, root: str, cache: ParseCache) -> Configuration:
@@ -83,28 +101,33 @@ def load(file: str, root: str, cache: ParseCache) -> Configuration:
         root: directory below which absolute paths lie that a file names.
 
     Raises:
-        ConfigError: a file cannot be read, or containerd would not start with it.
+        ConfigError: a file cannot be read, containerd would not start with it, or its releases differ in it so much
+            that nothing can be told.
     """
-    files = _files(file, root, cache)
-    version = files[0][1]["version"] if files else 0
-    outcomes: list[_Outcome] = []
-    errors: list[ConfigError] = []
+    forms = read(file, root, cache, V2_3)
+    outcomes: list[Outcome] = []
+    fault = None
     for reading in READINGS:
         try:
-            outcomes += _outcomes(reading, files)
+            outcomes += outcomes_of(reading, read(file, root, cache, reading) if reading == V1_6 else forms)
         except ConfigError as error:
-            errors.append(error)
+            fault = error
     if not outcomes:
-        raise errors[-1]
-    return _combined(outcomes, files, version, root)
+        assert fault is not None
+        raise fault
+    return _combined(outcomes, forms, root)
 
 
 # -- files ------------------------------------------------------------------------------------------------------------
 
 
-def _files(file: str, root: str, cache: ParseCache) -> list[tuple[str, dict[str, Any]]]:
-    """Every file with its form, in the order in which containerd merges them: breadth first, each once."""
-    found: list[tuple[str, dict[str, Any]]] = []
+def read(file: str, root: str, cache: ParseCache, reading: str) -> Forms:
+    """The files that a release reads: breadth first, each once.
+
+    Raises:
+        ConfigError: one cannot be read, or is not there.
+    """
+    found: Forms = []
     pending, seen = [(file, "")], set()
     while pending:
         path, importer = pending.pop(0)
@@ -122,7 +145,7 @@ def _files(file: str, root: str, cache: ParseCache) -> list[tuple[str, dict[str,
                 consequence=REFUSED,
             )
         found.append((path, form))
-        pending += [(name, path) for pattern in form["imports"] for name in _imported(path, pattern, root)]
+        pending += [(name, path) for pattern in form["imports"] for name in _imported(path, pattern, root, reading)]
     return found
 
 
@@ -135,39 +158,73 @@ def _form(path: str, cache: ParseCache) -> dict[str, Any] | None:
     return cache.form((path,), make)  # type: ignore[no-any-return]
 
 
-def _imported(parent: str, pattern: str, root: str) -> list[str]:
+def _imported(parent: str, pattern: str, root: str, reading: str) -> list[str]:
     pattern = goaddress.clean(pattern)
-    pattern = root + pattern if pattern.startswith("/") else os.path.join(os.path.dirname(parent), pattern)
+    # containerd 1.6 takes a relative pattern from its working directory, and a relative name from the file's.
+    if pattern.startswith("/") or (reading == V1_6 and "*" in pattern):
+        pattern = f"{root}/{pattern.lstrip('/')}"
+    else:
+        pattern = os.path.join(os.path.dirname(parent), pattern)
     if "*" not in pattern:
         return [goaddress.clean(pattern)]
     from . import goglob
 
-    return goglob.matches(pattern)
+    try:
+        return goglob.matches(pattern)
+    except ValueError:
+        raise ConfigError(
+            f"{parent}: imports has {pattern!r}, which is not a pattern",
+            f"in {parent} write a pattern such as conf.d/*.toml",
+            rule="import-pattern",
+            consequence=REFUSED,
+        ) from None
+
+
+def directories(config_path: str, root: str) -> tuple[str, ...]:
+    """The directories of a config_path; what is not absolute lies below containerd's working directory, ``/``."""
+    names = config_path.split(":") if config_path else []
+    return tuple(root + name if name.startswith("/") else f"{root}/{name}" for name in names)
 
 
 # -- what each release makes of them ----------------------------------------------------------------------------------
 
 
-def _outcomes(reading: str, files: list[tuple[str, dict[str, Any]]]) -> list[_Outcome]:
+class Outcome(Record):
+    """What a release of containerd takes.
+
+    Attributes:
+        reading: the release.
+        config_path, mirrors: ``""`` and none where it asks the registry itself alone.
+        registry: the table with them.
+        file: of them, "" for a default.
+    """
+
+    __slots__ = ("config_path", "file", "mirrors", "reading", "registry")
+
+    def __init__(
+        self, reading: str, config_path: str, mirrors: dict[str, list[str]], registry: dict[str, Any], file: str
+    ) -> None:
+        self.reading = reading
+        self.config_path = config_path
+        self.mirrors = mirrors
+        self.registry = registry
+        self.file = file
+
+
+def outcomes_of(reading: str, forms: Forms) -> list[Outcome]:
     """What one release takes; two where it depends on how it pulls, none where the files are not for it.
 
     Raises:
-        ConfigError: it does not start.
+        ConfigError: it does not start with them.
     """
-    newest = max((form["version"] for _, form in files), default=0)
-    if newest > {V1: 2, V2_0: 3, V2_2: 3, V2_3: 4}[reading]:
-        if reading == V2_3:
-            path = next(path for path, form in files if form["version"] == newest)
-            raise ConfigError(
-                f"{path}: version is {newest}, and containerd knows 1 to 4",
-                f"in {path} write version = 3",
-                rule="version",
-                consequence=REFUSED,
-            )
+    if not _starts(reading, forms):
         return []
-    registry, file, local = _registry(reading, files)
+    images = _of_containerd_1(forms) if reading in FIRST else _of_containerd_2(reading, forms)
+    registry = images.get("registry", {})
     path = registry.get("config_path", "")
-    mirrors = {host: entry.get("endpoint", []) for host, entry in registry.get("mirrors", {}).items()}
+    mirrors = {host: entry["endpoint"] for host, entry in registry.get("mirrors", {}).items()}
+    configs = registry.get("configs", {})
+    file = _file_of(forms) if path or mirrors else ""
     if path and mirrors:
         raise ConfigError(
             f"{file}: registry.mirrors and registry.config_path are both set",
@@ -175,7 +232,7 @@ def _outcomes(reading: str, files: list[tuple[str, dict[str, Any]]]) -> list[_Ou
             rule="mirrors-and-config-path",
             consequence=REFUSED,
         )
-    if reading == V1 and path and any(entry["tls"] for entry in registry.get("configs", {}).values()):
+    if reading in FIRST and path and any(entry["tls"] for entry in configs.values()):
         raise ConfigError(
             f"{file}: registry.configs.*.tls and registry.config_path are both set",
             "move ca, client and skip_verify to hosts.toml files below config_path, and remove registry.configs.*.tls",
@@ -183,47 +240,85 @@ def _outcomes(reading: str, files: list[tuple[str, dict[str, Any]]]) -> list[_Ou
             consequence=REFUSED,
         )
     if reading in (V2_2, V2_3) and not path and not mirrors:
-        path, file = DEFAULT_CONFIG_PATH, ""
-    taken = [(path, mirrors, registry, file)]
-    if reading != V1 and ":" in path and not local and not registry.get("configs") and not registry.get("auths"):
+        path = DEFAULT_CONFIG_PATH
+    taken = [Outcome(reading, path, mirrors, registry, file)]
+    is_local = images.get("use_local_image_pull") or configs or registry.get("auths")
+    if reading not in FIRST and ":" in path and not is_local:
         # From 2.1 the transfer service pulls, which takes the whole list for the name of one directory.
-        taken.append(("", {}, registry, file))
+        taken.append(Outcome(reading, "", {}, registry, file))
     return taken
 
 
-def _registry(reading: str, files: list[tuple[str, dict[str, Any]]]) -> tuple[dict[str, Any], str, bool]:
-    """The registry table, the file that sets it, and whether containerd 2 pulls without its transfer service."""
+def _starts(reading: str, forms: Forms) -> bool:
+    """Whether a release is meant by the files' versions.
+
+    Raises:
+        ConfigError: none is.
+    """
+    versions = [form["version"] for _, form in forms]
+    if reading in FIRST:
+        # 1.6 knows no version above 2 and does not look; nobody writes such a file for it.
+        last = next((version for version in reversed(versions) if version), 1)
+        return last <= 2 and not (last > 1 and any(_SHORT_CRI in form["plugins"] for _, form in forms))
+    if reading != V2_3:
+        return max(versions, default=0) <= 3
+    highest = versions[0] or max(versions) if versions else 0
+    for path, form in forms:
+        if not 0 <= form["version"] <= min(highest, 4):
+            knows = f"{forms[0][0]} has {highest}" if form["version"] > highest else "containerd knows 1 to 4"
+            raise ConfigError(
+                f"{path}: version is {form['version']}, and {knows}",
+                f"in {path} write version = {highest if 0 < highest <= 4 else 2}",
+                rule="version",
+                consequence=REFUSED,
+            )
+    return True
+
+
+def _file_of(forms: Forms) -> str:
+    """The last file with a registry setting."""
+    found = forms[0][0]
+    for path, form in forms:
+        if any(
+            plugin.get("registry", {}).get("config_path") or plugin.get("registry", {}).get("mirrors")
+            for plugin in form["plugins"].values()
+        ):
+            found = path
+    return found
+
+
+def _of_containerd_1(forms: Forms) -> dict[str, Any]:
+    """The plugin's table is that of the last file that has one; the version is the last that is written."""
+    version = next((form["version"] for _, form in reversed(forms) if form["version"]), 1)
+    name = _SHORT_CRI if version == 1 else _CRI
+    found: dict[str, Any] = {}
+    for _, form in forms:
+        found = form["plugins"].get(name, found)
+    return found
+
+
+def _of_containerd_2(reading: str, forms: Forms) -> dict[str, Any]:
+    """Tables are merged key by key; the registry of the plugin's old name takes the place of the new one's: from 2.3
+    file by file, before that in the end, and only where the last version is 2."""
     merged: dict[str, Any] = {}
-    origin = ""
-    for path, form in files:
-        plugins = _plugins(reading, form)
-        for name, plugin in plugins.items():
-            if reading == V1:
-                merged[name] = plugin
-            else:
-                merged[name] = _deep(merged.get(name, {}), plugin)
-            registry = plugin.get("registry", {})
-            if registry.get("config_path") or registry.get("mirrors"):
-                origin = path
-    version = max((form["version"] for _, form in files), default=0)
-    cri, images = merged.get(_CRI, {}), merged.get(_IMAGES, {})
-    if reading == V1:
-        registry = cri.get("registry", {})
-    elif "registry" in cri and (version < 3 or (reading == V2_3 and version < 4)):
-        registry = cri["registry"]
-    else:
-        registry = images.get("registry", {})
-    return registry, origin, bool(images.get("use_local_image_pull"))
+    version = 3
+    for _, form in forms:
+        plugins = dict(form["plugins"])
+        if form["version"] < 2 and _SHORT_CRI in plugins:
+            plugins[_CRI] = plugins.pop(_SHORT_CRI)
+        version = form["version"] if form["version"] > 1 else version
+        if reading == V2_3 and form["version"] < 4:
+            plugins = _renamed(plugins)
+        merged = _deep(merged, plugins)
+    if reading != V2_3 and version < 3:
+        merged = _renamed(merged)
+    images: dict[str, Any] = merged.get(_IMAGES, {})
+    return images
 
 
-def _plugins(reading: str, form: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The plugins of a file by their full names."""
-    plugins: dict[str, dict[str, Any]] = form["plugins"]
-    if form["version"] > 1:
-        return {name: plugin for name, plugin in plugins.items() if name != _SHORT_CRI}
-    if reading == V1:
-        return {_CRI: plugins[_SHORT_CRI]} if _SHORT_CRI in plugins else {}
-    return {_CRI if name == _SHORT_CRI else name: plugin for name, plugin in plugins.items()}
+def _renamed(plugins: dict[str, Any]) -> dict[str, Any]:
+    registry = plugins.get(_CRI, {}).get("registry")
+    return plugins if registry is None else {**plugins, _IMAGES: {**plugins.get(_IMAGES, {}), "registry": registry}}
 
 
 def _deep(earlier: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
@@ -234,38 +329,65 @@ def _deep(earlier: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _combined(
-    outcomes: list[_Outcome], files: list[tuple[str, dict[str, Any]]], version: int, root: str
-) -> Configuration:
-    set_ones = [outcome for outcome in outcomes if outcome[0] or outcome[1]]
-    explicit = [outcome for outcome in set_ones if outcome[3]]
-    path, mirrors, registry, file = (explicit or set_ones or outcomes)[0]
-    for other in explicit:
-        if other[:2] != (path, mirrors):
-            main = files[0][0]
-            raise ConfigError(
-                f"{main}: releases of containerd take different registry settings from it and its imports",
-                f"write one registry table, in {main}, below the plugin that its version names",
-                rule="unclear",
-            )
+# -- all of them ------------------------------------------------------------------------------------------------------
+
+
+def _combined(outcomes: list[Outcome], forms: Forms, root: str) -> Configuration:
+    """The one setting that there is; where some releases have none, ``unsure`` says so.
+
+    Raises:
+        ConfigError: there is more than one.
+    """
+    settings = [outcome for outcome in outcomes if outcome.config_path or outcome.mirrors]
+    one = settings[-1] if settings else outcomes[-1]
+    for other in settings:
+        if (other.config_path, other.mirrors) != (one.config_path, one.mirrors):
+            raise _unclear(forms, one, other)
     unsure = ""
-    if any((other[0], other[1]) == ("", {}) for other in outcomes) and (path or mirrors):
-        unsure = (
-            "no file sets config_path, and only containerd 2.2 and later have a default"
-            if not file
-            else "config_path names several directories, which containerd 2.1 and later take for the name of one"
-            if ":" in path
-            else "not every release of containerd takes the setting from where it stands"
-        )
-    configs = registry.get("configs", {})
+    if len(settings) < len(outcomes) and settings:
+        if not one.file:
+            unsure = (
+                "no file sets config_path: containerd before 2.2 has no default, and later ones do not use it as a rule"
+            )
+        elif ":" in one.config_path:
+            unsure = "containerd from 2.1 takes a config_path of several directories for the name of one"
+        else:
+            unsure = f"not every release of containerd takes the registry settings of {one.file}: {_remedy(forms)}"
+    configs = one.registry.get("configs", {})
+    auths = {host for host, entry in configs.items() if entry["auth"]} | set(one.registry.get("auths", ()))
     return Configuration(
-        tuple(root + name if name.startswith("/") else f"{root}/{name}" for name in path.split(":")) if path else (),
-        mirrors,
-        file,
-        version,
+        directories(one.config_path, root),
+        one.mirrors,
+        one.file,
+        forms[0][1]["version"] if forms else 0,
         unsure,
-        tuple(sorted({host for host, entry in configs.items() if entry["auth"]} | set(registry.get("auths", ())))),
+        tuple(sorted(auths)),
         tuple(sorted(host for host, entry in configs.items() if entry["tls"])),
-        tuple(sorted(registry.get("headers", ()))),
-        tuple(path for path, _ in files),
+        tuple(sorted(one.registry.get("headers", ()))),
+        tuple(path for path, _ in forms),
+        tuple(reading for reading in READINGS if any(outcome.reading == reading for outcome in outcomes)),
+        tuple(sorted(host for host, entry in configs.items() if entry["insecure"])),
     )
+
+
+def _unclear(forms: Forms, one: Outcome, other: Outcome) -> ConfigError:
+    return ConfigError(
+        f"{forms[0][0]}: containerd {one.reading} and {other.reading} take different registry settings from it",
+        _remedy(forms),
+        rule="unclear",
+    )
+
+
+def _remedy(forms: Forms) -> str:
+    """What makes all releases read the files alike."""
+    main, form = forms[0]
+    version = form["version"]
+    for path, other in forms[1:]:
+        if other["version"] != version and version:
+            return f"in {path} write version = {version}"
+    if version < 2:
+        return f"in {main} write version = 2 at the top, and the full names of plugins"
+    for path, each in forms:
+        if version > 2 and _CRI in each["plugins"]:
+            return f'in {path} write [plugins."{_IMAGES}".registry] in place of [plugins."{_CRI}".registry]'
+    return f"write all of the plugin's table in {_file_of(forms)}, and imports with absolute paths"

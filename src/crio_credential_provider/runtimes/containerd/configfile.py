@@ -1,4 +1,4 @@
-"""One config.toml, decoded and cut down to what ``config`` keeps of it. Loaded when a file changed.
+"""One config.toml, decoded and cut down to what ``config`` needs of it. Loaded when a file changed.
 
 Of registry.configs, registry.auths and registry.headers only names leave this module.
 """
@@ -6,6 +6,7 @@ Of registry.configs, registry.auths and registry.headers only names leave this m
 from __future__ import annotations
 
 from ...errors import ConfigError
+from ...platform import tomllines
 from . import tomlfile
 from .readings import REFUSED
 
@@ -27,71 +28,104 @@ def form(path: str) -> dict[str, Any] | None:
         return None
     try:
         return _cut(tomlfile.decode(data))
+    except _WrongType as error:
+        line = tomllines.find_lines(data.decode(), str).get(error.at, 0)
+        raise _refused(path, line, f"{'.'.join(error.at)} {error.reason}") from None
     except tomlfile.NotToml as error:
-        where = f"{path}:{error.line}" if error.line else path
-        raise ConfigError(
-            f"{where}: {error.reason}", f"correct {where}", rule="toml", line=error.line, consequence=REFUSED
-        ) from None
+        raise _refused(path, error.line, error.reason) from None
+
+
+def _refused(path: str, line: int, reason: str) -> ConfigError:
+    where = f"{path}:{line}" if line else path
+    return ConfigError(f"{where}: {reason}", f"correct {where}", rule="toml", line=line, consequence=REFUSED)
+
+
+class _WrongType(tomlfile.NotToml):
+    """A value that is not what it must be."""
+
+    def __init__(self, at: tuple[str, ...], reason: str) -> None:
+        super().__init__(reason)
+        self.at = at
+
+
+class _Table:
+    """A table, and where it is."""
+
+    def __init__(self, members: dict[str, Any], at: tuple[str, ...], known: tuple[str, ...] = ()) -> None:
+        self.members = members
+        self.at = at
+        for key in members:
+            if key not in known and key.lower() in known:
+                # Releases differ in which capital letters they take for small ones.
+                raise _WrongType((*at, key), f"must be written {key.lower()}")
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.members
+
+    def table(self, key: str, *known: str) -> _Table:
+        return _Table(self.get(key, dict, {}, "a table"), (*self.at, key), known)
+
+    def tables(self, key: str, *known: str) -> dict[str, _Table]:
+        outer = self.table(key)
+        return {name: outer.table(name, *known) for name in outer.members}
+
+    def strings(self, key: str) -> list[str]:
+        value: list[Any] = self.get(key, list, [], "an array of strings")
+        if not all(isinstance(item, str) for item in value):
+            raise _WrongType((*self.at, key), "must be an array of strings")
+        return value
+
+    def get(self, key: str, kind: type, default: Any, words: str) -> Any:
+        value = self.members.get(key, default)
+        if type(value) is not kind:
+            raise _WrongType((*self.at, key), f"must be {words}")
+        return value
 
 
 def _cut(document: dict[str, Any]) -> dict[str, Any]:
-    version = document.get("version", 0)
-    if not isinstance(version, int) or isinstance(version, bool):
-        raise tomlfile.NotToml("version must be a number")
-    plugins = _table(document, "plugins", "")
+    top = _Table(document, (), ("version", "imports", "plugins"))
+    version = top.get("version", int, 0, "a number")
+    if version < 0:
+        raise _WrongType(("version",), "must be a number from 1")
+    plugins = top.table("plugins")
     return {
         "version": version,
-        "imports": _strings(document, "imports", ""),
+        "imports": top.strings("imports"),
         "plugins": {
-            name: _plugin(_table(plugins, name, "plugins."), f"plugins.{name!r}.")
+            name: _plugin(plugins.table(name, "registry", "use_local_image_pull"))
             for name in _PLUGINS
             if name in plugins
         },
     }
 
 
-def _plugin(table: dict[str, Any], where: str) -> dict[str, Any]:
+def _plugin(plugin: _Table) -> dict[str, Any]:
     kept: dict[str, Any] = {}
-    if "registry" in table:
-        kept["registry"] = _registry(_table(table, "registry", where), f"{where}registry.")
-    if "use_local_image_pull" in table:
-        kept["use_local_image_pull"] = table["use_local_image_pull"] is True
+    if "registry" in plugin:
+        kept["registry"] = _registry(plugin.table("registry", "config_path", "mirrors", "configs", "auths", "headers"))
+    if "use_local_image_pull" in plugin:
+        kept["use_local_image_pull"] = plugin.get("use_local_image_pull", bool, False, "true or false")
     return kept
 
 
-def _registry(table: dict[str, Any], where: str) -> dict[str, Any]:
+def _registry(registry: _Table) -> dict[str, Any]:
     kept: dict[str, Any] = {}
-    if "config_path" in table:
-        if not isinstance(table["config_path"], str):
-            raise tomlfile.NotToml(f"{where}config_path must be a string")
-        kept["config_path"] = table["config_path"]
-    if "mirrors" in table:
-        mirrors = _table(table, "mirrors", where)
-        kept["mirrors"] = {
+    if "config_path" in registry:
+        kept["config_path"] = registry.get("config_path", str, "", "a string")
+    if "mirrors" in registry:
+        mirrors = registry.tables("mirrors", "endpoint")
+        kept["mirrors"] = {host: {"endpoint": mirror.strings("endpoint")} for host, mirror in mirrors.items()}
+    if "configs" in registry:
+        configs = registry.tables("configs", "auth", "tls")
+        kept["configs"] = {
             host: {
-                "endpoint": _strings(_table(mirrors, host, f"{where}mirrors."), "endpoint", f"{where}mirrors.{host!r}.")
+                "auth": "auth" in entry,
+                "tls": "tls" in entry,
+                "insecure": entry.table("tls").members.get("insecure_skip_verify") is True,
             }
-            for host in mirrors
+            for host, entry in configs.items()
         }
-    if "configs" in table:
-        configs = _table(table, "configs", where)
-        entries = {host: _table(configs, host, f"{where}configs.") for host in configs}
-        kept["configs"] = {host: {"auth": "auth" in entry, "tls": "tls" in entry} for host, entry in entries.items()}
     for name in ("auths", "headers"):
-        if name in table:
-            kept[name] = dict.fromkeys(_table(table, name, where), 1)
+        if name in registry:
+            kept[name] = dict.fromkeys(registry.table(name).members, 1)
     return kept
-
-
-def _table(table: dict[str, Any], key: str, where: str) -> dict[str, Any]:
-    value = table.get(key, {})
-    if not isinstance(value, dict):
-        raise tomlfile.NotToml(f"{where}{key} must be a table")
-    return value
-
-
-def _strings(table: dict[str, Any], key: str, where: str) -> list[str]:
-    value = table.get(key, [])
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise tomlfile.NotToml(f"{where}{key} must be an array of strings")
-    return value

@@ -13,8 +13,12 @@ _HOST = _LETTERS + _DIGITS + "-_.~!$&'()*+,;=:[]<>\""
 _USER = _LETTERS + _DIGITS + "-._:~!$&'()*+,;=%@"
 
 
-def parse_url(text: str) -> tuple[str, str, str]:
+def parse_url(text: str, strict: bool = True) -> tuple[str, str, str]:
     """Scheme, host and decoded path; user, query and fragment are dropped.
+
+    Args:
+        strict: refuses several colons outside brackets in a host, as Go does from 1.26; nobody can connect to such a
+            host.
 
     Raises:
         ValueError: Go refuses it. The message quotes nothing of it.
@@ -41,7 +45,7 @@ def parse_url(text: str) -> tuple[str, str, str]:
             raise ValueError("invalid userinfo in a URL")
         if at:
             _unescape(user)
-        host = _host(host)
+        host = _host(host, strict)
     return scheme, host, _unescape(rest)
 
 
@@ -61,7 +65,7 @@ def _scheme(text: str) -> tuple[str, str]:
     return "", text
 
 
-def _host(host: str) -> str:
+def _host(host: str, strict: bool) -> str:
     if host.startswith("["):
         end = host.rfind("]")
         if end < 0:
@@ -69,6 +73,8 @@ def _host(host: str) -> str:
         port = host[end + 1 :]
     else:
         port = host[host.rfind(":") :] if ":" in host else ""
+        if strict and host.count(":") > 1:
+            raise ValueError("too many colons in host")
     if port and (port[0] != ":" or port[1:].strip(_DIGITS)):
         raise ValueError("invalid port after host")
     if any(c < "\x80" and c not in _HOST and c != "%" for c in host):

@@ -10,7 +10,13 @@ import os
 
 
 def matches(pattern: str) -> list[str]:
-    """The paths that match, sorted by name; a directory that cannot be read has none."""
+    """The paths that match, sorted by name; a directory that cannot be read has none.
+
+    Raises:
+        ValueError: it is not a pattern.
+    """
+    for at in (at for at, letter in enumerate(pattern) if letter == "[" and pattern[at - 1 : at] != "\\"):
+        _class(pattern[at:], "a")
     directory, _, name = pattern.rpartition("/")
     found = []
     for place in matches(directory) if _is_glob(directory) else [directory or "/"]:
@@ -30,7 +36,6 @@ def _is_glob(text: str) -> bool:
 
 
 def _is_match(name: str, pattern: str) -> bool:
-    """Raises: ValueError for a pattern that is not one."""
     if not pattern:
         return not name
     first = pattern[0]

@@ -8,7 +8,9 @@ Follows containerd 1.6, 1.7 and 2.0 to 2.3, section by section of docs/reference
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 
 from ...errors import ConfigError, masked
 from ...platform.record import Record
@@ -128,20 +130,57 @@ def hosts_for(config: Configuration, domain: str, cache: ParseCache) -> Found:
         ConfigError: containerd fails every pull from this registry.
     """
     ignored: list[str] = []
-    if config.mirrors:
-        directory, file = "", config.file
-        by_reading = {reading: _mirrors(config, domain) for reading in READINGS}
-    else:
-        directory = find_directory(config.config_path, domain)
-        file = f"{directory}/hosts.toml" if directory else ""
-        by_reading = _of_directory(directory, file, domain, cache, ignored)
-    hosts = list(dict.fromkeys(host for reading in reversed(READINGS) for host in by_reading[reading]))
+    directory = find_directory(config.config_path, domain)
+    file = f"{directory}/hosts.toml" if directory else config.file if config.mirrors else ""
+    by_reading = each_reading(config, domain, cache, ignored)
+    hosts = list(
+        dict.fromkeys(
+            host
+            for reading in reversed(READINGS)
+            if reading in config.readings
+            for each in by_reading[reading]
+            for host in each
+        )
+    )
     if config.unsure and (config.mirrors or directory):
-        ignored.append(f"{config.unsure}: {domain} itself may be asked alone")
+        ignored.append(f"{config.unsure}, and may ask {domain} itself alone")
         server = _server(domain)
         if not any((host.host, host.path) == (server.host, server.path) for host in hosts):
             hosts.append(server)
+    for host in hosts:
+        _check_files(host)
     return Found(domain, tuple(hosts), directory, file, tuple(ignored))
+
+
+def _check_files(host: Host) -> None:
+    """Raises: ConfigError for a certificate's file that is not there. What is in it is not looked at."""
+    for path in (*host.ca, *(name for pair in host.client for name in pair if name)):
+        try:
+            is_directory = stat.S_ISDIR(os.stat(path).st_mode)
+        except OSError as error:
+            reason = error.strerror
+        else:
+            if not is_directory:
+                continue
+            reason = os.strerror(errno.EISDIR)
+        raise ConfigError(
+            f"{host.file}: cannot read the certificate {path}: {reason}",
+            f"write {path}, or remove it from {host.file}",
+            rule="certificate",
+            consequence=_FAILS,
+        )
+
+
+def each_reading(
+    config: Configuration, domain: str, cache: ParseCache, ignored: list[str]
+) -> dict[str, list[list[Host]]]:
+    """The hosts as each release of containerd reads the files, several lists where more than that decides;
+    what it does not take is added to ``ignored``."""
+    if not config.config_path:
+        return {reading: [_mirrors(config, domain)] for reading in READINGS}
+    directory = find_directory(config.config_path, domain)
+    file = f"{directory}/hosts.toml" if directory else ""
+    return _of_directory(directory, file, domain, cache, ignored)
 
 
 # -- directories ------------------------------------------------------------------------------------------------------
@@ -174,9 +213,9 @@ def _unreadable(path: str, error: OSError) -> ConfigError:
 
 def _of_directory(
     directory: str, file: str, domain: str, cache: ParseCache, ignored: list[str]
-) -> dict[str, list[Host]]:
+) -> dict[str, list[list[Host]]]:
     if not directory:
-        return {reading: [_server(domain)] for reading in READINGS}
+        return {reading: [[_server(domain)]] for reading in READINGS}
 
     def make() -> dict[str, Any]:
         from . import hostsfile
@@ -184,22 +223,20 @@ def _of_directory(
         return hostsfile.form(file)
 
     form = cache.form((file,), make)
-    answers, readings = form.get("answers", []), form.get("readings", {})
-    if form and None in readings.values():
+    readings = form.get("readings") or dict.fromkeys(READINGS, (None,))
+    answers = [
+        [_host(row, domain, directory, file, number == len(rows)) for number, row in enumerate(rows, 1)]
+        for rows in form.get("answers", ())
+    ]
+    if form and any(None in taken for taken in readings.values()):
         where = f"{file}:{form['line']}" if form["line"] else file
-        every = "containerd ignores the file" if not answers else "some releases of containerd ignore the file"
-        ignored.append(f"{where}: {form['reason']}: {every}, and ask {domain} itself alone")
-    found = {}
-    for reading in READINGS:
-        position = readings.get(reading)
-        if position is None:
-            found[reading] = [_by_certificates(directory, domain)]
-        else:
-            rows = answers[position]
-            found[reading] = [
-                _host(row, domain, directory, file, number == len(rows)) for number, row in enumerate(rows, 1)
-            ]
-    return found
+        who = "some releases of containerd ignore" if answers else "containerd ignores"
+        ignored.append(f"{where}: {form['reason']}: {who} the file")
+    alone = [_by_certificates(directory, domain)] if any(None in taken for taken in readings.values()) else []
+    return {
+        reading: [alone if position is None else answers[position] for position in readings[reading]]
+        for reading in READINGS
+    }
 
 
 def _host(row: list[Any], domain: str, directory: str, file: str, is_last: bool) -> Host:
@@ -284,9 +321,9 @@ def _mirrors(config: Configuration, domain: str) -> list[Host]:
         text = endpoint
         try:
             if "://" not in endpoint:
-                host = goaddress.parse_url(f"dummy://{endpoint}")[1]
+                host = goaddress.parse_url(f"dummy://{endpoint}", strict=False)[1]
                 text = f"{'http' if goaddress.is_localhost(host) else 'https'}://{endpoint}"
-            scheme, host, path = goaddress.parse_url(text)
+            scheme, host, path = goaddress.parse_url(text, strict=False)
         except ValueError as error:
             raise ConfigError(
                 f"{config.file}: the endpoint {masked(endpoint)!r} of registry.mirrors is not a URL: {error}",
@@ -295,7 +332,7 @@ def _mirrors(config: Configuration, domain: str) -> list[Host]:
                 consequence=_FAILS,
             ) from None
         has_server = has_server or host == domain
-        skip = scheme == "http" and goaddress.is_localhost(domain)
+        skip = host in config.insecure or (scheme == "http" and goaddress.is_localhost(domain))
         found.append(
             Host(
                 scheme, host, path or "/v2", ALL[:2], skip, scheme == "http", is_server=host == domain, file=config.file

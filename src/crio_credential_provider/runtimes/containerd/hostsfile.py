@@ -6,14 +6,18 @@
 
 from __future__ import annotations
 
+from ...platform.tomllines import find_headers
 from . import goaddress, tomlfile
-from .readings import READINGS, V1, V2_2, V2_3
+from .readings import FIRST, READINGS, V1_6, V2_2, V2_3
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     Row = list[Any]
+    """Scheme, host, path, capabilities, skip_verify or null, ca, client, names of headers."""
+    Fields = Callable[[dict[str, Any]], dict[str, Any]]
 
 _CAPABILITIES = ("pull", "resolve", "push")
 _FIELDS = ("capabilities", "ca", "client", "skip_verify", "header", "override_path", "dial_timeout", "server", "host")
@@ -24,8 +28,9 @@ def form(path: str) -> dict[str, Any]:
     """What is kept of a file.
 
     Returns:
-        ``{}`` where there is none, or an empty one. Else ``answers``, lists of rows; ``readings``, the position among
-        them for each release, null where it ignores the file; ``reason`` and ``line`` of that.
+        ``{}`` where there is none, or an empty one. Else ``answers``, lists of rows; ``readings``, for each release
+        the positions among them of what it may take, null where it may ignore the file; ``reason`` and ``line`` of
+        why one surely does.
 
     Raises:
         ConfigError: it cannot be read.
@@ -34,64 +39,120 @@ def form(path: str) -> dict[str, Any]:
     if not data:
         return {}
     answers: list[list[Row]] = []
-    readings: dict[str, int | None] = {}
+    readings: dict[str, list[int | None]] = {}
     reason, line = "", 0
     for reading in READINGS:
+        taken: list[int | None] = []
         try:
-            rows = _rows(data, reading)
+            found: list[list[Row] | None] = _alternatives(data, reading)
         except tomlfile.NotToml as error:
-            reason, line = error.reason, error.line
-            readings[reading] = None
-            continue
-        if rows not in answers:
-            answers.append(rows)
-        readings[reading] = answers.index(rows)
+            # containerd's parsers take some texts that are not TOML, each some of its own.
+            found = [None, _mentioned(data)] if error.is_syntax else [None]
+            if not reason:
+                reason, line = error.reason, error.line
+        for rows in found:
+            if rows is not None and rows not in answers:
+                answers.append(rows)
+            taken.append(None if rows is None else answers.index(rows))
+        readings[reading] = taken
     return {"answers": answers, "readings": readings, "reason": reason, "line": line}
 
 
-def _rows(data: bytes, reading: str) -> list[Row]:
-    """The hosts in the order of the file, then the server.
+def _alternatives(data: bytes, reading: str) -> list[list[Row] | None]:
+    """What a release may make of a file: more than one where its parser is known for taking less or more than TOML.
 
     Raises:
-        NotToml: this release cannot decode it.
+        NotToml: it ignores the file.
     """
     document = tomlfile.decode(data)
-    top = _fields(document, reading)
-    _check(top, "")
+    text = data.decode()
+    headers = find_headers(text)
+    found: list[list[Row] | None] = []
+    if reading not in FIRST:
+        found.append(_rows(document, [keys[1] for keys in _of_hosts(headers)], _folded, reading))
+    else:
+        if any("\\" in line or "[" in line[1:] for line in _host_lines(text)):
+            return [None, _mentioned(data)]
+        hosts = document.get("host")
+        if reading == V1_6 and not isinstance(hosts, dict):
+            raise tomlfile.NotToml("it has no [host] table, without which containerd 1.6 ignores it")
+        found.append(_rows(document, list(hosts) if isinstance(hosts, dict) else [], _known, reading))
+    if any(sign in text for sign in ("\\", '"""', "'''")) or not _is_known(document):
+        found.append(None)
+    return found
+
+
+def _rows(document: dict[str, Any], order: list[str], fields: Fields, reading: str) -> list[Row]:
+    """The hosts in an order, then the server.
+
+    Raises:
+        NotToml: a value that this release does not take.
+    """
+    top = fields(document)
+    _check(top, "", reading)
     tables = top.get("host", {})
     if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
         raise tomlfile.NotToml("host must be a table for each URL")
-    hosts = {url: _fields(table, reading) for url, table in tables.items()}
+    hosts = {url: fields(table) for url, table in tables.items()}
     for url, table in hosts.items():
-        _check(table, url)
-    order = list(hosts) if reading == V1 else _headers(data.decode())
+        _check(table, url, reading)
     return [
         *(_row(url, hosts.get(url, {}), reading) for url in order),
         _row(top.get("server", ""), top, reading),
     ]
 
 
-def _headers(text: str) -> list[str]:
-    """The hosts by their headers alone, as containerd 2 finds their order: one that comes again is asked again."""
-    from ...platform.tomllines import find_headers
-
-    found: list[str] = []
+def _of_hosts(headers: list[list[str]]) -> list[list[str]]:
+    """The headers of hosts as containerd 2 takes them: one that comes again after another is asked again."""
+    found: list[list[str]] = []
     last = ""
-    for keys in find_headers(text):
+    for keys in headers:
         if len(keys) > 1 and keys[0] == "host" and keys[1] != last:
             last = keys[1]
-            found.append(last)
+            found.append(keys)
     return found
 
 
-def _fields(table: dict[str, Any], reading: str) -> dict[str, Any]:
-    """The known keys of a table; containerd 2 takes them in any case."""
-    if reading == V1:
-        return {key: value for key, value in table.items() if key in _FIELDS}
+def _host_lines(text: str) -> list[str]:
+    lines = (line.strip(" \t\ufeff") for line in text.replace("\r", "\n").split("\n"))
+    return [line for line in lines if line.startswith("[") and "host" in line.partition(".")[0]]
+
+
+def _mentioned(data: bytes) -> list[Row]:
+    """A row for whatever may be a host in a text that is not TOML, then one for the registry itself."""
+    text = data.decode("utf-8", "replace")
+    lines = _host_lines(text)
+    lines += [line for line in text.replace("\r", "\n").split("\n") if "server" in line.partition("=")[0].lower()]
+    rows = []
+    for line in lines:
+        for word in line.replace("'", '"').split('"')[1::2]:
+            try:
+                row = _row(word, {}, READINGS[-1])
+            except tomlfile.NotToml:
+                continue
+            if row[1] and row not in rows:
+                rows.append(row)
+    return [*rows, _row("", {}, READINGS[-1])]
+
+
+def _is_known(document: dict[str, Any]) -> bool:
+    """Whether all keys are those that containerd knows, and as it spells them."""
+    tables = document.get("host", {})
+    return set(document) <= set(_FIELDS) and all(set(table) <= set(_FIELDS) for table in tables.values())
+
+
+def _known(table: dict[str, Any]) -> dict[str, Any]:
+    """As containerd 1 takes keys: as they are written, or else in capital letters alone."""
+    capital = {key.lower(): value for key, value in table.items() if key == key.upper() and key.lower() in _FIELDS}
+    return capital | {key: value for key, value in table.items() if key in _FIELDS}
+
+
+def _folded(table: dict[str, Any]) -> dict[str, Any]:
+    """As containerd 2 takes keys, in any case."""
     return {key.lower(): value for key, value in table.items() if key.lower() in _FIELDS}
 
 
-def _check(fields: dict[str, Any], where: str) -> None:
+def _check(fields: dict[str, Any], where: str, reading: str) -> None:
     where = f"[host.{where!r}] " if where else ""
     for key, kind, words in (
         ("capabilities", list, "an array of strings"),
@@ -101,6 +162,8 @@ def _check(fields: dict[str, Any], where: str) -> None:
         ("dial_timeout", str, "a string"),
         ("server", str, "a string"),
     ):
+        if key == "dial_timeout" and reading in FIRST:
+            continue
         if key in fields and not isinstance(fields[key], kind):
             raise tomlfile.NotToml(f"{where}{key} must be {words}")
 
@@ -109,7 +172,9 @@ def _row(url: str, fields: dict[str, Any], reading: str) -> Row:
     scheme = host = path = ""
     if url:
         try:
-            scheme, host, path = goaddress.parse_url(url if url.startswith("http") else f"https://{url}")
+            scheme, host, path = goaddress.parse_url(
+                url if url.startswith("http") else f"https://{url}", reading == V2_3
+            )
         except ValueError as error:
             raise tomlfile.NotToml(f"{error}") from None
         path = _api_root(path, fields.get("override_path", False))
@@ -122,7 +187,7 @@ def _row(url: str, fields: dict[str, Any], reading: str) -> Row:
         _paths(fields.get("ca")),
         _pairs(fields.get("client")),
         _header_names(fields.get("header", {})),
-        *([_check_duration(fields["dial_timeout"])] if reading in (V2_2, V2_3) and fields.get("dial_timeout") else []),
+        *([_check_duration(fields["dial_timeout"])] if reading not in FIRST and fields.get("dial_timeout") else []),
     ]
 
 
@@ -175,7 +240,8 @@ def _header_names(table: dict[str, Any]) -> list[str]:
     return sorted(table)
 
 
-_UNITS = ("ns", "us", "\u00b5s", "\u03bcs", "ms", "s", "m", "h")
+_UNITS = {"ns": 1, "us": 10**3, "\u00b5s": 10**3, "\u03bcs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9}
+_UNITS["h"] = 60 * _UNITS["m"]
 
 
 def _check_duration(text: str) -> int:
@@ -185,6 +251,7 @@ def _check_duration(text: str) -> int:
         return 0
     if not rest:
         raise tomlfile.NotToml("dial_timeout must be a duration such as 10s")
+    total = 0.0
     while rest:
         number = rest[: len(rest) - len(rest.lstrip("0123456789."))]
         rest = rest[len(number) :]
@@ -192,4 +259,7 @@ def _check_duration(text: str) -> int:
         rest = rest[len(unit) :]
         if unit not in _UNITS or number.count(".") > 1 or not number.strip("."):
             raise tomlfile.NotToml("dial_timeout must be a duration such as 10s")
+        total += float(number) * _UNITS[unit]
+    if total > 2**63:
+        raise tomlfile.NotToml("dial_timeout is too long")
     return 0

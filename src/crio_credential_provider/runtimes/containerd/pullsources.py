@@ -18,16 +18,18 @@ if TYPE_CHECKING:
 def repository_sources(found: Found, image: Reference) -> tuple[PullSource, ...]:
     """The sources of a repository, each once, in containerd's order.
 
-    A pull by tag needs pull and resolve, one by digest pull. A source with pull alone has the kind digest alone, and is
-    asked for the layers of an image that was named by its tag all the same. A host without pull is not a source.
+    Capabilities only decide who is asked for the digest: for a tag those with pull and resolve, for a digest those with
+    pull. For manifest and layers it asks every host, even one for pushes alone, until one delivers them
+    (docs/reference/contracts.md, 4): that one is a source without kinds.
     """
     sources: dict[tuple[str, str], PullSource] = {}
     for host in found.hosts:
-        kinds = _kinds(host)
-        if not kinds or not host.host:
+        if not host.host:
             continue
         name = name_of(host, image)
-        source = PullSource(name, name, host.url, host.skip_verify or host.plain_http, host.is_server, False, kinds)
+        source = PullSource(
+            name, name, host.url, host.skip_verify or host.plain_http, host.is_server, False, _kinds(host)
+        )
         earlier = sources.get((host.host, name))
         sources[host.host, name] = source if earlier is None else _joined(earlier, source)
     return tuple(sources.values())
@@ -60,7 +62,7 @@ def _joined(one: PullSource, other: PullSource) -> PullSource:
         one.name,
         one.location,
         one.insecure or other.insecure,
-        one.primary or other.primary,
+        one.primary and other.primary,
         False,
         one.kinds if len(one.kinds) >= len(other.kinds) else other.kinds,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...errors import ConfigError, masked
-from ...platform import regularfile
+from ...platform import regularfile, tomllines
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,16 +14,18 @@ _MAX_FILE_SIZE = 16 * 1024 * 1024
 
 
 class NotToml(Exception):
-    """A file that is not TOML, or not of the types that it must have.
+    """A file that containerd does not decode.
 
     Args:
         line: 0 where it is not known.
+        is_syntax: it is not TOML; else a value is not of the type that it must have.
     """
 
-    def __init__(self, reason: str, line: int = 0) -> None:
+    def __init__(self, reason: str, line: int = 0, is_syntax: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
         self.line = line
+        self.is_syntax = is_syntax
 
 
 def read(path: str, consequence: str) -> bytes | None:
@@ -44,16 +46,26 @@ def read(path: str, consequence: str) -> bytes | None:
 
 
 def decode(data: bytes) -> dict[str, Any]:
-    """Raises: NotToml."""
+    """A document, in TOML 1.0.
+
+    Raises:
+        NotToml: it cannot be decoded.
+    """
     import tomli
 
     try:
-        return tomli.loads(data.decode())
+        text = data.decode()
+        document = tomli.loads(text)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise NotToml(f"not valid TOML: byte {error.start} is not UTF-8", line) from None
+        raise NotToml(f"not valid TOML: byte {error.start} is not UTF-8", line, is_syntax=True) from None
     except RecursionError:
-        raise NotToml("not valid TOML: nested too deeply") from None
+        raise NotToml("not valid TOML: nested too deeply", is_syntax=True) from None
     except ValueError as error:
         digits = str(error).partition("at line ")[2].partition(",")[0]
-        raise NotToml(f"not valid TOML: {masked(str(error))}", int(digits) if digits.isdigit() else 0) from None
+        line = int(digits) if digits.isdigit() else 0
+        raise NotToml(f"not valid TOML: {masked(str(error))}", line, is_syntax=True) from None
+    newer = tomllines.find_newer(text)
+    if newer:
+        raise NotToml("not valid TOML: containerd does not know TOML 1.1", newer, is_syntax=True)
+    return document

@@ -1,7 +1,7 @@
 """registries.conf of the nodes of an OpenShift cluster: out of the rendered MachineConfig of each MachineConfigPool.
 
-That is the very file that the Machine Config Operator writes; ImageDigestMirrorSet, ImageTagMirrorSet and Image are in
-it already. Of a MachineConfig nothing else is kept: it also holds the node's credentials.
+That is the very file that the Machine Config Operator writes. Of a MachineConfig nothing else is kept: it also holds
+the node's credentials.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import os
 import urllib.parse
 import zlib
 
-from ..errors import ConfigError, UsageError
-from ..runtimes.crio import registries
-from .nodes import NodeClass
-from .workloads import Object, items, labels, member, text
+from ...errors import ConfigError, UsageError
+from ...runtimes.crio import registries
+from ..nodes import NodeClass
+from ..workloads import Object, items, labels, member, text
+from . import ENFORCING
 
 POOL, CONFIG = "MachineConfigPool", "MachineConfig"
 KINDS = (POOL, CONFIG)
@@ -50,6 +51,11 @@ class MachineConfigs:
             ours = {path: file for file in files if (path := text(file, "path")).startswith(registries.MAIN_FILE)}
             self._files[name] = {path: _content(member(file, "contents")) for path, file in ours.items()}
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether there are pools, each with its configuration."""
+        return bool(self._pools) and all(rendered in self._files for rendered, _ in self._pools.values())
+
     def classes(self) -> list[NodeClass]:
         """A class for each pool. A node of several is of ``master``, else of one of its own, else of ``worker``.
 
@@ -58,11 +64,14 @@ class MachineConfigs:
         """
         if not self._pools:
             raise UsageError(
-                "no MachineConfigPool found", "kubectl get machineconfigpools,machineconfigs -o json has them"
+                "neither MachineConfigPools nor mirror sets found",
+                "kubectl get machineconfigpools,machineconfigs -o json has the former, and for the latter: kubectl get "
+                "imagedigestmirrorsets,imagetagmirrorsets,imagecontentsourcepolicies,images.config.openshift.io,"
+                "clusterversions -o json",
             )
         rank = {"master": 0, "worker": 2}
         ordered = sorted(self._pools.items(), key=lambda pool: (rank.get(pool[0], 1), pool[0]))
-        return [NodeClass(name, self._load(name, rendered), chosen) for name, (rendered, chosen) in ordered]
+        return [NodeClass(name, self._load(name, rendered), chosen, ENFORCING) for name, (rendered, chosen) in ordered]
 
     def files(self, pool: str, rendered: str) -> dict[str, str | bytes]:
         """Path -> what is in the files of registries.conf, or why that cannot be read, as a text.
