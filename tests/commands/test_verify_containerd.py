@@ -61,7 +61,7 @@ def test_a_pull_that_would_succeed(node: ContainerdNode, mirror: MirrorRegistry)
     assert (done.status, done.err) == (0, "")
     assert (done.report["runtime"], done.report["verdict"]["succeeds"]) == ("containerd", True)
     (source,) = done.report["sources"]
-    assert (source["name"], source["location"]) == (f"{mirror.host}/{NGINX}", f"{mirror.url}/v2")
+    assert (source["name"], source["url"]) == (f"{mirror.host}/{NGINX}", f"{mirror.url}/v2")
     assert (source["outcome"], source["credentialSentTo"]) == ("ok", [mirror.host])
     path = f"/v2/{NGINX}/manifests/1.27?ns=docker.io"
     assert asked(mirror) == [("HEAD", path, None, 401), ("HEAD", path, "alpha", 200)]

@@ -228,7 +228,10 @@ def as_json(report: Report) -> dict[str, Any]:
         "reference": report.reference,
         "namespace": report.namespace or None,
         "pluginError": str(explained.error) if explained.error is not None else None,
-        "sources": [_checked_json(found) for found in report.checked],
+        "sources": [
+            {**_checked_json(found), **({"url": masked(found.source.source.location)} if explained.hosts else {})}
+            for found in report.checked
+        ],
         "notes": list(report.notes),
     }
 
@@ -238,7 +241,6 @@ def _checked_json(found: Checked) -> dict[str, Any]:
     credential = {"from": source.origin, "secret": source.secret or None, "key": shown_key(source.key) or None}
     return {
         "name": source.source.name,
-        "location": masked(source.source.location),
         "outcome": found.outcome,
         "cause": (verdict.cause if verdict else "") or None,
         "evidence": found.evidence or None,

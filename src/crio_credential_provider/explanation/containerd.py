@@ -14,8 +14,10 @@ from ..errors import ConfigError, ProviderError
 from ..images.reference import Reference
 from ..platform.parsecache import ParseCache
 from ..pull.resolution import EXPOSED, Resolution
+from ..registryclient import Api
 from ..runtimes.containerd import config, hosts, pullsources
-from ..runtimes.pullsource import DIGEST, TAG
+from ..runtimes.containerd.hosts import Found
+from ..runtimes.pullsource import DIGEST, TAG, PullSource
 from ..settings import Settings
 from . import near, outcome, sources, unusable
 from .outcome import joined, names_of
@@ -194,6 +196,24 @@ def _hosts(resolution: Resolution) -> Iterator[Host]:
         if host.host and host.url not in urls:
             urls.add(host.url)
             yield Host(host, pullsources.name_of(host, resolution.image))
+
+
+def api_of(found: Found, source: PullSource, image: Reference) -> Api:
+    """What containerd asks for a source."""
+    host = next(h for h in found.hosts if h.url == source.location and pullsources.name_of(h, image) == source.name)
+    is_itself = host.host in (found.domain, "registry-1.docker.io" if found.domain == "docker.io" else "")
+    return Api(
+        host.scheme,
+        host.host,
+        host.path,
+        "" if is_itself else found.domain,
+        host.skip_verify,
+        host.plain_http,
+        host.ca,
+        host.client,
+        host.headers,
+        host.file,
+    )
 
 
 def kind_of(image: Reference) -> str:

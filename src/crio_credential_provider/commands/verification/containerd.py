@@ -10,17 +10,13 @@ from typing import TYPE_CHECKING
 
 from ... import registryclient
 from ...explanation import Explanation, Source
-from ...explanation.containerd import kind_of
-from ...registryclient import Api, Verdict
-from ...runtimes.containerd import pullsources
+from ...explanation.containerd import api_of, kind_of
+from ...registryclient import Verdict
 from ..request.handedover import HandedOver
 from .shown import KUBELET, first_taken, is_own
 
 if TYPE_CHECKING:
     from ...images.dockerconfig import Credential
-    from ...images.reference import Reference
-    from ...runtimes.containerd.hosts import Found
-    from ...runtimes.pullsource import PullSource
 
 
 class Questions:
@@ -67,24 +63,6 @@ class Questions:
             root=self._root,
             environment=self._environment,
         )
-
-
-def api_of(found: Found, source: PullSource, image: Reference) -> Api:
-    """What containerd asks for a source."""
-    host = next(h for h in found.hosts if h.url == source.location and pullsources.name_of(h, image) == source.name)
-    is_itself = host.host in (found.domain, "registry-1.docker.io" if found.domain == "docker.io" else "")
-    return Api(
-        host.scheme,
-        host.host,
-        host.path,
-        "" if is_itself else found.domain,
-        host.skip_verify,
-        host.plain_http,
-        host.ca,
-        host.client,
-        host.headers,
-        host.file,
-    )
 
 
 def resolving(explained: Explanation) -> Explanation:
