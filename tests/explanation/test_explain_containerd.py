@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from commandline import Done, command
+from conftest import NodeMaker
 from containerd_node import PASSWORD, ContainerdNode, alone, host
 from crio_credential_provider import settings
 from crio_credential_provider.commands import explain
@@ -16,7 +17,9 @@ from crio_credential_provider.explanation import standin
 from crio_credential_provider.kubernetes import credentialprovider
 from crio_credential_provider.kubernetes.serviceaccount import ServiceAccount
 from crio_credential_provider.pull import decision
-from node import NGINX, basic
+from crio_credential_provider.testbed.cluster import ApiServer
+from explaining import Place
+from node import COMMAND, NGINX, basic
 
 MIRROR = "https://mirror.corp:5000"
 HUB = "https://registry-1.docker.io/v2"
@@ -286,3 +289,18 @@ def test_it_is_the_plugins_own_decision(node: ContainerdNode) -> None:
     objects = objectsfile.loads((node.root / "objects.json").read_bytes(), "objects.json")
     made = decision.resolve(request, chosen, lambda: objects)
     assert [offer.key for offer in made.offers] == list(found["answer"]["auth"]) == [NGINX]
+
+
+@pytest.mark.parametrize(
+    ("version", "runtime"), [("containerd://2.1.4", "containerd"), ("cri-o://1.34", "crio"), ("", "crio")]
+)
+def test_the_pods_node_tells_it_from_elsewhere(
+    make_node: NodeMaker, cluster: ApiServer, version: str, runtime: str
+) -> None:
+    """Where there is no kubelet, as on a laptop with an administrator's kubeconfig."""
+    place = Place(make_node(*COMMAND, journald=False), cluster)
+    (place.node.root / "etc/systemd/system/kubelet.service").unlink()
+    info = {"nodeInfo": {"containerRuntimeVersion": version}}
+    cluster.others.append({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node1"}, "status": info})
+    admin = place.write_admin(cluster.authority)
+    assert place.alpha("--kubeconfig", str(admin)).report["runtime"] == runtime

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from ... import settings
 from ...errors import ProviderError, UsageError
+from ...kubernetes import names
 from ...kubernetes.credentialproviderconfig import KIND, NAME, SUFFIXES
 from ...node import crio, kubelet, providerconfig, tree
 from ...node.crio import Crio
@@ -16,7 +17,7 @@ from ...node.tree import Tree
 from ...runtimes import endpoint
 from ...runtimes.crio import registries
 from ...settings import AUTO, CONTAINERD, CRIO, FLAGS_BY_NAME, Settings
-from . import files, objectsfile
+from . import files, identity, objectsfile
 from .arguments import FLAGS
 
 _CONTAINERD = "/etc/containerd"
@@ -139,10 +140,29 @@ def find_settings(given: argparse.Namespace, place: Place) -> Settings:
     # The plugin asks its parent process, the kubelet, of which this command is not a child.
     found.kubeconfig = found.kubeconfig or place.kubeconfig
     if found.runtime == AUTO:
-        found.runtime = CRIO if found.registries_conf and "kubelet" in place.missing else place.runtime
+        elsewhere = "kubelet" in place.missing
+        named = CRIO if elsewhere and found.registries_conf else ""
+        found.runtime = named or (_runtime_of_pod(given, found) if elsewhere else "") or place.runtime
     # Nothing is kept by a command that only looks.
     found.cache_dir = ""
     return found
+
+
+def _runtime_of_pod(given: argparse.Namespace, chosen: Settings) -> str:
+    """The runtime of the node that the pod is bound to, as its Node tells it; "" where that is not known."""
+    pod, namespace = getattr(given, "pod", None), getattr(given, "namespace", None)
+    if given.secrets or not (given.kubeconfig and pod and namespace):
+        return ""
+    if not (names.is_subdomain(pod) and names.is_label(namespace)):
+        return ""
+    try:
+        api = identity.connect_as_user(chosen)
+        node = objectsfile.text(api.get(f"/api/v1/namespaces/{namespace}/pods/{pod}"), "spec", "nodeName")
+        info = api.get(f"/api/v1/nodes/{node}") if names.is_subdomain(node) else {}
+    except ProviderError:
+        return ""
+    version = objectsfile.text(info, "status", "nodeInfo", "containerRuntimeVersion")
+    return {"containerd": CONTAINERD, "cri-o": CRIO}.get(version.partition("://")[0], "")
 
 
 def load_settings(own: list[str], place: Place) -> Settings:
