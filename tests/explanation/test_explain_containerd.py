@@ -88,7 +88,7 @@ def test_the_text_tells_the_verdict_first_and_every_host(node: ContainerdNode) -
         "The kubelet passes containerd the credential of secret creds, for mirror.corp:5000/library/nginx.",
         "hosts.toml: read",
         f"1. {MIRROR}/v2 (mirror; may pull, resolve) asked for mirror.corp:5000/library/nginx credential: secret creds",
-        f"Shown to secret creds, key mirror.corp:5000 {MIRROR}/v2, for which it is passed to containerd",
+        f"Shown to secret creds, key mirror.corp:5000 {MIRROR}/v2, which its key names passed to containerd",
         f"Answer to the kubelet: credentials for {NGINX}; never cached",
         f"First containerd asks {MIRROR}/v2 for mirror.corp:5000/library/nginx, and shows it the credential if it",
         "If one of the pod's imagePullSecrets has a key for docker.io, the kubelet passes that credential first, and",
@@ -105,7 +105,7 @@ def test_a_credential_that_the_upstream_could_see_is_refused(node: ContainerdNod
         "The kubelet passes no credential: containerd would show the credential of secret creds for "
         f"mirror.corp:5000/library/nginx to {HUB} as well. To do: at the top of {path} write server = "
     )
-    assert f"{HUB}, for which it is not refused: not passed to containerd" in done.flat
+    assert f"{HUB}, which its key does not name refused: not passed to containerd" in done.flat
     assert "Answer to the kubelet: no credentials; never cached" in done.flat
     found = report(node)
     assert found["plugin"] == {
@@ -125,7 +125,7 @@ def test_allowed_exposure_is_told(node: ContainerdNode) -> None:
     done = run(node, "--allow-fallback-exposure")
     assert done.status == 0
     assert f"--allow-fallback-exposure lets containerd show it to {HUB} as well" in done.flat
-    assert f"{HUB}, for which it is not passed to containerd: allowed by --allow-fallback-exposure" in done.flat
+    assert f"{HUB}, which its key does not name passed to containerd: allowed by --allow-fallback-exposure" in done.flat
 
 
 def test_a_server_for_pushes_alone_could_see_it_as_well(node: ContainerdNode) -> None:
@@ -133,7 +133,7 @@ def test_a_server_for_pushes_alone_could_see_it_as_well(node: ContainerdNode) ->
     node.write_hosts(f'server = "{HUB}"\ncapabilities = ["push"]\n' + host(MIRROR))
     done = run(node)
     assert done.status == 3
-    assert f"{HUB}, for which it is not refused: not passed to containerd" in done.flat
+    assert f"{HUB}, which its key does not name refused: not passed to containerd" in done.flat
     assert "asked for docker.io/library/nginx, manifest and layers alone" in done.flat
     assert f"For manifest and layers alone, where no other host delivers them, it asks {HUB} for" in done.flat
 

@@ -471,8 +471,8 @@ def _hosts(explained: Explanation, hosts: Hosts) -> Iterable[Line]:
 def _shown(shown: Shown, explained: Explanation) -> Iterable[Line]:
     """Which hosts could see a credential, and whether it is passed."""
     yield 0, f"secret {shown.secret}, key {named_key(shown.key)}"
-    yield from ((2, f"{masked(url)}, for which it is") for url in shown.hosts)
-    yield from ((2, f"{masked(url)}, for which it is not") for url in shown.others)
+    yield from ((2, f"{masked(url)}, which its key names") for url in shown.hosts)
+    yield from ((2, f"{masked(url)}, which its key does not name") for url in shown.others)
     if shown.answer_key:
         yield 2, f"passed to containerd{': allowed by --allow-fallback-exposure' if shown.others else ''}"
     elif explained.answer is not None:

@@ -5,11 +5,12 @@ registry answers is ``registryclient``'s verdict; what the kubelet hands over be
 the command line, and what these mean together: whose mistake it is that a pull fails.
 
 JSON is one object: ``assumed`` (what was taken for a node, null on one), ``verdict`` (``succeeds``, ``source``,
-``text``, ``remedy``), ``image``, ``reference``, ``namespace``, ``sources``, ``pluginError`` and ``notes``. Each source
-has ``name``, ``outcome`` (one of ``registryclient.OUTCOMES``, or ``blocked``, ``not-asked``, ``unknown``), ``cause``,
-``evidence``, ``remedy``, ``needed``, ``insecure``, ``credential`` (``from``, ``secret``, ``key``), ``scheme``,
-``digest``, ``tokenService`` (its URL, where it is at fault), ``credentialSentTo`` and ``exchanges``; members that do
-not apply are null. ``from`` is ``secret``, ``node``, ``node-helper`` or, where the kubelet hands it over, ``kubelet``.
+``text``, ``remedy``), ``runtime``, ``image``, ``reference``, ``namespace``, ``sources``, ``pluginError`` and ``notes``.
+Each source has ``name``, ``outcome`` (one of ``registryclient.OUTCOMES``, or ``blocked``, ``not-asked``, ``unknown``),
+``cause``, ``evidence``, ``remedy``, ``needed``, ``insecure``, ``credential`` (``from``, ``secret``, ``key``),
+``scheme``, ``digest``, ``tokenService`` (its URL, where it is at fault), ``credentialSentTo`` and ``exchanges``, with
+containerd also ``url``; members that do not apply are null. ``from`` is ``secret``, ``node``, ``node-helper`` or, where
+the kubelet hands it over, ``kubelet``.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ plugin would write for it, or that the kubelet passes from the pod's imagePullSe
 is wrong: DNS, connection, TLS, token service, credential (none, refused, not allowed), image, rate
 limit, not a registry.
 TLS is verified as by CRI-O, with the system's CAs and those of certs.d; proxies are those of the
-running CRI-O, else of the environment.
+running CRI-O, else of the environment. With containerd each host of hosts.toml is asked as containerd
+asks it, with none but its own credential.
 
 Run it on a node, as root: elsewhere DNS, routes, CAs and registries.conf differ. It only reads, and
 only asks for headers, not for layers. Sources after the first one that has the image are asked as well,

@@ -254,7 +254,8 @@ def _steps(resolution: Resolution, of_files: Hosts | None, image: Reference) -> 
         )
     for number, shown in enumerate(passed):
         when = "if the pull fails with that, " if number else ""
-        yield f"{when}the kubelet passes containerd the credential of secret {shown.secret}, key {shown.answer_key}"
+        whose = f"the credential of secret {shown.secret}"
+        yield f"{when}the kubelet finds {whose} under {shown.answer_key}, and passes it to containerd"
     if not passed and of_files.node_hosts:
         yield (
             "where the kubelet passes no credential, containerd uses those of registry.configs in config.toml, for "

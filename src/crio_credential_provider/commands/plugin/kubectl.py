@@ -73,8 +73,9 @@ is not visible from here. No secret's content is shown.
 
 registries.conf is that of the nodes: from --registries-conf, else from the ConfigMap
 crio-credential-provider-registries in namespace kube-public, which also may have the plugin's
-settings, else made of OpenShift's mirror sets; never this machine's own. audit is the command of that
-name, with the same registries.conf.
+settings, else made of OpenShift's mirror sets; never this machine's own. For nodes with containerd
+--registries-conf takes a copy of their certs.d directory. audit is the command of that name, with the
+same registries.conf.
 """
 _EPILOG = """\
 Examples:
