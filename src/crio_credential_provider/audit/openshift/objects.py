@@ -42,12 +42,13 @@ class OpenShift:
             ConfigError, UsageError: the operator refuses it; too little is there.
         """
         sets = self.mirror_sets
+        if not self.machine_configs.is_whole and not sets.has(*mirrorsets.SETS) and is_unread(mirrorsets.SETS):
+            raise UsageError(
+                "neither the MachineConfigs nor the mirror sets may be listed",
+                "--print-rbac --machine-configs prints the ClusterRole",
+            )
         if self.machine_configs.is_whole or not sets.has("Image", *mirrorsets.SETS):
             return self.machine_configs.classes(), []
-        if is_unread(mirrorsets.SETS) and not sets.has(*mirrorsets.SETS):
-            raise UsageError(
-                "neither the MachineConfigs nor the mirror sets may be listed", "--print-rbac prints the ClusterRole"
-            )
         files, notes = sets.make()
         notes.insert(0, f"registries.conf is that of {sets.origin()}")
         try:
