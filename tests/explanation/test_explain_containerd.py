@@ -208,6 +208,19 @@ def test_mirrors_of_config_toml_and_its_own_credentials(node: ContainerdNode) ->
     assert report(node, secrets={})["containerd"]["nodeCredentialsFor"] == ["mirror.corp:5000"]
 
 
+def test_the_nodes_own_credential_for_the_registry(node: ContainerdNode) -> None:
+    """The kubelet reads it by itself."""
+    config = node.write(
+        "var/lib/kubelet/config.json", f'{{"auths": {{"docker.io": {{"auth": "{basic("n", "pw")}"}}}}}}'
+    )
+    told = (
+        f"the kubelet passes the node's own credential for docker.io in {config}, which containerd shows to every host"
+    )
+    assert f"If the pull fails with that, {told}" in run(node).flat
+    assert f"T{told[1:]}" in run(node, secrets={}).flat
+    assert told not in run(node, image="quay.io/a/b").flat
+
+
 def test_a_config_with_which_containerd_does_not_start(node: ContainerdNode) -> None:
     node.write("etc/containerd/config.toml", 'imports = ["/etc/containerd/conf.d/a.toml"]\n')
     done = run(node)

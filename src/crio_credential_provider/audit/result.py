@@ -12,9 +12,10 @@ a code of ``REASONS`` that stays the same from version to version, its ``text`` 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from ..registryclient import Api
+if TYPE_CHECKING:
+    from ..registryclient import Api
 
 # -- outcomes of a pull -----------------------------------------------------------------------------------------------
 

@@ -11,12 +11,12 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError, ProviderError
+from ..images import dockerconfig
 from ..images.reference import Reference
 from ..platform.parsecache import ParseCache
+from ..pull import decision
 from ..pull.resolution import EXPOSED, Resolution
-from ..registryclient import Api
 from ..runtimes.containerd import config, hosts, pullsources
-from ..runtimes.containerd.hosts import Found
 from ..runtimes.pullsource import DIGEST, TAG, PullSource
 from ..settings import Settings
 from . import near, outcome, sources, unusable
@@ -42,7 +42,9 @@ if TYPE_CHECKING:
     from ..images.dockerconfig import Credential
     from ..kubernetes.credentialprovider import Request
     from ..pull.keyring import Choice
+    from ..registryclient import Api
     from ..runtimes.containerd.config import Configuration
+    from ..runtimes.containerd.hosts import Found
     from .unusable import Seen, Unusable
 
 _ALONE = "containerd asks the registry itself alone"
@@ -80,7 +82,7 @@ def explain(
         auth_file=None,
         answer=outcome.answer(resolution, request, settings) if error is None else None,
         exit_status=outcome.exit_status(error),
-        steps=() if isinstance(error, NotAsked) else tuple(_steps(resolution, of_files, image)),
+        steps=() if isinstance(error, NotAsked) else tuple(_steps(resolution, of_files, image, settings)),
         verdict=verdict(resolution, error, found, settings, spoilt),
         notes=(*notes, *sources.notes_on_padding(resolution)),
         hosts=of_files,
@@ -108,8 +110,8 @@ def find_sources(
 # -- files ------------------------------------------------------------------------------------------------------------
 
 
-def find_hosts(resolution: Resolution, settings: Settings, error: ProviderError | None) -> Hosts | None:
-    """What the files say; None where it is not known which there are."""
+def find_hosts(resolution: Resolution, settings: Settings, error: ProviderError | None) -> Hosts:
+    """What the files say."""
     main = settings.containerd_config
     try:
         read = config.load(main, settings.root, ParseCache("", "containerd"))
@@ -200,6 +202,9 @@ def _hosts(resolution: Resolution) -> Iterator[Host]:
 
 def api_of(found: Found, source: PullSource, image: Reference) -> Api:
     """What containerd asks for a source."""
+    # Nobody is asked by an explanation, which does without what asking takes.
+    from ..registryclient import Api
+
     host = next(h for h in found.hosts if h.url == source.location and pullsources.name_of(h, image) == source.name)
     is_itself = host.host in (found.domain, "registry-1.docker.io" if found.domain == "docker.io" else "")
     return Api(
@@ -240,9 +245,9 @@ def _shown(resolution: Resolution) -> Iterator[Shown]:
 # -- what comes of it -------------------------------------------------------------------------------------------------
 
 
-def _steps(resolution: Resolution, of_files: Hosts | None, image: Reference) -> Iterator[str]:
+def _steps(resolution: Resolution, of_files: Hosts, image: Reference, settings: Settings) -> Iterator[str]:
     """What the kubelet and containerd do after the plugin's answer (docs/reference/contracts.md, 4)."""
-    if resolution.hosts is None or of_files is None:
+    if resolution.hosts is None:
         return
     passed = [shown for shown in of_files.shown if shown.answer_key]
     domain = resolution.image.domain
@@ -256,6 +261,12 @@ def _steps(resolution: Resolution, of_files: Hosts | None, image: Reference) -> 
         when = "if the pull fails with that, " if number else ""
         whose = f"the credential of secret {shown.secret}"
         yield f"{when}the kubelet finds {whose} under {shown.answer_key}, and passes it to containerd"
+    if _has_node_key(resolution.image.name, settings):
+        when = "if the pull fails with that, " if passed else ""
+        yield (
+            f"{when}the kubelet passes the node's own credential for {domain} in {settings.global_auth_file}, which "
+            "containerd shows to every host that it asks"
+        )
     if not passed and of_files.node_hosts:
         yield (
             "where the kubelet passes no credential, containerd uses those of registry.configs in config.toml, for "
@@ -271,6 +282,14 @@ def _steps(resolution: Resolution, of_files: Hosts | None, image: Reference) -> 
         if not passed and source.name.partition("/")[0] in of_files.node_hosts:
             own = " with the credential of config.toml"
         yield f"{when or 'first containerd asks'} {source.location} for {source.name}{own}"
+
+
+def _has_node_key(name: str, settings: Settings) -> bool:
+    """Whether the kubelet finds a credential for the image itself in the node's file, which it reads by itself."""
+    try:
+        return dockerconfig.find_credential(decision.global_config(settings.global_auth_file)[0], name) is not None
+    except ConfigError:
+        return False
 
 
 def verdict(
