@@ -283,11 +283,13 @@ def test_which_runtime_a_tree_is_taken_for(
 
 
 def test_what_is_missing_is_containerd(node: ContainerdNode) -> None:
+    """Wherever its files are: k3s and RKE2 have them elsewhere."""
     (node.root / "etc/containerd").rename(node.root / "elsewhere")
-    assumed = report(node, "--runtime=containerd", "--containerd-config", str(node.root / "elsewhere/config.toml"))[
-        "assumed"
-    ]
-    assert assumed.startswith(f"no containerd was found below {node.root}; used instead: {node.root}/elsewhere/config")
+    assumed = report(node, "--runtime=containerd")["assumed"]
+    config = f"{node.root}/etc/containerd/config.toml"
+    assert assumed == f"no containerd was found below {node.root}; used instead: {config} (not found)"
+    named = report(node, "--runtime=containerd", "--containerd-config", str(node.root / "elsewhere/config.toml"))
+    assert named["assumed"] is None
 
 
 def test_it_is_the_plugins_own_decision(node: ContainerdNode) -> None:

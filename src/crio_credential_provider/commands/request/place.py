@@ -62,10 +62,12 @@ class Place(NamedTuple):
     missing: tuple[str, ...]
     runtime: str = CRIO
 
-    def lacks(self, runtime: str) -> tuple[str, ...]:
+    def lacks(self, chosen: Settings) -> tuple[str, ...]:
         """What makes a node with this runtime, and is not there."""
-        other = "CRI-O" if runtime == CONTAINERD else "containerd"
-        return tuple(name for name in self.missing if name != other)
+        others = ["CRI-O" if chosen.runtime == CONTAINERD else "containerd"]
+        # k3s and RKE2 keep containerd's files elsewhere.
+        others += ["containerd"] if os.path.exists(chosen.containerd_config) else []
+        return tuple(name for name in self.missing if name not in others)
 
 
 def look(given: argparse.Namespace) -> Place:
@@ -182,7 +184,7 @@ def load_settings(own: list[str], place: Place) -> Settings:
 
 def stand_ins(given: argparse.Namespace, chosen: Settings, place: Place) -> str:
     """What was taken for the missing parts of a node, "" on a node: a verdict is of another machine then."""
-    missing = place.lacks(chosen.runtime)
+    missing = place.lacks(chosen)
     if not missing:
         return ""
     where = f"below {chosen.root}" if chosen.root else "on this machine"
