@@ -138,6 +138,13 @@ def test_a_server_for_pushes_alone_could_see_it_as_well(node: ContainerdNode) ->
     assert f"For manifest and layers alone, where no other host delivers them, it asks {HUB} for" in done.flat
 
 
+def test_a_server_in_place_of_the_registry(node: ContainerdNode) -> None:
+    node.write_hosts(alone("https://second.corp") + host(MIRROR))
+    done = run(node)
+    assert "2. https://second.corp/v2 (the server of the file, last; may pull, resolve, push)" in done.flat
+    assert "to https://second.corp/v2 as well" in done.flat and HUB not in done.flat
+
+
 def test_a_key_for_the_registry_alone_is_the_usual_mistake(node: ContainerdNode) -> None:
     node.write_hosts(host(MIRROR))
     done = run(node, secrets={"hub": {"docker.io": ("user", PASSWORD)}})

@@ -452,7 +452,9 @@ def _hosts(explained: Explanation, hosts: Hosts) -> Iterable[Line]:
     """containerd's hosts in its order, what each may do, and whose credential is for it."""
     sources = {source.source.name: source for source in explained.sources}
     for number, (host, name) in enumerate(hosts.hosts, 1):
-        traits = ["the registry itself, last" if host.is_server else "mirror", f"may {', '.join(host.capabilities)}"]
+        is_itself = explained.resolution is not None and name == explained.resolution.image.name
+        server = "the registry itself, last" if is_itself else "the server of the file, last"
+        traits = [server if host.is_server else "mirror", f"may {', '.join(host.capabilities)}"]
         traits += ["plain HTTP"] if host.plain_http and host.scheme == "http" else []
         traits += ["certificate not verified"] if host.skip_verify else []
         yield 0, f"{number}. {masked(host.url)} ({'; '.join(traits)})"
