@@ -15,7 +15,7 @@ import stat
 from ...errors import ConfigError, masked
 from ...platform.record import Record
 from . import goaddress
-from .readings import READINGS
+from .readings import FAILS, READINGS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 ALL = ("pull", "resolve", "push")
 _DOCKER_HUB = "registry-1.docker.io"
-_FAILS = "containerd fails every pull from this registry because of it"
 
 
 class Host(Record):
@@ -148,11 +147,11 @@ def hosts_for(config: Configuration, domain: str, cache: ParseCache) -> Found:
         if not any((host.host, host.path) == (server.host, server.path) for host in hosts):
             hosts.append(server)
     for host in hosts:
-        _check_files(host)
+        check_files(host)
     return Found(domain, tuple(hosts), directory, file, tuple(ignored))
 
 
-def _check_files(host: Host) -> None:
+def check_files(host: Host) -> None:
     """Raises: ConfigError for a certificate's file that is not there. What is in it is not looked at."""
     for path in (*host.ca, *(name for pair in host.client for name in pair if name)):
         try:
@@ -167,7 +166,7 @@ def _check_files(host: Host) -> None:
             f"{host.file}: cannot read the certificate {path}: {reason}",
             f"write {path}, or remove it from {host.file}",
             rule="certificate",
-            consequence=_FAILS,
+            consequence=FAILS,
         )
 
 
@@ -180,7 +179,7 @@ def each_reading(
         return {reading: [_mirrors(config, domain)] for reading in READINGS}
     directory = find_directory(config.config_path, domain)
     file = f"{directory}/hosts.toml" if directory else ""
-    return _of_directory(directory, file, domain, cache, ignored)
+    return _of_directory(directory, file, domain, config.readings, cache, ignored)
 
 
 # -- directories ------------------------------------------------------------------------------------------------------
@@ -208,11 +207,11 @@ def directory_names(domain: str) -> tuple[str, ...]:
 
 
 def _unreadable(path: str, error: OSError) -> ConfigError:
-    return ConfigError(f"cannot read {path}: {error.strerror}", rule="io", consequence=_FAILS)
+    return ConfigError(f"cannot read {path}: {error.strerror}", rule="io", consequence=FAILS)
 
 
 def _of_directory(
-    directory: str, file: str, domain: str, cache: ParseCache, ignored: list[str]
+    directory: str, file: str, domain: str, releases: tuple[str, ...], cache: ParseCache, ignored: list[str]
 ) -> dict[str, list[list[Host]]]:
     if not directory:
         return {reading: [[_server(domain)]] for reading in READINGS}
@@ -228,9 +227,10 @@ def _of_directory(
         [_host(row, domain, directory, file, number == len(rows)) for number, row in enumerate(rows, 1)]
         for rows in form.get("answers", ())
     ]
-    if form and any(None in taken for taken in readings.values()):
+    if form and any(None in readings[reading] for reading in releases):
         where = f"{file}:{form['line']}" if form["line"] else file
-        who = "some releases of containerd ignore" if answers else "containerd ignores"
+        every = all(readings[reading][0] is None for reading in releases)
+        who = "containerd ignores" if every else "some releases of containerd ignore"
         ignored.append(f"{where}: {form['reason']}: {who} the file")
     alone = [_by_certificates(directory, domain)] if any(None in taken for taken in readings.values()) else []
     return {
@@ -329,7 +329,7 @@ def _mirrors(config: Configuration, domain: str) -> list[Host]:
                 f"{config.file}: the endpoint {masked(endpoint)!r} of registry.mirrors is not a URL: {error}",
                 f"in {config.file} write https://HOST[:PORT]",
                 rule="endpoint",
-                consequence=_FAILS,
+                consequence=FAILS,
             ) from None
         has_server = has_server or host == domain
         skip = host in config.insecure or (scheme == "http" and goaddress.is_localhost(domain))
