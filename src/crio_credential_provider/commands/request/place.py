@@ -153,7 +153,7 @@ def find_settings(given: argparse.Namespace, place: Place) -> Settings:
 def _runtime_of_pod(given: argparse.Namespace, chosen: Settings) -> str:
     """The runtime of the node that the pod is bound to, as its Node tells it; "" where that is not known."""
     pod, namespace = getattr(given, "pod", None), getattr(given, "namespace", None)
-    if given.secrets or not (given.kubeconfig and pod and namespace):
+    if not (pod and namespace and given.kubeconfig) or given.secrets:
         return ""
     if not (names.is_subdomain(pod) and names.is_label(namespace)):
         return ""
