@@ -53,11 +53,7 @@ class Api(NamedTuple):
 
 
 class ContainerdClient(Client):
-    """A conversation with one host.
-
-    Args:
-        image_path: of the repository that the pod names, which the API's path stands before.
-    """
+    """A conversation with one host."""
 
     runtime = "containerd"
     _tries = "containerd tries a few times, at once"
@@ -65,7 +61,8 @@ class ContainerdClient(Client):
     def __init__(
         self, api: Api, credential: Credential | None, root: str, seconds: float, environment: Mapping[str, str]
     ) -> None:
-        super().__init__(api.host, credential, api.skip_verify, root, seconds, environment)
+        # A token service without TLS is asked where the host itself is.
+        super().__init__(api.host, credential, api.skip_verify or api.plain_http, root, seconds, environment)
         self._server = api.host
         self._api = api
 
@@ -128,7 +125,7 @@ class ContainerdClient(Client):
         words = self._telling.words(answer)
         known = [challenge for challenge in challenges_of(ping) if challenge.scheme in ("basic", "bearer")]
         if answer.status == 401 and not authorization and known:
-            return self._unauthorized(where, words, "")
+            return Fault(UNAUTHORIZED, f"{where} without a credential{words}", self._wanted(), "no-credential")
         if answer.status == 401 and not authorization:
             evidence = f"{where} without a Basic or Bearer challenge: containerd shows no credential{words}"
             return Fault(UNAUTHORIZED, evidence, _SAY_HOW, "no-challenge")
