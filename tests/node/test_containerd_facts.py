@@ -77,7 +77,7 @@ def test_there_may_be_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("printed", "version", "reading"),
     (
-        ("containerd github.com/containerd/containerd 1.6.20~ds1 1.6.20~ds1-1+deb12u3", "1.6.20", "1"),
+        ("containerd github.com/containerd/containerd 1.6.20~ds1 1.6.20~ds1-1+deb12u3", "1.6.20", "1.6"),
         ("containerd github.com/containerd/containerd/v2 v2.1.5 c4bdb1a", "2.1.5", "2.0"),
         ("containerd github.com/k3s-io/containerd v2.2.0-k3s1 ", "2.2.0", "2.2"),
         ("containerd github.com/containerd/containerd/v2 v2.4.1 c4bdb1a", "2.4.1", "2.3"),

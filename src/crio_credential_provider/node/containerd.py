@@ -20,7 +20,7 @@ from ..runtimes.containerd import config as configuration
 from ..runtimes.containerd import configfile, goaddress, hosts, hostsfile
 from ..runtimes.containerd.config import MAIN_FILE, Configuration
 from ..runtimes.containerd.hosts import Found
-from ..runtimes.containerd.readings import READINGS, V1, V2_0, V2_2, V2_3
+from ..runtimes.containerd.readings import READINGS, V1_6, V1_7, V2_0, V2_2, V2_3
 from .commandline import Process, find_flags, find_processes, find_unit, last
 from .crio import Setting
 from .kubelet import Asked, Kubelet, Version, ask_version, packaged_version
@@ -29,7 +29,7 @@ from .tree import Tree, Unreadable
 OTHERS = "registry.invalid"
 """Stands for each registry without a directory of its own, to which ``_default`` and the mirrors of ``*`` apply."""
 
-RELEASES = {V1: "1.6, 1.7", V2_0: "2.0, 2.1", V2_2: "2.2", V2_3: "2.3"}
+RELEASES = {V1_6: "1.6", V1_7: "1.7", V2_0: "2.0, 2.1", V2_2: "2.2", V2_3: "2.3"}
 """What people call the readings."""
 
 HOSTS_FILE = "hosts.toml"
@@ -122,10 +122,10 @@ def reading_of(version: Version | None) -> str:
     """How a release reads its files, one of ``READINGS``; "" where it is not known."""
     if version is None:
         return ""
-    for first, reading in (((2, 3), V2_3), ((2, 2), V2_2), ((2, 0), V2_0)):
+    for first, reading in (((2, 3), V2_3), ((2, 2), V2_2), ((2, 0), V2_0), ((1, 7), V1_7)):
         if version.minor >= first:
             return reading
-    return V1
+    return V1_6
 
 
 def find_containerd(
@@ -204,7 +204,7 @@ def _load(tree: Tree, file: str, place: str) -> Hosts:
     for path in (f"{found.path}/{HOSTS_FILE}" for found in directories if HOSTS_FILE in (found.names or ())):
         with contextlib.suppress(ConfigError):
             form = hostsfile.form(place + path)
-            ignored = tuple(reading for reading in READINGS if form.get("readings", {}).get(reading, 0) is None)
+            ignored = tuple(reading for reading in READINGS if form.get("readings", {}).get(reading, [0])[0] is None)
             files.append(HostsFile(path, ignored, form.get("reason", ""), form.get("line", 0)))
     for domain in _domains(config, directories):
         try:

@@ -190,6 +190,9 @@ def test_a_file_without_hosts_is_unsure_for_containerd_1_6(root: Path) -> None:
     found = find(root)
     assert [host.host for host in found.hosts] == ["mirror.corp", "registry-1.docker.io"]
     assert "without which containerd 1.6 ignores it" in found.ignored[0]
+    # Where the file says what is so without it, nobody need know.
+    hosts_toml(root, 'server = "https://quay.io"\n', "quay.io")
+    assert ({host.host for host in find(root, "quay.io").hosts}, find(root, "quay.io").ignored) == ({"quay.io"}, ())
     write(root, "etc/containerd/config.toml", IMAGES + CERTS_D)
     assert [host.host for host in find(root).hosts] == ["mirror.corp"]
     assert find(root).ignored == ()
@@ -200,7 +203,6 @@ def test_a_file_without_hosts_is_unsure_for_containerd_1_6(root: Path) -> None:
     [
         ({"docker.io": "a file\n"}, "docker.io/hosts.toml: Not a directory"),
         ({"docker.io/hosts.toml/x": ""}, "docker.io/hosts.toml: Is a directory"),
-        ({"docker.io/hosts.toml": '[host."https://a.corp"]\nca = "a.pem"\n'}, "docker.io/a.pem: No such file"),
     ],
 )
 def test_what_fails_the_pull(root: Path, files: dict[str, str], message: str) -> None:
@@ -213,11 +215,11 @@ def test_what_fails_the_pull(root: Path, files: dict[str, str], message: str) ->
 
 
 def test_certificates_are_found_beside_the_file(root: Path) -> None:
-    hosts_toml(root, '[host."https://a.corp"]\nca = ["a.pem", "/b.pem"]\nclient = [["a.cert", "a.key"]]\n')
-    for name in ("a.pem", "a.cert", "a.key"):
-        write(root, f"etc/containerd/certs.d/docker.io/{name}", "")
-    with pytest.raises(ConfigError, match=r"/b\.pem"):
-        find(root)
+    hosts_toml(root, '[host."https://a.corp"]\nca = ["a.pem", "/b.pem"]\nclient = [["a.cert", "a.key"], "c.pem"]\n')
+    place = f"{root}/etc/containerd/certs.d/docker.io"
+    (first, _) = find(root).hosts
+    assert first.ca == (f"{place}/a.pem", "/b.pem")
+    assert first.client == ((f"{place}/a.cert", f"{place}/a.key"), (f"{place}/c.pem", ""))
 
 
 # -- pull sources -----------------------------------------------------------------------------------------------------

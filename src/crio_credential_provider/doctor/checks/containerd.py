@@ -9,7 +9,7 @@ from ...node.commandline import STARTED_GRAIN, Origin
 from ...node.containerd import Containerd
 from ...node.facts import Node
 from ...node.tree import Unreadable
-from ...runtimes.containerd.readings import V1, V2_2, V2_3
+from ...runtimes.containerd.readings import FIRST, V2_2, V2_3
 from ...settings import CONTAINERD
 from ..finding import Evidence, Examined, Results, Unexamined, at, find
 from ..mirrored import has_mirrors
@@ -104,8 +104,8 @@ def check_config_file(node: Node) -> Results:
             remedy = f"remove it from {place(evidence)}, {_then(node)}"
             yield find("registry-auth-node-wide", evidence, remedy=written_by(node, evidence.file, remedy))
     reading = node.containerd.reading if node.containerd else ""
-    tls = [host for host in config.tls if reading != V1 or config.config_path]
-    if tls and not (reading == V1 and config.mirrors):
+    tls = [host for host in config.tls if reading not in FIRST or config.config_path]
+    if tls and not (reading in FIRST and config.mirrors):
         evidence = line_of(node, files, tls[0], "tls")._replace(text=f"registry.configs.*.tls for {', '.join(tls)}")
         remedy = (
             f"in {_certs_d(node)}/{tls[0]}/hosts.toml write ca, client or skip_verify, remove registry.configs.*.tls, "

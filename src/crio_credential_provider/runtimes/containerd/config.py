@@ -138,7 +138,7 @@ def read(file: str, root: str, cache: ParseCache, reading: str) -> Forms:
             continue
         seen.add(path)
         form = _form(path, cache)
-        if form is None:
+        if not form:
             if not importer:
                 return []
             raise ConfigError(
@@ -152,8 +152,8 @@ def read(file: str, root: str, cache: ParseCache, reading: str) -> Forms:
     return found
 
 
-def _form(path: str, cache: ParseCache) -> dict[str, Any] | None:
-    def make() -> dict[str, Any] | None:
+def _form(path: str, cache: ParseCache) -> dict[str, Any]:
+    def make() -> dict[str, Any]:
         from . import configfile
 
         return configfile.form(path)

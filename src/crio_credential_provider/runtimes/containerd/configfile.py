@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 _PLUGINS = ("cri", "io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images")
 
 
-def form(path: str) -> dict[str, Any] | None:
-    """What is kept of a file; None where there is none.
+def form(path: str) -> dict[str, Any]:
+    """What is kept of a file; nothing where there is none.
 
     Raises:
         ConfigError: it cannot be read, or containerd could not decode it.
     """
     data = tomlfile.read(path, REFUSED)
     if data is None:
-        return None
+        return {}
     try:
         return _cut(tomlfile.decode(data))
     except _WrongType as error:

@@ -100,7 +100,7 @@ def _unescape(text: str) -> str:
             raise ValueError("invalid URL escape")
         data.append(int(part[:2], 16))
         data += part[2:].encode("utf-8", "surrogateescape")
-    return data.decode("utf-8", "surrogateescape")
+    return data.decode("utf-8", "replace")
 
 
 def clean(path: str) -> str:

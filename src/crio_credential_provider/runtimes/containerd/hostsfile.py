@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 _CAPABILITIES = ("pull", "resolve", "push")
 _FIELDS = ("capabilities", "ca", "client", "skip_verify", "header", "override_path", "dial_timeout")
 _TOP = (*_FIELDS, "server", "host")
-IGNORED = "containerd ignores the file, and asks the registry itself alone"
 
 
 def form(path: str) -> dict[str, Any]:
@@ -70,10 +69,10 @@ def _alternatives(data: bytes, reading: str) -> list[list[Row] | None]:
     """
     document = tomlfile.decode(data)
     text = data.decode()
-    headers = find_headers(text)
     found: list[list[Row] | None] = []
     if reading not in FIRST:
-        found.append(_rows(document, [tomlfile.unescaped(keys[1]) for keys in _of_hosts(headers)], _folded, reading))
+        order = [tomlfile.unescaped(keys[1]) for keys in _of_hosts(find_headers(text))]
+        found.append(_rows(document, order, _folded, reading))
     else:
         if any("\\" in line or (line.count("["), line.count("]")) != (1, 1) for line in _host_lines(text)):
             return [None, _mentioned(data)]
