@@ -242,7 +242,7 @@ def _audit(given: argparse.Namespace) -> int:
         text.write_audit(found, is_narrow=bool(given.namespace or given.selector))
     else:
         write_lines(_lines(given.output, found, is_fatal))
-    is_unread = NOT_CHECKED in fatal and auditor.collected.lacks_any(workloads.KINDS)
+    is_unread = NOT_CHECKED in fatal and (auditor.has_unreadable or auditor.collected.lacks_any(workloads.KINDS))
     return FAILING if is_unread or any(map(is_fatal, found.pulls)) else OK
 
 
@@ -265,7 +265,8 @@ def _checked(given: argparse.Namespace, found: Audit) -> Audit:
     if given.selector:
         why += f" with the labels {given.selector}"
     refused = [note for note in found.notes if " may not be listed" in note]
-    raise UsageError("; ".join([why, *refused]), "" if refused else "check the files, or -n and --selector")
+    check = "check the files, or -n and --selector" if given.files else "check --context, -n and --selector"
+    raise UsageError("; ".join([why, *refused]), "" if refused else check)
 
 
 def _chosen(given: argparse.Namespace) -> Callable[[document.Key], bool]:
@@ -345,7 +346,8 @@ def _check_auth_file(path: str) -> None:
 
 
 def _classes(given: argparse.Namespace, chosen: settings.Settings) -> list[NodeClass]:
-    files, directories = map(_by_class, (given.registries_conf, given.registries_conf_dir))
+    files = _by_class("--registries-conf", given.registries_conf)
+    directories = _by_class("--registries-conf-dir", given.registries_conf_dir)
     for name, file in files.items():
         if not file:
             raise UsageError(f"--registries-conf: no file is named{f' for {name}' if name else ''}")
@@ -358,6 +360,8 @@ def _classes(given: argparse.Namespace, chosen: settings.Settings) -> list[NodeC
             raise UsageError(
                 f"--registries-conf-dir: {name or 'without a class'}: give --registries-conf for it as well"
             )
+    if files and not directories and not any(map(_has_content, files.values())):
+        raise UsageError(f"--registries-conf: {', '.join(files.values())}: empty", "copy it from a node again")
     if not files:
         search = registries.search_files(chosen.registries_conf, chosen.registries_conf_dir)
         if not search.drop_ins and not os.path.exists(search.main):
@@ -372,8 +376,19 @@ def _classes(given: argparse.Namespace, chosen: settings.Settings) -> list[NodeC
     return [one._replace(enforcing=given.elsewhere is None or given.elsewhere.enforcing) for one in found]
 
 
-def _by_class(values: list[str]) -> dict[str, str]:
-    return dict(map(nodes.parse, values))
+def _has_content(path: str) -> bool:
+    """Whether a file has any; of a pipe that is not known."""
+    return not os.path.isfile(path) or os.path.getsize(path) > 0
+
+
+def _by_class(flag: str, values: list[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, path in map(nodes.parse, values):
+        if name in found:
+            which = f"for {name}" if name else "without a class"
+            raise UsageError(f"{flag} is given twice {which}", "one counts: name a class with CLASS=, or remove one")
+        found[name] = path
+    return found
 
 
 def _selector(text: str) -> Callable[[dict[str, str]], bool]:
