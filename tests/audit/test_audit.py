@@ -439,6 +439,13 @@ def test_one_of_the_namespaces_has_nothing(audit: Audit) -> None:
     assert len(audit(faulty_cluster(), "-A", base=False).found()) == len(FAULTS)
 
 
+def test_an_object_without_a_namespace_is_of_the_default_one(audit: Audit) -> None:
+    """As kubectl create --dry-run=client -o json writes it."""
+    made = workload("Deployment", "", "web")
+    del made["metadata"]["namespace"]
+    assert audit([made], "-n", "default").found() == {("default", IMAGE): ("not-checked", "not-read")}
+
+
 def test_a_service_account_that_is_missing(audit: Audit) -> None:
     objects = [account("a"), secret("a", "s", GOOD), workload("Deployment", "a", "w", account="gone")]
     [pull] = audit(objects).report["pulls"]
@@ -953,6 +960,20 @@ def test_baseline(audit: Audit, tmp_path: Path) -> None:
     told = audit(changed, f"--baseline={earlier}", "--output=text", base=False).stdout
     assert "Since the baseline: 1 new that fail, 1 solved, 1 gone" in told
     assert audit(objects, f"--baseline={write_list(tmp_path / 'w.json', [])}", base=False).status == 2
+
+
+def test_baseline_of_rights_that_are_gone(audit: Audit, tmp_path: Path) -> None:
+    """The outcome stays, and rests on less than it did."""
+    objects = [secret("a", "s", GOOD), pod("a", "p")]
+    whole, part = tmp_path / "whole.json", tmp_path / "part.json"
+    whole.write_text(audit([*objects, *grant("a")]).stdout)
+    part.write_text(audit(objects, base=False).stdout)
+    for earlier, flags, status in (
+        (whole, ["--fail-on=not-checked"], 1),
+        (part, ["--fail-on=not-checked"], 0),
+        (whole, [], 0),
+    ):
+        assert audit(objects, f"--baseline={earlier}", *flags, base=False).status == status
 
 
 def test_text(audit: Audit) -> None:

@@ -498,6 +498,26 @@ def test_in_a_pod_no_flag_of_the_plugin_is_named(site: Site, monkeypatch: pytest
     assert "--deadline" not in ran.stderr and "--max-answer-size" not in ran.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("HOST", "", "KUBERNETES_SERVICE_HOST is not set; set it, or give --kubeconfig"),
+        ("PORT", "tcp://a", "KUBERNETES_SERVICE_PORT is not a number; set it, or give --kubeconfig"),
+        ("ca.crt", "", "no PEM certificate in it; give --kubeconfig"),
+    ],
+)
+def test_in_a_pod_that_lacks_something(
+    site: Site, monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str
+) -> None:
+    go_into_pod(site, monkeypatch)
+    if name == "ca.crt":
+        (site.root / name).write_text(value)
+    else:
+        monkeypatch.setenv(f"KUBERNETES_SERVICE_{name}", value)
+    ran = run(f"--registries-conf={site.root}/registries.conf", f"--global-auth-file={site.root}/none")
+    assert (ran.status, ran.stdout) == (2, "") and ran.stderr.endswith(f"{says}\n")
+
+
 # -- OpenShift --------------------------------------------------------------------------------------------------------
 
 

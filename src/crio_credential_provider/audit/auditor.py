@@ -105,7 +105,7 @@ class Auditor:
 
     def _add_workload(self, found: Object) -> None:
         metadata = member(found, "metadata")
-        if self._namespaces and text(metadata, "namespace") not in self._namespaces:
+        if self._namespaces and (text(metadata, "namespace") or "default") not in self._namespaces:
             return
         if not self._is_selected(labels(metadata)):
             return

@@ -292,11 +292,18 @@ class _InPod:
 
     def get(self, path: str) -> Object:
         host, port = os.environ.get("KUBERNETES_SERVICE_HOST", ""), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+        if not host or not port.isdecimal():
+            which = "PORT is not a number" if host else "HOST is not set"
+            raise ConfigError(f"this is a pod, and KUBERNETES_SERVICE_{which}", "set it, or give --kubeconfig")
         where = Endpoint(host, int(port), "KUBERNETES_SERVICE_HOST", f"{_POD}/ca.crt", server_name=host)
         # Kubernetes replaces it while we run.
         with open(f"{_POD}/token", encoding="ascii") as file:
             token = file.read().strip()
-        return _Direct(where, _SECONDS, _MAX_ANSWER).get(path, token)
+        try:
+            return _Direct(where, _SECONDS, _MAX_ANSWER).get(path, token)
+        except ConfigError as error:
+            # Its hint names flags of the plugin.
+            raise ConfigError(error.message, "give --kubeconfig") from None
 
 
 class _Direct(ApiServer):

@@ -231,12 +231,12 @@ def _audit(given: argparse.Namespace) -> int:
     fatal = {FAILS, *given.fail_on}
 
     def is_fatal(pull: Pull) -> bool:
-        if earlier is not None and not document.is_worse(pull, earlier):
-            return False
         # A static pod keeps a key of its own on the node.
         if pull.outcome == NODE_CREDENTIALS and pull.reason == "static-pod":
             return False
-        return pull.outcome in fatal or bool(pull.unchecked and NOT_CHECKED in fatal)
+        if NOT_CHECKED in fatal and document.is_less_checked(pull, earlier or {}):
+            return True
+        return pull.outcome in fatal and (earlier is None or document.is_worse(pull, earlier))
 
     if given.output == "text":
         text.write_audit(found, is_narrow=bool(given.namespace or given.selector))
