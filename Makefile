@@ -75,9 +75,10 @@ test-emulated: $(DEV_VENV) executable ## the pull path and each command on arm64
 	PROGRAM=dist/crio-credential-provider-linux-arm64 $(VENV) -m pytest $(WORKERS) --dist loadfile -m process $(EMULATED:%=tests/%)
 
 # TESTS are arguments of pytest: TESTS="tests/realnode/test_pull.py -k one_pod". TABLE=FILE is where the table goes.
+# CONTAINERD=FILE is used instead of Debian's.
 # SOAK=SECONDS (120) of random pods and kills, of which SEED=NUMBER repeats the decisions; a long one takes SOAK=1800.
 node-test: $(DEV_VENV) $(if $(NODE_BIN),$(if $(filter dist/%,$(PROGRAM)),executable)) ## on a real node: NODE_BIN=DIR has Kubernetes and CRI-O; PEER=PROVIDER puts one beside; takes root
-	@NODE_BIN='$(NODE_BIN)' PROGRAM='$(PROGRAM)' PEER='$(PEER)' TABLE='$(TABLE)' SOAK='$(SOAK)' SEED='$(SEED)' PYTHONPATH=tests $(VENV) -m realnode $(TESTS)
+	@NODE_BIN='$(NODE_BIN)' PROGRAM='$(PROGRAM)' PEER='$(PEER)' CONTAINERD='$(CONTAINERD)' TABLE='$(TABLE)' SOAK='$(SOAK)' SEED='$(SEED)' PYTHONPATH=tests $(VENV) -m realnode $(TESTS)
 
 conformance: $(DEV_VENV) ## our answers against those of CRI-O's own library and of OpenShift, in tests/vectors
 	@status=0; for kind in registries auth layers mirrorsets; do \

@@ -1,10 +1,12 @@
 """Hosts of a hosts.toml, on the loopback, that tell what containerd asked them for and whether it showed a credential.
 
-hosts.add("mirror", guarded(image.answer))
-hosts.add("server", refusing())
-containerd.write_hosts("docker.io", hosts.toml("mirror"))
-containerd.pull(image.name, *CREDENTIAL)
-assert hosts.shown() == ["mirror"]
+    hosts.add("mirror", guarded(hosts.image.answer))
+    hosts.add("server", refusing())
+    containerd.write_hosts("docker.io", hosts.toml("mirror"))
+    containerd.pull(hosts.image.name, *CREDENTIAL)
+    assert hosts.shown() == ["mirror"]
+
+Nobody else is asked: where a file does not name the server, the image is one of a host here.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ from node import PROGRAM
 from servers import Peer, hang, refused_port
 
 GALLERY = Path(__file__).parent / "gallery"
-KINDS = ("kubeadm", "openshift", "k3s")
+KINDS = ("kubeadm", "openshift", "k3s", "containerd")
 SEVERITIES = ("error", "warning", "note")
 
 _DAY = 86400
@@ -200,6 +200,10 @@ _PROGRAMS = {
     ),
     "kubelet": ("/usr/bin/kubelet", "Kubernetes v{version}"),
     "crio": ("/usr/bin/crio", "crio version {version}\n   GitCommit:      1f3d5c7\n   GoVersion:      go1.24.9"),
+    "k3s-containerd": (
+        "/var/lib/rancher/k3s/data/current/bin/containerd",
+        "containerd github.com/k3s-io/containerd v{version} ",
+    ),
     "containerd": ("/usr/bin/containerd", "containerd github.com/containerd/containerd/v2 v{version} c4bdb1a"),
     "k3s": ("/usr/local/bin/k3s", "k3s version v{version} (50fa2d70)\ngo version go1.24.9"),
 }
@@ -475,10 +479,12 @@ class Cluster:
         self._written = written
         self._node: str = node["name"]
         versions = node["versions"]
-        containerd = versions.get("containerd")
+        containerd = versions.get("containerd", versions.get("k3s-containerd"))
         self._node_info = {
             "kubeletVersion": f"v{next(versions[name] for name in ('kubelet', 'k3s', 'rke2') if name in versions)}",
-            "containerRuntimeVersion": f"containerd://{containerd}" if containerd else f"cri-o://{versions['crio']}",
+            "containerRuntimeVersion": f"cri-o://{versions['crio']}"
+            if "crio" in versions
+            else f"containerd://{containerd}",
         }
         self._tokens: dict[str, tuple[str, list[str]]] = {}
         self._secrets = secrets

@@ -67,15 +67,6 @@ def test_an_empty_user_is_no_credential(containerd: Containerd, hosts: Hosts) ->
     assert hosts.log and not any(request.header("Authorization") for _, request in hosts.log)
 
 
-def test_a_file_without_a_host_table(containerd: Containerd, hosts: Hosts) -> None:
-    """1.6 ignores it, and goes to the image's own host."""
-    hosts.add("server", guarded(hosts.image.answer))
-    containerd.write_hosts("docker.io", hosts.toml())
-    pulled = containerd.pull(hosts.image.name, *CREDENTIAL) == ""
-    assert pulled is (containerd.version >= (1, 7))
-    assert hosts.shown() == ["server"] * pulled
-
-
 # -- what leads to the next host ---------------------------------------------------------------------------------------
 
 
@@ -109,24 +100,34 @@ def test_a_failed_handshake_leads_to_the_next_host(containerd: Containerd, hosts
 # -- what keeps a host out ---------------------------------------------------------------------------------------------
 
 
-def test_a_server_that_is_the_mirror_leaves_no_other(containerd: Containerd, hosts: Hosts) -> None:
-    """The image's own host is asked where nothing else is the server: not here."""
-    hosts.add("mirror", refusing())
-    hosts.add("upstream", refusing())
-    upstream = hosts.host("upstream")
-    containerd.write_hosts(upstream, hosts.toml("mirror", server="mirror"))
-    assert containerd.pull(hosts.image.name.replace("docker.io", upstream), *CREDENTIAL)
-    assert (hosts.asked(), hosts.shown()) == (["mirror"], ["mirror"])
-
-
-def test_without_a_server_the_image_s_own_host_is_the_last(containerd: Containerd, hosts: Hosts) -> None:
-    hosts.add("mirror", refusing())
+@pytest.fixture
+def own_host(containerd: Containerd, hosts: Hosts) -> str:
+    """The upstream registry, which images of this host are from."""
     # Where nothing is said of a host on the loopback, 1.6 speaks no TLS with it; later ones do, and verify nothing.
     hosts.add("upstream", refusing(), tls=containerd.version >= (1, 7))
-    upstream = hosts.host("upstream")
-    containerd.write_hosts(upstream, hosts.toml("mirror", server=""))
-    assert containerd.pull(hosts.image.name.replace("docker.io", upstream), *CREDENTIAL)
+    return hosts.host("upstream")
+
+
+def test_a_server_that_is_the_mirror_leaves_no_other(containerd: Containerd, hosts: Hosts, own_host: str) -> None:
+    hosts.add("mirror", refusing())
+    containerd.write_hosts(own_host, hosts.toml("mirror", server="mirror"))
+    assert containerd.pull(hosts.image.name.replace("docker.io", own_host), *CREDENTIAL)
+    assert hosts.shown() == hosts.asked() == ["mirror"]
+
+
+def test_without_a_server_the_image_s_own_host_is_the_last(containerd: Containerd, hosts: Hosts, own_host: str) -> None:
+    hosts.add("mirror", refusing())
+    containerd.write_hosts(own_host, hosts.toml("mirror", server=""))
+    assert containerd.pull(hosts.image.name.replace("docker.io", own_host), *CREDENTIAL)
     assert hosts.shown() == ["mirror", "upstream"]
+
+
+def test_a_file_without_a_host_table(containerd: Containerd, hosts: Hosts, own_host: str) -> None:
+    """1.6 ignores it, and goes to the image's own host."""
+    hosts.add("server", refusing())
+    containerd.write_hosts(own_host, hosts.toml())
+    assert containerd.pull(hosts.image.name.replace("docker.io", own_host), *CREDENTIAL)
+    assert hosts.shown() == (["server"] if containerd.version >= (1, 7) else ["upstream"])
 
 
 PUSH = ["push"]
@@ -152,12 +153,12 @@ def test_but_for_what_the_mirror_then_does_not_have(containerd: Containerd, host
     assert hosts.shown(missing) == ["mirror", "server"]
 
 
-def test_capabilities_without_a_server_are_not_the_image_s_own_host_s(containerd: Containerd, hosts: Hosts) -> None:
+def test_capabilities_without_a_server_are_not_the_image_s_own_host_s(
+    containerd: Containerd, hosts: Hosts, own_host: str
+) -> None:
     hosts.add("mirror", refusing())
-    hosts.add("upstream", refusing(), tls=containerd.version >= (1, 7))
-    upstream = hosts.host("upstream")
-    containerd.write_hosts(upstream, 'capabilities = ["push"]\n' + hosts.toml("mirror", server=""))
-    assert containerd.pull(hosts.image.name.replace("docker.io", upstream), *CREDENTIAL)
+    containerd.write_hosts(own_host, 'capabilities = ["push"]\n' + hosts.toml("mirror", server=""))
+    assert containerd.pull(hosts.image.name.replace("docker.io", own_host), *CREDENTIAL)
     assert hosts.shown() == ["mirror", "upstream"]
 
 

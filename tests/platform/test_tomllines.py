@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crio_credential_provider.platform.jsontext import fold
-from crio_credential_provider.platform.tomllines import find_lines
+from crio_credential_provider.platform.tomllines import find_headers, find_lines, find_newer
 from node import TESTS
 
 
@@ -72,3 +72,24 @@ def test_a_line(text: str, path: tuple[str | int, ...], line: int) -> None:
 @given(st.text("[]{}=\"'\\#\n., ab1"))
 def test_any_text_comes_to_an_end(text: str) -> None:
     assert all(0 < line <= text.count("\n") + 1 for line in find_lines(text).values())
+
+
+def test_headers_come_as_they_stand_and_strings_have_none() -> None:
+    text = "[host.\"https://A\"]\nx = '''\n[no]\n'''\n[[y]]\n[ host . 'b' . header ] # [no]\nz = [\n\"[no]\"]\n"
+    assert find_headers(text) == [["host", "https://A"], ["host", "b", "header"]]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("a = 1\nb = {c = 1}\nd = [\n1,\n]\n", 0),
+        ("a = 1\nb = {\nc = 1}\n", 2),
+        ("b = {c = 1,}\n", 1),
+        ("b = {c = [1,]}\n", 0),
+        ('a = "\\\\x"\n', 0),
+        ('a = 1\nb = "\\x41"\n', 2),
+        ("a = '\\x41'\n", 0),
+    ],
+)
+def test_what_toml_1_1_added_is_seen(text: str, line: int) -> None:
+    assert find_newer(text) == line

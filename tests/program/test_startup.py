@@ -26,7 +26,10 @@ TLS = frozenset(("ssl", "_ssl"))
 # What only tools for people and a node that changed need.
 NOT_ON_THE_PULL_PATH = frozenset(
     f"crio_credential_provider.{name}"
-    for name in ("version", "runtimes.crio.registriesfile", "commands", "node", "testbed", "pull.podevent")
+    for name in (
+        *("version", "runtimes.crio.registriesfile", "commands", "node", "testbed", "pull.podevent"),
+        *("runtimes.containerd.configfile", "runtimes.containerd.hostsfile", "runtimes.containerd.tomlfile"),
+    )
 )
 
 

@@ -72,6 +72,8 @@ class Node:
         self.journal = Journal(found, self.logs, environment)
         self.crio = Crio(found, self.logs, environment, password)
         self.containerd = Containerd(self.registry, self.logs, environment)
+        if self.containerd.program:
+            self.versions["containerd"] = binaries.version(self.containerd.program)
         self.runtime: Crio | Containerd = self.crio
         self.kubelet = Kubelet(found, self.logs, environment, self.control_plane, sandbox.cgroup(scratch))
         self.setup: Setup | None = None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import shutil
 import socket
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from real_programs import need
@@ -142,34 +145,52 @@ snapshotter = "native"
 [plugins."io.containerd.grpc.v1.cri".registry]
 config_path = "/etc/containerd/certs.d"
 """
+# The mirror for Docker Hub, and no other host.
 _HOSTS = f"""\
-server = "https://registry-1.docker.io"
+server = "http://{HOST}"
 [host."http://{HOST}"]
-capabilities = ["pull", "resolve"]
 """
 
 
 class Containerd:
-    """With the same mirror for Docker Hub. It reads no auth files: the pause image is imported."""
+    """With the same mirror for Docker Hub. It reads no auth files: the pause image is imported.
+
+    $CONTAINERD names another one than that of the distribution, with its own ctr and shim beside it.
+    """
 
     socket = Path("/run/containerd/containerd.sock")
+    _hosts = Path("/etc/containerd/certs.d/docker.io/hosts.toml")
 
     def __init__(self, registry: Registry, logs: Path, environment: Mapping[str, str]) -> None:
         self._registry = registry
-        self.process = Process(["containerd"], logs / "containerd.log", environment)
+        self.program = shutil.which(os.environ.get("CONTAINERD") or "containerd")
+        directory = os.path.dirname(self.program or "")
+        self._environment = {**environment, "PATH": f"{directory}:{environment['PATH']}"}
+        self.process = Process([self.program or "containerd"], logs / "containerd.log", self._environment)
         _write("/etc/containerd/config.toml", _CONTAINERD_CONFIGURATION.format(pause_image=PAUSE_IMAGE))
-        _write("/etc/containerd/certs.d/docker.io/hosts.toml", _HOSTS)
+        _write(self._hosts, _HOSTS)
 
     def start(self) -> None:
-        need("containerd", "ctr")
+        need(self.process.command[0], "ctr")
         self.process.start()
         self.process.wait_for(lambda: answers(self.socket), "socket")
         archive = self._registry.pause_archive()
         subprocess.run(
-            ["ctr", "--namespace=k8s.io", "images", "import", "--snapshotter=native", archive],
+            ["ctr", "--namespace=k8s.io", "images", "import", "--no-unpack", archive],
+            env=self._environment,
             capture_output=True,
             check=True,
         )
+
+    @contextlib.contextmanager
+    def hosts(self, text: str) -> Iterator[None]:
+        """Another hosts.toml for Docker Hub, which containerd reads at each pull."""
+        before = self._hosts.read_text()
+        self._hosts.write_text(text)
+        try:
+            yield
+        finally:
+            self._hosts.write_text(before)
 
 
 def answers(path: Path) -> bool:

@@ -103,18 +103,18 @@ class Tenant:
         if not wait_until(lambda: control_plane.find(f"{self._path}/serviceaccounts/default"), 30):
             raise RigError(f"no default service account in {namespace} within 30 s")
 
-    def set_secret(self, password: str, key: str = HOST) -> None:
-        """Its pull secret, made or replaced, with a credential for the mirror or another key."""
+    def set_secret(self, password: str, key: str = HOST, name: str = PULL_SECRET) -> None:
+        """Its pull secret, made or replaced, with a credential for the mirror or another key; or one more secret."""
         assert self.user
         config = json.dumps(docker_config(self.user, password, key))
         secret = {
-            "metadata": {"name": PULL_SECRET},
+            "metadata": {"name": name},
             "type": "kubernetes.io/dockerconfigjson",
             "stringData": {".dockerconfigjson": config},
         }
         path = f"{self._path}/secrets"
-        if self._control_plane.find(f"{path}/{PULL_SECRET}"):
-            self._control_plane.patch(f"{path}/{PULL_SECRET}", {"stringData": secret["stringData"]})
+        if self._control_plane.find(f"{path}/{name}"):
+            self._control_plane.patch(f"{path}/{name}", {"stringData": secret["stringData"]})
         else:
             self._control_plane.create(path, secret)
 

@@ -41,10 +41,10 @@ if TYPE_CHECKING:
     from ..doctor.report import Report
 
 _DESCRIPTION = """\
-Checks this node: the kubelet and its CredentialProviderConfig, CRI-O, registries.conf and its
-mirrors, the auth directory, the API server and RBAC. Reports for each problem where it is, what
-it leads to, and what to type or to write. Changes nothing. Run it as root; what cannot be checked is
-listed with the reason.
+Checks this node: the kubelet and its CredentialProviderConfig; CRI-O, registries.conf and the auth
+directory, or containerd, config.toml and hosts.toml; the mirrors, the API server and RBAC. Reports for
+each problem where it is, what it leads to, and what to type or to write. Changes nothing. Run it as
+root; what cannot be checked is listed with the reason.
 """
 _EPILOG = """\
 With --root doctor uses no network and looks at no process: it checks a directory that holds a node's

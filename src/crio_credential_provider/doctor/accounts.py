@@ -7,16 +7,15 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ..errors import ClusterError, ProviderError, RequestError
+from ..errors import ClusterError, RequestError
 from ..images import reference
 from ..kubernetes import serviceaccount
 from ..kubernetes.apiserver import ApiServer
 from ..kubernetes.names import is_subdomain
 from ..node.facts import Node
 from ..node.kubelet import as_mapping
-from ..pull import decision
-from ..pull.resolution import is_wanted
 from ..settings import NAMESPACE, SERVICE_ACCOUNT
+from . import mirrored
 
 _TOKEN_LIFETIME = 600
 """Seconds: the least that the API server allows."""
@@ -59,9 +58,8 @@ def find_accounts(node: Node, pods: dict[str, Any], *, with_mirror: bool = True)
 
     Those whose pods cannot pull come first, those of the cluster itself last.
     """
-    config, chosen = node.registries.config, node.settings
     items = pods.get("items")
-    if config is None or chosen is None or not isinstance(items, list):
+    if not mirrored.is_known(node) or node.settings is None or not isinstance(items, list):
         return []
     found: dict[tuple[str, str], Account] = {}
     wanted: dict[str, bool] = {}
@@ -99,15 +97,11 @@ def _images(spec: dict[str, Any]) -> list[str]:
 
 def _has_mirror(node: Node, text: str) -> bool:
     """Whether the plugin would ask for secrets for an image."""
-    assert node.registries.config is not None and node.settings is not None
     try:
         image = reference.parse(text)
-        image = reference.Reference(image.domain, image.path)
-        sources, _ = decision.find_sources(node.registries.config, image)
-    except (ProviderError, reference.ReferenceSyntaxError):
+    except reference.ReferenceSyntaxError:
         return False
-    chosen = node.settings
-    return any(not source.short_name and is_wanted(source, image, chosen) for source in sources)
+    return mirrored.has_mirror(node, reference.Reference(image.domain, image.path))
 
 
 def ask_rights(mode: str, api: ApiServer, as_account: ApiServer, account: Account, audience: str) -> list[Right]:

@@ -10,30 +10,10 @@ docs/reference/contracts.md and docs/reference/registries.md.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from .containerdfindings import CONTAINERD, HOSTS
+from .entry import ERROR, NOTE, SEVERITIES, WARNING, Entry
 
-ERROR, WARNING, NOTE = "error", "warning", "note"
-SEVERITIES = (ERROR, WARNING, NOTE)
-
-
-class Entry(NamedTuple):
-    """A kind of finding.
-
-    Attributes:
-        severity: unless the check says otherwise.
-        title: what is wrong, in a few words.
-        consequence: what follows for pulls.
-        story: what happens, and why it goes unnoticed.
-        signs: how it looks in logs and events.
-        remedy: what to do, in general; a finding has its own, with the node's files and names.
-    """
-
-    severity: str
-    title: str
-    consequence: str
-    story: str
-    signs: str
-    remedy: str
+__all__ = ("AREAS", "CATALOGUE", "ERROR", "NOTE", "SEVERITIES", "WARNING", "Entry", "sentence")
 
 
 def sentence(text: str) -> str:
@@ -46,7 +26,7 @@ _KUBELET_DOWN = "The kubelet exits with an error when it reads this file, and th
 _REGISTER = (
     'The kubelet\'s log: "Failed to register CRI auth plugins", and the reason. No event, as the kubelet does not run.'
 )
-_SILENT = "The plugin is not run for such pulls; CRI-O asks the mirror without the namespace's credential."
+_SILENT = "The plugin is not run for such pulls; the mirror is asked without the namespace's credential."
 _NO_AUTH = (
     'The pod\'s event only has the registry\'s answer: "authentication required" or "unauthorized". '
     "The journal has no entry of the plugin for this pull."
@@ -204,12 +184,32 @@ _KUBELET = {
     ),
     "runtime-not-crio": Entry(
         ERROR,
-        "the kubelet's container runtime is not CRI-O",
+        "the kubelet's container runtime is neither CRI-O nor containerd",
         "No runtime reads the auth files that the plugin writes; they stay until they are removed as stale.",
-        "Only CRI-O reads auth files per namespace. Another runtime pulls with the credentials that the "
-        "kubelet passes, and this plugin returns none.",
+        "CRI-O reads auth files per namespace, and containerd's mirrors are known to the plugin. Another runtime "
+        "(cri-dockerd) pulls with the credentials that the kubelet passes, and the plugin returns none for it.",
         'The plugin\'s journal says "Wrote auth file to", and the pull still fails.',
-        "Use this plugin on nodes with CRI-O only.",
+        "Use this plugin on nodes with CRI-O or containerd only.",
+    ),
+    "runtime-mismatch": Entry(
+        ERROR,
+        "--runtime names a runtime that this node does not pull with",
+        "The plugin reads the mirrors of the other runtime, and every pull goes without the namespace's credentials.",
+        "With --runtime=auto, the default, the plugin takes the runtime that the kubelet's container runtime endpoint "
+        "names. A configuration that was made for nodes with another runtime may name that one.",
+        "The plugin's journal says that there is no mirror for the image, or that it wrote an auth file, which no "
+        "runtime takes.",
+        "Remove --runtime from the arguments.",
+    ),
+    "flags-without-effect": Entry(
+        NOTE,
+        "arguments of the plugin are for another runtime",
+        "They have no effect on this node.",
+        "CRI-O gets an auth file for each pull, which is what --auth-dir, --hand-off-timeout and the like are for. "
+        "With containerd the kubelet passes the credential, and no file is written. --containerd-config and "
+        "--allow-fallback-exposure are for containerd alone.",
+        "None.",
+        "Remove the arguments, unless nodes with the other runtime share this file.",
     ),
 }
 
@@ -808,6 +808,8 @@ AREAS: dict[str, dict[str, Entry]] = {
     "The kubelet": _KUBELET,
     "The CredentialProviderConfig": _CONFIG,
     "CRI-O": _CRIO,
+    "containerd": CONTAINERD,
+    "hosts.toml and the mirrors of containerd": HOSTS,
     "The auth directory and the global auth file": _AUTH_DIR,
     "registries.conf and the mirrors": _REGISTRIES,
     "The API server and what it allows": _CLUSTER,

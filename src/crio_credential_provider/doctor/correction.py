@@ -7,13 +7,14 @@ from typing import NamedTuple
 
 from ..errors import ProviderError
 from ..kubernetes.credentialproviderconfig import FIRST, NAME, is_name
-from ..manifests import matchimages
 from ..manifests.merge import merge
 from ..manifests.providerconfig import Wanted
 from ..node.facts import Node
 from ..node.located import loads_yaml
 from ..node.providerconfig import dotted
 from ..node.tree import Unreadable
+from ..settings import CONTAINERD
+from . import mirrored
 
 CORRECTED = "see the corrected file"
 """How a remedy refers to it."""
@@ -61,8 +62,7 @@ def correct(node: Node, audience: str, without: list[str], instead: list[str]) -
         return "no CredentialProviderConfig to correct"
     files = [document.file for document in node.config.documents]
     file = node.entry.document.file if node.entry else files[0] if files else node.config.path
-    config, allowed = node.registries.config, node.settings.mirror_registry if node.settings else ()
-    patterns = matchimages.match_images(config, allowed).patterns if config else ()
+    patterns = mirrored.derive(node, node.settings.mirror_registry if node.settings else ()).patterns
     if not patterns and node.entry:
         patterns = tuple(text for text, _ in node.entry.patterns if text not in without) or tuple(instead)
     wanted = Wanted(_version(node), patterns, audience)
@@ -111,8 +111,9 @@ def _renamed(text: str, line: int, old: str, new: str) -> str:
 
 def _assumed(node: Node, audience: str, patterns: tuple[str, ...]) -> list[str]:
     assumed = []
-    if node.registries.config and not matchimages.match_images(node.registries.config).patterns:
-        assumed.append(f"pods use {', '.join(patterns)} directly: {node.registries.main} has no mirrors")
+    if mirrored.is_known(node) and not mirrored.derive(node).patterns:
+        where = mirrored.files(node) if node.pulls_with == CONTAINERD else node.registries.main
+        assumed.append(f"pods use {', '.join(patterns)} directly: {where} has no mirrors")
     if node.minor != _version(node):
         assumed.append(
             f"Kubernetes {dotted(CURRENT)} or newer; for 1.33, whose kubelet rejects cacheType, use --kubernetes 1.33"

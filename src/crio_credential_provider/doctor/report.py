@@ -12,9 +12,10 @@ from ..node.facts import Given, Node, gather, with_content
 from ..node.kubelet import parse_version
 from ..node.tree import Tree, Unreadable
 from ..registryclient import Verdict, probe_registry
+from ..settings import CRIO
 from . import cluster
 from .catalogue import CATALOGUE, SEVERITIES
-from .checks import CHECKS
+from .checks import checks_for
 from .checks import cluster as cluster_checks
 from .checks.config import bare_pattern, check_config, check_entry, check_match_images, mirror_patterns
 from .checks.registries import MOST_PROBED, asked_mirrors, check_mirrors
@@ -74,9 +75,10 @@ def examine(given: Given, tree: Tree | None = None) -> Report:
     if given.live and not given.config and is_node:
         answers = cluster.ask(facts, located)
         facts = _with_versions(facts, answers)
-    for check in CHECKS:
+    for check in checks_for(facts):
         results += check(facts)
-    results += check_mirrors(facts, _probe(facts) if given.live else {})
+    if facts.pulls_with == CRIO:
+        results += check_mirrors(facts, _probe(facts) if given.live else {})
     if not given.config:
         results += cluster_checks.check_endpoint(facts, located)
         results += _of_cluster(facts, answers or Answers(located), own, token_file, live=answers is not None)
@@ -102,6 +104,10 @@ def _with_versions(facts: Node, answers: Answers) -> Node:
     if crio is not None and crio.version is None and answers.runtime.startswith("cri-o://"):
         told = parse_version(answers.runtime.removeprefix("cri-o://"), f"node {answers.node}")
         facts = facts._replace(crio=crio._replace(version=told))
+    containerd = facts.containerd
+    if containerd is not None and containerd.version is None and answers.runtime.startswith("containerd://"):
+        told = parse_version(answers.runtime.removeprefix("containerd://"), f"node {answers.node}")
+        facts = facts._replace(containerd=containerd._replace(version=told))
     return facts
 
 

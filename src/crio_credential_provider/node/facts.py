@@ -17,8 +17,10 @@ from ..kubernetes.credentialproviderconfig import NAME
 from ..runtimes.crio import registries, registriesfile
 from ..runtimes.crio.registries import Configuration
 from ..runtimes.crio.registriestext import Ignored
-from ..settings import Settings
-from . import crio, kubelet, providerconfig
+from ..runtimes.endpoint import named_by
+from ..settings import AUTO, CONTAINERD, CRIO, Settings
+from . import containerd, crio, kubelet, providerconfig
+from .containerd import Containerd, Hosts
 from .crio import Crio
 from .kubelet import BIN_DIR, PROVIDER_CONFIG, Asked, Kubelet, Version
 from .providerconfig import Provider, ProviderConfig, is_nearly_ours
@@ -89,6 +91,9 @@ class Node(NamedTuple):
         entry: of this plugin.
         settings: as the plugin takes them; None where it refuses them, for which ``refused`` says why.
         registries: the plugin's.
+        containerd: None where there is none, or only a file is examined.
+        endpoint: of the kubelet's container runtime, "" where it is not set.
+        hosts: containerd's, or without one the plugin's; None where CRI-O pulls.
     """
 
     given: Given
@@ -103,6 +108,28 @@ class Node(NamedTuple):
     settings: Settings | None
     refused: UsageError | None
     registries: RegistriesConf
+    containerd: Containerd | None = None
+    endpoint: str = ""
+    hosts: Hosts | None = None
+
+    @property
+    def runtime(self) -> str:
+        """``crio`` or ``containerd``: what the plugin works for, or has to where it is left to find that out."""
+        chosen = self.settings.runtime if self.settings else AUTO
+        return self.pulls_with if chosen == AUTO else chosen
+
+    @property
+    def pulls_with(self) -> str:
+        """``crio`` or ``containerd``: what the kubelet pulls with, by its endpoint; where that is not set, by its
+        default or by what the node has."""
+        if self.endpoint:
+            return named_by(self.endpoint)
+        if self.kubelet is None:
+            chosen = self.settings.runtime if self.settings else AUTO
+            return CRIO if chosen == AUTO else chosen
+        is_default = bool(self.kubelet.started or self.kubelet.distribution)
+        has_containerd = self.containerd is not None and self.crio is None
+        return CONTAINERD if is_default or has_containerd else CRIO
 
     @property
     def config_path(self) -> str:
@@ -136,11 +163,12 @@ def gather(given: Given, tree: Tree | None = None) -> Node:
     bin_flag = found.flag(BIN_DIR) if found else None
     entry = _own_entry(tree, config, bin_flag.value if bin_flag else "")
     chosen, refused = _settings(found, entry)
-    return Node(
+    start = {"live": given.live, "next_start": given.next_start}
+    node = Node(
         given,
         tree,
         found,
-        None if alone else crio.find_crio(tree, ticks, live=given.live, next_start=given.next_start),
+        None if alone else crio.find_crio(tree, ticks, **start),
         version,
         version_unknown,
         config,
@@ -149,7 +177,10 @@ def gather(given: Given, tree: Tree | None = None) -> Node:
         chosen,
         refused,
         _registries(tree, given.registries_conf, chosen or settings.loads([], {})),
+        None if alone else containerd.find_containerd(tree, ticks, found, **start),
+        kubelet.runtime_endpoint(tree, found)[0] if found else "",
     )
+    return node._replace(hosts=_hosts(node)) if node.pulls_with == CONTAINERD else node
 
 
 def with_content(node: Node, file: str, content: str) -> Node:
@@ -221,6 +252,13 @@ def _settings(found: Kubelet | None, entry: Provider | None) -> tuple[Settings |
         return settings.loads([*arguments, "--root="], environment), None
     except UsageError as error:
         return None, error
+
+
+def _hosts(node: Node) -> Hosts:
+    chosen = node.settings or settings.loads([], {})
+    return containerd.load_hosts(
+        node.tree, node.containerd.config_file.value if node.containerd else chosen.containerd_config
+    )
 
 
 def _registries(tree: Tree, given: str, chosen: Settings) -> RegistriesConf:

@@ -22,11 +22,12 @@ from .tree import Tree, Unreadable
 PROVIDER_CONFIG = "image-credential-provider-config"
 BIN_DIR = "image-credential-provider-bin-dir"
 GATE = "KubeletServiceAccountTokenForCredentialProviders"
+_ENDPOINT = "container-runtime-endpoint"
 
 _FLAGS = frozenset(
     (
         *(PROVIDER_CONFIG, BIN_DIR, "config", "config-dir", "kubeconfig", "feature-gates", "root-dir"),
-        *("hostname-override", "container-runtime-endpoint", "node-ip", "v", "healthz-bind-address", "healthz-port"),
+        *("hostname-override", _ENDPOINT, "node-ip", "v", "healthz-bind-address", "healthz-port"),
     )
 )
 """Flags whose value may be the next word, of those that matter here or often stand before them."""
@@ -34,6 +35,7 @@ _FLAGS = frozenset(
 _DISTRIBUTIONS = ("k3s", "rke2")
 _UNITS = ("kubelet.service", "snap.kubelet.daemon.service")
 _UNITS_OF_DISTRIBUTIONS = ("k3s.service", "k3s-agent.service", "rke2-server.service", "rke2-agent.service")
+_RANCHER_SETTINGS = (BIN_DIR, PROVIDER_CONFIG, _ENDPOINT)
 _DEFAULT_BIN_DIR = "/var/lib/rancher/credentialprovider/bin"
 _DEFAULT_PROVIDER_CONFIG = "/var/lib/rancher/credentialprovider/config.yaml"
 
@@ -41,7 +43,7 @@ VERSION = r"v?([1-9])\.(\d{1,3})(?:\.(\d{1,3}))?(?![\w.])"
 """Of Kubernetes or CRI-O. What a build without its tag calls itself (``v0.0.0-master+$Format:%H$``) is not one, and a
 pre-release counts as what it leads to, as for the kubelet's feature gates (component-base/compatibility)."""
 
-_VERSION = re.compile(rf"^\s*(?:Kubernetes |\S+ version )?\"?{VERSION}", re.MULTILINE | re.ASCII)
+_VERSION = re.compile(rf"^\s*(?:Kubernetes |\S+ version |containerd \S+ )?\"?{VERSION}", re.MULTILINE | re.ASCII)
 """In a line of its own, or after the program's name: the version of Go comes below it."""
 _VERSION_TIMEOUT = 10
 """Seconds for a program to say its version."""
@@ -184,10 +186,10 @@ def _of_distribution(tree: Tree, name: str, process: Process | None) -> Kubelet:
     problems = list(unit.problems) if unit else []
     words = list(unit.words) if unit else process.words if process else []
     start = unit.start if unit else words[0].origin
-    own = find_flags(words, frozenset(("kubelet-arg", BIN_DIR, PROVIDER_CONFIG)))
+    own = find_flags(words, frozenset(("kubelet-arg", *_RANCHER_SETTINGS)))
     settings, arguments = _rancher_settings(tree, name, problems)
     for flag in own:
-        if flag.name in (BIN_DIR, PROVIDER_CONFIG):
+        if flag.name in _RANCHER_SETTINGS:
             settings[flag.name] = flag
     arguments += [_argument(flag.value, flag.origin) for flag in own if flag.name == "kubelet-arg"]
     defaults = {PROVIDER_CONFIG: _DEFAULT_PROVIDER_CONFIG, BIN_DIR: _DEFAULT_BIN_DIR}
@@ -197,6 +199,7 @@ def _of_distribution(tree: Tree, name: str, process: Process | None) -> Kubelet:
     flags = [Flag("kubeconfig", kubeconfig, start), Flag("config-dir", directory, start)]
     if tree.exists(chosen[0].value) and tree.is_directory(chosen[1].value):
         flags += chosen
+    flags += [settings[_ENDPOINT]] if _ENDPOINT in settings else []
     flags += arguments
     program = process.program if process else (words[0].text if words else "")
     found = f"process {process.pid}" if process else unit.file if unit else name
@@ -214,8 +217,8 @@ def _argument(text: str, origin: Origin) -> Flag:
 
 
 def _rancher_settings(tree: Tree, name: str, problems: list[Unreadable]) -> tuple[dict[str, Flag], list[Flag]]:
-    """The two provider settings of /etc/rancher, and the kubelet's arguments; a drop-in's list replaces the one before
-    it, unless its key ends with a plus sign."""
+    """The settings of /etc/rancher that are the kubelet's, and its further arguments; a drop-in's list replaces the
+    one before it, unless its key ends with a plus sign."""
     directory = f"/etc/rancher/{name}"
     files = [f"{directory}/config.yaml"]
     try:
@@ -229,7 +232,7 @@ def _rancher_settings(tree: Tree, name: str, problems: list[Unreadable]) -> tupl
         document = _load(tree, file, problems)
         if document is None or not isinstance(document.value, dict):
             continue
-        for key in (BIN_DIR, PROVIDER_CONFIG):
+        for key in _RANCHER_SETTINGS:
             if isinstance(document.value.get(key), str):
                 settings[key] = Flag(key, document.value[key], Origin(file, document.line(key)))
         for key in ("kubelet-arg", "kubelet-arg+"):
@@ -326,7 +329,7 @@ def healthz(tree: Tree, kubelet: Kubelet) -> tuple[str, int]:
 
 def runtime_endpoint(tree: Tree, kubelet: Kubelet) -> tuple[str, Origin]:
     """The socket of the container runtime, "" where it is not set; and where it is set."""
-    flag = kubelet.flag("container-runtime-endpoint")
+    flag = kubelet.flag(_ENDPOINT)
     if flag:
         return flag.value, flag.origin
     found = "", kubelet.start

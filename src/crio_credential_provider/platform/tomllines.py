@@ -25,29 +25,19 @@ def find_lines(text: str, folded: Callable[[str], str] = fold) -> dict[Path, int
 
 
 def find_headers(text: str) -> list[list[str]]:
-    """The keys of every ``[table]`` header in the order of the text, as they stand; without those of ``[[array]]``.
+    """The keys of every ``[table]`` header in the order of the text, as they stand, escapes included; without those of
+    ``[[array]]``.
 
     >>> find_headers('[host."https://a"]\\n[[b]]\\n[host."https://a".header]')
     [['host', 'https://a'], ['host', 'https://a', 'header']]
     """
-    return [[_unescaped(key) for key in keys] for keys in _scanned(text, str).headers]
+    return _scanned(text, str).headers
 
 
 def find_newer(text: str) -> int:
     """The line of the first thing that TOML has since 1.1: an inline table over several lines or with a comma at its
     end, or a ``\\x`` in a string; 0 for none."""
     return _scanned(text, str).newer
-
-
-def _unescaped(key: str) -> str:
-    if "\\" not in key:
-        return key
-    import tomli
-
-    try:
-        return str(tomli.loads(f'key = "{key}"')["key"])
-    except ValueError:
-        return key
 
 
 def _scanned(text: str, folded: Callable[[str], str]) -> _Scanner:

@@ -184,7 +184,7 @@ def decisions(resolution: Resolution | None) -> list[str]:
     if resolution is None:
         return []
     lines = [
-        f"pull source {source.name} ({', '.join(source.kinds)})"
+        f"pull source {source.name} ({', '.join(source.kinds) or 'manifest and layers'})"
         + (f" through the short name {source.short_name}" if source.short_name else "")
         for source in resolution.sources
     ]

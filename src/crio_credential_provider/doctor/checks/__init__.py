@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ...node.facts import Node
+from ...settings import CONTAINERD
 from ..finding import Results
-from . import config, kubelet, program, registries, runtime
+from . import config, containerd, hosts, kubelet, program, registries, runtime
 
 Check = Callable[[Node], Results]
 
@@ -22,6 +23,12 @@ CHECKS: tuple[Check, ...] = (
     config.check_config,
     config.check_entry,
     config.check_match_images,
+    runtime.check_cache_dir,
+    containerd.check_flags,
+)
+"""Those of every node that need nothing but its files and processes."""
+
+_OF_CRIO: tuple[Check, ...] = (
     runtime.check_crio,
     runtime.check_auth_dir,
     runtime.check_global_auth_file,
@@ -29,4 +36,18 @@ CHECKS: tuple[Check, ...] = (
     registries.check_locations,
     registries.check_insecure,
 )
-"""Those that need nothing but the node's files and processes."""
+
+_OF_CONTAINERD: tuple[Check, ...] = (
+    containerd.check_containerd,
+    containerd.check_config_file,
+    containerd.check_config_path,
+    hosts.check_hosts,
+    containerd.check_live_mirrors,
+)
+
+
+def checks_for(node: Node) -> tuple[Check, ...]:
+    """The checks of a node with its runtime."""
+    if kubelet.is_other_runtime(node.endpoint):
+        return CHECKS
+    return (*CHECKS, *(_OF_CONTAINERD if node.pulls_with == CONTAINERD else _OF_CRIO))

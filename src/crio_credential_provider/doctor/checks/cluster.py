@@ -9,7 +9,7 @@ import shlex
 from ...errors import ConfigError, ProviderError
 from ...node.commandline import Origin
 from ...node.facts import Node
-from ...node.kubelet import as_mapping, runtime_endpoint
+from ...node.kubelet import as_mapping
 from ...node.located import Syntax, loads_yaml
 from ...node.tree import Unreadable
 from ...settings import NAMESPACE, POD
@@ -324,8 +324,8 @@ def _grant(node: Node, right: Right) -> str:
 
 
 def check_runtime_version(node: Node, answers: Answers) -> Results:
-    """The runtime of the node's object, where nothing else told CRI-O's version or that it is another one."""
-    told = node.kubelet is not None and is_other_runtime(runtime_endpoint(node.tree, node.kubelet)[0])
-    if answers.runtime and not answers.runtime.startswith("cri-o://") and not told:
+    """The runtime of the node's object, where nothing else told that it is another one."""
+    known = ("cri-o://", "containerd://")
+    if answers.runtime and not answers.runtime.startswith(known) and not is_other_runtime(node.endpoint):
         evidence = seen(f"the node {answers.node} runs {answers.runtime}")
-        yield find("runtime-not-crio", evidence, remedy="use this plugin on nodes with CRI-O only")
+        yield find("runtime-not-crio", evidence, remedy="use this plugin on nodes with CRI-O or containerd only")

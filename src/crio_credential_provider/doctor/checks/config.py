@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterator
 
 from ... import settings
 from ...errors import ConfigError, masked
 from ...kubernetes import endpoint, imagepatterns
 from ...kubernetes.credentialproviderconfig import CACHE_TYPE_SINCE, FIRST, NAME, duration
 from ...kubernetes.imagepatterns import effective_pattern, pattern_fault
-from ...manifests import matchimages
 from ...node.commandline import Origin
 from ...node.facts import Node, variables
 from ...node.located import toml_value_line
 from ...node.providerconfig import Provider, dotted, is_nearly_ours
-from ...runtimes.crio.registries import Configuration
+from ...settings import CONTAINERD
+from .. import mirrored
 from ..catalogue import NOTE, WARNING
 from ..correction import CORRECTED, CURRENT
-from ..finding import Evidence, Examined, Results, Unexamined, at, find
+from ..finding import Evidence, Examined, Finding, Results, Unexamined, at, find
 from .kubelet import restart
 
 _GLOBS = frozenset("*?[")
@@ -172,7 +173,7 @@ def _doubtful_arguments(node: Node, entry: Provider) -> Results:
         evidence = at(_origin_of_flag(node, entry, "--apiserver"), str(error))
         remedy = "--apiserver=https://HOST:6443, or remove it: the kubelet's kubeconfig names the API server as well"
         yield find("plugin-arguments-refused", evidence, remedy=remedy)
-    longest = chosen.deadline + chosen.hand_off_timeout
+    longest = chosen.deadline + (0 if node.pulls_with == CONTAINERD else chosen.hand_off_timeout)
     if longest >= KUBELET_PATIENCE:
         origin = entry.origin_of_flag("--deadline") or _origin_of_flag(node, entry, "--hand-off-timeout")
         text = f"--deadline {chosen.deadline:g}s and --hand-off-timeout {chosen.hand_off_timeout:g}s: {longest:g} s"
@@ -184,7 +185,7 @@ def _doubtful_arguments(node: Node, entry: Provider) -> Results:
     if root := settings.loads(*given).root:
         evidence = at(_origin_of_flag(node, entry, "--root"), f"--root={root}")
         yield find("plugin-root", evidence, remedy=f"remove it, then: {restart(node.kubelet)}")
-    if node.registries.config is None:
+    if not mirrored.is_known(node):
         return
     for place in chosen.mirror_registry:
         leads = any(_lies_along(place, location) for location in mirror_locations(node))
@@ -231,16 +232,17 @@ def check_match_images(node: Node) -> Results:
         return
     for text, origin in entry.patterns:
         if not _GLOBS.isdisjoint(text.partition("/")[2]):
-            mirrored = text in [pattern for pattern, _, _ in mirror_patterns(node)]
-            bare = _mirrored(node, entry, text)[0] if mirrored else bare_pattern(text)
+            is_mirror = text in [pattern for pattern, _, _ in mirror_patterns(node)]
+            bare = _mirrored(node, entry, text)[0] if is_mirror else bare_pattern(text)
             evidence = at(origin, f"{text!r}: in a path * is taken literally")
             yield find("match-images-glob-path", evidence, remedy=f"- {bare}   ({CORRECTED})")
+    what = f"matchImages against {mirrored.files(node)}"
     if not entry.patterns:
-        yield Unexamined("matchImages against registries.conf", "there are none")
-    elif node.registries.config is None:
-        yield Unexamined("matchImages against registries.conf", "registries.conf cannot be used")
+        yield Unexamined(what, "there are none")
+    elif not mirrored.is_known(node):
+        yield Unexamined(what, f"{mirrored.files(node)} cannot be used")
     else:
-        yield from _against_registries(node, entry)
+        yield from _against_mirrors(node, entry)
     yield from _overlaps(node, entry)
 
 
@@ -253,10 +255,10 @@ def bare_pattern(pattern: str) -> str:
 
 def mirror_patterns(node: Node) -> list[tuple[str, Origin, str]]:
     """Patterns that name a mirror and no registry that pods name: text, place, location of the mirror."""
-    config, entry = node.registries.config, node.entry
-    if config is None or entry is None:
+    entry = node.entry
+    if entry is None or not mirrored.is_known(node):
         return []
-    wanted = matchimages.match_images(config).patterns
+    wanted = mirrored.derive(node).patterns
     serves = [text for text, _ in entry.patterns if any(_meets(text, need) for need in wanted)]
     allowed = node.settings.mirror_registry if node.settings else ()
     found = []
@@ -268,7 +270,7 @@ def mirror_patterns(node: Node) -> list[tuple[str, Origin, str]]:
         named = serves and any(imagepatterns.overlap(host, place.partition("/")[0]) for place in allowed)
         # Where every registry that it mirrors is matched as well, it is one that pods name.
         others = [other for other, _ in entry.patterns if other != text]
-        served = all(any(_meets(other, prefix) for other in others) for prefix in _mirrored_by(config, text))
+        served = all(any(_meets(other, prefix) for other in others) for prefix in _mirrored_by(node, text))
         if location and not named and not served and not any(_meets(bare_pattern(text), need) for need in wanted):
             found.append((text, origin, location))
     return found
@@ -282,13 +284,10 @@ def _meets(pattern: str, need: str) -> bool:
 
 def mirror_locations(node: Node) -> list[str]:
     """The mirrors of all tables that are not blocked."""
-    tables = node.registries.config.tables() if node.registries.config else ()
-    return [mirror.location for table in tables if not table.blocked for mirror in table.mirrors]
+    return [place for table in mirrored.tables(node) if not table.blocked for place in table.places]
 
 
-def _against_registries(node: Node, entry: Provider) -> Results:
-    config = node.registries.config
-    assert config is not None
+def _against_mirrors(node: Node, entry: Provider) -> Results:
     stand_ins: set[str] = set()
     for text, origin, location in mirror_patterns(node):
         prefixes = _mirrored(node, entry, text)
@@ -299,7 +298,7 @@ def _against_registries(node: Node, entry: Provider) -> Results:
         stand_ins.update(prefixes if bare_pattern(text) == text else ())
     allowed = node.settings.mirror_registry if node.settings else ()
     yield from _perhaps_mirrors(node, entry, allowed)
-    derived = matchimages.match_images(config, allowed)
+    derived = mirrored.derive(node, allowed)
     same = [provider for provider in node.config.providers if provider.name == entry.name] if node.config else []
     patterns = [text for provider in same for text, _ in provider.patterns]
     told = [
@@ -307,28 +306,43 @@ def _against_registries(node: Node, entry: Provider) -> Results:
         for pattern, reason in zip(derived.patterns, derived.reasons, strict=True)
         if pattern not in stand_ins and not any(_is_meant(text, pattern) for text in patterns)
     ]
-    for prefix in derived.patterns:
-        table = config.table(prefix) if prefix in config.prefixes() else None
-        if table and not table.mirrors and is_swapped(prefix, table.location):
-            told = [text for text in told if not text.startswith(f"{prefix} is not matched ")]
-            text = node.registries.texts.get(table.file, "")
-            line = toml_value_line(text, "prefix", prefix) or toml_value_line(text, "location", prefix)
-            evidence = at(
-                table.file, f"prefix = {prefix!r}, location = {table.location!r}: pods would name {prefix}", line
-            )
-            remedy = f'if {prefix} is a mirror, swap the two: prefix = "{table.location}", location = "{prefix}"'
-            yield find("registries-table-swapped", evidence, remedy=f"{remedy}; then: systemctl reload crio")
+    for finding in _swapped(node, derived.patterns):
+        told = [text for text in told if not text.startswith(f"{finding[0]} is not matched ")]
+        yield finding[1]
     if told:
         first = at(entry.origin("matchImages"), told[0])
         others = [Evidence("", 0, text) for text in told[1:_MOST_TOLD]]
         others += [at(origin, f"{text!r} matches nothing: {why}") for text, origin, why in _dead_patterns(entry)]
         lines = "\n".join(f"- {text.split()[0]}" for text in told)
         yield find("match-images-incomplete", first, *others, remedy=f"add to matchImages ({CORRECTED}):\n{lines}")
+    elif node.pulls_with == CONTAINERD:
+        # Without mirrors that is told by itself.
+        yield Examined(f"{_MATCHED} {mirrored.files(node)}: {', '.join(derived.patterns) or 'nothing to match'}")
     elif not derived.patterns and not allowed and not mirror_locations(node):
         text = f"no table of {node.registries.main} and its drop-ins has a mirror or another location"
         yield find("no-mirrors", at(node.registries.main, text), remedy="add [[registry]] tables with mirrors, if any")
     else:
-        yield Examined(f"matchImages against registries.conf: {', '.join(derived.patterns) or 'nothing to match'}")
+        yield Examined(f"{_MATCHED} registries.conf: {', '.join(derived.patterns) or 'nothing to match'}")
+
+
+_MATCHED = "matchImages against"
+
+
+def _swapped(node: Node, prefixes: tuple[str, ...]) -> Iterator[tuple[str, Finding]]:
+    """Tables of registries.conf that send a private registry to a public one, by their prefixes."""
+    config = node.registries.config
+    if config is None or node.pulls_with == CONTAINERD:
+        return
+    for prefix in prefixes:
+        table = config.table(prefix) if prefix in config.prefixes() else None
+        if table and not table.mirrors and is_swapped(prefix, table.location):
+            text = node.registries.texts.get(table.file, "")
+            line = toml_value_line(text, "prefix", prefix) or toml_value_line(text, "location", prefix)
+            evidence = at(
+                table.file, f"prefix = {prefix!r}, location = {table.location!r}: pods would name {prefix}", line
+            )
+            remedy = f'if {prefix} is a mirror, swap the two: prefix = "{table.location}", location = "{prefix}"'
+            yield prefix, find("registries-table-swapped", evidence, remedy=f"{remedy}; then: systemctl reload crio")
 
 
 _PUBLIC = ("docker.io", "quay.io", "ghcr.io", "gcr.io", "registry.k8s.io", "k8s.gcr.io", "mcr.microsoft.com")
@@ -362,16 +376,15 @@ def _perhaps_mirrors(node: Node, entry: Provider, allowed: tuple[str, ...]) -> R
 
 def _mirrored(node: Node, entry: Provider, pattern: str) -> list[str]:
     """The registries whose mirrors a pattern names: those that nothing else matches, where there are such."""
-    config = node.registries.config
-    assert config is not None
-    found = _mirrored_by(config, pattern)
+    found = _mirrored_by(node, pattern)
     return [p for p in found if not any(_meets(text, p) for text, _ in entry.patterns)] or found
 
 
-def _mirrored_by(config: Configuration, pattern: str) -> list[str]:
+def _mirrored_by(node: Node, pattern: str) -> list[str]:
     """The prefixes of the tables that have a mirror which a pattern names."""
     bare = bare_pattern(effective_pattern(pattern))
-    return sorted(t.prefix for t in config.tables() if any(imagepatterns.overlap(bare, m.location) for m in t.mirrors))
+    tables = mirrored.tables(node)
+    return sorted(t.prefix for t in tables if any(imagepatterns.overlap(bare, place) for place in t.places))
 
 
 def _dead_patterns(entry: Provider) -> list[tuple[str, Origin, str]]:

@@ -9,6 +9,8 @@ from ...kubernetes.credentialproviderconfig import FEATURE_GATE, FIRST
 from ...node.commandline import STARTED_GRAIN, Flag, last
 from ...node.facts import Node
 from ...node.kubelet import BIN_DIR, PROVIDER_CONFIG, UNITS, Gate, Kubelet, find_gate, find_slips, runtime_endpoint
+from ...runtimes.endpoint import named_by
+from ...settings import AUTO, CONTAINERD
 from ..correction import CURRENT
 from ..finding import Examined, Results, Unexamined, at, find, seen
 
@@ -26,7 +28,9 @@ def check_kubelet(node: Node) -> Results:
     """What the kubelet was or will be started with."""
     kubelet = node.kubelet
     if node.given.config:
-        yield Unexamined("the kubelet, CRI-O, the API server and the mirrors", "--config only checks one file")
+        yield Unexamined(
+            "the kubelet, the container runtime, the API server and the mirrors", "--config only checks one file"
+        )
         return
     if kubelet is None:
         units = f"the units {', '.join(UNITS)}"
@@ -95,14 +99,15 @@ def _stale(node: Node, kubelet: Kubelet, config: Flag) -> Results:
     written = last(kubelet.configured, PROVIDER_CONFIG)
     if newer:
         file, changed = newer[0]
-        text = f"changed {_when(changed)}, {kubelet.name} started {_when(kubelet.started)}"
+        text = f"changed {when(changed)}, {kubelet.name} started {when(kubelet.started)}"
         yield find("kubelet-needs-restart", at(file, text), remedy=restart(kubelet))
     elif written and posixpath.normpath(written.value) != posixpath.normpath(config.value):
         text = f"--{PROVIDER_CONFIG}={written.value}, while the running {kubelet.name} has {config.value}"
         yield find("kubelet-needs-restart", at(written.origin, text), remedy=restart(kubelet))
 
 
-def _when(seconds: float) -> str:
+def when(seconds: float) -> str:
+    """A time, for people."""
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
 
 
@@ -159,15 +164,23 @@ def _find_gate(node: Node, kubelet: Kubelet, name: str, on_since: tuple[int, int
 
 
 def check_runtime(node: Node) -> Results:
-    """Whether the kubelet talks to CRI-O at all."""
+    """Whether the kubelet talks to a runtime that the plugin works for, and to the one that it is told."""
     if node.kubelet is None:
         return
     endpoint, origin = runtime_endpoint(node.tree, node.kubelet)
+    told = at(origin, f"the kubelet's container runtime endpoint is {endpoint or 'not set: containerd is its default'}")
     if is_other_runtime(endpoint):
-        evidence = at(origin, f"the kubelet's container runtime endpoint is {endpoint}")
-        yield find("runtime-not-crio", evidence, remedy="use this plugin on nodes with CRI-O only")
+        yield find("runtime-not-crio", told, remedy="use this plugin on nodes with CRI-O or containerd only")
+        return
+    chosen = node.settings.runtime if node.settings else AUTO
+    if chosen not in (AUTO, node.pulls_with) and node.entry:
+        given = node.entry.origin_of_flag("--runtime") or node.entry.origin("args")
+        pulls_with = "containerd" if node.pulls_with == CONTAINERD else "CRI-O"
+        evidence = at(given, f"--runtime={chosen}, and the kubelet pulls with {pulls_with}")
+        remedy = f"remove --runtime={chosen} from {given}, then: {restart(node.kubelet)}"
+        yield find("runtime-mismatch", evidence, told, remedy=remedy)
 
 
 def is_other_runtime(endpoint: str) -> bool:
-    """Whether a socket is that of a runtime which is known not to be CRI-O."""
-    return "crio" not in endpoint and any(name in endpoint for name in ("containerd", "docker"))
+    """Whether a socket is that of a runtime which is known to be neither CRI-O nor containerd."""
+    return "docker" in endpoint and named_by(endpoint) != CONTAINERD and "crio" not in endpoint

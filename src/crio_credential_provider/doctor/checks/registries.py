@@ -247,7 +247,7 @@ def _blocker(node: Node, mirror: Mirror) -> registries.Registry | None:
 def check_insecure(node: Node) -> Results:
     """Mirrors that are talked to without verified TLS by configuration."""
     for mirror in find_mirrors(node):
-        if mirror.insecure and not _is_loopback(mirror.host):
+        if mirror.insecure and not is_loopback(mirror.host):
             text = _written(mirror.origin.file, node.registries.texts.get(mirror.origin.file, ""))
             line = text.line((*text.location(mirror.prefix, mirror.location)[:-1], "insecure"))
             evidence = at(
@@ -260,7 +260,7 @@ def check_insecure(node: Node) -> Results:
             yield find("mirror-without-tls", evidence, remedy=remedy)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     """Whether what is sent there stays on the node."""
     name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
     try:

@@ -50,14 +50,15 @@ def check_crio(node: Node) -> Results:
     else:
         yield Examined(f"CRI-O {crio.version} ({crio.version.origin})")
     if node.settings is None:
-        yield Unexamined("whether CRI-O and the plugin agree on paths", _why_no_settings(node))
+        yield Unexamined("whether CRI-O and the plugin agree on paths", why_no_settings(node))
         return
     yield from _auth_dirs(node, crio, node.settings)
     yield from _global_auth_files(node, crio, node.settings)
     yield from _registries(node, crio, node.settings)
 
 
-def _why_no_settings(node: Node) -> str:
+def why_no_settings(node: Node) -> str:
+    """Why the plugin's settings are not known."""
     return "the plugin refuses its arguments" if node.refused else "no entry of the plugin"
 
 
@@ -159,6 +160,15 @@ def _default(flag: str) -> str:
 # -- the auth directory -----------------------------------------------------------------------------------------------
 
 
+def check_cache_dir(node: Node) -> Results:
+    """Whether the plugin can keep what it has parsed."""
+    if node.given.config or (node.kubelet is None and node.crio is None):
+        return
+    directory = (node.settings or _defaults(node)).cache_dir
+    if directory and (unwritable := _why_unwritable(node, directory)):
+        yield find("cache-dir-unusable", unwritable[0], remedy=unwritable[1])
+
+
 def check_auth_dir(node: Node) -> Results:
     """Owner, mode, file system, left-over files."""
     if node.given.config or (node.kubelet is None and node.crio is None):
@@ -168,8 +178,6 @@ def check_auth_dir(node: Node) -> Results:
     directory = chosen.auth_dir
     found = node.tree.stat(directory)
     quoted = shlex.quote(directory)
-    if chosen.cache_dir and (unwritable := _why_unwritable(node, chosen.cache_dir)):
-        yield find("cache-dir-unusable", unwritable[0], remedy=unwritable[1])
     if not directory:
         evidence = _argument(node, "--auth-dir")._replace(text="--auth-dir is empty")
         yield find("auth-dir-unusable", evidence, remedy=f"--auth-dir={DEFAULT_AUTH_DIR}, or remove it")

@@ -105,11 +105,14 @@ def load(file: str, root: str, cache: ParseCache) -> Configuration:
             that nothing can be told.
     """
     forms = read(file, root, cache, V2_3)
+    imports = [pattern for _, form in forms for pattern in form["imports"]]
+    differs = any("*" in pattern and not pattern.startswith("/") for pattern in imports)
     outcomes: list[Outcome] = []
     fault = None
     for reading in READINGS:
         try:
-            outcomes += outcomes_of(reading, read(file, root, cache, reading) if reading == V1_6 else forms)
+            read_again = differs and reading == V1_6
+            outcomes += outcomes_of(reading, read(file, root, cache, reading) if read_again else forms)
         except ConfigError as error:
             fault = error
     if not outcomes:
@@ -135,7 +138,7 @@ def read(file: str, root: str, cache: ParseCache, reading: str) -> Forms:
             continue
         seen.add(path)
         form = _form(path, cache)
-        if form is None:
+        if not form:
             if not importer:
                 return []
             raise ConfigError(
@@ -149,8 +152,8 @@ def read(file: str, root: str, cache: ParseCache, reading: str) -> Forms:
     return found
 
 
-def _form(path: str, cache: ParseCache) -> dict[str, Any] | None:
-    def make() -> dict[str, Any] | None:
+def _form(path: str, cache: ParseCache) -> dict[str, Any]:
+    def make() -> dict[str, Any]:
         from . import configfile
 
         return configfile.form(path)
@@ -373,7 +376,7 @@ def _combined(outcomes: list[Outcome], forms: Forms, root: str) -> Configuration
 def _unclear(forms: Forms, one: Outcome, other: Outcome) -> ConfigError:
     return ConfigError(
         f"{forms[0][0]}: containerd {one.reading} and {other.reading} take different registry settings from it",
-        _remedy(forms),
+        f"write one of them: {_remedy(forms)}",
         rule="unclear",
     )
 

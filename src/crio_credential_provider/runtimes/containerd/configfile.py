@@ -17,35 +17,38 @@ if TYPE_CHECKING:
 _PLUGINS = ("cri", "io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images")
 
 
-def form(path: str) -> dict[str, Any] | None:
-    """What is kept of a file; None where there is none.
+def form(path: str) -> dict[str, Any]:
+    """What is kept of a file; nothing where there is none.
 
     Raises:
         ConfigError: it cannot be read, or containerd could not decode it.
     """
     data = tomlfile.read(path, REFUSED)
     if data is None:
-        return None
+        return {}
     try:
         return _cut(tomlfile.decode(data))
     except _WrongType as error:
         line = tomllines.find_lines(data.decode(), str).get(error.at, 0)
-        raise _refused(path, line, f"{'.'.join(error.at)} {error.reason}") from None
+        raise _refused(path, line, f"{'.'.join(error.at)} {error.reason}", error.rule) from None
     except tomlfile.NotToml as error:
-        raise _refused(path, error.line, error.reason) from None
+        raise _refused(path, error.line, error.reason, "toml-syntax") from None
 
 
-def _refused(path: str, line: int, reason: str) -> ConfigError:
+def _refused(path: str, line: int, reason: str, rule: str) -> ConfigError:
     where = f"{path}:{line}" if line else path
-    return ConfigError(f"{where}: {reason}", f"correct {where}", rule="toml", line=line, consequence=REFUSED)
+    # What is spelled otherwise some releases take, and some do not.
+    consequence = "" if rule == "spelling" else REFUSED
+    return ConfigError(f"{where}: {reason}", f"correct {where}", rule=rule, line=line, consequence=consequence)
 
 
 class _WrongType(tomlfile.NotToml):
     """A value that is not what it must be."""
 
-    def __init__(self, at: tuple[str, ...], reason: str) -> None:
+    def __init__(self, at: tuple[str, ...], reason: str, rule: str = "toml-type") -> None:
         super().__init__(reason)
         self.at = at
+        self.rule = rule
 
 
 class _Table:
@@ -56,8 +59,7 @@ class _Table:
         self.at = at
         for key in members:
             if key not in known and key.lower() in known:
-                # Releases differ in which capital letters they take for small ones.
-                raise _WrongType((*at, key), f"must be written {key.lower()}")
+                raise _WrongType((*at, key), f"must be written {key.lower()}", "spelling")
 
     def __contains__(self, key: str) -> bool:
         return key in self.members

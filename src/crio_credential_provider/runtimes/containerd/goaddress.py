@@ -17,8 +17,8 @@ def parse_url(text: str, strict: bool = True) -> tuple[str, str, str]:
     """Scheme, host and decoded path; user, query and fragment are dropped.
 
     Args:
-        strict: refuses several colons outside brackets in a host, as Go does from 1.26; nobody can connect to such a
-            host.
+        strict: refuses brackets in the middle of a host, and several colons without brackets, as newer releases of Go
+            do; nobody can connect to such a host.
 
     Raises:
         ValueError: Go refuses it. The message quotes nothing of it.
@@ -73,6 +73,8 @@ def _host(host: str, strict: bool) -> str:
         port = host[end + 1 :]
     else:
         port = host[host.rfind(":") :] if ":" in host else ""
+        if strict and ("[" in host or "]" in host):
+            raise ValueError("a bracket in host name")
         if strict and host.count(":") > 1:
             raise ValueError("too many colons in host")
     if port and (port[0] != ":" or port[1:].strip(_DIGITS)):
@@ -98,7 +100,7 @@ def _unescape(text: str) -> str:
             raise ValueError("invalid URL escape")
         data.append(int(part[:2], 16))
         data += part[2:].encode("utf-8", "surrogateescape")
-    return data.decode("utf-8", "surrogateescape")
+    return data.decode("utf-8", "replace")
 
 
 def clean(path: str) -> str:

@@ -8,14 +8,12 @@ Follows containerd 1.6, 1.7 and 2.0 to 2.3, section by section of docs/reference
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 
 from ...errors import ConfigError, masked
 from ...platform.record import Record
 from . import goaddress
-from .readings import READINGS
+from .readings import FAILS, READINGS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
 
 ALL = ("pull", "resolve", "push")
 _DOCKER_HUB = "registry-1.docker.io"
-_FAILS = "containerd fails every pull from this registry because of it"
 
 
 class Host(Record):
@@ -132,7 +129,7 @@ def hosts_for(config: Configuration, domain: str, cache: ParseCache) -> Found:
     ignored: list[str] = []
     directory = find_directory(config.config_path, domain)
     file = f"{directory}/hosts.toml" if directory else config.file if config.mirrors else ""
-    by_reading = each_reading(config, domain, cache, ignored)
+    by_reading = each_reading(config, domain, directory, cache, ignored)
     hosts = list(
         dict.fromkeys(
             host
@@ -147,40 +144,19 @@ def hosts_for(config: Configuration, domain: str, cache: ParseCache) -> Found:
         server = _server(domain)
         if not any((host.host, host.path) == (server.host, server.path) for host in hosts):
             hosts.append(server)
-    for host in hosts:
-        _check_files(host)
     return Found(domain, tuple(hosts), directory, file, tuple(ignored))
 
 
-def _check_files(host: Host) -> None:
-    """Raises: ConfigError for a certificate's file that is not there. What is in it is not looked at."""
-    for path in (*host.ca, *(name for pair in host.client for name in pair if name)):
-        try:
-            is_directory = stat.S_ISDIR(os.stat(path).st_mode)
-        except OSError as error:
-            reason = error.strerror
-        else:
-            if not is_directory:
-                continue
-            reason = os.strerror(errno.EISDIR)
-        raise ConfigError(
-            f"{host.file}: cannot read the certificate {path}: {reason}",
-            f"write {path}, or remove it from {host.file}",
-            rule="certificate",
-            consequence=_FAILS,
-        )
-
-
 def each_reading(
-    config: Configuration, domain: str, cache: ParseCache, ignored: list[str]
+    config: Configuration, domain: str, directory: str, cache: ParseCache, ignored: list[str]
 ) -> dict[str, list[list[Host]]]:
     """The hosts as each release of containerd reads the files, several lists where more than that decides;
     what it does not take is added to ``ignored``."""
     if not config.config_path:
         return {reading: [_mirrors(config, domain)] for reading in READINGS}
-    directory = find_directory(config.config_path, domain)
-    file = f"{directory}/hosts.toml" if directory else ""
-    return _of_directory(directory, file, domain, cache, ignored)
+    if not directory:
+        return {reading: [[_server(domain)]] for reading in READINGS}
+    return _of_directory(directory, domain, config.readings, cache, ignored)
 
 
 # -- directories ------------------------------------------------------------------------------------------------------
@@ -208,14 +184,13 @@ def directory_names(domain: str) -> tuple[str, ...]:
 
 
 def _unreadable(path: str, error: OSError) -> ConfigError:
-    return ConfigError(f"cannot read {path}: {error.strerror}", rule="io", consequence=_FAILS)
+    return ConfigError(f"cannot read {path}: {error.strerror}", rule="io", consequence=FAILS)
 
 
 def _of_directory(
-    directory: str, file: str, domain: str, cache: ParseCache, ignored: list[str]
+    directory: str, domain: str, releases: tuple[str, ...], cache: ParseCache, ignored: list[str]
 ) -> dict[str, list[list[Host]]]:
-    if not directory:
-        return {reading: [[_server(domain)]] for reading in READINGS}
+    file = f"{directory}/hosts.toml"
 
     def make() -> dict[str, Any]:
         from . import hostsfile
@@ -228,10 +203,13 @@ def _of_directory(
         [_host(row, domain, directory, file, number == len(rows)) for number, row in enumerate(rows, 1)]
         for rows in form.get("answers", ())
     ]
-    if form and any(None in taken for taken in readings.values()):
+    if form and any(None in readings[reading] for reading in releases):
         where = f"{file}:{form['line']}" if form["line"] else file
-        who = "some releases of containerd ignore" if answers else "containerd ignores"
-        ignored.append(f"{where}: {form['reason']}: {who} the file")
+        every = all(readings[reading][0] is None for reading in releases)
+        who = "containerd ignores" if every else "some releases of containerd ignore"
+        alike = all(any(host.host == _server(domain).host for host in hosts) for hosts in answers)
+        if every or not alike:
+            ignored.append(f"{where}: {form['reason']}: {who} the file")
     alone = [_by_certificates(directory, domain)] if any(None in taken for taken in readings.values()) else []
     return {
         reading: [alone if position is None else answers[position] for position in readings[reading]]
@@ -329,7 +307,7 @@ def _mirrors(config: Configuration, domain: str) -> list[Host]:
                 f"{config.file}: the endpoint {masked(endpoint)!r} of registry.mirrors is not a URL: {error}",
                 f"in {config.file} write https://HOST[:PORT]",
                 rule="endpoint",
-                consequence=_FAILS,
+                consequence=FAILS,
             ) from None
         has_server = has_server or host == domain
         skip = host in config.insecure or (scheme == "http" and goaddress.is_localhost(domain))

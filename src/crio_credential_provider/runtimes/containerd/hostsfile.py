@@ -8,20 +8,20 @@ from __future__ import annotations
 
 from ...platform.tomllines import find_headers
 from . import goaddress, tomlfile
-from .readings import FIRST, READINGS, V1_6, V2_2, V2_3
+from .readings import FAILS, FIRST, READINGS, V1_6, V1_7, V2_2, V2_3
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     Row = list[Any]
     """Scheme, host, path, capabilities, skip_verify or null, ca, client, names of headers."""
-    Fields = Callable[[dict[str, Any]], dict[str, Any]]
+    Fields = Callable[[dict[str, Any], tuple[str, ...]], dict[str, Any]]
 
 _CAPABILITIES = ("pull", "resolve", "push")
-_FIELDS = ("capabilities", "ca", "client", "skip_verify", "header", "override_path", "dial_timeout", "server", "host")
-IGNORED = "containerd ignores the file, and asks the registry itself alone"
+_FIELDS = ("capabilities", "ca", "client", "skip_verify", "header", "override_path", "dial_timeout")
+_TOP = (*_FIELDS, "server", "host")
 
 
 def form(path: str) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def form(path: str) -> dict[str, Any]:
     Raises:
         ConfigError: it cannot be read.
     """
-    data = tomlfile.read(path, "containerd fails every pull from this registry")
+    data = tomlfile.read(path, FAILS)
     if not data:
         return {}
     answers: list[list[Row]] = []
@@ -50,6 +50,9 @@ def form(path: str) -> dict[str, Any]:
             found = [None, _mentioned(data)] if error.is_syntax else [None]
             if not reason:
                 reason, line = error.reason, error.line
+        else:
+            if None in found and not reason:
+                reason = "it has a value or an escape that not every parser takes"
         for rows in found:
             if rows is not None and rows not in answers:
                 answers.append(rows)
@@ -66,18 +69,18 @@ def _alternatives(data: bytes, reading: str) -> list[list[Row] | None]:
     """
     document = tomlfile.decode(data)
     text = data.decode()
-    headers = find_headers(text)
     found: list[list[Row] | None] = []
     if reading not in FIRST:
-        found.append(_rows(document, [keys[1] for keys in _of_hosts(headers)], _folded, reading))
+        order = [tomlfile.unescaped(keys[1]) for keys in _of_hosts(find_headers(text))]
+        found.append(_rows(document, order, _folded, reading))
     else:
-        if any("\\" in line or "[" in line[1:] for line in _host_lines(text)):
+        if any("\\" in line or (line.count("["), line.count("]")) != (1, 1) for line in _host_lines(text)):
             return [None, _mentioned(data)]
         hosts = document.get("host")
         if reading == V1_6 and not isinstance(hosts, dict):
             raise tomlfile.NotToml("it has no [host] table, without which containerd 1.6 ignores it")
         found.append(_rows(document, list(hosts) if isinstance(hosts, dict) else [], _known, reading))
-    if any(sign in text for sign in ("\\", '"""', "'''")) or not _is_known(document):
+    if any(sign in text for sign in ("\\", '"""', "'''")) or not _is_plain(document):
         found.append(None)
     return found
 
@@ -88,12 +91,12 @@ def _rows(document: dict[str, Any], order: list[str], fields: Fields, reading: s
     Raises:
         NotToml: a value that this release does not take.
     """
-    top = fields(document)
+    top = fields(document, _TOP)
     _check(top, "", reading)
     tables = top.get("host", {})
     if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
         raise tomlfile.NotToml("host must be a table for each URL")
-    hosts = {url: fields(table) for url, table in tables.items()}
+    hosts = {url: fields(table, _FIELDS) for url, table in tables.items()}
     for url, table in hosts.items():
         _check(table, url, reading)
     return [
@@ -120,36 +123,51 @@ def _host_lines(text: str) -> list[str]:
 
 def _mentioned(data: bytes) -> list[Row]:
     """A row for whatever may be a host in a text that is not TOML, then one for the registry itself."""
-    text = data.decode("utf-8", "replace")
-    lines = _host_lines(text)
-    lines += [line for line in text.replace("\r", "\n").split("\n") if "server" in line.partition("=")[0].lower()]
-    rows = []
-    for line in lines:
-        for word in line.replace("'", '"').split('"')[1::2]:
+    rows: list[Row] = []
+    for line in data.decode("utf-8", "replace").replace("\r", "\n").split("\n"):
+        for word in _hosts_in(line.strip(" \t\ufeff")):
             try:
-                row = _row(word, {}, READINGS[-1])
+                row = _row(word, {}, V1_7, strict=False)
             except tomlfile.NotToml:
                 continue
             if row[1] and row not in rows:
                 rows.append(row)
-    return [*rows, _row("", {}, READINGS[-1])]
+    return [*rows, _row("", {}, V1_7)]
 
 
-def _is_known(document: dict[str, Any]) -> bool:
-    """Whether all keys are those that containerd knows, and as it spells them."""
-    tables = document.get("host", {})
-    return set(document) <= set(_FIELDS) and all(set(table) <= set(_FIELDS) for table in tables.values())
+def _hosts_in(line: str) -> Iterator[str]:
+    """The keys of a line, and the value of server; no other value, which may be a secret."""
+    is_header = line.startswith("[") and "host" in line
+    is_server = "server" in line.partition("=")[0].lower()
+    for quote in ('"', "'"):
+        parts = line.split(quote)
+        for word, after in zip(parts[1::2], parts[2::2], strict=False):
+            if is_header or is_server or after.lstrip()[:1] in ("=", "."):
+                yield word
+    if line.lstrip("[ \t").startswith("host"):
+        bare = line.partition(".")[2].partition("=")[0].partition(".")[0].partition("]")[0].strip()
+        if not bare.startswith(('"', "'")):
+            yield bare
 
 
-def _known(table: dict[str, Any]) -> dict[str, Any]:
+def _is_plain(value: Any) -> bool:
+    """Whether all parsers take it alike: not numbers with a fraction, dates, and lists of anything but strings."""
+    if isinstance(value, dict):
+        return all(_is_plain(member) for member in value.values())
+    if isinstance(value, list):
+        return all(isinstance(member, str) or (isinstance(member, list) and _is_plain(member)) for member in value)
+    return isinstance(value, str | bool) or (isinstance(value, int) and abs(value) < 2**63)
+
+
+def _known(table: dict[str, Any], known: tuple[str, ...]) -> dict[str, Any]:
     """As containerd 1 takes keys: as they are written, or else in capital letters alone."""
-    capital = {key.lower(): value for key, value in table.items() if key == key.upper() and key.lower() in _FIELDS}
-    return capital | {key: value for key, value in table.items() if key in _FIELDS}
+    capital = {key.lower(): value for key, value in table.items() if key == key.upper() and key.lower() in known}
+    return capital | {key: value for key, value in table.items() if key in known}
 
 
-def _folded(table: dict[str, Any]) -> dict[str, Any]:
+def _folded(table: dict[str, Any], known: tuple[str, ...]) -> dict[str, Any]:
     """As containerd 2 takes keys, in any case."""
-    return {key.lower(): value for key, value in table.items() if key.lower() in _FIELDS}
+    return {key.lower(): value for key, value in table.items() if key.lower() in known}
 
 
 def _check(fields: dict[str, Any], where: str, reading: str) -> None:
@@ -168,15 +186,13 @@ def _check(fields: dict[str, Any], where: str, reading: str) -> None:
             raise tomlfile.NotToml(f"{where}{key} must be {words}")
 
 
-def _row(url: str, fields: dict[str, Any], reading: str) -> Row:
+def _row(url: str, fields: dict[str, Any], reading: str, strict: bool = True) -> Row:
     scheme = host = path = ""
     if url:
         try:
-            scheme, host, path = goaddress.parse_url(
-                url if url.startswith("http") else f"https://{url}", reading == V2_3
-            )
+            scheme, host, path = goaddress.parse_url(url if url.startswith("http") else f"https://{url}", strict)
         except ValueError as error:
-            raise tomlfile.NotToml(f"{error}") from None
+            raise tomlfile.NotToml(f"{error}", is_syntax=True) from None
         path = _api_root(path, fields.get("override_path", False))
     return [
         scheme,

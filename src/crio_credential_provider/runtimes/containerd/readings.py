@@ -18,3 +18,5 @@ FIRST = (V1_6, V1_7)
 
 REFUSED = "containerd does not start with it, and no pod of this node does"
 """What a fault in config.toml comes to."""
+FAILS = "containerd fails every pull from this registry because of it"
+"""What a fault in the directory of a registry, or in its endpoints, comes to."""

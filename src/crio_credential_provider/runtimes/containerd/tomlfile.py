@@ -69,3 +69,8 @@ def decode(data: bytes) -> dict[str, Any]:
     if newer:
         raise NotToml("not valid TOML: containerd does not know TOML 1.1", newer, is_syntax=True)
     return document
+
+
+def unescaped(key: str) -> str:
+    """A key as a text has it between its quotes."""
+    return str(decode(f'key = "{key}"'.encode())["key"]) if "\\" in key else key
