@@ -566,6 +566,17 @@ def test_mirror_sets_where_machine_configs_may_not_be_read(site: Site) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("refused", "status"), [("imagedigestmirrorsets", 1), ("images", 1), ("machineconfigpools", 0)]
+)
+def test_mirror_sets_that_may_not_be_listed_shut_the_gate(site: Site, refused: str, status: int) -> None:
+    """What they would add is missing; the MachineConfigs are not missed where the sets are there."""
+    openshift(site, "machineconfigs", refused)
+    flags = f"--kubeconfig={site.root}/kubeconfig", f"--global-auth-file={site.root}/none", "-n", "works"
+    assert run(*flags, "--machine-configs").status == 0
+    assert run(*flags, "--machine-configs", "--fail-on=not-checked").status == status
+
+
 @pytest.mark.parametrize("number", [3, 5])
 def test_where_no_mirror_set_may_be_read_nothing_is_guessed(site: Site, number: int) -> None:
     ran = openshift(site, "machineconfigs", *(wanted.resource for wanted in server._MIRROR_SETS[:number]))

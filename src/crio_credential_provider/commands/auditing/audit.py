@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ... import settings
 from ...audit import document, lists, nodes, workloads
 from ...audit.auditor import Auditor
+from ...audit.openshift import mirrorsets
 from ...audit.result import (
     ANONYMOUS,
     FAILS,
@@ -242,7 +243,8 @@ def _audit(given: argparse.Namespace) -> int:
         text.write_audit(found, is_narrow=bool(given.namespace or given.selector))
     else:
         write_lines(_lines(given.output, found, is_fatal))
-    is_unread = NOT_CHECKED in fatal and (auditor.has_unreadable or auditor.collected.lacks_any(workloads.KINDS))
+    kinds = (*workloads.KINDS, *mirrorsets.KINDS)
+    is_unread = NOT_CHECKED in fatal and (auditor.has_unreadable or auditor.collected.lacks_any(kinds))
     return FAILING if is_unread or any(map(is_fatal, found.pulls)) else OK
 
 
