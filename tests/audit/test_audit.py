@@ -919,6 +919,8 @@ def test_without_a_registries_conf(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     own.write_text("{}")
     [note] = run(file, "-o", "json", f"--global-auth-file={own}").report["notes"]
     assert note.startswith("this machine's registries.conf was used, and it has no CRI-O")
+    flags = (file, "-n", "works", f"--global-auth-file={own}")
+    assert (run(*flags).status, run(*flags, "--fail-on=not-checked").status) == (0, 1)
 
 
 # -- output -----------------------------------------------------------------------------------------------------------

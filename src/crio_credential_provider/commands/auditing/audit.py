@@ -244,8 +244,8 @@ def _audit(given: argparse.Namespace) -> int:
     else:
         write_lines(_lines(given.output, found, is_fatal))
     kinds = (*workloads.KINDS, *mirrorsets.KINDS)
-    is_unread = NOT_CHECKED in fatal and (auditor.has_unreadable or auditor.collected.lacks_any(kinds))
-    return FAILING if is_unread or any(map(is_fatal, found.pulls)) else OK
+    is_partial = auditor.has_unreadable or auditor.collected.lacks_any(kinds) or _is_guess(given, place)
+    return FAILING if (NOT_CHECKED in fatal and is_partial) or any(map(is_fatal, found.pulls)) else OK
 
 
 def _refuse_together(given: argparse.Namespace) -> None:
@@ -330,12 +330,17 @@ def _auditor(given: argparse.Namespace, place: Place) -> Auditor:
     selected = _selector(given.selector)
     made = Auditor(chosen, classes, given.namespace or (), selected, has_tokens=place.audience is not None)
     made.notes += [*(given.elsewhere.notes if given.elsewhere else ()), *filter(None, [place.note])]
-    if "CRI-O" in place.missing and not (given.registries_conf or given.machine_configs):
+    if _is_guess(given, place):
         made.notes.append(
             "this machine's registries.conf was used, and it has no CRI-O: give --registries-conf, "
             "on OpenShift --machine-configs"
         )
     return made
+
+
+def _is_guess(given: argparse.Namespace, place: Place) -> bool:
+    """Whether registries.conf is that of this machine, which is not a node: podman has one as well."""
+    return "CRI-O" in place.missing and not (given.registries_conf or given.machine_configs)
 
 
 def _check_auth_file(path: str) -> None:
