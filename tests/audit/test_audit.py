@@ -125,6 +125,23 @@ def test_what_another_object_owns_is_counted_with_it(audit: Audit) -> None:
     assert pull["holders"] == [{"kind": "Deployment", "name": "web"}, {"kind": "ReplicaSet", "name": "web-1"}]
 
 
+def test_what_another_kind_owns_is_audited_itself(audit: Audit) -> None:
+    """Templates of operators' own kinds (Knative, Argo Rollouts) are not looked at: only what they own is there."""
+    owned = workload("Deployment", "a", "revision-1")
+    owned["metadata"]["ownerReferences"] = [{"kind": "Revision", "name": "revision-1", "controller": True}]
+    [pull] = audit([owned]).report["pulls"]
+    assert (pull["templates"], pull["holders"]) == (1, [{"kind": "Deployment", "name": "revision-1"}])
+
+
+@pytest.mark.parametrize(("condition", "status", "counts"), [("Complete", "True", 0), ("Failed", "False", 1)])
+def test_a_job_that_has_ended_pulls_nothing(audit: Audit, condition: str, status: str, counts: int) -> None:
+    job = workload("Job", "a", "migrate")
+    job["status"] = {"conditions": [{"type": condition, "status": status}]}
+    ran = audit([job, workload("Deployment", "b", "w")])
+    assert len([namespace for namespace, _ in ran.found() if namespace == "a"]) == counts
+    assert not any("no containers" in note for note in ran.report["notes"])
+
+
 def test_the_first_holders_are_kept(audit: Audit) -> None:
     objects = [workload("Deployment", "a", f"w{number:02}") for number in range(30)]
     [pull] = audit(objects[::-1]).report["pulls"]
@@ -375,6 +392,43 @@ def test_a_class_without_a_file(tmp_path: Path) -> None:
     assert ran.status == 2 and "--registries-conf: no file is named for worker" in ran.stderr
 
 
+@pytest.mark.parametrize("name", ["", "worker"])
+def test_a_class_that_is_given_twice(audit: Audit, tmp_path: Path, name: str) -> None:
+    flag = f"--registries-conf={name and f'{name}='}{tmp_path}/registries.conf"
+    ran = audit(faulty_cluster(), flag, flag, base=False)
+    which = f"for {name}" if name else "without a class"
+    assert (ran.status, ran.stdout) == (2, "") and f"--registries-conf is given twice {which}" in ran.stderr
+
+
+def test_a_class_of_no_node(audit: Audit, tmp_path: Path) -> None:
+    ran = audit(faulty_cluster(), f"--registries-conf=Worker={tmp_path}/registries.conf", base=False)
+    assert ran.report["notes"] == ["no node is of class Worker"]
+
+
+def test_an_empty_registries_conf(audit: Audit, tmp_path: Path) -> None:
+    """As a copy leaves it that failed; where the drop-ins have everything, the file may be empty."""
+    (tmp_path / "empty").write_text("")
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/corp.conf").write_text(CONF)
+    objects = [secret("a", "s", GOOD), *grant("a"), pod("a", "p")]
+    ran = audit(objects, f"--registries-conf={tmp_path}/empty")
+    assert (ran.status, ran.stdout) == (2, "") and f"{tmp_path}/empty: empty; copy it from a node" in ran.stderr
+    ran = audit(objects, f"--registries-conf={tmp_path}/empty", f"--registries-conf-dir={tmp_path}/d")
+    assert (ran.status, ran.found()) == (0, {("a", IMAGE): ("works", None)})
+
+
+def test_no_mirror_at_all_is_told(audit: Audit, tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("# of a laptop\n")
+    ran = audit(faulty_cluster(), f"--registries-conf={tmp_path}/other", base=False)
+    assert [note for note in ran.report["notes"] if note.startswith("no pull asks a mirror: check that")]
+    assert audit(faulty_cluster(), base=False).report["notes"] == []
+
+
+def test_every_failure_comes_with_what_to_do(audit: Audit) -> None:
+    pulls = audit(faulty_cluster(), base=False).report["pulls"]
+    assert [pull["namespace"] for pull in pulls if pull["outcome"] == "fails" and not pull["remedy"]] == []
+
+
 def test_without_secrets_nobody_is_said_to_have_none(audit: Audit) -> None:
     assert audit([account("a"), *grant("b"), pod("a", "p")]).found() == {("a", IMAGE): ("not-checked", "no-role")}
 
@@ -383,6 +437,13 @@ def test_one_of_the_namespaces_has_nothing(audit: Audit) -> None:
     ran = audit(faulty_cluster(), "-n", "works", "-n", "typo", base=False)
     assert (ran.status, ran.report["notes"]) == (0, ["no pod or workload in namespace typo"])
     assert len(audit(faulty_cluster(), "-A", base=False).found()) == len(FAULTS)
+
+
+def test_an_object_without_a_namespace_is_of_the_default_one(audit: Audit) -> None:
+    """As kubectl create --dry-run=client -o json writes it."""
+    made = workload("Deployment", "", "web")
+    del made["metadata"]["namespace"]
+    assert audit([made], "-n", "default").found() == {("default", IMAGE): ("not-checked", "not-read")}
 
 
 def test_a_service_account_that_is_missing(audit: Audit) -> None:
@@ -401,6 +462,9 @@ def test_pods_that_cannot_be_read_are_told(audit: Audit) -> None:
     ran = audit([pod("a", "p", ""), bad])
     assert ran.found() == {("a", ""): ("fails", "invalid-image")}
     assert ran.report["notes"] == ["1 object has no containers that can be read: Pod bad"]
+    objects = [secret("a", "s", GOOD), *grant("a"), pod("a", "p")]
+    assert audit([*objects, bad], "--fail-on=not-checked").status == 1
+    assert audit([*objects, bad]).status == audit(objects, "--fail-on=not-checked").status == 0
     ran = audit([pod("a", "p", ""), bad, null])
     assert ran.report["notes"] == ["2 objects have no containers that can be read: Deployment null, Pod bad"]
 
@@ -412,6 +476,24 @@ def test_files_of_other_forms(audit: Audit, tmp_path: Path) -> None:
     for name, said in (("a.yaml", "looks like YAML; write it with -o json"), ("a.gz", "is compressed with gzip")):
         ran = run(f"{tmp_path}/{name}", f"--registries-conf={tmp_path}/registries.conf")
         assert ran.status == 2 and said in ran.stderr
+
+
+def test_one_page_of_a_list(audit: Audit, tmp_path: Path) -> None:
+    """As kubectl get --raw '...?limit=500' writes it."""
+    audit([])
+    metadata, pods = {"continue": "x"}, [pod("a", "p")]
+    for whole in ({"metadata": metadata, "items": pods}, {"items": pods, "metadata": metadata}):
+        (tmp_path / "page").write_text(json.dumps({"kind": "PodList", **whole}))
+        ran = run(f"{tmp_path}/page", f"--registries-conf={tmp_path}/registries.conf")
+        assert (ran.status, ran.stdout) == (2, "") and "/page has one page of a longer list: metadata" in ran.stderr
+
+
+def test_a_number_that_python_does_not_read(audit: Audit, tmp_path: Path) -> None:
+    audit([])
+    text = json.dumps({"items": [{"kind": "Pod", "spec": {"x": 71}}, *faulty_cluster()]}).replace("71", "7" * 5_000)
+    (tmp_path / "large").write_text(text)
+    flags = f"--registries-conf={tmp_path}/registries.conf", f"--global-auth-file={tmp_path}/none", "--output=json"
+    assert run(f"{tmp_path}/large", *flags).found() == EXPECTED
 
 
 def test_fail_on_anonymous(audit: Audit) -> None:
@@ -837,6 +919,8 @@ def test_without_a_registries_conf(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     own.write_text("{}")
     [note] = run(file, "-o", "json", f"--global-auth-file={own}").report["notes"]
     assert note.startswith("this machine's registries.conf was used, and it has no CRI-O")
+    flags = (file, "-n", "works", f"--global-auth-file={own}")
+    assert (run(*flags).status, run(*flags, "--fail-on=not-checked").status) == (0, 1)
 
 
 # -- output -----------------------------------------------------------------------------------------------------------
@@ -880,6 +964,20 @@ def test_baseline(audit: Audit, tmp_path: Path) -> None:
     assert audit(objects, f"--baseline={write_list(tmp_path / 'w.json', [])}", base=False).status == 2
 
 
+def test_baseline_of_rights_that_are_gone(audit: Audit, tmp_path: Path) -> None:
+    """The outcome stays, and rests on less than it did."""
+    objects = [secret("a", "s", GOOD), pod("a", "p")]
+    whole, part = tmp_path / "whole.json", tmp_path / "part.json"
+    whole.write_text(audit([*objects, *grant("a")]).stdout)
+    part.write_text(audit(objects, base=False).stdout)
+    for earlier, flags, status in (
+        (whole, ["--fail-on=not-checked"], 1),
+        (part, ["--fail-on=not-checked"], 0),
+        (whole, [], 0),
+    ):
+        assert audit(objects, f"--baseline={earlier}", *flags, base=False).status == status
+
+
 def test_text(audit: Audit) -> None:
     ran = audit(faulty_cluster(), "--output=text", base=False)
     lines = ran.stdout.splitlines()
@@ -890,6 +988,8 @@ def test_text(audit: Audit) -> None:
     well = audit(faulty_cluster(), "--output=text", "-n", "works", base=False)
     assert well.stdout.splitlines()[0] == "None of 1 pull of 1 namespace would fail."
     assert well.status == 0
+    unread = audit([pod("a", "p")], "--output=text").stdout.splitlines()
+    assert unread[0] == "None of 1 pull of 1 namespace would fail, but 1 could not be checked."
 
 
 def test_names_do_not_move_the_cursor(audit: Audit) -> None:

@@ -196,6 +196,19 @@ def test_the_rate_and_the_deadline(audit: Audit, mirror: MirrorRegistry, monkeyp
     assert any(f"for {len(late)} pulls, no mirror was asked" in note for note in ran.report["notes"])
 
 
+def test_many_images_of_one_tenant_let_the_credentials_through(
+    audit: Audit, mirror: MirrorRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_conf = mirror_of("ghcr.io/open", f"{mirror.host}/open", INSECURE)
+    objects = [pod("a", f"p{at}", f"ghcr.io/open/image{at}:1") for at in range(20)]
+    monkeypatch.setattr(command, "_ASKING", 1.5)
+    conf = mirror_of("docker.io", f"{mirror.host}", INSECURE) + open_conf
+    keyed = tenant("z", f"{mirror.host}/hub/library")
+    ran = audit(conf, [account("a"), *grant("a"), *objects, *keyed], "--live-rate=1")
+    assert sum("mirror-not-asked" in pull["unchecked"] for pull in ran.report["pulls"]) >= 18
+    assert answers(ran, "z") == ["ok", None]
+
+
 def test_a_question_has_its_whole_time(audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
     """However little is left when it is asked: else the mirror would be called dead, for all pulls."""
     monkeypatch.setattr(command, "_ASKING", 1)

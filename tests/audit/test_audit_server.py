@@ -221,6 +221,42 @@ def test_chosen_namespaces_alone_are_asked_for(site: Site) -> None:
     assert any(path.startswith("/api/v1/namespaces/works/secrets") for path in site.paths())
 
 
+def test_deployment_configs_where_there_are_any(site: Site) -> None:
+    """OpenShift's; other clusters forbid most users to list what they do not have."""
+    assert site.run("-n", "works").report["notes"] == []
+    assert not any("deploymentconfigs" in path for path in site.paths())
+    made = auditing.workload("DeploymentConfig", "works", "old", "docker.io/x/old:1")
+    site.cluster.others.append({"apiVersion": "apps.openshift.io/v1", **made})
+    assert ("works", "docker.io/x/old:1") in site.run("-n", "works").found()
+
+
+def test_a_server_of_another_kind(site: Site) -> None:
+    """That has nothing where each cluster has its pods."""
+    site.cluster.fault = lambda exchange: "/api/v1/" in exchange.request.path and refuse(404)(exchange)
+    ran = site.run()
+    assert (ran.status, ran.stdout) == (2, "") and "answered 404" in ran.stderr
+
+
+def test_names_that_are_not_unicode(site: Site) -> None:
+    """No API server has them: one that lies does not end the audit with an internal error."""
+
+    def lie(exchange: Exchange) -> bool:
+        if exchange.request.path.startswith("/api/v1/namespaces/works/pods?"):
+            if not lied:
+                body = exchange.answer.body.replace(b'"metadata":{', b'"metadata":{"continue":"\\ud800",', 1)
+                exchange.answer.body = body.replace(b'"name":"p"', b'"name":"\\ud800"')
+            else:
+                exchange.answer.status, exchange.answer.body = 200, b'{"items":[]}'
+            lied.append(exchange.answer.body)
+        return False
+
+    lied: list[bytes] = []
+    site.cluster.fault = lie
+    ran = site.run("-n", "works")
+    assert (ran.status, ran.stderr, ran.found()) == (0, "", {("works", auditing.IMAGE): ("works", None)})
+    assert len(lied) == 2 and lied[0].count(b"ud800") == 2
+
+
 def test_a_busy_server_is_waited_for(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     busy = first(2, refuse(429, retry_after=7))
     site.cluster.fault = lambda exchange: "/secrets" in exchange.request.path and busy(exchange)
@@ -462,6 +498,26 @@ def test_in_a_pod_no_flag_of_the_plugin_is_named(site: Site, monkeypatch: pytest
     assert "--deadline" not in ran.stderr and "--max-answer-size" not in ran.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("HOST", "", "KUBERNETES_SERVICE_HOST is not set; set it, or give --kubeconfig"),
+        ("PORT", "tcp://a", "KUBERNETES_SERVICE_PORT is not a number; set it, or give --kubeconfig"),
+        ("ca.crt", "", "no PEM certificate in it; give --kubeconfig"),
+    ],
+)
+def test_in_a_pod_that_lacks_something(
+    site: Site, monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str
+) -> None:
+    go_into_pod(site, monkeypatch)
+    if name == "ca.crt":
+        (site.root / name).write_text(value)
+    else:
+        monkeypatch.setenv(f"KUBERNETES_SERVICE_{name}", value)
+    ran = run(f"--registries-conf={site.root}/registries.conf", f"--global-auth-file={site.root}/none")
+    assert (ran.status, ran.stdout) == (2, "") and ran.stderr.endswith(f"{says}\n")
+
+
 # -- OpenShift --------------------------------------------------------------------------------------------------------
 
 
@@ -494,7 +550,8 @@ def openshift(site: Site, *refused: str) -> auditing.Ran:
 def test_rendered_machine_configs_are_read_first(site: Site) -> None:
     ran = openshift(site, "imagetagmirrorsets")
     assert {(pull["nodeClass"], pull["outcome"]) for pull in ran.report["pulls"]} == {("worker", "no-mirror")}
-    assert ran.report["notes"] == [] and not any("mirrorsets" in path for path in site.paths())
+    [note] = ran.report["notes"]
+    assert note.startswith("no pull asks a mirror") and not any("mirrorsets" in path for path in site.paths())
 
 
 def test_mirror_sets_where_machine_configs_may_not_be_read(site: Site) -> None:
@@ -507,6 +564,17 @@ def test_mirror_sets_where_machine_configs_may_not_be_read(site: Site) -> None:
         *(f"{name} {refused}" for name in ("imagedigestmirrorsets", "clusterversions")),
         f"registries.conf is that of ImageTagMirrorSet corp, Image cluster, {made}",
     ]
+
+
+@pytest.mark.parametrize(
+    ("refused", "status"), [("imagedigestmirrorsets", 1), ("images", 1), ("machineconfigpools", 0)]
+)
+def test_mirror_sets_that_may_not_be_listed_shut_the_gate(site: Site, refused: str, status: int) -> None:
+    """What they would add is missing; the MachineConfigs are not missed where the sets are there."""
+    openshift(site, "machineconfigs", refused)
+    flags = f"--kubeconfig={site.root}/kubeconfig", f"--global-auth-file={site.root}/none", "-n", "works"
+    assert run(*flags, "--machine-configs").status == 0
+    assert run(*flags, "--machine-configs", "--fail-on=not-checked").status == status
 
 
 @pytest.mark.parametrize("number", [3, 5])

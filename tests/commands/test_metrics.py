@@ -347,6 +347,21 @@ def test_totals_of_another_program(tmp_path: Path, content: str) -> None:
     assert (tmp_path / "state.json").read_text() == content
 
 
+@pytest.mark.parametrize("what", ["counts", "labels"])
+def test_totals_that_are_damaged(tmp_path: Path, what: str) -> None:
+    """Before anything is counted into them, which would then never be written."""
+    assert run(tmp_path, journalctl=f"echo '{ENTRY}'").status == 0
+    kept = json.loads((tmp_path / "state.json").read_text())
+    if what == "counts":
+        kept["histograms"]["run_duration_seconds"]["counts"].pop()
+    else:
+        kept["counters"]["runs_total"].append([["one"], 1])
+    (tmp_path / "state.json").write_text(json.dumps(kept))
+    done = run(tmp_path, journalctl=f"echo '{ENTRY}'")
+    assert (done.status, done.out) == (1, "") and "or is damaged; remove it" in done.err
+    assert json.loads((tmp_path / "state.json").read_text()) == kept
+
+
 def test_buckets_of_another_version_begin_anew(tmp_path: Path) -> None:
     assert run(tmp_path, journalctl=f"echo '{ENTRY}'").status == 0
     kept = json.loads((tmp_path / "state.json").read_text())

@@ -218,6 +218,13 @@ def test_published_settings_and_drop_ins(tenants: Tenants) -> None:
     assert (status, files[1]) == (3, f"kube-public/{PUBLISHED}/registries.conf.d/50-team.conf")
 
 
+def test_what_no_api_server_publishes(tenants: Tenants) -> None:
+    """One that lies does not end the command with an internal error, and writes no other file."""
+    odd: Any = {"x\0.conf": CONF, "number.conf": 3, "../../x.conf": "[[registry]"}
+    tenants.publish({"registries.conf": CONF, **odd})
+    assert tenants.explain("web")[0] == 0
+
+
 def test_an_entry_without_tokens(tenants: Tenants) -> None:
     config = "kind: CredentialProviderConfig\nproviders: [{name: crio-credential-provider}]\n"
     tenants.publish({"registries.conf": CONF, "credential-provider-config.yaml": config})

@@ -23,7 +23,7 @@ from .decide import Decided, Decider
 from .nodes import NodeClass, find_classes
 from .openshift import objects as openshift
 from .openshift.objects import OpenShift
-from .result import MOST_HOLDERS, NOT_CHECKED, OUTCOMES, REASONS, UNCHECKED, Audit, Count, Holder, Pull
+from .result import MOST_HOLDERS, NO_MIRROR, NOT_CHECKED, OUTCOMES, REASONS, UNCHECKED, Audit, Count, Holder, Pull
 from .workloads import ANYWHERE, Object, Want, labels, member, text
 
 _NO_CLASS = Decided(NOT_CHECKED, "no-node-class", REASONS["no-node-class"].title, REASONS["no-node-class"].remedy)
@@ -105,7 +105,7 @@ class Auditor:
 
     def _add_workload(self, found: Object) -> None:
         metadata = member(found, "metadata")
-        if self._namespaces and text(metadata, "namespace") not in self._namespaces:
+        if self._namespaces and (text(metadata, "namespace") or "default") not in self._namespaces:
             return
         if not self._is_selected(labels(metadata)):
             return
@@ -121,6 +121,11 @@ class Auditor:
             tally.add(int(is_pod), int(not is_pod), [holder])
         if not read and not workloads.pulls_nothing(found):
             self._unreadable.add(int(is_pod), int(not is_pod), [Holder(found["kind"], text(metadata, "name"))])
+
+    @property
+    def has_unreadable(self) -> bool:
+        """Whether a pod or template has no containers that can be read."""
+        return bool(self._unreadable.pods + self._unreadable.templates)
 
     def finish(self, origin: str, tell: Callable[[int, int], None] = lambda done, all: None) -> Audit:
         """Decides.
@@ -157,10 +162,16 @@ class Auditor:
             dict(sorted(self.collected.read.items())),
             count(pulls),
             pulls,
-            (*self.notes, *self._further_notes(pulls)),
+            (*self.notes, *self._further_notes(pulls, all_classes)),
         )
 
-    def _further_notes(self, pulls: list[Pull]) -> Iterable[str]:
+    def _further_notes(self, pulls: list[Pull], classes: list[NodeClass]) -> Iterable[str]:
+        is_mirrored = any(source.wanted for pull in pulls for source in pull.sources)
+        if not is_mirrored and any(pull.outcome == NO_MIRROR for pull in pulls):
+            yield "no pull asks a mirror: check that registries.conf, with its drop-ins, is that of a node with mirrors"
+        for one in classes:
+            if self.collected.nodes and not any(map(one.takes, self.collected.nodes.values())):
+                yield f"no node is of class {one.name}"
         yield from decision.global_config(self._settings.global_auth_file)[1]
         if not os.path.exists(self._settings.global_auth_file):
             yield (

@@ -162,7 +162,9 @@ class Decider:
         pull = _Pull(want, resolution, error, asked, [source for source in found if source.asked], spoilt)
         wanted = [source for source in pull.sources if source.is_wanted and source.is_open and source.is_reachable]
         sources = tuple(pull.source(source) for source in pull.sources)
-        made = Decided(told.status, pull.reason(wanted), told.text, told.remedy, sources, tuple(seam.unchecked))
+        reason = pull.reason(wanted)
+        remedy = told.remedy or (REASONS[reason].remedy if reason == "blocked" else "")
+        made = Decided(told.status, reason, told.text, remedy, sources, tuple(seam.unchecked))
         return made, pull, wanted
 
     def _hosts_for(self, config: Containerd, domain: str) -> Found:

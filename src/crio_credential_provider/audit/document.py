@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import UsageError
 from . import lists
@@ -77,13 +77,20 @@ def _source(source: Source) -> dict[str, Any]:
     }
 
 
-def load_outcomes(path: str) -> dict[Key, str]:
-    """The pulls of an earlier audit, each with its worst outcome.
+class Earlier(NamedTuple):
+    """A pull of an earlier audit: its worst outcome, and whether anything that this rests on was not looked at."""
+
+    outcome: str
+    is_partial: bool
+
+
+def load_outcomes(path: str) -> dict[Key, Earlier]:
+    """The pulls of an earlier audit.
 
     Raises:
         UsageError: not the JSON of an audit.
     """
-    found: dict[Key, str] = {}
+    found: dict[Key, Earlier] = {}
     if path != "-" and not os.path.getsize(path):
         raise UsageError(f"--baseline: {path} is empty", _WRITE_ONE)
     for pull in lists.load(path, "pulls"):
@@ -91,18 +98,25 @@ def load_outcomes(path: str) -> dict[Key, str]:
         if outcome not in OUTCOMES:
             raise UsageError(f"--baseline: {path} is not an audit", _WRITE_ONE)
         key = text(pull, _MEMBERS[0]), text(pull, _MEMBERS[1]), text(pull, _MEMBERS[2]), text(pull, _MEMBERS[3])
-        found[key] = min(outcome, found.get(key, outcome), key=OUTCOMES.index)
+        other = found.get(key, Earlier(outcome, False))
+        worst = min(outcome, other.outcome, key=OUTCOMES.index)
+        found[key] = Earlier(worst, other.is_partial or bool(pull.get("unchecked")))
     return found
 
 
-def is_worse(pull: Pull, earlier: dict[Key, str]) -> bool:
+def is_worse(pull: Pull, earlier: dict[Key, Earlier]) -> bool:
     """Whether a pull was not there in an earlier audit, or had a better outcome."""
-    return pull.key not in earlier or OUTCOMES.index(pull.outcome) < OUTCOMES.index(earlier[pull.key])
+    return pull.key not in earlier or OUTCOMES.index(pull.outcome) < OUTCOMES.index(earlier[pull.key].outcome)
 
 
-def compare(pulls: list[Pull], earlier: dict[Key, str], is_chosen: Callable[[Key], bool]) -> Changes:
+def is_less_checked(pull: Pull, earlier: dict[Key, Earlier]) -> bool:
+    """Whether a pull rests on what was not looked at, and is worse than in an earlier audit, or did not there."""
+    return bool(pull.unchecked) and (is_worse(pull, earlier) or not earlier[pull.key].is_partial)
+
+
+def compare(pulls: list[Pull], earlier: dict[Key, Earlier], is_chosen: Callable[[Key], bool]) -> Changes:
     """What is different from an earlier audit; of pulls that are not chosen nothing is known."""
-    failed = {key for key, outcome in earlier.items() if outcome == FAILS and is_chosen(key)}
+    failed = {key for key, one in earlier.items() if one.outcome == FAILS and is_chosen(key)}
     failing = {pull.key for pull in pulls if pull.outcome in (FAILS, NOT_CHECKED)}
     there = {pull.key for pull in pulls}
     solved = failed - failing

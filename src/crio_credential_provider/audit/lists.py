@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import Any, TextIO
 
 from ..errors import UsageError
-from .workloads import Object
+from .workloads import Object, member, text
 
 _CHUNK = 1 << 20
 """Characters that are read at a time."""
@@ -91,7 +91,8 @@ class _Reader:
         self._file = file
         self._name = name
         self._member = member
-        self._decoder = json.JSONDecoder()
+        # Python has no int of 5,000 digits.
+        self._decoder = json.JSONDecoder(parse_int=float)
         self._text = ""
         self._at = 0
         self._read = 0
@@ -126,6 +127,11 @@ class _Reader:
         self._expect("}")
         if not is_list:
             yield members
+        elif text(member(members, "metadata"), "continue"):
+            raise UsageError(
+                f"{self._name} has one page of a longer list: metadata.continue is set",
+                "write it again with kubectl get -o json, which writes the whole list",
+            )
 
     def _items(self) -> Iterator[Object]:
         self._expect("[")

@@ -67,6 +67,9 @@ rules:
   - apiGroups: ["batch"]
     resources: ["cronjobs", "jobs"]
     verbs: ["list"]
+  - apiGroups: ["apps.openshift.io"]
+    resources: ["deploymentconfigs"]
+    verbs: ["list"]
   - apiGroups: ["rbac.authorization.k8s.io"]
     resources: ["clusterrolebindings", "clusterroles", "rolebindings", "roles"]
     verbs: ["list"]
@@ -98,6 +101,7 @@ class _List(NamedTuple):
 
 
 _CORE, _APPS, _BATCH, _RBAC = "/api/v1", "/apis/apps/v1", "/apis/batch/v1", "/apis/rbac.authorization.k8s.io/v1"
+_OPENSHIFT_APPS = "/apis/apps.openshift.io/v1"
 _NAMESPACES = _List("Namespace", _CORE, "namespaces", False)
 _LISTS = (
     _List("Node", _CORE, "nodes", False),
@@ -112,6 +116,7 @@ _LISTS = (
     _List("DaemonSet", _APPS, "daemonsets"),
     _List("ReplicaSet", _APPS, "replicasets"),
     _List("ReplicationController", _CORE, "replicationcontrollers"),
+    _List("DeploymentConfig", _OPENSHIFT_APPS, "deploymentconfigs"),
     _List("Job", _BATCH, "jobs"),
     _List("CronJob", _BATCH, "cronjobs"),
     _List("Pod", _CORE, "pods"),
@@ -177,10 +182,22 @@ class Reading:
                 self._take(found)
             for found in () if openshift.machine_configs.is_whole else _MIRROR_SETS:
                 self._take(found)
-        lists = [found for found in _LISTS if found.kind != "Node" or not self._auditor.is_uniform]
+        lists = [found for found in _LISTS if self._is_needed(found)]
         refused = [found for found in lists if not self._take(found)]
         if len(refused) == len(lists):
             raise ClusterError("none of the cluster's objects may be listed", "--print-rbac prints the ClusterRole")
+
+    def _is_needed(self, wanted: _List) -> bool:
+        if wanted.group != _OPENSHIFT_APPS:
+            return wanted.kind != "Node" or not self._auditor.is_uniform
+        try:
+            # Every user may ask which groups there are. Where this one is not, its lists are forbidden for most.
+            self._api.get(wanted.group)
+        except ClusterError as error:
+            if error.status not in (403, 404):
+                raise
+            return False
+        return True
 
     def _take(self, wanted: _List) -> bool:
         """Reads one kind, wherever that is allowed; whether it is anywhere."""
@@ -244,12 +261,12 @@ class Reading:
         query = {"limit": str(wanted.page or _PAGE)} | ({"fieldSelector": wanted.query} if wanted.query else {})
         following, last, expired = "", b"", 0
         while True:
-            asked = urllib.parse.urlencode(query | ({"continue": following} if following else {}))
+            asked = urllib.parse.urlencode(query | ({"continue": following} if following else {}), errors="replace")
             try:
                 answer = self._api.get(f"{wanted.group}{place}/{wanted.resource}?{asked}")
             except ClusterError as error:
-                # Clusters without an API group have no objects of it.
-                if error.status == 404:
+                # Clusters without an API group have no objects of it. Each has the first.
+                if error.status == 404 and wanted.group != _CORE:
                     return
                 expired += 1
                 if error.status != 410 or expired > _MAX_EXPIRED:
@@ -258,7 +275,7 @@ class Reading:
                 continue
             for found in items(answer, "items"):
                 metadata = member(found, "metadata")
-                key = f"{text(metadata, 'namespace')}/{text(metadata, 'name')}".encode()
+                key = f"{text(metadata, 'namespace')}/{text(metadata, 'name')}".encode(errors="replace")
                 if not expired or key > last:
                     last = max(last, key)
                     yield found
@@ -275,11 +292,18 @@ class _InPod:
 
     def get(self, path: str) -> Object:
         host, port = os.environ.get("KUBERNETES_SERVICE_HOST", ""), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+        if not host or not port.isdecimal():
+            which = "PORT is not a number" if host else "HOST is not set"
+            raise ConfigError(f"this is a pod, and KUBERNETES_SERVICE_{which}", "set it, or give --kubeconfig")
         where = Endpoint(host, int(port), "KUBERNETES_SERVICE_HOST", f"{_POD}/ca.crt", server_name=host)
         # Kubernetes replaces it while we run.
         with open(f"{_POD}/token", encoding="ascii") as file:
             token = file.read().strip()
-        return _Direct(where, _SECONDS, _MAX_ANSWER).get(path, token)
+        try:
+            return _Direct(where, _SECONDS, _MAX_ANSWER).get(path, token)
+        except ConfigError as error:
+            # Its hint names flags of the plugin.
+            raise ConfigError(error.message, "give --kubeconfig") from None
 
 
 class _Direct(ApiServer):

@@ -27,6 +27,8 @@ _MIRROR_POD = "kubernetes.io/config.mirror"
 _CONTAINERS = ("initContainers", "containers", "ephemeralContainers")
 _OVER = ("Succeeded", "Failed")
 """Phases of pods that pull nothing any more."""
+_ENDED = ("Complete", "Failed")
+"""Conditions of such Jobs."""
 
 _INVALID = "(invalid name)"
 
@@ -90,10 +92,17 @@ def find_wants(found: Object) -> Iterator[tuple[Want, Holder]]:
 
 
 def pulls_nothing(found: Object) -> bool:
-    """Whether it is a template that another object owns, which is audited itself, or a pod that has ended."""
+    """Whether it is a template that another one owns, which is audited itself, or a pod or Job that has ended."""
+    status = member(found, "status")
     if found.get("kind") == POD:
-        return member(found, "status").get("phase") in _OVER
-    return _controller(member(found, "metadata")) is not None
+        return status.get("phase") in _OVER
+    if found.get("kind") == "Job" and any(
+        one.get("type") in _ENDED and one.get("status") == "True" for one in items(status, "conditions")
+    ):
+        return True
+    # What an operator's own kinds own (a Deployment of Knative) has no other template that is audited.
+    references = items(member(found, "metadata"), "ownerReferences")
+    return any(one.get("controller") is True and one.get("kind") in _TEMPLATES for one in references)
 
 
 def _controller(metadata: Object) -> Holder | None:

@@ -58,7 +58,11 @@ def write(api: Api, directory: str) -> Published | str:
             raise
         # Of what is not there RBAC says the same to whom nobody has let read it.
         return "not found" if error.status == 404 else "not found, or forbidden for this user"
-    data = {key: value.encode(errors="replace") for key, value in member(found, "data").items() if "/" not in key}
+    data = {
+        key: value.encode(errors="replace")
+        for key, value in member(found, "data").items()
+        if isinstance(value, str) and key.isprintable() and "/" not in key
+    }
     if MAIN_KEY not in data:
         return f"it has no key {MAIN_KEY}"
     place = f"{PUBLISHED_NAMESPACE}/{PUBLISHED}"

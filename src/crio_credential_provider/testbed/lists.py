@@ -17,6 +17,7 @@ _KINDS = {
     "clusterversions": "ClusterVersion",
     "cronjobs": "CronJob",
     "daemonsets": "DaemonSet",
+    "deploymentconfigs": "DeploymentConfig",
     "deployments": "Deployment",
     "imagecontentsourcepolicies": "ImageContentSourcePolicy",
     "imagedigestmirrorsets": "ImageDigestMirrorSet",

@@ -105,6 +105,16 @@ def test_the_rendered_machine_configs_win(audit: Audit) -> None:
     assert (ran.status, ran.stdout) == (2, "") and "MachineConfig rendered-worker-1 of pool worker" in ran.stderr
 
 
+def test_a_machine_config_that_is_not_unicode(audit: Audit) -> None:
+    status = {"configuration": {"name": "rendered-worker-1"}}
+    pool = {"kind": "MachineConfigPool", "metadata": {"name": "worker"}, "spec": {}, "status": status}
+    storage = {"files": [{"path": "/etc/containers/registries.conf", "contents": {"source": "data:,\ud800"}}]}
+    metadata = {"name": "rendered-worker-1"}
+    config = {"kind": "MachineConfig", "metadata": metadata, "spec": {"config": {"storage": storage}}}
+    ran = audit(pool, config)
+    assert ran.status == 1 and {reason for _, reason in ran.found().values()} == {"invalid-registries-conf"}
+
+
 def place_of(scope: str) -> str:
     return f"{scope!r} is not a registry, a repository or *.DOMAIN"
 

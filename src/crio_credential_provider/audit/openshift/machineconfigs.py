@@ -108,7 +108,7 @@ def _content(contents: Object) -> str | bytes:
     head, comma, data = text(contents, "source").partition(",")
     if not comma or not head.startswith("data:"):
         return "is not a data URL"
-    content = urllib.parse.unquote_to_bytes(data)
+    content = urllib.parse.unquote_to_bytes(data.encode(errors="replace"))
     try:
         if head.endswith(";base64"):
             content = base64.b64decode(content, validate=True)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ... import settings
 from ...audit import document, lists, nodes, workloads
 from ...audit.auditor import Auditor
+from ...audit.openshift import mirrorsets
 from ...audit.result import (
     ANONYMOUS,
     FAILS,
@@ -232,19 +233,20 @@ def _audit(given: argparse.Namespace) -> int:
     fatal = {FAILS, *given.fail_on}
 
     def is_fatal(pull: Pull) -> bool:
-        if earlier is not None and not document.is_worse(pull, earlier):
-            return False
         # A static pod keeps a key of its own on the node.
         if pull.outcome == NODE_CREDENTIALS and pull.reason == "static-pod":
             return False
-        return pull.outcome in fatal or bool(pull.unchecked and NOT_CHECKED in fatal)
+        if NOT_CHECKED in fatal and document.is_less_checked(pull, earlier or {}):
+            return True
+        return pull.outcome in fatal and (earlier is None or document.is_worse(pull, earlier))
 
     if given.output == "text":
         text.write_audit(found, is_narrow=bool(given.namespace or given.selector))
     else:
         write_lines(_lines(given.output, found, is_fatal))
-    is_unread = NOT_CHECKED in fatal and auditor.collected.lacks_any(workloads.KINDS)
-    return FAILING if is_unread or any(map(is_fatal, found.pulls)) else OK
+    kinds = (*workloads.KINDS, *mirrorsets.KINDS)
+    is_partial = auditor.has_unreadable or auditor.collected.lacks_any(kinds) or _is_guess(given, place)
+    return FAILING if (NOT_CHECKED in fatal and is_partial) or any(map(is_fatal, found.pulls)) else OK
 
 
 def _refuse_together(given: argparse.Namespace) -> None:
@@ -266,7 +268,8 @@ def _checked(given: argparse.Namespace, found: Audit) -> Audit:
     if given.selector:
         why += f" with the labels {given.selector}"
     refused = [note for note in found.notes if " may not be listed" in note]
-    raise UsageError("; ".join([why, *refused]), "" if refused else "check the files, or -n and --selector")
+    check = "check the files, or -n and --selector" if given.files else "check --context, -n and --selector"
+    raise UsageError("; ".join([why, *refused]), "" if refused else check)
 
 
 def _chosen(given: argparse.Namespace) -> Callable[[document.Key], bool]:
@@ -328,8 +331,7 @@ def _auditor(given: argparse.Namespace, place: Place) -> Auditor:
     selected = _selector(given.selector)
     made = Auditor(chosen, classes, given.namespace or (), selected, has_tokens=place.audience is not None)
     made.notes += [*(given.elsewhere.notes if given.elsewhere else ()), *filter(None, [place.note])]
-    is_own = not (given.registries_conf or given.machine_configs)
-    if is_own and "CRI-O" in place.missing and not _is_of_containerd(place):
+    if _is_guess(given, place):
         made.notes.append(
             "this machine's registries.conf was used, and it has no CRI-O: give --registries-conf, "
             "on OpenShift --machine-configs"
@@ -342,6 +344,12 @@ def _is_of_containerd(place: Place) -> bool:
     return place.runtime == settings.CONTAINERD and "kubelet" not in place.missing
 
 
+def _is_guess(given: argparse.Namespace, place: Place) -> bool:
+    """Whether registries.conf is that of this machine, which is not a node: podman has one as well."""
+    is_own = not (given.registries_conf or given.machine_configs)
+    return is_own and "CRI-O" in place.missing and not _is_of_containerd(place)
+
+
 def _check_auth_file(path: str) -> None:
     """With none the audit would find that nothing depends on the node."""
     why = output.why_not(path, ("file",))
@@ -352,7 +360,8 @@ def _check_auth_file(path: str) -> None:
 
 
 def _classes(given: argparse.Namespace, chosen: settings.Settings, place: Place) -> list[NodeClass]:
-    files, directories = map(_by_class, (given.registries_conf, given.registries_conf_dir))
+    files = _by_class("--registries-conf", given.registries_conf)
+    directories = _by_class("--registries-conf-dir", given.registries_conf_dir)
     for name, file in files.items():
         if not file:
             raise UsageError(f"--registries-conf: no file is named{f' for {name}' if name else ''}")
@@ -365,6 +374,8 @@ def _classes(given: argparse.Namespace, chosen: settings.Settings, place: Place)
             raise UsageError(
                 f"--registries-conf-dir: {name or 'without a class'}: give --registries-conf for it as well"
             )
+    if files and not directories and not any(map(_has_content, files.values())):
+        raise UsageError(f"--registries-conf: {', '.join(files.values())}: empty", "copy it from a node again")
     if not files and _is_of_containerd(place):
         return [nodes.load_own_containerd(chosen.containerd_config)]
     if not files:
@@ -381,8 +392,19 @@ def _classes(given: argparse.Namespace, chosen: settings.Settings, place: Place)
     return [one._replace(enforcing=given.elsewhere is None or given.elsewhere.enforcing) for one in found]
 
 
-def _by_class(values: list[str]) -> dict[str, str]:
-    return dict(map(nodes.parse, values))
+def _has_content(path: str) -> bool:
+    """Whether a file has any; of a pipe that is not known."""
+    return not os.path.isfile(path) or os.path.getsize(path) > 0
+
+
+def _by_class(flag: str, values: list[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, path in map(nodes.parse, values):
+        if name in found:
+            which = f"for {name}" if name else "without a class"
+            raise UsageError(f"{flag} is given twice {which}", "one counts: name a class with CLASS=, or remove one")
+        found[name] = path
+    return found
 
 
 def _selector(text: str) -> Callable[[dict[str, str]], bool]:

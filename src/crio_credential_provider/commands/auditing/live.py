@@ -130,7 +130,8 @@ def ask(
 
     def serve(mirror: _Mirror) -> None:
         try:
-            for question in mirror.questions:
+            # Whoever may create pods may name any number of images that are asked for without a credential.
+            for question in sorted(mirror.questions, key=lambda question: question.credential is None):
                 if mirror.answer(question) is None and pace.has_turn():
                     mirror.ask(question, environment)
         except Exception as error:

@@ -9,9 +9,9 @@ import time
 from collections.abc import Iterable, Iterator
 
 from ... import __version__
-from ...audit.result import FAILS, OUTCOMES, REASONS, Audit, Changes, Pull
+from ...audit.result import OUTCOMES, REASONS, Audit, Changes, Pull
 from ..output import ended, sentence, split_commands
-from .rows import MEANS, holders, marked, namespaces_of, plural, problems_of, reasons_of, verdict
+from .rows import MEANS, holders, marked, namespaces_of, plural, problems_of, reasons_of, standing, verdict
 
 MOST_PULLS, MOST_NAMESPACES, MOST_CHANGES = 1000, 500, 200
 """Rows of the tables: about 1 MB, which a browser lays out in a second."""
@@ -74,7 +74,7 @@ def lines(found: Audit, now: float) -> Iterator[str]:
     yield f'<meta http-equiv="Content-Security-Policy" content="{policy}; form-action \'none\'">'
     yield '<meta name="viewport" content="width=device-width">\n<meta name="referrer" content="no-referrer">'
     yield f"<title>Image pulls: {marked(verdict(found))}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>"
-    yield f'<h1 class="{FAILS if found.counts[FAILS].pulls else "works"}">{marked(verdict(found))}</h1>'
+    yield f'<h1 class="{standing(found)}">{marked(verdict(found))}</h1>'
     read = ", ".join(f"{number} {kind}" for kind, number in found.objects.items())
     yield f"<p><small>Made {made}, from {marked(found.origin)}: {marked(read)}. A pull is an image that pods or"
     yield "templates of a namespace run with one service account, however many they are.</small></p>"

@@ -76,11 +76,19 @@ def holders(pull: Pull) -> str:
     return f"{who(pull)}: {names}" + (" and others" if len(pull.holders) > 3 else "")
 
 
+def standing(found: Audit) -> str:
+    """The outcome in whose colour the first sentence is."""
+    return next((outcome for outcome in (FAILS, NOT_CHECKED) if found.counts[outcome].pulls), WORKS)
+
+
 def verdict(found: Audit) -> str:
     """The first sentence."""
     failing = found.counts[FAILS]
     where = f"of {plural(len(found.pulls), 'pull')} of {plural(found.namespaces, 'namespace')} would fail"
-    return f"{failing.pulls} {where} ({who(failing)})." if failing.pulls else f"None {where}."
+    unknown = found.counts[NOT_CHECKED].pulls
+    if not failing.pulls:
+        return f"None {where}{f', but {unknown} could not be checked' if unknown else ''}."
+    return f"{failing.pulls} {where} ({who(failing)})."
 
 
 def marked(text: str) -> str:

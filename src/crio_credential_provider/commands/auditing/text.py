@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ...audit.result import ANONYMOUS, FAILS, NODE_CREDENTIALS, OUTCOMES, REASONS, WORKS, Audit, Pull
 from ..output import Whole, printable, to_do, write
-from .rows import MEANS, holders, namespaces_of, plural, problems_of, reasons_of, verdict, who
+from .rows import MEANS, holders, namespaces_of, plural, problems_of, reasons_of, standing, verdict, who
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -31,7 +31,7 @@ def write_audit(found: Audit, is_narrow: bool) -> None:
 def _summary(found: Audit) -> Iterator[RenderableType]:
     from rich.text import Text
 
-    yield Text(verdict(found), style="bold red" if found.counts[FAILS].pulls else "bold green")
+    yield Text(verdict(found), style=_STYLES.get(standing(found), "bold"))
     for outcome in OUTCOMES:
         count = found.counts[outcome]
         if count.pulls:

@@ -122,12 +122,17 @@ def load(path: str) -> Totals:
         if kept["format"] != _FORMAT:
             raise ValueError
         totals.cursor, totals.last_run = str(kept["cursor"]), float(kept["lastRun"])
-        for name, counts in totals._counts.items():
-            counts.update({tuple(map(str, labels)): int(count) for labels, count in kept["counters"][name]})
+        for metric in COUNTERS:
+            read = {tuple(map(str, labels)): int(count) for labels, count in kept["counters"][metric.name]}
+            if any(len(labels) != len(metric.labels) for labels in read):
+                raise ValueError
+            totals._counts[metric.name].update(read)
         for metric in HISTOGRAMS:
             name = metric.name
             found = kept["histograms"][name]
             if found["bounds"] == list(metric.buckets):
+                if len(found["counts"]) != len(metric.buckets) + 1:
+                    raise ValueError
                 totals._buckets[name] = [int(count) for count in found["counts"]]
                 totals._sums[name] = int(found["sumMicroseconds"])
     except (KeyError, TypeError, ValueError, AttributeError):
