@@ -17,9 +17,10 @@ __all__ = ("AREAS", "CATALOGUE", "ERROR", "NOTE", "SEVERITIES", "WARNING", "Entr
 
 
 def sentence(text: str) -> str:
-    """The text as a sentence; a name such as matchImages stays as it is."""
+    """The text as a sentence; a name such as matchImages or config_path stays as it is."""
     word = text.split(" ", 1)[0]
-    return f"{text if word != word.lower() else text[0].upper() + text[1:]}."
+    is_name = word != word.lower() or "_" in word or "." in word or word.startswith("containerd")
+    return f"{text if is_name else text[0].upper() + text[1:]}."
 
 
 _KUBELET_DOWN = "The kubelet exits with an error when it reads this file, and the node is NotReady."
