@@ -177,6 +177,28 @@ def test_a_file_that_containerd_ignores_is_told_with_its_line(root: Path) -> Non
     )
 
 
+@pytest.mark.parametrize("table", ["[server]", '[host."https://mirror.corp".client]', '[host."https://mirror.corp".ca]'])
+def test_an_empty_table_in_the_place_of_a_value_is_no_fault_for_containerd_2(root: Path, table: str) -> None:
+    """Run: 2.3.4 asks the mirror, and then the registry itself."""
+    file = hosts_toml(root, f'[host."https://mirror.corp"]\n{table}\n')
+    found = find(root)
+    assert {host.host for host in found.hosts} == {"mirror.corp", "registry-1.docker.io"}
+    assert found.doubt.startswith(f"{file}: ")
+
+
+def test_a_header_with_escapes_names_a_host_of_containerd_2(root: Path) -> None:
+    """Run: 2.3.4 asks both mirrors."""
+    write(root, "etc/containerd/config.toml", IMAGES + CERTS_D)
+    hosts_toml(root, '[host."https://mirror.corp"]\n["h\\u006fst"."https://second.corp"]\n')
+    assert [host.host for host in find(root).hosts][:2] == ["mirror.corp", "second.corp"]
+
+
+def test_the_value_of_another_key_of_a_broken_file_is_no_host(root: Path) -> None:
+    """It may be a secret."""
+    hosts_toml(root, '[host."https://mirror.corp".header]\nX-Server-Token = "hunter2"\nx = \n')
+    assert {host.host for host in find(root).hosts} == {"mirror.corp", "registry-1.docker.io"}
+
+
 def test_what_a_broken_file_mentions_may_be_asked(root: Path) -> None:
     """Each of containerd's parsers takes some texts that are not TOML."""
     file = hosts_toml(root, 'server = "https://b.corp"\n[host."https://a.corp"]\nx = 1.\n')
