@@ -186,6 +186,27 @@ def test_an_empty_table_in_the_place_of_a_value_is_no_fault_for_containerd_2(roo
     assert found.doubt.startswith(f"{file}: ")
 
 
+def test_a_key_in_two_spellings_is_decoded_twice(root: Path) -> None:
+    """Run: 2.3.4 cannot decode the first, and asks the registry itself."""
+    write(root, "etc/containerd/config.toml", IMAGES + CERTS_D)
+    hosts_toml(root, 'server = "https://mirror.corp"\nHOST.x = 1\n[host."https://mirror.corp"]\n')
+    found = find(root)
+    assert {host.host for host in found.hosts} == {"mirror.corp", "registry-1.docker.io"}
+    assert "host is there twice" in found.doubt
+
+
+@pytest.mark.parametrize("key", ['"https://robot:hunter2@mirror.corp"', "'https://mirror.corp?hunter2'"])
+def test_what_is_told_of_a_wrong_value_has_no_password(root: Path, key: str) -> None:
+    hosts_toml(root, f'[host.{key}]\ncapabilities = "pull"\n')
+    assert "hunter2" not in repr(find(root))
+    main = write(root, "etc/containerd/config.toml", f"{CRI[:-2]}.mirrors.{key}]\nendpoint = 1\n")
+    with pytest.raises(ConfigError) as caught:
+        load(root)
+    assert "hunter2" not in str(caught.value)
+    main.write_text(f"{CRI[:-2]}.configs.{key}.tls]\n{CRI[12:-2]}.auths.{key}]\n")
+    assert "hunter2" not in repr(load(root))
+
+
 def test_a_header_with_escapes_names_a_host_of_containerd_2(root: Path) -> None:
     """Run: 2.3.4 asks both mirrors."""
     write(root, "etc/containerd/config.toml", IMAGES + CERTS_D)
@@ -195,7 +216,7 @@ def test_a_header_with_escapes_names_a_host_of_containerd_2(root: Path) -> None:
 
 def test_the_value_of_another_key_of_a_broken_file_is_no_host(root: Path) -> None:
     """It may be a secret."""
-    hosts_toml(root, '[host."https://mirror.corp".header]\nX-Server-Token = "hunter2"\nx = \n')
+    hosts_toml(root, '[host."https://mirror.corp".header]\nX-Server-Token = "hunter2"\nx = \nY = 'hunter3' =\n')
     assert {host.host for host in find(root).hosts} == {"mirror.corp", "registry-1.docker.io"}
 
 

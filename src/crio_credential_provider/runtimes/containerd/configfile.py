@@ -5,7 +5,7 @@ Of registry.configs, registry.auths and registry.headers only names leave this m
 
 from __future__ import annotations
 
-from ...errors import ConfigError
+from ...errors import ConfigError, masked
 from ...platform import tomllines
 from . import tomlfile
 from .readings import REFUSED
@@ -30,7 +30,7 @@ def form(path: str) -> dict[str, Any]:
         return _cut(tomlfile.decode(data))
     except _WrongType as error:
         line = tomllines.find_lines(data.decode(), str).get(error.at, 0)
-        raise _refused(path, line, f"{'.'.join(error.at)} {error.reason}", error.rule) from None
+        raise _refused(path, line, f"{'.'.join(map(masked, error.at))} {error.reason}", error.rule) from None
     except tomlfile.NotToml as error:
         raise _refused(path, error.line, error.reason, "toml-syntax") from None
 
@@ -116,11 +116,11 @@ def _registry(registry: _Table) -> dict[str, Any]:
         kept["config_path"] = registry.get("config_path", str, "", "a string")
     if "mirrors" in registry:
         mirrors = registry.tables("mirrors", "endpoint")
-        kept["mirrors"] = {host: {"endpoint": mirror.strings("endpoint")} for host, mirror in mirrors.items()}
+        kept["mirrors"] = {masked(host): {"endpoint": mirror.strings("endpoint")} for host, mirror in mirrors.items()}
     if "configs" in registry:
         configs = registry.tables("configs", "auth", "tls")
         kept["configs"] = {
-            host: {
+            masked(host): {
                 "auth": "auth" in entry,
                 "tls": "tls" in entry,
                 "insecure": entry.table("tls").members.get("insecure_skip_verify") is True,
@@ -129,5 +129,5 @@ def _registry(registry: _Table) -> dict[str, Any]:
         }
     for name in ("auths", "headers"):
         if name in registry:
-            kept[name] = dict.fromkeys(registry.table(name).members, 1)
+            kept[name] = dict.fromkeys(map(masked, registry.table(name).members), 1)
     return kept

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from ...errors import masked
 from ...platform.tomllines import find_headers
 from . import goaddress, tomlfile
 from .readings import FAILS, FIRST, READINGS, V1_6, V1_7, V2_2, V2_3
@@ -146,8 +147,9 @@ def _hosts_in(line: str) -> Iterator[str]:
     is_server = line.partition("=")[0].strip(" \t\"'").lower() == "server"
     for quote in ('"', "'"):
         parts = line.split(quote)
-        for word, after in zip(parts[1::2], parts[2::2], strict=False):
-            if is_header or is_server or after.lstrip()[:1] in ("=", "."):
+        for before, word, after in zip(parts[::2], parts[1::2], parts[2::2], strict=False):
+            is_key = after.lstrip()[:1] in ("=", ".") and not before.rstrip().endswith("=")
+            if is_header or is_server or is_key:
                 yield word
     if line.lstrip("[ \t").startswith("host"):
         bare = line.partition(".")[2].partition("=")[0].partition(".")[0].partition("]")[0].strip()
@@ -175,12 +177,19 @@ def _known(table: dict[str, Any], known: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _folded(table: dict[str, Any], known: tuple[str, ...]) -> dict[str, Any]:
-    """As containerd 2 takes keys, in any case."""
-    return {key.lower(): value for key, value in table.items() if key.lower() in known}
+    """As containerd 2 takes keys, in any case: where one is there twice, both must be right, and the last counts."""
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        folded = key.lower()
+        if folded in found and not (isinstance(value, str | bool) and type(value) is type(found[folded])):
+            raise tomlfile.NotToml(f"{folded} is there twice, in small and in capital letters", is_doubtful=True)
+        if folded in known:
+            found[folded] = value
+    return found
 
 
 def _check(fields: dict[str, Any], where: str, reading: str) -> None:
-    where = f"[host.{where!r}] " if where else ""
+    where = f"[host.{masked(where)!r}] " if where else ""
     for key, kind, words in (
         ("capabilities", list, "an array of strings"),
         ("skip_verify", bool, "true or false"),
