@@ -177,7 +177,9 @@ def test_a_file_that_containerd_ignores_is_told_with_its_line(root: Path) -> Non
     )
 
 
-@pytest.mark.parametrize("table", ["[server]", '[host."https://mirror.corp".client]', '[host."https://mirror.corp".ca]'])
+@pytest.mark.parametrize(
+    "table", ["[server]", '[host."https://mirror.corp".client]', '[host."https://mirror.corp".ca]']
+)
 def test_an_empty_table_in_the_place_of_a_value_is_no_fault_for_containerd_2(root: Path, table: str) -> None:
     """Run: 2.3.4 asks the mirror, and then the registry itself."""
     file = hosts_toml(root, f'[host."https://mirror.corp"]\n{table}\n')
@@ -216,7 +218,8 @@ def test_a_header_with_escapes_names_a_host_of_containerd_2(root: Path) -> None:
 
 def test_the_value_of_another_key_of_a_broken_file_is_no_host(root: Path) -> None:
     """It may be a secret."""
-    hosts_toml(root, '[host."https://mirror.corp".header]\nX-Server-Token = "hunter2"\nx = \nY = 'hunter3' =\n')
+    header = '[host."https://mirror.corp".header]'
+    hosts_toml(root, f'{header}\nX-Server-Token = "hunter2"\nY = "hunter3" = "hunter4"\n')
     assert {host.host for host in find(root).hosts} == {"mirror.corp", "registry-1.docker.io"}
 
 
