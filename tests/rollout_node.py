@@ -86,13 +86,15 @@ providers:
 
 # The end.
 """
-_CONFIG = "kind: KubeletConfiguration\napiVersion: kubelet.config.k8s.io/v1beta1\nhealthzPort: {port}\n"
+_CONFIG = "kind: KubeletConfiguration\napiVersion: kubelet.config.k8s.io/v1beta1\n{endpoint}healthzPort: {port}\n"
+_CRIO_ENDPOINT = "containerRuntimeEndpoint: unix:///var/run/crio/crio.sock\n"
 _CRIO_UNIT = "[Service]\nType=notify\nExecStart=/usr/bin/crio\n"
-_PACKAGES = "Package: kubelet\nVersion: 1.34.2-1.1\n\nPackage: cri-o\nVersion: 1.34.3-1.1\n"
+_KUBELET_PACKAGE = "Package: kubelet\nVersion: 1.34.2-1.1\n\n"
+_PACKAGES = f"{_KUBELET_PACKAGE}Package: cri-o\nVersion: 1.34.3-1.1\n"
 _REGISTRIES = (
     '[[registry]]\nlocation = "docker.io"\n[[registry.mirror]]\nlocation = "127.0.0.1:1/hub"\ninsecure = true\n'
 )
-_COMMON = {
+CRIO = {
     "/etc/containers/registries.conf": _REGISTRIES,
     "/etc/crio/crio.conf.d/10-crio.conf": '[crio.runtime]\ndefault_runtime = "crun"\n',
     "/usr/lib/systemd/system/crio.service": _CRIO_UNIT,
@@ -100,6 +102,15 @@ _COMMON = {
     "/var/lib/crio/version": '"1.34.3"\n',
     "/etc/kubernetes/keep": "",
 }
+_CONTAINERD_TOML = 'version = 2\n[plugins."io.containerd.grpc.v1.cri".registry]\nconfig_path = "{directory}"\n'
+# The server is the mirror as well, so that no other host can be shown its credential.
+_HOSTS_TOML = """\
+server = "https://127.0.0.1:1/v2/hub"
+override_path = true
+[host."https://127.0.0.1:1/v2/hub"]
+capabilities = ["pull", "resolve"]
+override_path = true
+"""
 _EXTRA = "# The node's own; don't edit by hand.\nOTHER=1\nKUBELET_EXTRA_ARGS='--node-ip=10.0.0.1'\n"
 
 
@@ -114,6 +125,15 @@ def _rancher(name: str) -> dict[str, str]:
         "kubelet-arg:\n  - max-pods=200\n  - config=/var/lib/kubelet/config.yaml\n",
         f"/var/lib/rancher/{name}/agent/etc/kubelet.conf.d/00-defaults.conf": _CONFIG,
         "/var/lib/kubelet/config.yaml": _CONFIG,
+    }
+
+
+def _containerd(directory: str) -> dict[str, str]:
+    """The files of a containerd that asks a mirror for docker.io."""
+    return {
+        f"{directory}/config.toml": _CONTAINERD_TOML.replace("{directory}", f"{directory}/certs.d"),
+        f"{directory}/certs.d/docker.io/hosts.toml": _HOSTS_TOML,
+        "/etc/kubernetes/keep": "",
     }
 
 
@@ -160,7 +180,30 @@ LAYOUTS: dict[str, dict[str, str]] = {
     },
     "k3s": _rancher("k3s"),
     "rke2": _rancher("rke2"),
+    "containerd": {
+        **_DEB,
+        "/var/lib/kubelet/kubeadm-flags.env": "KUBELET_KUBEADM_ARGS="
+        '"--container-runtime-endpoint=unix:///var/run/containerd/containerd.sock"\n',
+        "/usr/lib/systemd/system/containerd.service": "[Service]\nType=notify\nExecStart=/usr/bin/containerd\n",
+        "/var/lib/dpkg/status": f"{_KUBELET_PACKAGE}Package: containerd.io\nVersion: 1.7.27-1\n",
+        **_containerd("/etc/containerd"),
+    },
+    "k3s-containerd": {
+        **_rancher("k3s"),
+        "/etc/rancher/k3s/config.yaml": "kubelet-arg:\n  - config=/var/lib/kubelet/config.yaml\n",
+        "/var/lib/dpkg/status": _KUBELET_PACKAGE,
+        **_containerd("/var/lib/rancher/k3s/agent/etc/containerd"),
+    },
 }
+
+WITH_CONTAINERD = ("containerd", "k3s-containerd")
+
+
+def _rancher_of(kind: str) -> str:
+    """``k3s``, ``rke2`` or ""."""
+    name = kind.partition("-")[0]
+    return name if name in ("k3s", "rke2") else ""
+
 
 _SYSTEMCTL = """\
 #!/bin/sh
@@ -176,10 +219,11 @@ done < /run/standin/answer
 
 def lay(kind: str, root: Path, port: int = 0) -> None:
     """A node of a layout, without the plugin."""
-    for path, text in {**_COMMON, **LAYOUTS[kind]}.items():
+    for path, text in {**({} if kind in WITH_CONTAINERD else CRIO), **LAYOUTS[kind]}.items():
         file = root / path[1:]
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text.replace("{port}", str(port)))
+        endpoint = "" if kind in WITH_CONTAINERD else _CRIO_ENDPOINT
+        file.write_text(text.replace("{port}", str(port)).replace("{endpoint}", endpoint))
     for name, mode in (
         ("opt/providers/ecr-credential-provider", 0o755),
         (f"opt/go/{NAME}", 0o755),
@@ -264,13 +308,13 @@ def _command_line(root: Path, unit: str) -> list[str]:
 
 def flags_of(root: Path, kind: str) -> dict[str, str]:
     """The kubelet's flags, as they would be if it started now."""
-    if kind in ("k3s", "rke2"):
+    if rancher := _rancher_of(kind):
         arguments: list[str] = []
         chosen = {
             "image-credential-provider-config": "/var/lib/rancher/credentialprovider/config.yaml",
             "image-credential-provider-bin-dir": "/var/lib/rancher/credentialprovider/bin",
         }
-        directory = root / "etc/rancher" / kind
+        directory = root / "etc/rancher" / rancher
         for file in (directory / "config.yaml", *sorted((directory / "config.yaml.d").glob("*.yaml"))):
             document = yaml.safe_load(file.read_text())
             chosen |= {key: document[key] for key in chosen if key in document}
@@ -348,7 +392,8 @@ class Systemd:
     def __init__(self, root: Path, kind: str, port: int, faults: tuple[str, ...] = ()) -> None:
         self._root, self._kind, self._port, self.faults = root, kind, port, {*faults}
         self.asked: list[str] = []
-        self.unit = f"{_UNITS.get(kind, kind)}.service" if kind in ("k3s", "rke2") else "kubelet.service"
+        rancher = _rancher_of(kind)
+        self.unit = f"{_UNITS.get(rancher, rancher)}.service" if rancher else "kubelet.service"
         self._kubelet: subprocess.Popen[bytes] | None = None
         self._log = root / "run/standin/log"
         self._over = False
@@ -456,7 +501,7 @@ class Systemd:
         process = self._root / f"proc/{self._kubelet.pid}"
         process.mkdir(exist_ok=True)
         with contextlib.suppress(ValueError):
-            name = "/usr/bin/kubelet" if self._kind not in ("k3s", "rke2") else f"/usr/local/bin/{self._kind}"
+            name = f"/usr/local/bin/{_rancher_of(self._kind)}" if _rancher_of(self._kind) else "/usr/bin/kubelet"
             flags = [f"--{key}={value}" for key, value in flags_of(self._root, self._kind).items()]
             words = [name, *flags] if name.endswith("kubelet") else [name, "server"]
             (process / "cmdline").write_text("".join(f"{word}\0" for word in words))

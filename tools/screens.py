@@ -101,6 +101,22 @@ def kubelet_node() -> Iterator[Node]:
         yield Node(Path(root), {root: "", str(cluster.port): "6443"})
 
 
+@contextlib.contextmanager
+def containerd_node() -> Iterator[Node]:
+    """The same with containerd: the mirror stands for quay.io alone, and comes before Docker Hub."""
+    mirror = '[host."https://mirror.corp:5000"]\ncapabilities = ["pull", "resolve"]\n'
+    with kubelet_node() as node:
+        certs = node.root / "etc/containerd/certs.d"
+        for domain, text in (("docker.io", mirror), ("quay.io", f'server = "https://mirror.corp:5000"\n{mirror}')):
+            (certs / domain).mkdir(parents=True)
+            (certs / domain / "hosts.toml").write_text(text)
+        table = '[plugins."io.containerd.grpc.v1.cri".registry]'
+        (certs.parent / "config.toml").write_text(f'version = 2\n{table}\nconfig_path = "/etc/containerd/certs.d"\n')
+        unit = "[Service]\nExecStart=/usr/bin/kubelet --container-runtime-endpoint=unix:///run/containerd/containerd.sock\n"
+        (node.root / "etc/systemd/system/kubelet.service").write_text(unit)
+        yield node
+
+
 # As long as 127.0.0.1 or localhost with a port of five digits, since lines break by it.
 _MIRROR, _OTHER, _AWAY = "mirror.lan:5000", "quay-mi.lan:443", "central.lan:443"
 
@@ -313,6 +329,8 @@ SCREENS = {
     "explain-another-key": Screen(kubelet_node, _explain("nginx:1.27", "team-beta"), 3, until="Secrets "),
     "explain-refused": Screen(kubelet_node, _explain("nginx:1.27", "team-gamma"), 3, until="Image "),
     "explain-no-mirror": Screen(kubelet_node, _explain("quay.io/team/app:v1", "team-alpha"), 0, until="Answer "),
+    "explain-containerd": Screen(containerd_node, _explain("quay.io/team/app:v1", "team-alpha"), 0, until="Notes "),
+    "explain-exposed": Screen(containerd_node, _explain("nginx:1.27", "team-alpha"), 3, until="Answer "),
     "doctor-recipe": _doctor(recipe, "--config", "{root}/provider.yaml", "--registries-conf", "{root}/registries.conf"),
     "doctor-image": _doctor(image, "--root", "{root}", "--kubernetes", "1.36", until="Not checked"),
     "explain-not-decided": Screen(kubelet_node, ("explain", "nginx:1.27", "-n", "team-alpha"), 1, until="Image "),

@@ -27,7 +27,18 @@ from crio_credential_provider.testbed.loopback import LoopbackServer, Request
 from executables import NATIVE, command
 from gallery import Cluster
 from real_programs import cannot
-from rollout_node import LAYOUTS, NAME, Rollout, Systemd, free_port, leftovers, refusal, running, snapshot
+from rollout_node import (
+    LAYOUTS,
+    NAME,
+    WITH_CONTAINERD,
+    Rollout,
+    Systemd,
+    free_port,
+    leftovers,
+    refusal,
+    running,
+    snapshot,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -158,10 +169,15 @@ def test_planned_applied_and_taken_away(kind: str, tmp_path: Path, authority: Au
         assert len(node.systemd.asked) == asked
         told = typed(node.root, "status")
         assert (told.status, told.lines[0]) == (0, f"installed: version {__version__}"), told
+        has_containerd = kind in WITH_CONTAINERD
+        assert f"container runtime: {'containerd' if has_containerd else 'CRI-O'}" in told.lines
 
         gone = typed(node.root, "uninstall", "--apply")
         assert (gone.status, gone.err, gone.lines[-1]) == (0, "", "uninstall: done"), gone
         assert snapshot(node.root) == before and node.systemd.is_up
+        if has_containerd:
+            assert {text.split()[-1] for text in node.systemd.asked if " restart " in text} == {node.systemd.unit}
+            assert not [text for text in node.systemd.asked if ".mount" in text]
         assert typed(node.root, "uninstall", "--apply").out.endswith("nothing to do\n")
         assert typed(node.root, "status").lines[0] == "installed: nothing by install"
         assert leftovers(node.root) == []

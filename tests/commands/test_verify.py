@@ -768,9 +768,9 @@ def process(root: Path, pid: int, name: str, user: int, proxy: str) -> None:
 def test_the_proxies_are_cri_o_s(tmp_path: Path) -> None:
     process(tmp_path, 12, "bash", 0, "http://of-another:1")
     (tmp_path / "proc/self").mkdir()
-    assert asking.crio_environment(Tree(str(tmp_path))) is os.environ
+    assert asking.runtime_environment("crio", Tree(str(tmp_path))) is os.environ
     process(tmp_path, 34, "crio", 0, "http://proxy.corp:3128")
-    assert asking.crio_environment(Tree(str(tmp_path))) == {
+    assert asking.runtime_environment("crio", Tree(str(tmp_path))) == {
         "HTTPS_PROXY": "http://proxy.corp:3128",
         "no_proxy": ".corp",
     }
@@ -779,13 +779,13 @@ def test_the_proxies_are_cri_o_s(tmp_path: Path) -> None:
 def test_no_proxy_of_a_process_that_anybody_names_so(tmp_path: Path) -> None:
     """Credentials would go through it."""
     process(tmp_path, 12, "crio", 1000, "http://evil.corp:1")
-    assert asking.crio_environment(Tree(str(tmp_path))) is os.environ
+    assert asking.runtime_environment("crio", Tree(str(tmp_path))) is os.environ
     # A container's, which may be root there.
     process(tmp_path, 13, "crio", 0, "http://evil.corp:1")
     for pid, namespace in ((1, "node"), (13, "container")):
         (tmp_path / f"proc/{pid}/ns").mkdir(parents=True)
         (tmp_path / f"proc/{pid}/ns/pid").write_text(namespace)
-    assert asking.crio_environment(Tree(str(tmp_path))) is os.environ
+    assert asking.runtime_environment("crio", Tree(str(tmp_path))) is os.environ
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="CRI-O is root's")
@@ -797,7 +797,7 @@ def test_a_process_of_that_name_is_found(tmp_path: Path, monkeypatch: pytest.Mon
             monkeypatch.setattr(commandline, "_pids", lambda tree: [str(process.pid)])
             monkeypatch.setattr(commandline, "_is_of_the_node", lambda tree, pid: pid == str(process.pid))
             deadline = time.monotonic() + 5
-            while asking.crio_environment() != {"HTTP_PROXY": "http://found.corp:1"}:
+            while asking.runtime_environment("crio") != {"HTTP_PROXY": "http://found.corp:1"}:
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
         finally:

@@ -28,7 +28,7 @@ def kubelet(root: Path, flag: str = "") -> None:
 @pytest.mark.parametrize(
     ("flag", "files", "runtime"),
     (
-        (f"{FLAG}containerd/containerd.sock", (), "containerd"),
+        (f"{FLAG}containerd/containerd.sock", ("etc/containerd/x",), "containerd"),
         (f"{FLAG}crio/crio.sock", ("etc/containerd/config.toml",), "crio"),
         ("", ("etc/containerd/config.toml",), "containerd"),
         ("", ("etc/containerd/config.toml", "etc/crio/crio.conf"), "crio"),
@@ -55,7 +55,7 @@ def test_k3s_has_its_own_containerd_unless_told_otherwise(config: str, runtime: 
     write(tmp_path, "etc/rancher/k3s/config.yaml", config)
     write(tmp_path, "var/lib/rancher/k3s/agent/etc/containerd/config.toml", f"version = 2\n{CONFIG}")
     node = gather(Given(root=str(tmp_path), live=False))
-    assert node.runtime == runtime
+    assert (node.runtime, node.pulls_with) == ("crio", runtime)
     if runtime == "containerd":
         assert node.containerd is not None and node.containerd.distribution == "k3s"
         assert node.hosts is not None and node.hosts.file.startswith("/var/lib/rancher/k3s/")
@@ -95,9 +95,9 @@ def test_hosts_are_found_behind_the_links_of_an_image(tmp_path: Path) -> None:
     write(tmp_path, "etc/containerd/config.toml", 'imports = ["conf.d/*.toml"]\nversion = 2\n')
     write(tmp_path, "opt/conf/10.toml", f"version = 2\n{CONFIG}")
     write(tmp_path, "opt/hosts", HOSTS)
+    write(tmp_path, "etc/containerd/certs.d/_default/ca.crt", "")
     write(tmp_path, "etc/containerd/certs.d/quay.io/hosts.toml", 'server = "https://quay.io"\n')
     os.symlink("/opt/conf", tmp_path / "etc/containerd/conf.d")
-    (tmp_path / "etc/containerd/certs.d/_default").mkdir()
     os.symlink("../../../../../../../opt/hosts", tmp_path / "etc/containerd/certs.d/_default/hosts.toml")
     found = load_hosts(Tree(str(tmp_path)), "/etc/containerd/config.toml")
     assert found.config is not None

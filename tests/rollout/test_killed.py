@@ -115,7 +115,11 @@ def prepare(kind: str, verb: str, root: Path) -> Plan:
 @pytest.mark.parametrize(
     ("kind", "verb"),
     [
-        *((kind, verb) for kind in ("kubeadm", "own-unit", "openshift", "k3s") for verb in ("install", "uninstall")),
+        *(
+            (kind, verb)
+            for kind in ("kubeadm", "own-unit", "openshift", "k3s", "containerd")
+            for verb in ("install", "uninstall")
+        ),
         *((kind, verb) for kind in ("others", "go") for verb in VERBS),
     ],
 )

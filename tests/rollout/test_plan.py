@@ -7,18 +7,20 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
 
 import rollout_node
 from crio_credential_provider.commands.installation import telling
+from crio_credential_provider.errors import ConfigError
 from crio_credential_provider.node.facts import Given, gather
 from crio_credential_provider.node.tree import Tree
-from crio_credential_provider.rollout import apply, back, plan, transaction
+from crio_credential_provider.rollout import apply, back, plan, preflight, transaction
 from crio_credential_provider.rollout.apply import Options
 from crio_credential_provider.rollout.changes import RolloutError
 from crio_credential_provider.rollout.flags import Unsuitable, with_flags
 from crio_credential_provider.rollout.plan import Plan, Wishes
 from crio_credential_provider.rollout.store import Store
-from rollout_node import LAYOUTS, PROGRAM, flags_of, lay, leftovers, refusal, snapshot
+from rollout_node import LAYOUTS, PROGRAM, WITH_CONTAINERD, flags_of, lay, leftovers, refusal, snapshot
 
 WISHES = Wishes(program=PROGRAM)
 FILES_ONLY = Options(restart=False)
@@ -81,6 +83,8 @@ def test_where_each_layout_has_its_flags(tmp_path: Path) -> None:
         "openshift": [own],
         "k3s": [],
         "rke2": [],
+        "containerd": ["/etc/default/kubelet"],
+        "k3s-containerd": [],
     }
 
 
@@ -408,3 +412,133 @@ def test_an_auth_directory_that_a_unit_cannot_name_is_refused(path: str, tmp_pat
     lay("kubeadm", tmp_path)
     with pytest.raises(RolloutError, match="cannot stand in a unit of systemd"):
         planned(tmp_path, WISHES._replace(args=(f"--auth-dir={path}",)))
+
+
+# -- containerd --------------------------------------------------------------------------------------------------------
+
+
+def args_of(root: Path, made: Plan) -> list[str]:
+    """The plugin's arguments on the planned node."""
+    document = yaml.safe_load(made.tree(str(root)).read(made.config_path))
+    found: list[str] = next(one["args"] for one in document["providers"] if one["name"] == rollout_node.NAME)
+    return found
+
+
+@pytest.mark.parametrize("kind", WITH_CONTAINERD)
+def test_with_containerd_nothing_of_crio_is_touched(kind: str, tmp_path: Path) -> None:
+    lay(kind, tmp_path)
+    before = snapshot(tmp_path)
+    made = planned(tmp_path)
+    assert {change.role for change in made.changes} <= {"directory", "program", "config", "flags", "record"}
+    unit = "k3s.service" if kind == "k3s-containerd" else "kubelet.service"
+    assert made.actions.commands() == [["restart", unit]]
+    assert made.subject.endswith(", containerd")
+    done(tmp_path, made, "install")
+    after = snapshot(tmp_path)
+    assert not [path for path in after if path not in before and ("crio/" in path or "tmpfiles" in path)]
+    assert [path for path in before if "containerd" in path and after[path] != before[path]] == []
+
+
+def test_the_entry_for_containerd(tmp_path: Path) -> None:
+    own = "/var/lib/rancher/k3s/agent/etc/containerd/config.toml"
+    for kind, more in (("containerd", []), ("k3s-containerd", [f"--containerd-config={own}"])):
+        lay(kind, tmp_path / kind)
+        made = planned(tmp_path / kind)
+        assert args_of(tmp_path / kind, made) == ["--secrets-from=namespace", "--runtime=containerd", *more]
+    root = tmp_path / "elsewhere"
+    lay("containerd", root)
+    unit = root / "usr/lib/systemd/system/containerd.service"
+    unit.write_text(unit.read_text().replace("/containerd\n", "/containerd --config /etc/cd/config.toml\n"))
+    (root / "etc/cd").mkdir()
+    (root / "etc/containerd/config.toml").rename(root / "etc/cd/config.toml")
+    assert args_of(root, planned(root))[1:] == ["--runtime=containerd", "--containerd-config=/etc/cd/config.toml"]
+
+
+def checked(root: Path, *args: str) -> tuple[list[str], list[str]]:
+    """Codes of what stops an installation, and of other errors."""
+    found = preflight.check(planned(root, WISHES._replace(args=args)), str(root))
+    errors = [finding for finding in found.others if finding.severity == "error"]
+    return [finding.code for finding in found.stops], [finding.code for finding in errors]
+
+
+EXPOSED = "mirror-credential-exposed"
+
+
+def test_who_else_could_see_the_credential_is_told_before(tmp_path: Path) -> None:
+    """It stops where no mirror would get a credential, and is told where others do."""
+    lay("containerd", tmp_path)
+    certs = tmp_path / "etc/containerd/certs.d"
+    text = (certs / "docker.io/hosts.toml").read_text()
+    assert EXPOSED not in [*checked(tmp_path)[0], *checked(tmp_path)[1]]
+    (certs / "docker.io/hosts.toml").write_text(text.partition("override_path = true\n")[2])
+    assert EXPOSED in checked(tmp_path)[0]
+    assert EXPOSED not in [code for codes in checked(tmp_path, "--allow-fallback-exposure") for code in codes]
+    (certs / "quay.io").mkdir()
+    (certs / "quay.io/hosts.toml").write_text(text)
+    stops, others = checked(tmp_path)
+    assert EXPOSED not in stops and EXPOSED in others
+
+
+def test_a_mirror_for_every_registry_is_told(tmp_path: Path) -> None:
+    lay("containerd", tmp_path)
+    certs = tmp_path / "etc/containerd/certs.d"
+    (certs / "_default").mkdir()
+    (certs / "_default/hosts.toml").write_text('[host."https://127.0.0.1:1"]\n')
+    (certs / "index.docker.io").mkdir()
+    (certs / "index.docker.io/hosts.toml").write_text('[host."https://127.0.0.1:1"]\n')
+    notes = planned(tmp_path).notes
+    assert any("_default/hosts.toml serves every registry without a directory of its own" in text for text in notes)
+    assert any(text.startswith("index.docker.io is skipped: no image has such a name") for text in notes)
+    assert not any("registry.invalid" in text for text in notes)
+    (certs / "docker.io/hosts.toml").unlink()
+    with pytest.raises(ConfigError, match="serves every registry") as refused:
+        planned(tmp_path)
+    assert "--match-image" in refused.value.hint
+
+
+def test_what_the_kubelet_has_for_every_pod_is_told(tmp_path: Path) -> None:
+    lay("containerd", tmp_path)
+    (tmp_path / "var/lib/kubelet/config.json").write_text(json.dumps({"auths": {"docker.io": _USER}}))
+    told = planned(tmp_path).notes
+    assert told == (
+        "/var/lib/kubelet/config.json has credentials for docker.io: pulls of namespaces without one of their own go "
+        "on using them",
+    )
+
+
+def test_a_configuration_that_containerd_refuses_is_not_guessed_at(tmp_path: Path) -> None:
+    lay("containerd", tmp_path)
+    (tmp_path / "etc/containerd/config.toml").write_text("version = [\n")
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        planned(tmp_path)
+
+
+def test_a_node_that_changes_its_runtime(tmp_path: Path) -> None:
+    """What was installed for one runtime is brought over to the other, and taken away with it."""
+    lay("containerd", tmp_path)
+    before = snapshot(tmp_path)
+    done(tmp_path, planned(tmp_path), "install")
+    flags = tmp_path / "var/lib/kubelet/kubeadm-flags.env"
+    with_containerd = flags.read_text()
+    for path in ("/etc/containers/registries.conf", "/usr/lib/systemd/system/crio.service"):
+        (tmp_path / path[1:]).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path[1:]).write_text(rollout_node.CRIO[path])
+    flags.write_text(with_containerd.replace("containerd/containerd", "crio/crio"))
+    made = planned(tmp_path)
+    assert args_of(tmp_path, made) == ["--secrets-from=namespace", "--runtime=crio"]
+    assert made.actions.mounted
+    done(tmp_path, made, "install")
+    flags.write_text(with_containerd)
+    made = planned(tmp_path)
+    assert args_of(tmp_path, made) == ["--secrets-from=namespace", "--runtime=containerd"]
+    done(tmp_path, made, "install")
+    done(tmp_path, back.uninstall(str(tmp_path)).plan, "uninstall")
+    after = snapshot(tmp_path)
+    assert {path: after.get(path) for path in before} == before
+
+
+def test_the_runtime_that_is_asked_for_counts(tmp_path: Path) -> None:
+    lay("containerd", tmp_path)
+    made = planned(tmp_path, WISHES._replace(args=("--runtime=crio",), match_images=("docker.io",)))
+    assert args_of(tmp_path, made) == ["--secrets-from=namespace", "--runtime=crio"]
+    assert any(change.role == "mount" for change in made.changes)

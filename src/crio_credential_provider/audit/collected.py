@@ -20,6 +20,7 @@ from ..kubernetes.pullsecrets import DOCKER_CFG, DOCKER_CONFIG_JSON, NEVER_MEANT
 from ..pull.keyring import Keyring, credential_of
 from ..settings import NAMESPACE, SERVICE_ACCOUNT
 from . import rbac
+from .nodes import RUNTIME
 from .rbac import Rights
 from .workloads import Object, Want, Where, labels, member, names_of, pod_of, text
 
@@ -30,7 +31,7 @@ class Collected:
     """What was read of a cluster.
 
     Attributes:
-        nodes: name -> labels.
+        nodes: name -> labels, its runtime among them.
         rights: what the roles allow.
         read: kind -> objects.
         are_from_files: rather than from the API server.
@@ -62,6 +63,9 @@ class Collected:
         elif kind == "Node":
             self.nodes[name] = found_labels = labels(metadata)
             found_labels.pop("kubernetes.io/hostname", None)
+            runtime = text(member(member(found, "status"), "nodeInfo"), "containerRuntimeVersion").partition("://")[0]
+            if runtime:
+                found_labels[RUNTIME] = runtime
             self._alike.setdefault(tuple(sorted(found_labels.items())), name)
         else:
             self.rights.add(found)

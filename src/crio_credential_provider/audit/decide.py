@@ -1,7 +1,8 @@
 """One pull: the plugin's decision and ``explain``'s verdict on it, on collected objects, and what they come to here.
 
-Nothing is decided a second time: ``decision.choose`` says which credential goes where, ``explanation`` what a pull of
-that image asks and why a credential is missing. This module gives it an outcome and a code.
+Nothing is decided a second time: ``decision.choose``, for containerd ``offer.choose``, says which credential goes
+where, ``explanation`` what a pull of that image asks and why a credential is missing. This module gives it an outcome
+and a code.
 """
 
 from __future__ import annotations
@@ -11,7 +12,18 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from ..errors import ClusterError, ConfigError, ProviderError
-from ..explanation import FAILED, NODE, NODE_HELPER, SECRET, UNKNOWN, NotAsked, is_short_name, outcome, standin
+from ..explanation import (
+    FAILED,
+    NODE,
+    NODE_HELPER,
+    SECRET,
+    UNKNOWN,
+    NotAsked,
+    containerd,
+    is_short_name,
+    outcome,
+    standin,
+)
 from ..explanation import sources as explained
 from ..explanation.records import NO_TABLES, UNSEEN, Asked
 from ..explanation.records import Source as Explained
@@ -22,9 +34,13 @@ from ..images.reference import Reference, ReferenceSyntaxError
 from ..kubernetes.credentialprovider import Request
 from ..kubernetes.pullsecrets import loads
 from ..kubernetes.serviceaccount import ServiceAccount
-from ..pull import decision
+from ..platform.parsecache import ParseCache
+from ..pull import decision, offer
 from ..pull.keyring import Keyring
-from ..pull.resolution import Resolution
+from ..pull.resolution import EXPOSED, Resolution
+from ..runtimes.containerd import hosts
+from ..runtimes.containerd.config import Configuration as Containerd
+from ..runtimes.containerd.hosts import Found
 from ..runtimes.crio import registries
 from ..runtimes.crio.registries import Configuration
 from ..settings import Settings
@@ -67,6 +83,7 @@ class Decider:
         self._keys = collected.keys()
         self._known: dict[object, Decided] = {}
         self._same: dict[Decided, Decided] = {}
+        self._hosts: dict[tuple[int, str], Found] = {}
 
     def decide(self, want: Want, node: NodeClass) -> Decided:
         """The outcome for an image, on a node of a class."""
@@ -96,6 +113,8 @@ class Decider:
         found = self._outcome(made, pull, wanted)
         if found.outcome != NODE_CREDENTIALS or pull.error is not None or not wanted or want.is_static:
             return found
+        if isinstance(config, Containerd):
+            return found
         # What is wrong without the node's credential is not looked for with it.
         unseen = copy.copy(self._settings)
         unseen.global_auth_file = ""
@@ -107,7 +126,13 @@ class Decider:
         return found._replace(reason=without.reason, text=_today(without.text), remedy=without.remedy, sources=sources)
 
     def _look(
-        self, want: Want, image: Reference, typed: str, config: Configuration, settings: Settings, enforcing: bool
+        self,
+        want: Want,
+        image: Reference,
+        typed: str,
+        config: Configuration | Containerd,
+        settings: Settings,
+        enforcing: bool,
     ) -> tuple[Decided, _Pull, list[Explained]]:
         account = ServiceAccount(want.namespace, want.account, _POD)
         token = standin.token(account) if self._has_tokens and not want.is_static else ""
@@ -117,14 +142,23 @@ class Decider:
         resolution = Resolution(Reference(image.domain, image.path), None)
         try:
             resolution = decision.begin(request)
-            resolution.config = config
-            decision.choose(resolution, config, request, settings, seen.connect)
+            if isinstance(config, Containerd):
+                offer.choose(resolution, self._hosts_for(config, image.domain), request, settings, seen.connect)
+            else:
+                resolution.config = config
+                decision.choose(resolution, config, request, settings, seen.connect)
         except ProviderError as raised:
             error = raised
-        asked = explained.find_asked(config, image, typed, enforcing)
         spoilt = find(seen, resolution, token, settings)
-        found = tuple(explained.find_sources(resolution, settings, error, asked, image, typed, spoilt))
-        told = outcome.verdict(resolution, error, found, asked, settings, spoilt, NO_TABLES)
+        if isinstance(config, Containerd):
+            asked = containerd.asked_of(resolution, image)
+            found = containerd.find_sources(resolution, settings, error, image, typed, spoilt)
+            told = containerd.verdict(resolution, error, found, settings, spoilt)
+            found = tuple(_passed(source, resolution, config) for source in found)
+        else:
+            asked = explained.find_asked(config, image, typed, enforcing)
+            found = tuple(explained.find_sources(resolution, settings, error, asked, image, typed, spoilt))
+            told = outcome.verdict(resolution, error, found, asked, settings, spoilt, NO_TABLES)
         pull = _Pull(want, resolution, error, asked, [source for source in found if source.asked], spoilt)
         wanted = [source for source in pull.sources if source.is_wanted and source.is_open and source.is_reachable]
         sources = tuple(pull.source(source) for source in pull.sources)
@@ -132,6 +166,12 @@ class Decider:
         remedy = told.remedy or (REASONS[reason].remedy if reason == "blocked" else "")
         made = Decided(told.status, reason, _nameless(told.text, want), remedy, sources, tuple(seam.unchecked))
         return made, pull, wanted
+
+    def _hosts_for(self, config: Containerd, domain: str) -> Found:
+        key = id(config), domain
+        if key not in self._hosts:
+            self._hosts[key] = hosts.hosts_for(config, domain, ParseCache("", "hosts"))
+        return self._hosts[key]
 
     def _outcome(self, made: Decided, pull: _Pull, wanted: list[Explained]) -> Decided:
         if made.outcome == UNKNOWN:
@@ -204,7 +244,15 @@ class _Pull(NamedTuple):
         if not wanted:
             dead = any(source.is_open and not source.is_reachable for source in self.sources)
             return "invalid-location" if dead else ""
-        return self._code(wanted[0]) if not any(source.origin == SECRET for source in wanted) else ""
+        if any(source.origin == SECRET for source in wanted):
+            return ""
+        return EXPOSED if any(map(self._is_exposed, wanted)) else self._code(wanted[0])
+
+    def _is_exposed(self, source: Explained) -> bool:
+        """Whether the source has a credential of the namespace that containerd would show to others as well."""
+        resolution = self.resolution
+        choices = resolution.selection.choices if resolution.selection is not None else ()
+        return resolution.code == EXPOSED and any(choice.source == source.source for choice in choices)
 
     def source(self, source: Explained) -> Source:
         """The record of a source that is asked."""
@@ -218,8 +266,9 @@ class _Pull(NamedTuple):
             if near is not None:
                 text += f"; secret {near.secret} has the key {shown_key(near.key)}: {near.why}"
         key = shown_key(source.key)
-        name, insecure = source.source.name, source.source.insecure
-        return Source(name, source.is_wanted, source.origin, source.secret, key, code, text, insecure)
+        name, insecure, hosts = source.source.name, source.source.insecure, self.resolution.hosts
+        api = containerd.api_of(hosts, source.source, self.resolution.image) if hosts is not None else None
+        return Source(name, source.is_wanted, source.origin, source.secret, key, code, text, insecure, api=api)
 
     def _code(self, source: Explained) -> str:
         """Why a wanted source has no credential of the namespace. The same order as in the verdict's text: the entry
@@ -227,6 +276,8 @@ class _Pull(NamedTuple):
         resolution, config = self.resolution, self.resolution.config
         if config is not None and registries.AUTH_FILE_HELPER not in config.credential_helpers:
             return "no-auth-file-helper"
+        if self._is_exposed(source):
+            return EXPOSED
         if resolution.account is None:
             return "static-pod" if self.want.is_static else "no-token"
         spoilt = {secret.secret: secret for secret in self.spoilt}
@@ -239,6 +290,15 @@ class _Pull(NamedTuple):
         if near is None and meant is not None:
             return _code_of_secret(meant)
         return "wrong-key" if resolution.secrets else "no-secret"
+
+
+def _passed(source: Explained, resolution: Resolution, config: Containerd) -> Explained:
+    """A source with what containerd shows there: where the kubelet passes nothing, its own of config.toml."""
+    if resolution.offers:
+        return source
+    if source.host in config.auths:
+        return source._replace(origin=NODE, secret="", key="", others=(), others_left=0)
+    return source._replace(origin="", secret="", key="", others=(), others_left=0) if source.origin else source
 
 
 def _today(text: str) -> str:

@@ -12,7 +12,10 @@ a code of ``REASONS`` that stays the same from version to version, its ``text`` 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from ..registryclient import Api
 
 # -- outcomes of a pull -----------------------------------------------------------------------------------------------
 
@@ -26,7 +29,7 @@ ANONYMOUS = "anonymous"
 """No credential, and none for these mirrors in any secret that was read, nor on the node: works where they require
 none. ``explain`` calls it a failure, as it sees one namespace alone."""
 FAILS = "fails"
-"""No mirror gets a credential, though others have one for it; or the plugin or CRI-O fails the pull."""
+"""No mirror gets a credential, though others have one for it; or the plugin or the runtime fails the pull."""
 NOT_CHECKED = "not-checked"
 """What decides it was not read; the reason says what."""
 
@@ -56,7 +59,7 @@ REASONS = {
         Reason(
             "wrong-key",
             "No pull secret has a key for the mirror.",
-            "add a key for the mirror's host, with the port: CRI-O asks the mirror, not the registry in the image",
+            "add a key for the mirror's host, with the port: the mirror is asked, not the registry in the image",
         ),
         Reason(
             "no-credential",
@@ -127,7 +130,16 @@ REASONS = {
             "A location in registries.conf cannot be used for this image.",
             "correct the location in registries.conf",
         ),
-        Reason("invalid-registries-conf", "CRI-O refuses registries.conf.", "correct registries.conf"),
+        Reason(
+            "exposed",
+            "containerd would show the mirror's credential to other hosts as well, so that the pull gets none.",
+            "leave only hosts of this credential in hosts.toml, the server included",
+        ),
+        Reason(
+            "invalid-registries-conf",
+            "The runtime refuses registries.conf, or the files of containerd.",
+            "correct the file that the message names",
+        ),
         # The node's credentials.
         Reason(
             "node-credentials",
@@ -162,7 +174,7 @@ REASONS = {
 
 
 class Source(NamedTuple):
-    """A place that CRI-O asks for the image, in its order.
+    """A place that the runtime asks for the image, in its order.
 
     Attributes:
         name: repository there, without tag and digest.
@@ -172,6 +184,7 @@ class Source(NamedTuple):
         reason: code of ``REASONS`` where a wanted source has none of the namespace, else "".
         text: the reason with its names, else "".
         insecure: as in registries.conf.
+        api: where it is asked by containerd; None for CRI-O.
         answer: one of ``registryclient.OUTCOMES`` where it was asked, else "".
     """
 
@@ -184,6 +197,7 @@ class Source(NamedTuple):
     text: str
     insecure: bool = False
     answer: str = ""
+    api: Api | None = None
 
 
 class Holder(NamedTuple):

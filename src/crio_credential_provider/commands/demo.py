@@ -18,9 +18,12 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from ..demo.containerdstage import ContainerdStage
+from ..demo.containerdstory import ContainerdStory
 from ..demo.stage import JOURNAL_SOCKET, Stage
 from ..demo.story import Step, Story, Tell
 from ..errors import ProviderError, UsageError
+from ..settings import CONTAINERD, CRIO
 from ..testbed.journald import MAX_PATH
 from . import ENDING
 from .output import (
@@ -47,12 +50,16 @@ _BOLD, _GREEN, _RED, _PLAIN = "\x1b[1m", "\x1b[32m", "\x1b[31m", "\x1b[0m"
 _DESCRIPTION = """\
 Shows what happens on a node when a pod's image comes from a private mirror: starts an API server
 and a mirror registry on 127.0.0.1, runs the plugin as the kubelet does, for pods of several teams,
-and pulls as CRI-O does, with the auth file that the plugin wrote. Every step is checked.
+and pulls as CRI-O does, with the auth file that the plugin wrote; or, with --runtime containerd, has a
+real containerd pull with what the plugin answered. Every step is checked.
 """
 _EPILOG = """\
-Needs neither root nor a network, takes a few seconds, and leaves nothing behind.
+Needs neither root nor a network, takes a few seconds, and leaves nothing behind. With --runtime
+containerd it needs root, and containerd with its ctr: it starts one of its own, with files, a socket and
+a configuration of its own, and ends it.
 
-Example, with another build of the plugin and machine-readable output:
+Examples; the second with another build of the plugin and machine-readable output:
+  crio-credential-provider demo --runtime containerd
   crio-credential-provider demo --plugin build/bin/crio-credential-provider --output json
 
 Exit status: 0 every step passed; 1 a step failed, reported on stderr; 2 wrong usage.
@@ -68,8 +75,15 @@ def _show(given: argparse.Namespace) -> int:
     plugin, environment = ([given.plugin], {}) if given.plugin else _this_program()
     if given.plugin and not os.access(given.plugin, os.X_OK):
         raise UsageError(f"--plugin: {given.plugin}: not an executable file")
-    with _directory(given.keep) as root, Stage(root, plugin, environment) as stage:
-        return _play(stage, shlex.join(plugin), root if given.keep else "", given.output == "json")
+    command = shlex.join(plugin)
+    with _directory(given.keep) as root, contextlib.ExitStack() as stack:
+        story: Story
+        if given.runtime == CONTAINERD:
+            story = ContainerdStory(stack.enter_context(ContainerdStage(root, plugin, environment)), command)
+        else:
+            story = Story(stack.enter_context(Stage(root, plugin, environment)), command)
+        opening = _opening(_ABOUT[given.runtime], command, root)
+        return _play(story, opening, command, root if given.keep else "", given.output == "json")
 
 
 class _Obstacle(ProviderError):
@@ -80,6 +94,9 @@ def parser() -> Parser:
     """The command line."""
     made = make_parser("demo", _DESCRIPTION, _EPILOG)
     made.add_argument("--plugin", metavar="PATH", type=there("file"), help="the plugin to run (default: this program)")
+    made.add_argument(
+        "--runtime", choices=(CRIO, CONTAINERD), default=CRIO, help="the container runtime that pulls (default: crio)"
+    )
     made.add_argument("--keep", action="store_true", help="keep the node's directory, and print its path")
     add_output(made)
     return made
@@ -118,12 +135,11 @@ def _directory(keep: bool) -> Iterator[str]:
             signal.signal(number, handler)
 
 
-def _play(stage: Stage, plugin: str, kept: str, as_json: bool) -> int:
+def _play(story: Story, opening: str, plugin: str, kept: str, as_json: bool) -> int:
     started = time.monotonic()
-    story = Story(stage, plugin)
     steps: list[Step] = []
     if not as_json:
-        write_line(_opening(plugin, stage.root))
+        write_line(opening)
     for step in story.play():
         steps.append(step)
         if not as_json:
@@ -146,11 +162,18 @@ def _play(stage: Stage, plugin: str, kept: str, as_json: bool) -> int:
 # -- text -------------------------------------------------------------------------------------------------------------
 
 
-def _opening(plugin: str, root: str) -> str:
+_ABOUT = {
+    CRIO: "The API server, the mirror, the kubelet's part and CRI-O's part are stand-ins, on 127.0.0.1, that follow "
+    "the real rules.",
+    CONTAINERD: "containerd is real as well. The API server, the mirror, Docker Hub and the kubelet's part are "
+    "stand-ins, on 127.0.0.1, that follow the real rules.",
+}
+
+
+def _opening(about: str, plugin: str, root: str) -> str:
     paragraphs = (
         "What happens on a Kubernetes node when a pod's image comes from a private mirror. The plugin is the real one "
-        "and runs as a process. The API server, the mirror, the kubelet's part and CRI-O's part are stand-ins, on "
-        "127.0.0.1, that follow the real rules.",
+        f"and runs as a process. {about}",
         f"The node's files are in {root}; paths are shown as on a node.",
     )
     lines = [_painted(_BOLD, "crio-credential-provider demo"), "", *(_wrapped(text, "") for text in paragraphs)]

@@ -1,9 +1,9 @@
 """``crio-credential-provider explain``: what a pull will do, step by step, and why.
 
 Knows the command line and how an ``Explanation`` is shown; what there is to tell is ``explanation``'s affair. JSON is
-one object: ``assumed`` (what was taken for a node, null on one), ``verdict``, ``image``, ``plugin``, ``registries``,
-``secrets``, ``sources``, ``authFile``, ``answer``, ``then``, ``warnings`` and ``notes``; members that do not apply are
-null.
+one object: ``assumed`` (what was taken for a node, null on one), ``runtime``, ``verdict``, ``image``, ``plugin``,
+``registries`` (CRI-O's), ``containerd``, ``secrets``, ``sources``, ``authFile``, ``answer``, ``then``, ``warnings`` and
+``notes``; members that do not apply are null.
 """
 
 from __future__ import annotations
@@ -14,7 +14,21 @@ from typing import Any
 
 from .. import explanation, settings
 from ..errors import RequestError, masked
-from ..explanation import FAILED, PASSED, UNKNOWN, Explanation, OtherKey, Source, Table, Tables, named_key, shown_key
+from ..explanation import (
+    FAILED,
+    PASSED,
+    UNKNOWN,
+    Explanation,
+    Hosts,
+    OtherKey,
+    Shown,
+    Source,
+    Table,
+    Tables,
+    named_key,
+    shown_key,
+)
+from ..explanation.containerd import kind_of
 from ..runtimes.crio import registriesfile
 from . import output
 from .output import (
@@ -44,8 +58,9 @@ _DESCRIPTION = """\
 Shows what a pull will do, step by step: the registries.conf table that matches and why others do not,
 the sources that CRI-O asks in their order, the credential that each gets, from which secret and key,
 and why others are not used; the auth file, the answer to the kubelet, and what CRI-O does then.
-The decision is the plugin's own, on this node's files. Nothing is written, and no secret's content is
-shown.
+For containerd: the hosts of config.toml and hosts.toml in its order, and which of them could see whose
+credential. The decision is the plugin's own, on this node's files. Nothing is written, and no secret's
+content is shown.
 
 The API server is asked only if the image has a mirror: for a token as the kubelet gets one (with the
 kubelet's kubeconfig, for a pod that runs on this node; with an administrator's, for any), with that
@@ -65,9 +80,10 @@ Exit status:
   0  the pull gets what it needs: a source that may get a credential of the namespace (a mirror or
      another location, or what --mirror-registry names) gets one, from a secret or from the node; or this
      pull asks no such source
-  3  it does not: no such source gets a credential, or the plugin fails, or CRI-O fails the pull itself
+  3  it does not: no such source gets a credential (with containerd: none that only its own hosts could
+     see), or the plugin fails, or CRI-O fails the pull itself
   1  unknown, reported on stderr: the cluster could not be asked as the plugin would ask it, or this
-     user may not read what CRI-O reads; what is known without it is printed
+     user may not read what the container runtime reads; what is known without it is printed
   2  wrong usage
 """
 
@@ -154,12 +170,15 @@ def _notes_of_file(asked: Pull, explained: Explanation) -> Iterable[str]:
 def as_json(explained: Explanation) -> dict[str, Any]:
     """The whole explanation for programs."""
     resolution, auth_file, verdict = explained.resolution, explained.auth_file, explained.verdict
+    is_containerd = explained.settings.runtime == settings.CONTAINERD
     return {
+        "runtime": settings.CONTAINERD if is_containerd else settings.CRIO,
         "verdict": {"status": verdict.status, "text": verdict.text, "remedy": verdict.remedy or None},
         "image": _image_json(explained),
         "account": _account_json(explained),
         "plugin": _plugin_json(explained),
-        "registries": _registries_json(explained.tables),
+        "registries": None if is_containerd else _registries_json(explained.tables),
+        "containerd": _hosts_json(explained.hosts) if explained.hosts is not None else None,
         "secrets": {
             "from": explained.settings.secrets_from,
             "looked": [secret.name for secret in resolution.secrets] if resolution and resolution.selection else None,
@@ -217,10 +236,44 @@ def _registries_json(tables: Tables) -> dict[str, Any]:
     }
 
 
+def _hosts_json(found: Hosts) -> dict[str, Any]:
+    return {
+        "files": [{"path": file.path, "state": file.state} for file in found.files],
+        "foundBy": found.found or None,
+        "others": [{"directory": path, "why": why} for path, why in found.others],
+        "hosts": [
+            {
+                "url": masked(host.url),
+                "server": host.is_server,
+                "capabilities": list(host.capabilities),
+                "source": source,
+                "skipVerify": host.skip_verify,
+                "plainHttp": host.plain_http,
+                "ca": list(host.ca),
+                "client": [cert for cert, _ in host.client],
+                "headers": list(host.headers),
+            }
+            for host, source in found.hosts
+        ],
+        "credentials": [
+            {
+                "secret": shown.secret,
+                "key": shown_key(shown.key),
+                "hosts": list(map(masked, shown.hosts)),
+                "exposedTo": list(map(masked, shown.others)),
+                "answerKey": shown.answer_key or None,
+            }
+            for shown in found.shown
+        ],
+        "nodeCredentialsFor": list(found.node_hosts),
+    }
+
+
 def _plugin_json(explained: Explanation) -> dict[str, Any]:
     error, resolution = explained.error, explained.resolution
     if error is None:
-        outcome = "auth-file-written" if explained.auth_file else "nothing-to-do"
+        answered = "answered" if resolution and resolution.offers else "nothing-to-do"
+        outcome = "auth-file-written" if explained.auth_file else answered
     else:
         outcome = f"fault-{error.fault}" if explained.exit_status is not None else UNKNOWN
     return {
@@ -297,13 +350,21 @@ def write_text(explained: Explanation) -> None:
 
 
 def _sections(explained: Explanation) -> Iterable[tuple[str, list[Line]]]:
-    resolution = explained.resolution
+    resolution, hosts = explained.resolution, explained.hosts
     yield "Image", _image(explained)
     yield "Pod", _pod(explained)
-    yield "Files", [(0, _file(file.path, file.state, len(file.prefixes))) for file in explained.tables.files]
-    yield "Table", _table(explained)
-    yield "Sources", [line for number, source in enumerate(explained.sources, 1) for line in _source(source, number)]
+    if hosts is None:
+        yield "Files", [(0, _file(file.path, file.state, len(file.prefixes))) for file in explained.tables.files]
+        yield "Table", _table(explained)
+        yield "Sources", [line for n, source in enumerate(explained.sources, 1) for line in _source(source, n)]
+    else:
+        yield "Files", [(0, f"{file.path}: {file.state}") for file in hosts.files]
+        by = [(0, hosts.found)] if hosts.found else []
+        yield "Found by", by + [(2, f"not {path}: {why}") for path, why in hosts.others]
+        yield "Hosts", list(_hosts(explained, hosts))
     yield "Secrets", _secrets(explained)
+    if hosts is not None:
+        yield "Shown to", [line for shown in hosts.shown for line in _shown(shown, explained)]
     yield "Auth file", _auth_file(explained)
     yield "Answer", _answer(explained)
     yield "Then", [(0, sentence(step)) for step in explained.steps]
@@ -372,6 +433,10 @@ def _source(source: Source, number: int) -> Iterable[Line]:
     yield 0, f"{mark} {place.name} ({', '.join(traits)})"
     if source.asked is False:
         yield 3, f"not asked: {source.why_not}"
+    yield from _credential_lines(source)
+
+
+def _credential_lines(source: Source) -> Iterable[Line]:
     yield 3, _credential(source)
     for other in source.others:
         yield 5, _other(other)
@@ -381,6 +446,39 @@ def _source(source: Source, number: int) -> Iterable[Line]:
             yield 5, f"not {source.others_left} more {entries} of the secrets"
         else:
             yield 5, f"the secrets have {source.others_left} {entries}, none for this host or a similar one"
+
+
+def _hosts(explained: Explanation, hosts: Hosts) -> Iterable[Line]:
+    """containerd's hosts in its order, what each may do, and whose credential is for it."""
+    sources = {source.source.name: source for source in explained.sources}
+    for number, (host, name) in enumerate(hosts.hosts, 1):
+        is_itself = explained.resolution is not None and name == explained.resolution.image.name
+        server = "the registry itself, last" if is_itself else "the server of the file, last"
+        traits = [server if host.is_server else "mirror", f"may {', '.join(host.capabilities)}"]
+        traits += ["plain HTTP"] if host.plain_http and host.scheme == "http" else []
+        traits += ["certificate not verified"] if host.skip_verify else []
+        yield 0, f"{number}. {masked(host.url)} ({'; '.join(traits)})"
+        if host.ca:
+            yield 3, f"CA: {', '.join(host.ca)}"
+        if host.client:
+            yield 3, f"client certificate: {', '.join(cert for cert, _ in host.client)}"
+        if host.headers:
+            yield 3, f"headers, not shown: {', '.join(host.headers)}"
+        if (source := sources.pop(name, None)) is not None:
+            is_whole = explained.image is None or kind_of(explained.image) in source.source.kinds
+            yield 3, f"asked for {name}{'' if is_whole else ', manifest and layers alone'}"
+            yield from _credential_lines(source)
+
+
+def _shown(shown: Shown, explained: Explanation) -> Iterable[Line]:
+    """Which hosts could see a credential, and whether it is passed."""
+    yield 0, f"secret {shown.secret}, key {named_key(shown.key)}"
+    yield from ((2, f"{masked(url)}, which its key names") for url in shown.hosts)
+    yield from ((2, f"{masked(url)}, which its key does not name") for url in shown.others)
+    if shown.answer_key:
+        yield 2, f"passed to containerd{': allowed by --allow-fallback-exposure' if shown.others else ''}"
+    elif explained.answer is not None:
+        yield 2, f"{'refused: ' if shown.others else ''}not passed to containerd"
 
 
 def _credential(source: Source) -> str:
@@ -418,6 +516,8 @@ def _some(names: list[str]) -> str:
 
 
 def _auth_file(explained: Explanation) -> list[Line]:
+    if explained.settings.runtime == settings.CONTAINERD:
+        return []
     if explained.auth_file is None:
         reason = explained.resolution.reason if explained.resolution else ""
         return [(0, f"none: {reason}")] if reason else []
@@ -431,6 +531,9 @@ def _answer(explained: Explanation) -> list[Line]:
     if explained.answer is None:
         return []
     recorded = list(explained.answer.get("auth", {}))
+    if explained.settings.runtime == settings.CONTAINERD:
+        what = f"credentials for {', '.join(recorded)}" if recorded else "no credentials"
+        return [(0, f"to the kubelet: {what}; never cached")]
     what = (
         f"pull record for {recorded[0]} (no user, no password), which limits the image to the pod's service account"
         if recorded

@@ -1,7 +1,8 @@
 """``crio-credential-provider manifests``: prints what a cluster needs, or writes it below a directory.
 
 Knows the command line, which files it means, and how they are printed; the package ``manifests`` knows
-what is in them. Reads registries.conf and, with ``--merge``, one CredentialProviderConfig. Nothing is written without
+what is in them. Reads registries.conf, or containerd's configuration, and, with ``--merge``, one
+CredentialProviderConfig. Nothing is written without
 ``--directory`` or ``--in-place``, and nothing that is there is overwritten without ``--force``.
 
 JSON (``--output json``): for objects of the API server the object itself, or a ``List`` of several; for ``config``
@@ -21,14 +22,26 @@ from ..errors import ConfigError, ProviderError, UsageError, masked
 from ..images import reference
 from ..kubernetes import imagepatterns
 from ..kubernetes.credentialproviderconfig import NAME
-from ..manifests import configfile, kinds, layout, matchimages, merge, nodefiles, objects, providerconfig
+from ..manifests import (
+    configfile,
+    exposures,
+    kinds,
+    layout,
+    matchimages,
+    merge,
+    nodefiles,
+    objects,
+    providerconfig,
+)
 from ..manifests.kinds import KINDS, Output
 from ..manifests.matchimages import Derived
 from ..manifests.nodefiles import DISTRIBUTIONS, Node
 from ..manifests.providerconfig import Wanted
+from ..node import containerd
+from ..node.tree import Tree
 from ..runtimes.crio import registries
 from ..runtimes.crio.registries import SearchPath
-from ..settings import FLAGS_BY_NAME
+from ..settings import CONTAINERD, CRIO, FLAGS_BY_NAME
 from . import wholefile
 from .output import (
     OK,
@@ -56,8 +69,9 @@ Group = argparse._ArgumentGroup
 
 _DESCRIPTION = """\
 Prints what a cluster needs for this plugin: the kubelet's configuration, RBAC, units and files of a
-node, a DaemonSet, the same for OpenShift. matchImages come from registries.conf, as found here
-or given, unless --match-image is used. Without KIND: the list of kinds.
+node, a DaemonSet, the same for OpenShift. matchImages come from registries.conf, or with --runtime
+containerd from its hosts.toml files, as found here or given, unless --match-image is used. Without
+KIND: the list of kinds.
 """
 _EPILOG = """\
 API objects, or one file of a node, are printed to standard output; for more give --directory: there
@@ -73,6 +87,7 @@ Examples:
   crio-credential-provider manifests                              the kinds
   crio-credential-provider manifests config                       from this node's registries.conf
   crio-credential-provider manifests config --kubernetes 1.33 --match-image docker.io
+  crio-credential-provider manifests config --runtime containerd --distribution k3s
   crio-credential-provider manifests config --merge /etc/kubernetes/credential-provider-config.yaml --in-place
   crio-credential-provider manifests rbac -n team-alpha -n team-beta --output json | kubectl apply -f -
   crio-credential-provider manifests registries --secrets-from pod | kubectl apply -f -
@@ -108,7 +123,8 @@ def _build(request: _Request) -> list[Output]:
     for kind in _kinds(request.given):
         made = kinds.BUILDERS[kind](request.for_kinds())
         if not made:
-            note(f"Nothing to do: {kinds.WHY_NONE[kind]}")
+            is_theirs = kind in _CRIO_S_KINDS and request.runtime == CONTAINERD
+            note(f"Nothing to do: {kinds.WHY_NONE_FOR_CONTAINERD if is_theirs else kinds.WHY_NONE[kind]}")
         outputs += made
     return outputs
 
@@ -128,11 +144,11 @@ def parser() -> Parser:
     )
     cluster.add_argument("--kubernetes", metavar="VERSION", help=f"1.33 or newer (default {DEFAULT_VERSION})")
     cluster.add_argument("--role", metavar="ROLE", default="worker", help="of the MachineConfig (default worker)")
-    images = add_entry_flags(made, "the distribution's", cluster)
+    images = add_entry_flags(made, "the distribution's", cluster, runtime=CRIO)
     for name, metavar, kind, text in (
         ("registries-conf", "FILE", "file", "read this, and this machine's drop-ins, like CRI-O's flag"),
         ("registries-conf-dir", "DIR", "directory", "the only drop-in directory, like CRI-O's flag"),
-        ("root", "DIR", "directory", "look for registries.conf below this directory"),
+        ("root", "DIR", "directory", "look for registries.conf, or containerd's files, below this directory"),
     ):
         images.add_argument(f"--{name}", metavar=metavar, type=there(kind), default="", help=text)
     tenants = made.add_argument_group("tenants")
@@ -157,12 +173,13 @@ def parser() -> Parser:
     return made
 
 
-def add_entry_flags(made: Parser, default: str, cluster: Group | None = None) -> Group:
+def add_entry_flags(made: Parser, default: str, cluster: Group | None = None, *, runtime: str) -> Group:
     """The flags for what the plugin's provider says, and where it is put.
 
     Args:
         default: whose paths and audience are taken where none are given.
         cluster: the group for these; None for one of their own.
+        runtime: which is taken where none is given, for the help.
 
     Returns:
         The group of the images.
@@ -173,12 +190,21 @@ def add_entry_flags(made: Parser, default: str, cluster: Group | None = None) ->
         "--config-path", metavar="FILE", help=f"the CredentialProviderConfig on the node (default: {default})"
     )
     cluster.add_argument("--bin-dir", metavar="DIR", help=f"the plugin's directory (default: {default})")
+    cluster.add_argument(
+        "--runtime", choices=(CRIO, CONTAINERD), help=f"the nodes' container runtime (default: {runtime})"
+    )
     images = made.add_argument_group("images to match")
     images.add_argument(
-        "--match-image", metavar="PATTERN", action="append", help="instead of registries.conf; repeatable"
+        "--match-image",
+        metavar="PATTERN",
+        action="append",
+        help="instead of those that registries.conf or containerd's files call for; repeatable",
     )
     plugin = made.add_argument_group("flags of the plugin")
-    for name, action in (("secrets-from", "store"), ("mirror-registry", "append"), ("auth-dir", "store")):
+    for name, action in (
+        *(("secrets-from", "store"), ("mirror-registry", "append")),
+        *(("auth-dir", "store"), ("containerd-config", "store")),
+    ):
         flag = FLAGS_BY_NAME[name]
         plugin.add_argument(f"--{name}", metavar=flag.metavar, action=action, help=flag.help)
     plugin.add_argument(
@@ -202,7 +228,7 @@ _DOTTED_NAME = re.compile(rf"{_NAME.pattern}(\.{_NAME.pattern})*")
 
 def check_entry(given: argparse.Namespace) -> None:
     """Values of the flags of ``add_entry_flags`` that would make an invalid file."""
-    for flag in ("config_path", "bin_dir", "auth_dir"):
+    for flag in ("config_path", "bin_dir", "auth_dir", "containerd_config"):
         path = getattr(given, flag)
         if path is not None and not nodefiles.is_plain_path(path):
             name = flag.replace("_", "-")
@@ -227,6 +253,8 @@ def _check(given: argparse.Namespace) -> None:
 
 
 def _check_combinations(given: argparse.Namespace) -> None:
+    if given.runtime == CONTAINERD:
+        _check_containerd(given)
     with_config = {"config", "machineconfig", "butane", "all"}
     if given.merge is not None and not with_config & {*given.kinds}:
         raise UsageError("--merge requires one of the kinds config, machineconfig, butane and all")
@@ -245,6 +273,13 @@ def _check_combinations(given: argparse.Namespace) -> None:
             raise UsageError(f"--image: {error.message}") from None
 
 
+def _check_containerd(given: argparse.Namespace) -> None:
+    if (given.distribution or "").startswith("openshift"):
+        raise UsageError("--runtime containerd: OpenShift has CRI-O", "remove --runtime or --distribution")
+    if "registries" in given.kinds:
+        raise UsageError("registries publishes registries.conf, which containerd does not read")
+
+
 class _Request:
     """What was asked for, with defaults filled in."""
 
@@ -253,6 +288,10 @@ class _Request:
         self.distribution = DISTRIBUTIONS[given.distribution or "kubeadm"]
         self.args = plugin_args(given)
         self.settings = settings.loads(self.args, {})
+        self.runtime = CONTAINERD if self.settings.runtime == CONTAINERD else CRIO
+        if self.runtime == CONTAINERD and not any(arg.startswith("--containerd-config") for arg in self.args):
+            self.args += containerd_args(self.distribution.containerd_config)
+            self.settings = settings.loads(self.args, {})
         self.kubernetes = providerconfig.parse_version(given.kubernetes or DEFAULT_VERSION)
         self.audience = given.audience or self.distribution.audience
         self.node = Node(
@@ -261,6 +300,7 @@ class _Request:
             given.config_path or self.distribution.config_path,
             given.bin_dir or self.distribution.bin_dir,
             self.settings.auth_dir,
+            self.runtime,
         )
         self._derived: Derived | None = None
 
@@ -295,19 +335,32 @@ class _Request:
 
     @property
     def derived(self) -> Derived | None:
-        """From registries.conf, read once; None where patterns are given."""
+        """From registries.conf or containerd's files, read once; None where patterns are given."""
         if self.given.match_image:
             return None
         if self._derived is None:
-            config = registries.load(self._search)
-            self._derived = matchimages.match_images(config, self.settings.mirror_registry)
+            self._derived = self._of_containerd() if self.runtime == CONTAINERD else self._of_crio()
         return self._derived
+
+    def _of_crio(self) -> Derived:
+        return matchimages.match_images(registries.load(self._search), self.settings.mirror_registry)
+
+    def _of_containerd(self) -> Derived:
+        hosts = containerd.load_hosts(Tree(self.given.root), self.settings.containerd_config)
+        if hosts.refused:
+            raise hosts.refused
+        for text in exposures.find(hosts, self.settings):
+            note(f"Note: {text}")
+        return matchimages.match_registries(hosts, self.settings.mirror_registry)
 
     @property
     def wanted(self) -> Wanted:
         patterns = tuple(self.given.match_image or (self.derived.patterns if self.derived else ()))
         audience = self.audience if self.given.audience or self.given.distribution else ""
-        return Wanted(self.kubernetes, patterns, audience, tuple(self.args))
+        made = Wanted(self.kubernetes, patterns, audience, tuple(self.args))
+        if self.runtime == CONTAINERD and self.derived:
+            made = made._replace(why_none=matchimages.why_no_registry(self.settings.containerd_config, self.derived))
+        return made
 
     def config(self) -> str:
         """The text of the CredentialProviderConfig: a new one, or with ``--merge`` that with our provider in it."""
@@ -336,8 +389,18 @@ def plugin_args(given: argparse.Namespace) -> list[str]:
     """The plugin's arguments that the flags of ``add_entry_flags`` say."""
     args = [f"--secrets-from={given.secrets_from}"] if given.secrets_from is not None else []
     args += [f"--mirror-registry={text}" for text in given.mirror_registry or ()]
+    args += [f"--runtime={given.runtime}"] if given.runtime is not None else []
     args += [f"--auth-dir={given.auth_dir}"] if given.auth_dir is not None else []
+    args += containerd_args(given.containerd_config) if given.containerd_config is not None else []
     return args + (given.plugin_arg or [])
+
+
+def containerd_args(path: str) -> list[str]:
+    """The argument for a configuration of containerd; none for the plugin's default."""
+    return [] if path == FLAGS_BY_NAME["containerd-config"].default else [f"--containerd-config={path}"]
+
+
+_CRIO_S_KINDS = ("crio", "mount", "tmpfiles")
 
 
 def _kinds(given: argparse.Namespace) -> list[str]:
@@ -346,7 +409,7 @@ def _kinds(given: argparse.Namespace) -> list[str]:
     spelled: list[str] = []
     for kind in given.kinds:
         if kind == "all":
-            spelled += ["config", "kubelet", "crio", "mount", "tmpfiles", "kustomize"]
+            spelled += ["config", "kubelet", *(() if given.runtime == CONTAINERD else _CRIO_S_KINDS), "kustomize"]
         elif kind == "rbac":
             spelled += ["rbac", *tenants]
         else:

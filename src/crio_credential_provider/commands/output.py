@@ -377,7 +377,8 @@ def complain(command: str, text: str, program: str = PROGRAM) -> None:
 
 def sentence(text: str) -> str:
     """With a capital, unless it begins with a name or an address, and a full stop."""
-    start = text[:1].upper() if text.partition(" ")[0].isalpha() else text[:1]
+    word = text.partition(" ")[0]
+    start = text[:1].upper() if word.isalpha() and word != "containerd" else text[:1]
     return f"{start}{text[1:]}{'' if text.endswith(('.', '?')) else '.'}"
 
 

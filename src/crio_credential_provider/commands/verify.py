@@ -5,11 +5,12 @@ registry answers is ``registryclient``'s verdict; what the kubelet hands over be
 the command line, and what these mean together: whose mistake it is that a pull fails.
 
 JSON is one object: ``assumed`` (what was taken for a node, null on one), ``verdict`` (``succeeds``, ``source``,
-``text``, ``remedy``), ``image``, ``reference``, ``namespace``, ``sources``, ``pluginError`` and ``notes``. Each source
-has ``name``, ``outcome`` (one of ``registryclient.OUTCOMES``, or ``blocked``, ``not-asked``, ``unknown``), ``cause``,
-``evidence``, ``remedy``, ``needed``, ``insecure``, ``credential`` (``from``, ``secret``, ``key``), ``scheme``,
-``digest``, ``tokenService`` (its URL, where it is at fault), ``credentialSentTo`` and ``exchanges``; members that do
-not apply are null. ``from`` is ``secret``, ``node``, ``node-helper`` or, where the kubelet hands it over, ``kubelet``.
+``text``, ``remedy``), ``runtime``, ``image``, ``reference``, ``namespace``, ``sources``, ``pluginError`` and ``notes``.
+Each source has ``name``, ``outcome`` (one of ``registryclient.OUTCOMES``, or ``blocked``, ``not-asked``, ``unknown``),
+``cause``, ``evidence``, ``remedy``, ``needed``, ``insecure``, ``credential`` (``from``, ``secret``, ``key``),
+``scheme``, ``digest``, ``tokenService`` (its URL, where it is at fault), ``credentialSentTo`` and ``exchanges``, with
+containerd also ``url``; members that do not apply are null. ``from`` is ``secret``, ``node``, ``node-helper`` or, where
+the kubelet hands it over, ``kubelet``.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import explanation, registryclient
+from ..errors import masked
 from ..explanation import NODE_HELPER, Explanation, NotAsked, shown_key
 from ..runtimes.crio import registries
+from ..settings import CONTAINERD, CRIO
 from .output import (
     FAILED,
     FAULT,
@@ -44,9 +47,10 @@ from .request.arguments import add_arguments
 from .request.find import Pull, find
 from .request.handedover import HandedOver
 from .request.place import find_settings, look, stand_ins
-from .verification import meaning
-from .verification.asking import KUBELET, ask_all, is_own
+from .verification import containerd, meaning
+from .verification.asking import ask_all
 from .verification.meaning import BLOCKED, NOT_ASKED, UNKNOWN, Checked
+from .verification.shown import KUBELET, is_own
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -58,7 +62,8 @@ plugin would write for it, or that the kubelet passes from the pod's imagePullSe
 is wrong: DNS, connection, TLS, token service, credential (none, refused, not allowed), image, rate
 limit, not a registry.
 TLS is verified as by CRI-O, with the system's CAs and those of certs.d; proxies are those of the
-running CRI-O, else of the environment.
+running CRI-O, else of the environment. With containerd each host of hosts.toml is asked as containerd
+asks it, with none but its own credential.
 
 Run it on a node, as root: elsewhere DNS, routes, CAs and registries.conf differ. It only reads, and
 only asks for headers, not for layers. Sources after the first one that has the image are asked as well,
@@ -156,12 +161,14 @@ def verify(asked: Pull, assumed: str, *, from_elsewhere: bool = False) -> Report
     if isinstance(explained.error, NotAsked):
         raise explained.error
     resolution = explained.resolution
-    if resolution is None or resolution.config is None:
+    if resolution is None or (resolution.config is None and resolution.hosts is None):
         assert explained.error is not None
         raise explained.error
-    if registries.AUTH_FILE_HELPER not in resolution.config.credential_helpers:
+    if resolution.config is not None and registries.AUTH_FILE_HELPER not in resolution.config.credential_helpers:
         # CRI-O runs helper programs alone, for every place.
         explained = explained._replace(sources=tuple(s._replace(origin=NODE_HELPER) for s in explained.sources))
+    if resolution.hosts is not None:
+        explained = containerd.resolving(explained)
     reference = asked.image.digest or asked.image.tag or "latest"
     handed: tuple[HandedOver, ...] | str = ()
     if any(source.is_open and is_own(source, explained) for source in explained.sources):
@@ -170,7 +177,7 @@ def verify(asked: Pull, assumed: str, *, from_elsewhere: bool = False) -> Report
     checked: list[Checked] = []
     serving: Checked | None = None
     for source in explained.sources:
-        shown, verdict = verdicts.get(source.source.name, (source, None))
+        shown, verdict = verdicts.get(source.source, (source, None))
         found = meaning.check(shown, verdict, serving is None, explained)
         if meaning.is_left_to_the_kubelet(found, explained):
             found = meaning.left_to_the_kubelet(found, handed)
@@ -184,6 +191,13 @@ def verify(asked: Pull, assumed: str, *, from_elsewhere: bool = False) -> Report
     if asked.offline is not None and asked.offline.lacks[0] and not succeeds:
         text += f". {asked.offline.lacks[0]}"
     notes = [*explained.notes, *resolution.warnings]
+    if explained.hosts is not None and handed and not isinstance(handed, str):
+        others = [found.source.source.location for found in checked if not is_own(found.source, explained)]
+        if others:
+            notes.append(
+                f"the kubelet also passes the credential of secret {handed[0].secret}, key {shown_key(handed[0].key)}, "
+                f"which containerd shows to {' and '.join(others)}; verify does not send it there"
+            )
     if not isinstance(handed, str) and any(found.source.origin == KUBELET for found in checked):
         account = resolution.account
         if account is not None and not account.pod:
@@ -211,11 +225,15 @@ def as_json(report: Report) -> dict[str, Any]:
             "text": report.text,
             "remedy": report.remedy or None,
         },
+        "runtime": CONTAINERD if explained.settings.runtime == CONTAINERD else CRIO,
         "image": str(explained.image),
         "reference": report.reference,
         "namespace": report.namespace or None,
         "pluginError": str(explained.error) if explained.error is not None else None,
-        "sources": [_checked_json(found) for found in report.checked],
+        "sources": [
+            {**_checked_json(found), **({"url": masked(found.source.source.location)} if explained.hosts else {})}
+            for found in report.checked
+        ],
         "notes": list(report.notes),
     }
 
@@ -266,7 +284,7 @@ def write_text(report: Report) -> None:
     for number, found in enumerate(report.checked, 1):
         style = "green" if found.outcome == registryclient.OK else "" if found.verdict is None else "red"
         name, credential = text(found.source.source.name), lines(_shown_credential(found))
-        table.add_row(str(number), name, credential, lines(_shown(found), style))
+        table.add_row(str(number), name, credential, lines(_shown(found, report.explained.runtime), style))
         label = str(number)
         for line in _details(found):
             details.append(Whole(sentence(line), label=label, indent=column))
@@ -279,7 +297,10 @@ def write_text(report: Report) -> None:
     error = report.explained.error
     if error is not None and error.message not in report.text:
         why = str(error).removesuffix(f"; {error.hint}")
-        notes.append(Whole(f"The plugin fails for this pull, and CRI-O reads the node's own auth file: {why}."))
+        then = "CRI-O reads the node's own auth file"
+        if report.explained.settings.runtime == CONTAINERD:
+            then = "the kubelet passes nothing of its"
+        notes.append(Whole(f"The plugin fails for this pull, and {then}: {why}."))
         notes += to_do(ended(f"To do: {error.hint}")) if error.hint else ()
     notes += [Whole(sentence(note)) for note in report.notes]
     parts += ["", *notes] if notes else []
@@ -299,9 +320,9 @@ def _shown_credential(found: Checked) -> str:
     return meaning.holder(source).replace(", ", "\n", 1) + by or "none"
 
 
-def _shown(found: Checked) -> str:
+def _shown(found: Checked, runtime: str) -> str:
     """In a few words, with what it means for the pull."""
-    words = meaning.summary(found)
+    words = meaning.summary(found, runtime)
     if found.verdict is None:
         return words
     words = found.outcome if found.outcome in (registryclient.OK, UNKNOWN) else f"{found.outcome}: {words}"

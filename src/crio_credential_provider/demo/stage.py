@@ -88,9 +88,12 @@ class Stage:
         environment: further variables for the plugin.
     """
 
+    RUNTIME: tuple[str, ...] = ()
+    """The plugin's arguments for it."""
+
     def __init__(self, root: str, plugin: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
         self.root = root
-        self.arguments = ["--root", root]
+        self.arguments = ["--root", root, *self.RUNTIME]
         self.users: dict[str, tuple[str, Sequence[str]]] = {}
         self.digest = ""
         self._hidden: set[str] = set()
@@ -98,9 +101,8 @@ class Stage:
         authority = Authority.make("mirror")
         self.cluster = ApiServer()
         self.mirror = MirrorRegistry(self.users, identity=authority.issue("mirror", ip_addresses=["127.0.0.1"]))
-        self._kubelet = Kubelet(
-            [*plugin, *self.arguments], self.cluster, {**own_environment(), **dict(environment or {})}
-        )
+        self._command = [*plugin, *self.arguments]
+        self._environment = {**own_environment(), **dict(environment or {})}
         self.mirrored = f"{self.mirror.host}/{MIRRORED}"
         self._write_node(authority)
         self.runtime = ContainerRuntime(root)
@@ -157,14 +159,23 @@ class Stage:
 
     # -- the node ------------------------------------------------------------------------------------------------------
 
-    def ask(self, team: Team) -> Asked:
-        """The kubelet's part before a pull. ValueError for an invalid entry of the journal."""
-        run = self._kubelet.ask(team.namespace, team.pod)
+    def ask(self, team: Team, *further: str) -> Asked:
+        """The kubelet's part before a pull. ValueError for an invalid entry of the journal.
+
+        Args:
+            further: arguments of the plugin.
+        """
+        kubelet = Kubelet([*self._command, *further], self.cluster, self._environment)
+        run = kubelet.ask(team.namespace, team.pod)
         token = json.loads(run.request)["serviceAccountToken"]
         self._hidden |= {token, *token.split(".")}
         entries = self._journal.read()
-        written = "\n".join((run.stdout.decode(errors="replace"), run.stderr, json.dumps(entries)))
+        written = self._leaks(run, json.dumps(entries))
         return Asked(run, entries, any(text in written for text in self._hidden))
+
+    def _leaks(self, run: Run, journal: str) -> str:
+        """All that must not hold a secret."""
+        return "\n".join((run.stdout.decode(errors="replace"), run.stderr, journal))
 
     def pull(self, team: Team, asked: Asked | None = None) -> Pull:
         """CRI-O's part, with what the plugin answered to the kubelet, if anything."""

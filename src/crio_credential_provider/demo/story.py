@@ -110,16 +110,16 @@ class Story:
 
     # -- what every pull needs -----------------------------------------------------------------------------------------
 
-    def _ask(self, step: Step, team: Team) -> Asked:
-        """Run the plugin for a team's pod."""
-        asked = self._stage.ask(team)
+    def _ask(self, step: Step, team: Team, *further: str) -> Asked:
+        """Run the plugin for a team's pod, with further arguments."""
+        asked = self._stage.ask(team, *further)
         self.runs.append(asked.run.seconds)
         step.check(not asked.leaked, "the plugin wrote a password or a token to stdout, stderr or the journal")
         return asked
 
-    def _ask_well(self, step: Step, team: Team) -> Asked:
+    def _ask_well(self, step: Step, team: Team, *further: str) -> Asked:
         """The same, where the plugin must answer and say nothing else."""
-        asked = self._ask(step, team)
+        asked = self._ask(step, team, *further)
         run = asked.run
         error = run.error + ("nothing on stderr" if run.error.endswith(": ") else "")
         step.check(not error, f"the kubelet rejects its answer: {error}")
@@ -288,8 +288,7 @@ class Story:
         step.fact("auth files left", "none")
 
     def _show_log(self, step: Step, logged: Sequence[Pulled]) -> None:
-        lines = [f"{request.status}  {request.user or '-':6}  {request.method} {request.path}" for request in logged]
-        step.show("the mirror's log: status, user, request", "\n".join(_shortened(line) for line in lines))
+        step.show("the mirror's log: status, user, request", log_of(logged))
 
     def _journal(self, step: Step) -> None:
         entry = self._asked.journal[0]
@@ -434,6 +433,12 @@ class Story:
         pull, _ = self._check_served(step, bare, asked)
         step.fact("exit status", asked.run.status)
         self._tell_pull(step, pull)
+
+
+def log_of(requests: Sequence[Pulled]) -> str:
+    """Requests, a line each."""
+    lines = [f"{request.status}  {request.user or '-':6}  {request.method} {request.path}" for request in requests]
+    return "\n".join(map(_shortened, lines))
 
 
 def _shortened(text: str) -> str:

@@ -1,6 +1,6 @@
 """Examines a node: facts, then checks, then findings. Reads only.
 
-    facts      node.gather: the kubelet, its configuration, the container runtime with its files, each with file and line
+    facts      node.gather: the kubelet, its configuration, the container runtime's, each with file and line
     answers    cluster.ask: what the API server says to this node; the mirrors, asked whether they are there
     checks     small functions, facts -> findings (checks/); the catalogue has what is always said of each
     report     what was found, what was examined, and what was not, and why

@@ -17,9 +17,10 @@ __all__ = ("AREAS", "CATALOGUE", "ERROR", "NOTE", "SEVERITIES", "WARNING", "Entr
 
 
 def sentence(text: str) -> str:
-    """The text as a sentence; a name such as matchImages stays as it is."""
+    """The text as a sentence; a name such as matchImages or config_path stays as it is."""
     word = text.split(" ", 1)[0]
-    return f"{text if word != word.lower() else text[0].upper() + text[1:]}."
+    is_name = word != word.lower() or "_" in word or "." in word or word.startswith("containerd")
+    return f"{text if is_name else text[0].upper() + text[1:]}."
 
 
 _KUBELET_DOWN = "The kubelet exits with an error when it reads this file, and the node is NotReady."
@@ -193,13 +194,14 @@ _KUBELET = {
     ),
     "runtime-mismatch": Entry(
         ERROR,
-        "--runtime names a runtime that this node does not pull with",
+        "the plugin works for a runtime that this node does not pull with",
         "The plugin reads the mirrors of the other runtime, and every pull goes without the namespace's credentials.",
         "With --runtime=auto, the default, the plugin takes the runtime that the kubelet's container runtime endpoint "
-        "names. A configuration that was made for nodes with another runtime may name that one.",
+        "names, and CRI-O where it cannot know that: with k3s, and without a directory /etc/containerd. A "
+        "configuration that was made for nodes with another runtime may name that one.",
         "The plugin's journal says that there is no mirror for the image, or that it wrote an auth file, which no "
         "runtime takes.",
-        "Remove --runtime from the arguments.",
+        "Remove --runtime from the arguments, or set it to the node's runtime.",
     ),
     "flags-without-effect": Entry(
         NOTE,
@@ -252,7 +254,7 @@ _CONFIG = {
     "token-attributes-missing": Entry(
         ERROR,
         "the entry has no tokenAttributes: the plugin gets no token",
-        "Every request comes without a token. The plugin does not know the namespace and writes no auth file, and "
+        "Every request comes without a token. The plugin does not know the namespace and provides no credential, and "
         "the pull goes without the namespace's credentials.",
         "The kubelet passes a token of the pod's service account only to a provider whose entry has "
         "tokenAttributes. Without them the plugin is still run, so that it seems to work.",
@@ -300,7 +302,7 @@ _CONFIG = {
     "audience-rejected": Entry(
         ERROR,
         "the API server does not accept tokens of the configured audience",
-        "The API server answers the plugin's request for secrets with 401; no auth file is written.",
+        "The API server answers the plugin's request for secrets with 401; no credential is provided.",
         "A token is only valid for its audience, and the API server only accepts its own audiences. "
         "The kubelet gets a token for any configured audience, so nothing fails before the plugin uses it. The text "
         "must match exactly, including a slash at the end. kubeadm's own is "
@@ -775,7 +777,7 @@ _CLUSTER = {
     "secrets-role-missing": Entry(
         ERROR,
         "service accounts may not read the pull secrets",
-        "The plugin gets a 403 for pods of these service accounts, writes no auth file, and the pull continues "
+        "The plugin gets a 403 for pods of these service accounts, provides no credential, and the pull continues "
         "without credentials of the namespace.",
         "With --secrets-from=namespace and service-account the plugin reads secrets as the pod's service account, "
         "which needs a Role in its namespace. Each new namespace needs its own. --secrets-from=pod reads them as the "

@@ -83,10 +83,9 @@ HOSTS = {
         ERROR,
         "config_path is not set in config.toml",
         _NOT_ASKED,
-        "Until containerd 2.1 hosts.toml files are only read below the directories in registry.config_path, which is "
-        "empty by default. containerd 2.2 and later look below /etc/containerd/certs.d and /etc/docker/certs.d by "
-        "default; the plugin does not know which release runs, and without the setting counts the registry itself as "
-        "asked.",
+        "hosts.toml files are only read below the directories in registry.config_path, which is empty by default until "
+        "containerd 2.1. From 2.2 on the default names two directories, which the transfer service takes for the name "
+        "of one.",
         _NO_LOG,
         "Set config_path, and restart containerd.",
     ),
@@ -163,9 +162,10 @@ HOSTS = {
         "each of these hosts.",
         "A pull has one user name and password, which containerd shows in turn to each host of hosts.toml that answers "
         "401, the server last. The plugin only answers if its key names all of them; otherwise the mirror's password "
-        "would be sent to the upstream registry whenever the mirror does not have an image, or is down.",
+        "would be sent to the upstream registry whenever the mirror does not have an image, or is down. capabilities "
+        "do not keep a host out: for manifest and layers containerd asks every host.",
         _NO_CREDENTIAL,
-        "Leave the server without pull and resolve, so that containerd only pulls from the mirror; or allow it with "
+        "Make the mirror the server of hosts.toml as well, so that containerd asks no other host; or allow it with "
         "--allow-fallback-exposure.",
     ),
     "hosts-without-tls": Entry(

@@ -63,10 +63,15 @@ def _elsewhere(domain: str, found: Found) -> list[str]:
     return [name.removesuffix(f"/{_EXAMPLE}") for name in names]
 
 
+def mirrored_registries(node: Node) -> list[str]:
+    """The registries that containerd has a mirror for, ``OTHERS`` for all that have no directory."""
+    found = node.hosts.found if node.hosts else {}
+    return [domain for domain, hosts in found.items() if _elsewhere(domain, hosts)]
+
+
 def has_mirrors(node: Node) -> bool:
     """Whether containerd has a mirror for any registry."""
-    found = node.hosts.found if node.hosts else {}
-    return any(_elsewhere(domain, hosts) for domain, hosts in found.items())
+    return bool(mirrored_registries(node))
 
 
 def example(domain: str) -> Reference:

@@ -1,7 +1,7 @@
 """What a pull will do, step by step, each step with its reason: the plugin's own decision, told to a person.
 
 Calls what the plugin calls (``decision``) and adds what the core had no reason to keep: which files were read, which
-tables and keys only almost fit, what CRI-O will do with the outcome. Decides nothing a second time. Never holds a
+tables and keys only almost fit, what the runtime will do with the outcome. Decides nothing a second time. Never holds a
 credential: secrets appear by their names and keys.
 
     explained = explain(request, settings, connect, reference.parse("nginx:1.27"), "nginx:1.27")
@@ -19,8 +19,8 @@ from ..images.dockerconfig import shown_key
 from ..images.reference import Reference
 from ..pull import decision
 from ..pull.resolution import Resolution
-from ..settings import Settings
-from . import outcome, sources, tables, unusable, writing
+from ..settings import CONTAINERD, Settings
+from . import containerd, outcome, sources, tables, unusable, writing
 from .records import (
     FAILED,
     NO_TABLES,
@@ -29,12 +29,15 @@ from .records import (
     NOTHING_ASKED,
     PASSED,
     RUN_AS_ROOT,
+    RUNTIMES,
     SECRET,
     UNDECIDED,
     UNKNOWN,
     Explanation,
+    Hosts,
     NotAsked,
     OtherKey,
+    Shown,
     Source,
     Table,
     Tables,
@@ -58,8 +61,10 @@ __all__ = [
     "UNDECIDED",
     "UNKNOWN",
     "Explanation",
+    "Hosts",
     "NotAsked",
     "OtherKey",
+    "Shown",
     "Source",
     "Table",
     "Tables",
@@ -88,7 +93,7 @@ def explain(
 
     Args:
         request, settings, connect: as for ``decision.resolve``; ``connect`` may raise ``NotAsked`` as well. A
-            ``global_auth_file`` of "" is one that is not known.
+            ``global_auth_file`` of "" is one that is not known. The ``runtime`` is not ``auto``.
         image: with tag and digest; None where only the request is known, and both kinds of references are told of.
         typed: the image as the pod spells it, from which CRI-O sees whether it is a short name.
         notes: taken over.
@@ -102,9 +107,26 @@ def explain(
         resolution = decision.begin(request)
         decision.complete(resolution, request, settings, seen.connect)
     except ProviderError as raised:
-        error = _as_seen_by_root(raised)
+        error = _as_seen_by_root(raised, settings)
         if resolution is None:
             return failed(error, settings, typed, notes)
+    if settings.runtime == CONTAINERD:
+        return containerd.explain(request, settings, resolution, error, seen, image or resolution.image, typed, notes)
+    return _of_crio(request, settings, resolution, error, seen, image, typed, notes, enforcing, on_node)
+
+
+def _of_crio(
+    request: Request,
+    settings: Settings,
+    resolution: Resolution,
+    error: ProviderError | None,
+    seen: unusable.Seen,
+    image: Reference | None,
+    typed: str,
+    notes: Iterable[str],
+    enforcing: bool,
+    on_node: bool,
+) -> Explanation:
     auth_file = outcome.auth_file(resolution, settings)
     if on_node and auth_file is not None and (refused := writing.why_not(auth_file.path)) is not None:
         # Nothing of the namespace comes to CRI-O.
@@ -146,12 +168,16 @@ def explain(
     )
 
 
-def _as_seen_by_root(error: ProviderError) -> ProviderError:
-    """What only this user may not read, CRI-O and the plugin may: no pull fails of it."""
+def _as_seen_by_root(error: ProviderError, settings: Settings) -> ProviderError:
+    """What only this user may not read, the runtime and the plugin may: no pull fails of it."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, PermissionError):
         cause = cause.__context__
-    return error if cause is None or not os.geteuid() else NotAsked(error.message, RUN_AS_ROOT)
+    return (
+        error
+        if cause is None or not os.geteuid()
+        else NotAsked(error.message, RUN_AS_ROOT.replace("CRI-O", RUNTIMES[settings.runtime]))
+    )
 
 
 def failed(error: ProviderError, settings: Settings, typed: str = "", notes: Iterable[str] = ()) -> Explanation:

@@ -87,7 +87,7 @@ def steps(
     if hosts:
         yield (
             f"if one of the pod's imagePullSecrets has a key for {resolution.image.domain}, the kubelet "
-            f"passes that credential: CRI-O uses it at {_joined(hosts)} instead of any file"
+            f"passes that credential: CRI-O uses it at {joined(hosts)} instead of any file"
         )
     for number, source in enumerate(surely):
         when = "if that refuses, does not have the image or does not answer," if number else "first"
@@ -101,7 +101,7 @@ def steps(
         yield f"only if the pod uses the short name {short_name}, it asks {name} {_shown_at(source, config, settings)}"
     blocked = [source for source in sources if source.asked is not False and source.source.blocked]
     if blocked:
-        yield f"it does not ask {_names(blocked)}: blocked in registries.conf"
+        yield f"it does not ask {names_of(blocked)}: blocked in registries.conf"
 
 
 def _which_kinds(source: Source) -> str:
@@ -111,7 +111,7 @@ def _which_kinds(source: Source) -> str:
 
 
 def _programs(config: registries.Configuration) -> str:
-    return _joined([f"docker-credential-{name}" for name in config.credential_helpers])
+    return joined([f"docker-credential-{name}" for name in config.credential_helpers])
 
 
 def _shown_at(source: Source, config: registries.Configuration | None, settings: Settings) -> str:
@@ -122,11 +122,11 @@ def _shown_at(source: Source, config: registries.Configuration | None, settings:
     if source.origin == NODE:
         return "with the node's own credential"
     return (
-        "with the credential from the node's credential helper" if source.origin == NODE_HELPER else _without(settings)
+        "with the credential from the node's credential helper" if source.origin == NODE_HELPER else without(settings)
     )
 
 
-def _without(settings: Settings) -> str:
+def without(settings: Settings) -> str:
     return "without a credential" if settings.global_auth_file else "without a credential of the namespace"
 
 
@@ -173,20 +173,16 @@ def verdict(
         return Verdict(PASSED, _why_none_needed(resolution, sources, configured.match), resolution.hint)
     served = [source for source in wanted if source.origin]
     if not served:
-        reason = resolution.reason or _first_reason(wanted)
+        reason = resolution.reason or first_reason(wanted)
         unseen = "" if settings.global_auth_file or UNSEEN in reason else f"; {UNSEEN}"
-        text = f"{_names(wanted)} {_without(settings)}: {reason}{unseen}{_nearest(wanted, reason, spoilt)}"
-        return Verdict(FAILED, f"CRI-O asks {text}", _remedy(resolution, wanted, settings, spoilt, configured))
+        text = f"{names_of(wanted)} {without(settings)}: {reason}{unseen}{nearest(wanted, reason, spoilt)}"
+        return Verdict(FAILED, f"CRI-O asks {text}", remedy_of_none(resolution, wanted, settings, spoilt, configured))
     first = served[0]
     late = "" if first is wanted[0] else f"; {wanted[0].source.name}, which CRI-O asks before it, gets none"
     if dead:
         late += f"; to {dead[0].source.name} it cannot connect: {dead[0].why_unreachable}"
-    text, remedy = f"CRI-O asks {first.source.name} {_shown_at(first, resolution.config, settings)}{late}", ""
-    for choice in resolution.selection.choices if resolution.selection is not None else ():
-        if choice.source.name == first.source.name and choice.secret and (odd := oddities(choice.credential)):
-            text += f"; {odd[0]}"
-            better = "with one" if odd[0].endswith("is empty") else "without that"
-            remedy = f"if it is refused there, write the credential for {first.host} in secret {choice.secret} {better}"
+    odd, remedy = oddity_at(first, resolution)
+    text = f"CRI-O asks {first.source.name} {_shown_at(first, resolution.config, settings)}{late}{odd}"
     host, _, path = first.source.location.partition("/")
     version, _, rest = path.partition("/")
     if version in ("v1", "v2") and configured.match is not None and not remedy:
@@ -196,15 +192,25 @@ def verdict(
     return Verdict(PASSED, text, remedy)
 
 
-def _names(sources: list[Source]) -> str:
-    return _joined([source.source.name for source in sources])
+def oddity_at(first: Source, resolution: Resolution) -> tuple[str, str]:
+    """What a credential was not meant to be, for the end of a sentence, and what to do; "" for nothing."""
+    for choice in resolution.selection.choices if resolution.selection is not None else ():
+        if choice.source.name == first.source.name and choice.secret and (odd := oddities(choice.credential)):
+            better = "with one" if odd[0].endswith("is empty") else "without that"
+            remedy = f"if it is refused there, write the credential for {first.host} in secret {choice.secret} {better}"
+            return f"; {odd[0]}", remedy
+    return "", ""
 
 
-def _joined(names: list[str]) -> str:
+def names_of(sources: list[Source]) -> str:
+    return joined([source.source.name for source in sources])
+
+
+def joined(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _first_reason(wanted: list[Source]) -> str:
+def first_reason(wanted: list[Source]) -> str:
     return next((source.reason for source in wanted if source.reason), "none was looked for")
 
 
@@ -216,7 +222,7 @@ def _verdict_of_dead(source: Source, match: Match | None) -> Verdict:
     return Verdict(FAILED, f"CRI-O cannot connect to {source.source.name}: {source.why_unreachable}", remedy)
 
 
-def _nearest(wanted: list[Source], reason: str, spoilt: Iterable[Unusable]) -> str:
+def nearest(wanted: list[Source], reason: str, spoilt: Iterable[Unusable]) -> str:
     """The nearest miss: the mistake that somebody most likely made, where the reason does not tell it."""
     others = wanted[0].others
     if not others and "is not used: " not in reason:
@@ -226,7 +232,7 @@ def _nearest(wanted: list[Source], reason: str, spoilt: Iterable[Unusable]) -> s
     return f". Secret {others[0].secret} has the key {named_key(others[0].key)}: {others[0].why}" if others else ""
 
 
-def _remedy(
+def remedy_of_none(
     resolution: Resolution,
     wanted: list[Source],
     settings: Settings,

@@ -9,9 +9,10 @@ from ..images import reference
 from ..images.dockerconfig import shown_key
 from ..images.reference import Reference
 from ..pull.resolution import Resolution
+from ..runtimes.containerd.hosts import Host as ContainerdHost
 from ..runtimes.crio.registries import Registry
 from ..runtimes.pullsource import PullSource
-from ..settings import Settings
+from ..settings import AUTO, CONTAINERD, CRIO, Settings
 
 MOST_TOLD = 5
 """Near misses and losers that are told at one place; the rest is counted."""
@@ -21,6 +22,8 @@ PASSED, FAILED, UNKNOWN = "passed", "failed", "unknown"
 SECRET, NODE, NODE_HELPER, NOBODY = "secret", "node", "node-helper", ""
 """Where a source's credential is from: a secret of the namespace, the node's auth file, a helper program, nowhere."""
 
+
+RUNTIMES = {CRIO: "CRI-O", CONTAINERD: "containerd", AUTO: "CRI-O"}
 
 UNDECIDED = "not known"
 """The reason of a source of which nothing is known, since the cluster was not asked."""
@@ -89,7 +92,7 @@ class OtherKey(NamedTuple):
 
 
 class Source(NamedTuple):
-    """A pull source and what CRI-O shows there.
+    """A pull source and what the runtime shows there.
 
     Attributes:
         source: as the core has it; its name is the key of the look-up.
@@ -144,6 +147,55 @@ class AuthFile(NamedTuple):
     cred_helpers: dict[str, str]
 
 
+class Host(NamedTuple):
+    """A host of containerd's files, in its order.
+
+    Attributes:
+        host: as containerd has it.
+        source: the repository there.
+    """
+
+    host: ContainerdHost
+    source: str
+
+
+class Shown(NamedTuple):
+    """A credential of the namespace, and every host that containerd could show it.
+
+    Attributes:
+        secret, key: where it stands.
+        hosts: URLs of those that its key, or an equal entry, names.
+        others: URLs of those that no key names it for.
+        answer_key: under which the kubelet gets it; "" where it gets none.
+    """
+
+    secret: str
+    key: str
+    hosts: tuple[str, ...]
+    others: tuple[str, ...]
+    answer_key: str
+
+
+class Hosts(NamedTuple):
+    """What containerd's files say of the image's registry, and what comes of it.
+
+    Attributes:
+        files: config.toml with its imports, then the hosts.toml that counts; as they are read.
+        found: by what the hosts were found, in a sentence.
+        others: directories that nearly are the registry's, and why they are not.
+        hosts: in containerd's order.
+        shown: the credentials of the namespace.
+        node_hosts: those for which config.toml has a credential of the node's own.
+    """
+
+    files: tuple[File, ...]
+    found: str
+    others: tuple[tuple[str, str], ...]
+    hosts: tuple[Host, ...]
+    shown: tuple[Shown, ...]
+    node_hosts: tuple[str, ...]
+
+
 class Verdict(NamedTuple):
     """`status` is ``passed``, ``failed`` or ``unknown``; `remedy` is "" where there is none to give."""
 
@@ -196,13 +248,14 @@ class Explanation(NamedTuple):
         resolution: the plugin's decision, as far as it came where `error` is not None; None for an invalid request.
         settings: of the plugin.
         error: what the plugin would stop at, or ``NotAsked``.
-        tables, asked: see there.
-        sources: in CRI-O's order, then those that this pull does not ask.
+        tables, asked: see there; empty for containerd.
+        sources: in the runtime's order, then those that this pull does not ask.
         auth_file: None where none is written.
         answer: to the kubelet; None where there is none.
         exit_status: of the plugin; None where it is not known.
-        steps: what CRI-O will do, in order.
+        steps: what the runtime will do, in order.
         notes: what the person should know of how this was found.
+        hosts: containerd's; None for CRI-O, and where its files are not known.
     """
 
     typed: str
@@ -219,6 +272,12 @@ class Explanation(NamedTuple):
     steps: tuple[str, ...]
     verdict: Verdict
     notes: tuple[str, ...]
+    hosts: Hosts | None = None
+
+    @property
+    def runtime(self) -> str:
+        """As people call it."""
+        return RUNTIMES[self.settings.runtime]
 
 
 def own_hosts(image: Reference, asked: Asked) -> set[str]:

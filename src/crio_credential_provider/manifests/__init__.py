@@ -1,6 +1,7 @@
 """What a cluster needs for this plugin, as files: derived, printed, merged into what is there.
 
 ``matchimages``     the matchImages that a registries.conf calls for
+``exposures``       who else could be shown a mirror's credential by containerd's hosts
 ``providerconfig``  our entry of a CredentialProviderConfig, for a version of Kubernetes; an old one brought up to date
 ``merge``           that entry put into a CredentialProviderConfig, of which all else stays
 ``splice``          its text put between the lines that are there

@@ -181,6 +181,7 @@ WHY_NONE = {
     "mount": "/run is a tmpfs",
 }
 """Why a builder may have nothing to make."""
+WHY_NONE_FOR_CONTAINERD = "containerd takes no auth files, and needs none of its own files changed"
 
 
 def _of_node(file: NodeFile) -> Output:

@@ -1,7 +1,8 @@
-"""Which matchImages a registries.conf calls for.
+"""Which matchImages a registries.conf, or containerd's hosts.toml files, call for.
 
 CRI-O's prefixes and the kubelet's patterns (``kubernetes.imagepatterns``) differ: a prefix ends at a component and
-covers every port and depth, a pattern names one port and as many labels as the host has.
+covers every port and depth, a pattern names one port and as many labels as the host has. containerd has a directory for
+each registry, by its name and port, and one for all others, for which there is no pattern.
 """
 
 from __future__ import annotations
@@ -10,20 +11,23 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from ..errors import masked
+from ..images.reference import Reference
 from ..kubernetes.imagepatterns import DOCKER_HUB, covers, split, why_dead
+from ..node.containerd import OTHERS, Hosts
+from ..runtimes.containerd import pullsources as containerd
 from ..runtimes.crio import pullsources, registriestext
 from ..runtimes.crio.registries import Configuration, Registry
 from ..runtimes.pullsource import DIGEST, TAG
 
 
 class Derived(NamedTuple):
-    """The patterns that a registries.conf calls for.
+    """The patterns that a registries.conf or hosts.toml files call for.
 
     Attributes:
         patterns: in byte order, docker.io first; none is covered by another one.
         reasons: for each pattern what calls for it.
         limits: what no pattern can express, one sentence each.
-        left_out: tables that send an image elsewhere, and yet get no pattern; prefix and reason.
+        left_out: tables or registries that send an image elsewhere, and yet get no pattern; prefix and reason.
     """
 
     patterns: tuple[str, ...]
@@ -54,6 +58,10 @@ def match_images(config: Configuration, mirror_registries: Sequence[str] = ()) -
         limits += _limits(table.prefix)
     for reason in _short_names(config, wanted):
         wanted.setdefault(DOCKER_HUB, []).append(reason)
+    return _derived(wanted, limits, left_out)
+
+
+def _derived(wanted: dict[str, list[str]], limits: list[str], left_out: list[tuple[str, str]]) -> Derived:
     patterns = _uncovered(wanted)
     patterns.sort(key=lambda pattern: (split(pattern).labels != ("docker", "io"), pattern))
     reasons = tuple(", ".join(wanted[pattern]) for pattern in patterns)
@@ -94,7 +102,7 @@ def _why_left_out(config: Configuration, table: Registry, mirror_registries: Seq
     places = [place for place in _places(table) if not _is_blocked(config, place)]
     if not places:
         return "all its mirrors and other locations are blocked"
-    if mirror_registries and not any(_may_meet(place, allowed) for place in places for allowed in mirror_registries):
+    if mirror_registries and not any(may_meet(place, allowed) for place in places for allowed in mirror_registries):
         return "none of its sources is covered by --mirror-registry"
     return ""
 
@@ -111,7 +119,7 @@ def _is_blocked(config: Configuration, location: str) -> bool:
     return found is not None and found.blocked
 
 
-def _may_meet(location: str, allowed: str) -> bool:
+def may_meet(location: str, allowed: str) -> bool:
     """Whether a source below a location may lie at or below an allowed place."""
     return f"{location}/".startswith(f"{allowed}/") or f"{allowed}/".startswith(f"{location}/")
 
@@ -144,3 +152,50 @@ def _reaches(config: Configuration, name: str, prefixes: set[str]) -> bool:
     """Whether a name, or for a host something on it, is served by one of these tables."""
     found = pullsources.find_registry(config, name)
     return (found is not None and found.prefix in prefixes) or any(p.startswith(f"{name}/") for p in prefixes)
+
+
+# -- containerd -------------------------------------------------------------------------------------------------------
+
+
+def match_registries(hosts: Hosts, mirror_registries: Sequence[str] = ()) -> Derived:
+    """The patterns under which the plugin has something to do on a node with containerd.
+
+    Args:
+        hosts: of each registry that the configuration names.
+        mirror_registries: as for ``match_images``.
+    """
+    wanted: dict[str, list[str]] = {}
+    limits: list[str] = []
+    left_out = [(masked(domain), error.message) for domain, error in hosts.failed.items()]
+    for found in hosts.found.values():
+        image = Reference(found.domain, "image")
+        mirrors = [source for source in containerd.repository_sources(found, image) if source.name != image.name]
+        if not mirrors:
+            continue
+        places = [source.name.removesuffix("/image") for source in mirrors]
+        if mirror_registries and not any(may_meet(place, one) for place in places for one in mirror_registries):
+            left_out.append((masked(found.domain), "none of its sources is covered by --mirror-registry"))
+        elif found.domain == OTHERS:
+            limits.append(
+                f"{found.file} serves every registry without a directory of its own, for which matchImages has no "
+                "pattern: give each registry that pods name with --match-image, those above included"
+            )
+        elif dead := why_dead(found.domain) or registriestext.why_no_image(found.domain)[0]:
+            left_out.append((masked(found.domain), f"no image has such a name: {dead}"))
+        else:
+            wanted.setdefault(found.domain, []).append(f"{found.domain} in {found.file}")
+    return _derived(wanted, limits, left_out)
+
+
+def why_no_registry(file: str, derived: Derived) -> tuple[str, str]:
+    """Why there is nothing to match on a node with containerd, and what to do.
+
+    Args:
+        file: containerd's configuration.
+    """
+    hint = "give registries with --match-image, or another configuration of containerd with --containerd-config"
+    if derived.limits:
+        return derived.limits[0].partition(":")[0], hint
+    if derived.left_out:
+        return ": ".join(derived.left_out[0]), hint
+    return f"by {file} no registry has a mirror", hint

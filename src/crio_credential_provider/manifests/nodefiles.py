@@ -1,8 +1,9 @@
 """Files of a node: how the kubelet gets its two flags, the tmpfs for auth files, tmpfiles.d, CRI-O's drop-in.
 
-What differs between distributions is one table. The same files as a MachineConfig of OpenShift, and as Butane. What was
-read where: kubeadm's 10-kubeadm.conf (release packages), k3s' pkg/daemons/agent and pkg/cli/cmds, OpenShift's
-machine-config-operator (templates/*/01-*-kubelet and pkg/controller/template/render.go, August 2026).
+A node with containerd needs the first of these alone. What differs between distributions is one table. The same files
+as a MachineConfig of OpenShift, and as Butane. What was read where: kubeadm's 10-kubeadm.conf (release packages), k3s'
+pkg/daemons/agent, pkg/agent/config and pkg/cli/cmds, OpenShift's machine-config-operator (templates/*/01-*-kubelet and
+pkg/controller/template/render.go, August 2026).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from ..kubernetes.credentialproviderconfig import API_VERSION, CACHE_TYPE_SINCE, FEATURE_GATE, KIND, NAME
+from ..settings import CONTAINERD, CRIO, FLAGS_BY_NAME
 from . import layout
 from .layout import Comment
 from .matchimages import Derived
@@ -49,18 +51,25 @@ class Distribution(NamedTuple):
         config_path: the file of the kubelet's ``--image-credential-provider-config``.
         bin_dir: the kubelet's ``--image-credential-provider-bin-dir``.
         how: how the two flags reach the kubelet: ``systemd``, ``k3s``, ``variable`` or ``platform``.
+        containerd_config: the file of containerd's ``--config``.
     """
 
     audience: str
     config_path: str
     bin_dir: str
     how: str
+    containerd_config: str = FLAGS_BY_NAME["containerd-config"].default
 
 
 DISTRIBUTIONS = {
     "kubeadm": Distribution(KUBEADM_AUDIENCE, CONFIG_PATH, BIN_DIR, "systemd"),
-    "k3s": Distribution(KUBEADM_AUDIENCE, f"{_RANCHER}/config.yaml", f"{_RANCHER}/bin", "k3s"),
-    "rke2": Distribution(KUBEADM_AUDIENCE, f"{_RANCHER}/config.yaml", f"{_RANCHER}/bin", "k3s"),
+    **{
+        name: Distribution(
+            *(KUBEADM_AUDIENCE, f"{_RANCHER}/config.yaml", f"{_RANCHER}/bin", "k3s"),
+            f"/var/lib/rancher/{name}/agent/etc/containerd/config.toml",
+        )
+        for name in ("k3s", "rke2")
+    },
     "openshift": Distribution(OPENSHIFT_AUDIENCE, _OPENSHIFT_CONFIG.format("generic"), WRITABLE_BIN_DIR, "variable"),
     "openshift-aws": Distribution(OPENSHIFT_AUDIENCE, _OPENSHIFT_CONFIG.format("ecr"), BIN_DIR, "platform"),
     "openshift-azure": Distribution(OPENSHIFT_AUDIENCE, _OPENSHIFT_CONFIG.format("acr"), BIN_DIR, "platform"),
@@ -90,6 +99,7 @@ class Node(NamedTuple):
     config_path: str
     bin_dir: str
     auth_dir: str
+    runtime: str = CRIO
 
     @property
     def how(self) -> str:
@@ -262,16 +272,16 @@ def _gate() -> dict[Any, Any]:
 
 
 def crio(node: Node) -> list[NodeFile]:
-    """CRI-O's side of ``--auth-dir``; empty for the directory where it looks anyway."""
-    if node.auth_dir == AUTH_DIR:
+    """CRI-O's side of ``--auth-dir``; empty for the directory where it looks anyway, and without CRI-O."""
+    if node.auth_dir == AUTH_DIR or node.runtime == CONTAINERD:
         return []
     text = f'# For the plugin\'s --auth-dir {node.auth_dir}.\n[crio.image]\nnamespaced_auth_dir = "{node.auth_dir}"\n'
     return [NodeFile("/etc/crio/crio.conf.d/20-namespaced-auth.conf", text, node.then("systemctl restart crio"))]
 
 
 def mount(node: Node) -> list[NodeFile]:
-    """The tmpfs for auth files; empty where the directory lies on one anyway."""
-    if f"{node.auth_dir}/".startswith("/run/"):
+    """The tmpfs for auth files; empty where the directory lies on one anyway, and where there are no such files."""
+    if f"{node.auth_dir}/".startswith("/run/") or node.runtime == CONTAINERD:
         return []
     name = f"{unit_name(node.auth_dir)}.mount"
     return [
@@ -313,7 +323,10 @@ def _escaped(character: str) -> str:
 
 
 def tmpfiles(node: Node) -> list[NodeFile]:
-    """What makes the directories at boot, and removes what is left where the plugin runs no more."""
+    """What makes the directories at boot, and removes what is left where the plugin runs no more; empty where there
+    are no auth files: the plugin makes its cache itself."""
+    if node.runtime == CONTAINERD:
+        return []
     path = f"/etc/tmpfiles.d/{NAME}.conf"
     width = max(len(node.auth_dir), len(CACHE_DIR))
     text = _TMPFILES.format(auth=node.auth_dir, padded=node.auth_dir.ljust(width), cache=CACHE_DIR.ljust(width))

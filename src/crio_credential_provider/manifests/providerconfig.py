@@ -47,12 +47,17 @@ class Wanted(NamedTuple):
         match_images: patterns that must be covered; others that can match stay.
         audience: of the tokens; "" for what is there, else kubeadm's.
         args: the plugin's arguments; a flag given here replaces what is there for it, the others stay.
+        why_none: why there may be nothing to match, and what to do then.
     """
 
     kubernetes: tuple[int, int]
     match_images: tuple[str, ...]
     audience: str = ""
     args: tuple[str, ...] = ()
+    why_none: tuple[str, str] = (
+        "no table of registries.conf sends one to a mirror or another location",
+        "give registries with --match-image, or another file with --registries-conf",
+    )
 
 
 def parse_version(text: str) -> tuple[int, int]:
@@ -89,10 +94,8 @@ def new_entry(wanted: Wanted) -> dict[str, Any]:
         ConfigError: there is nothing to match.
     """
     if not wanted.match_images:
-        raise ConfigError(
-            "no image to match: no table of registries.conf sends one to a mirror or another location",
-            "give registries with --match-image, or another file with --registries-conf",
-        )
+        why, hint = wanted.why_none
+        raise ConfigError(f"no image to match: {why}", hint)
     args = list(wanted.args)
     if not any(flag == "secrets-from" for flag, _ in split_args(args)):
         args.insert(0, f"--secrets-from={FLAGS_BY_NAME['secrets-from'].default}")
@@ -181,10 +184,7 @@ def _match_images(had: Any, wanted: Wanted, without: Collection[str], changes: l
             kept.append(pattern)
             changes.append(f"matchImages: added {pattern}")
     if not kept:
-        raise ConfigError(
-            "no pattern of matchImages is left that can match an image",
-            "give registries with --match-image, or another file with --registries-conf",
-        )
+        raise ConfigError("no pattern of matchImages is left that can match an image", wanted.why_none[1])
     return kept
 
 

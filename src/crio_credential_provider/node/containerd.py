@@ -20,8 +20,8 @@ from ..runtimes.containerd import config as configuration
 from ..runtimes.containerd import configfile, goaddress, hosts, hostsfile
 from ..runtimes.containerd.config import MAIN_FILE, Configuration
 from ..runtimes.containerd.hosts import Found
-from ..runtimes.containerd.readings import READINGS, V1_6, V1_7, V2_0, V2_2, V2_3
-from .commandline import Process, find_flags, find_processes, find_unit, last
+from ..runtimes.containerd.readings import V1_6, V1_7, V2_0, V2_2, V2_3
+from .commandline import Flag, Process, Word, find_flags, find_processes, find_unit, last
 from .crio import Setting
 from .kubelet import Asked, Kubelet, Version, ask_version, packaged_version
 from .tree import Tree, Unreadable
@@ -73,7 +73,8 @@ class HostsFile(NamedTuple):
     """One hosts.toml that containerd looks at.
 
     Attributes:
-        ignored_by: those of ``READINGS`` that ignore it, with ``reason`` and ``line``.
+        ignored_by: those of ``READINGS`` that ignore it, or may.
+        reason, line: why they do; "" where they only may.
     """
 
     path: str
@@ -146,8 +147,10 @@ def find_containerd(
     if process is None and unit is None and not tree.exists(default):
         return None
     words = process.words[1:] if process else list(unit.words[1:]) if unit else []
-    given = last((flag._replace(name="config" if flag.name == "c" else flag.name) for flag in _flags(words)), "config")
-    origin = unit.start if unit and given else given.origin if given else None
+    given = _config_flag(words)
+    written = _config_flag(list(unit.words[1:])) if unit else None
+    # A process with the unit's value has it from there.
+    origin = written.origin if written and given and written.value == given.value else given.origin if given else None
     program = process.program if process else unit.words[0].text if unit and unit.words else ""
     asked = ask_version(tree, program) if live else Asked()
     version = asked.version
@@ -164,12 +167,14 @@ def find_containerd(
     )
 
 
-def _flags(words: list[Any]) -> list[Any]:
-    return find_flags(words, _FLAGS)
+def _config_flag(words: list[Word]) -> Flag | None:
+    flags = find_flags(words, _FLAGS)
+    return last((flag._replace(name="config" if flag.name == "c" else flag.name) for flag in flags), "config")
 
 
 def _config_of(process: Process) -> str:
-    return next((flag.value for flag in _flags(process.words[1:]) if flag.name in ("c", "config")), "")
+    flag = _config_flag(process.words[1:])
+    return flag.value if flag else ""
 
 
 # -- config.toml and hosts.toml ---------------------------------------------------------------------------------------
@@ -204,7 +209,8 @@ def _load(tree: Tree, file: str, place: str) -> Hosts:
     for path in (f"{found.path}/{HOSTS_FILE}" for found in directories if HOSTS_FILE in (found.names or ())):
         with contextlib.suppress(ConfigError):
             form = hostsfile.form(place + path)
-            ignored = tuple(reading for reading in READINGS if form.get("readings", {}).get(reading, [0])[0] is None)
+            taken = form.get("readings", {})
+            ignored = tuple(reading for reading in config.readings if None in taken.get(reading, ()))
             files.append(HostsFile(path, ignored, form.get("reason", ""), form.get("line", 0)))
     for domain in _domains(config, directories):
         try:
@@ -284,9 +290,11 @@ def _link_imports(tree: Tree, file: str, place: str) -> None:
         form = configfile.form(place + path)
         for pattern in form["imports"] if form else ():
             wanted = pattern if pattern.startswith("/") else f"{posixpath.dirname(path)}/{pattern}"
-            if "\0" in wanted or _climbs(wanted):
+            # containerd 1.6 takes a relative pattern from its working directory.
+            at_root = [pattern] if "*" in pattern and not pattern.startswith("/") else []
+            if "\0" in wanted or any(map(_climbs, (wanted, *at_root))):
                 raise ConfigError(f"{path}: imports names {pattern!r}, which is outside the root", f"correct {path}")
-            pending += _matching(tree, goaddress.clean(wanted))
+            pending += [name for each in (wanted, *at_root) for name in _matching(tree, goaddress.clean(f"/{each}"))]
 
 
 def _climbs(path: str) -> bool:

@@ -114,9 +114,14 @@ class Node(NamedTuple):
 
     @property
     def runtime(self) -> str:
-        """``crio`` or ``containerd``: what the plugin works for, or has to where it is left to find that out."""
+        """``crio`` or ``containerd``: what the plugin works for. Left to find that out, it takes CRI-O where the
+        command line of the kubelet does not tell (k3s), or there is no /etc/containerd (``runtimes.endpoint``)."""
         chosen = self.settings.runtime if self.settings else AUTO
-        return self.pulls_with if chosen == AUTO else chosen
+        if chosen != AUTO:
+            return chosen
+        is_k3s = self.kubelet is not None and self.kubelet.distribution == "k3s"
+        is_told = self.kubelet is not None and not is_k3s and self.tree.exists("/etc/containerd")
+        return CONTAINERD if is_told and self.pulls_with == CONTAINERD else CRIO
 
     @property
     def pulls_with(self) -> str:
@@ -124,10 +129,10 @@ class Node(NamedTuple):
         default or by what the node has."""
         if self.endpoint:
             return named_by(self.endpoint)
-        if self.kubelet is None:
-            chosen = self.settings.runtime if self.settings else AUTO
-            return CRIO if chosen == AUTO else chosen
-        is_default = bool(self.kubelet.started or self.kubelet.distribution)
+        chosen = self.settings.runtime if self.settings else AUTO
+        if self.kubelet is None and chosen != AUTO:
+            return chosen
+        is_default = self.kubelet is not None and bool(self.kubelet.started or self.kubelet.distribution)
         has_containerd = self.containerd is not None and self.crio is None
         return CONTAINERD if is_default or has_containerd else CRIO
 

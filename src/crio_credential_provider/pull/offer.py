@@ -127,17 +127,20 @@ def _refusal(resolution: Resolution) -> tuple[str, str]:
         f"containerd would show the credential of secret {choice.secret} for {choice.source.name} to "
         f"{' and '.join(source.location for source in others)} as well"
     )
-    return reason, f"{_remedy(resolution.hosts, choice, others)}; or allow it with --allow-fallback-exposure"
+    return reason, f"{remedy(resolution.hosts, choice.source, others)}; or allow it with --allow-fallback-exposure"
 
 
-def _remedy(found: Found, choice: Choice, others: Sequence[PullSource]) -> str:
+def remedy(found: Found, mirror: PullSource, others: Sequence[PullSource]) -> str:
+    """What keeps a mirror's credential from the other hosts of a registry."""
+    if found.ignored:
+        return f"correct this first: {found.ignored[-1]}"
     if not found.file.endswith("/hosts.toml"):
         return (
             f"move {found.domain} from registry.mirrors to a hosts.toml below config_path, which can leave the "
             "registry itself out"
         )
     if all(source.primary for source in others):
-        place = choice.source.location
+        place = mirror.location
         server = f'server = "{place}"' + ("" if place.endswith("/v2") else " and override_path = true")
         return f"at the top of {found.file} write {server}, so that containerd asks no other host"
     return f"containerd takes one credential for a pull: leave one [host] in {found.file}"

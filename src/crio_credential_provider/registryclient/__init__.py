@@ -1,12 +1,12 @@
-"""One question to one registry, asked as CRI-O asks it, and a verdict that tells apart what can go wrong.
+"""One question to one registry, asked as the runtime asks it, and a verdict that tells apart what can go wrong.
 
-Follows containers/image 5.38: ``GET /v2/`` without a credential, over TLS (then plain HTTP where the source is
-``insecure``); the challenge it answers decides between Basic and a token service; then the manifest. Trusts the
-system's CAs and those of ``certs.d``. Asks for headers first (Docker Hub does not count ``HEAD``), and with ``GET``, as
-CRI-O does, before it says no.
+For CRI-O it follows containers/image 5.38: ``GET /v2/`` without a credential, over TLS (then plain HTTP where the
+source is ``insecure``); the challenge it answers decides between Basic and a token service; then the manifest. Trusts
+the system's CAs and those of ``certs.d``. Asks for headers first (Docker Hub does not count ``HEAD``), and with
+``GET``, as CRI-O does, before it says no. For containerd see ``containerd``.
 
-Knows nothing about registries.conf or pull secrets. Shows no credential to another host than the one it is for, or the
-token service that this one names; no text of a verdict holds a piece of a credential or of a token.
+Knows nothing about pull secrets, nor about where hosts come from. Shows no credential to another host than the one it
+is for, or the token service that this one names; no text of a verdict holds a piece of a credential or of a token.
 
     verdict = probe_manifest("mirror.corp:5000", "hub/library/nginx", "1.27", credential)
     print(verdict.outcome, verdict.evidence, verdict.remedy)
@@ -18,6 +18,7 @@ import os
 from typing import TYPE_CHECKING
 
 from .client import Client
+from .containerd import Api, ContainerdClient
 from .verdict import (
     CONNECT,
     DNS,
@@ -52,7 +53,9 @@ __all__ = (
     "SERVER_ERROR",
     "TLS",
     "UNAUTHORIZED",
+    "Api",
     "Verdict",
+    "probe_host",
     "probe_manifest",
     "probe_registry",
 )
@@ -110,6 +113,30 @@ def probe_manifest(
         ConfigError: this process may not read what CRI-O would read.
     """
     client = Client(host, credential, insecure, root, deadline, environment)
+    return _judge(client, lambda client: client.ask_manifest(path, reference))
+
+
+def probe_host(
+    api: Api,
+    path: str,
+    reference: str,
+    credential: Credential | None,
+    *,
+    root: str = "",
+    deadline: float = DEADLINE,
+    environment: Mapping[str, str] = os.environ,
+) -> Verdict:
+    """The same for a host of containerd's files, as containerd asks.
+
+    Args:
+        api: the host.
+        path: of the repository that the pod names.
+        reference, credential, root, deadline, environment: as for ``probe_manifest``.
+
+    Raises:
+        ConfigError: this process may not read what containerd would read.
+    """
+    client = ContainerdClient(api, credential, root, deadline, environment)
     return _judge(client, lambda client: client.ask_manifest(path, reference))
 
 

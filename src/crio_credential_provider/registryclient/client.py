@@ -57,6 +57,9 @@ class Client:
         exchanges, credential_sent_to: as in ``Verdict``.
     """
 
+    runtime = "CRI-O"
+    _tries = "CRI-O tries 5 times within at most 4 minutes"
+
     def __init__(
         self,
         name: str,
@@ -114,6 +117,10 @@ class Client:
                 raise self._refused(answer, ping, authorization)
         except Fault as fault:
             raise with_other_schemes(fault, ping) from None
+        return self._manifest(answer, path, reference)
+
+    def _manifest(self, answer: Answer, path: str, reference: str) -> tuple[str, str]:
+        """What an answer of 200 says of the manifest."""
         document = answer.json()
         if answer.media_type not in MANIFEST_TYPES and not (isinstance(document, dict) and "schemaVersion" in document):
             page = ", a web page" if _is_web_page(answer) else ""
@@ -165,7 +172,7 @@ class Client:
         for challenge in challenges_of(ping):
             if challenge.scheme == "basic":
                 # Without a credential CRI-O shows an empty one.
-                return _basic(self._credential)
+                return basic(self._credential)
             if challenge.scheme == "bearer":
                 return f"Bearer {self._token(challenge, scopes)}"
         return ""
@@ -226,7 +233,10 @@ class Client:
     def _no_token_service(self, realm: str) -> Fault:
         """The challenge has no realm, or one that cannot be asked."""
         if is_for_go_alone(realm):
-            evidence = "its token service's URL has a user name or a non-ASCII host: verify does not ask it; CRI-O does"
+            evidence = (
+                "its token service's URL has a user name or a non-ASCII host: verify does not ask it; "
+                f"{self.runtime} does"
+            )
             return Fault(NOT_A_REGISTRY, evidence, _REALM, "token-service", undecided=True)
         told = self._telling.told(realm)
         has = f"its realm is {told or 'not a URL'}" if realm else "it has no realm"
@@ -245,8 +255,8 @@ class Client:
         if service.scheme == "http" and not self._insecure:
             raise Fault(
                 TLS,
-                f"its token service {self._telling.shown(service)} is plain HTTP: the credential was not sent (CRI-O "
-                "sends it)",
+                f"its token service {self._telling.shown(service)} is plain HTTP: the credential was not sent "
+                f"({self.runtime} sends it)",
                 f"configure a token service with TLS, as anyone on the network can read the credential; {_REALM}",
                 "token-service-without-tls",
                 undecided=True,
@@ -259,7 +269,7 @@ class Client:
         target = f"{path}?{urllib.parse.urlencode([*account, *wanted])}"
         if not (credential.username and credential.password):
             return self._ask("GET", service._replace(target=target))
-        return self._ask("GET", service._replace(target=target), _basic(credential))
+        return self._ask("GET", service._replace(target=target), basic(credential))
 
     # -- one request -------------------------------------------------------------------------------------------------
 
@@ -338,7 +348,9 @@ class Client:
     def _attempt(self, url: Url) -> Attempt:
         where = self._telling.shown(url._replace(target=""))
         host = url.host if self._telling.shown(url) == url.shown else ""
-        return Attempt(self.name, where, host, self._seconds, self._trusted(), self._is_registry_without_tls)
+        return Attempt(
+            self.name, where, host, self._seconds, self._trusted(), self._is_registry_without_tls, self.runtime
+        )
 
     def _is_registry_without_tls(self) -> bool:
         """Asks a registry that is to have TLS and never answered without it."""
@@ -384,7 +396,7 @@ class Client:
             "redirects there, and no credential was sent"
         )
         if answer.kept_back:
-            evidence += "; CRI-O sends it, to every port and subdomain of a host"
+            evidence += f"; {self.runtime} sends it, to every port and subdomain of a host"
         remedy = "ask the registry's administrator why it redirects there"
         return Fault(outcome, evidence, remedy, "redirected", answer.kept_back)
 
@@ -398,8 +410,8 @@ class Client:
         """What to do where none was shown."""
         if self._credential:
             return (
-                "its entry has only a user name or only a password, which CRI-O does not send to a token service: "
-                "complete it"
+                f"its entry has only a user name or only a password, which {self.runtime} does not send to a token "
+                "service: complete it"
             )
         return "add a credential for this host to a pull secret of the namespace"
 
@@ -454,7 +466,7 @@ class Client:
                 if answer.headers.get(name)
             ]
             evidence = f"{where} answers 429{words}{''.join(f', {text}' for text in told)}"
-            remedy = "wait, or use a credential with a higher limit; CRI-O tries 5 times within at most 4 minutes"
+            remedy = f"wait, or use a credential with a higher limit; {self._tries}"
             wait = answer.headers.get("Retry-After", "").strip()
             late = wait.isdecimal() and int(wait[:9]) > _MAX_RETRYING
             return Fault(RATE_LIMITED, evidence, remedy, undecided=not late)
@@ -485,13 +497,15 @@ _STAGES = {DNS: 0, CONNECT: 1, TLS: 2}
 
 
 def _no_registry(evidence: str, cause: str = "") -> Fault:
-    remedy = "check that the location in registries.conf is the registry, with the right port"
-    return Fault(NOT_A_REGISTRY, evidence, remedy, cause)
+    return Fault(NOT_A_REGISTRY, evidence, NO_REGISTRY, cause)
+
+
+NO_REGISTRY = "check that the location in registries.conf is the registry, with the right port"
 
 
 def _is_web_page(answer: Answer) -> bool:
     return answer.media_type == "text/html" and not challenges_of(answer)
 
 
-def _basic(credential: Credential | None) -> str:
+def basic(credential: Credential | None) -> str:
     return f"Basic {base64.b64encode(userpass(credential)).decode()}"

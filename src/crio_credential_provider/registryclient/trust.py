@@ -44,12 +44,20 @@ class Trust:
         context: for all connections of a probe, those to its token service included, as with CRI-O.
         directory: of certs.d, "" where there is none for this host.
         flaws: what in it does not count, for people.
+        allows_plain: what has plain HTTP asked.
     """
+
+    allows_plain = "insecure = true for its location in registries.conf allows plain HTTP"
 
     def __init__(self, host: str, insecure: bool, root: str) -> None:
         self._root = root
         self.directory = self._find_directory(host)
         self.flaws: list[str] = []
+        self._make_context(insecure)
+        self._load_directory(insecure)
+
+    def _make_context(self, insecure: bool) -> None:
+        """With the system's CAs alone."""
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self.context.minimum_version = ssl.TLSVersion.TLSv1_2
         if insecure:
@@ -59,7 +67,6 @@ class Trust:
             # For Go every certificate in its pool is a root, self-signed or not.
             self.context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
             self._trust_the_system()
-        self._load_directory(insecure)
 
     def _find_directory(self, host: str) -> str:
         """The first that exists: the others are not read."""
@@ -76,7 +83,7 @@ class Trust:
 
     def _trust_the_system(self) -> None:
         for path in _SYSTEM_FILES:
-            data = _read(self._root + path)
+            data = read(self._root + path)
             if data is not None:
                 self._trust(data)
                 break
@@ -85,7 +92,7 @@ class Trust:
                 path = f"{self._root}{directory}/{name}"
                 # On Debian half of them are links to their neighbours.
                 if not (os.path.islink(path) and "/" not in os.readlink(path)) and os.path.isfile(path):
-                    self._trust(_read(path) or b"")
+                    self._trust(read(path) or b"")
 
     def _trust(self, data: bytes) -> bool:
         """Adds the certificates of a PEM file, and skips everything else, as Go does."""
@@ -105,7 +112,7 @@ class Trust:
         for name in names:
             path = f"{self.directory}/{name}"
             stem, ending = os.path.splitext(name)
-            if ending == ".crt" and not insecure and not self._trust(_read(path) or b""):
+            if ending == ".crt" and not insecure and not self._trust(read(path) or b""):
                 self.flaws.append(f"{path} has no PEM certificate")
             partner = {".cert": ".key", ".key": ".cert"}.get(ending)
             if partner and stem + partner not in names:
@@ -137,7 +144,23 @@ class Trust:
                 "certs.d",
             ) from None
 
-    def place(self, host: str) -> str:
+    def remedy_of_client(self, host: str) -> str:
+        """What to do for a host that requires a client certificate."""
+        return f"put client.cert and client.key into {self._place(host)}/"
+
+    def remedy_of_ca(self, host: str, others: list[str]) -> str:
+        """What to do for a host whose CA is not trusted.
+
+        Args:
+            others: as of ``near_misses``.
+        """
+        rename = ""
+        if others and not self.directory:
+            rename = f"if {others[0]} is meant for it, rename it to {host}; otherwise "
+        system = "or into the system's CAs and restart CRI-O"
+        return f"{rename}put its CA into {self._place(host)}/ca.crt, which CRI-O reads at each pull, {system}"
+
+    def _place(self, host: str) -> str:
         """The directory of certs.d in which CAs for the host are read."""
         return self.directory or f"{self._root}{CERTIFICATE_DIRECTORIES[0]}/{host}"
 
@@ -162,7 +185,7 @@ def _names(directory: str) -> list[str]:
         raise _not_readable(directory, error) from None
 
 
-def _read(path: str) -> bytes | None:
+def read(path: str) -> bytes | None:
     try:
         with open(path, "rb") as file:
             return file.read(_MAX_FILE)

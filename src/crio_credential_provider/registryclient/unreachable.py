@@ -11,7 +11,7 @@ from .trust import Trust
 from .verdict import CONNECT, TLS, Fault
 from .wire import Silent
 
-_PROXY = "If CRI-O uses a proxy, set HTTPS_PROXY here as in its unit"
+_PROXY = "If {} uses a proxy, set HTTPS_PROXY here as in its unit"
 
 # OpenSSL's names for what a plain HTTP server answers to a handshake.
 _NOT_TLS = frozenset(("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "PACKET_LENGTH_TOO_LONG"))
@@ -37,6 +37,7 @@ class Attempt(NamedTuple):
         seconds: how long an answer was waited for.
         trust: what its certificate was held against.
         is_registry_without_tls: asks there over plain HTTP.
+        runtime: whose pull it is.
     """
 
     name: str
@@ -45,22 +46,24 @@ class Attempt(NamedTuple):
     seconds: float
     trust: Trust
     is_registry_without_tls: Callable[[], bool]
+    runtime: str
 
 
 def explain(error: OSError, attempt: Attempt) -> Fault:
     """No answer: the connection or TLS failed."""
     where, seconds = attempt.where, attempt.seconds
+    proxy = _PROXY.format(attempt.runtime)
     if isinstance(error, ssl.SSLError):
         return _no_tls(error, attempt)
     if isinstance(error, Silent):
         evidence = f"{where} accepts the connection and does not answer within {seconds:g} s"
-        return Fault(CONNECT, evidence, "look in its log; CRI-O waits longer", "silent")
+        return Fault(CONNECT, evidence, f"look in its log; {attempt.runtime} waits longer", "silent")
     if isinstance(error, TimeoutError) or error.errno == errno.ETIMEDOUT:
         evidence = f"{where} does not answer within {seconds:g} s"
         return Fault(
             CONNECT,
             evidence,
-            f"check that it is running and that no firewall drops packets from this node. {_PROXY}",
+            f"check that it is running and that no firewall drops packets from this node. {proxy}",
             "timeout",
         )
     if isinstance(error, ConnectionRefusedError):
@@ -70,7 +73,7 @@ def explain(error: OSError, attempt: Attempt) -> Fault:
         return Fault(CONNECT, f"{where} closes the connection without an answer", remedy, "closed")
     reason = error.strerror or type(error).__name__
     return Fault(
-        CONNECT, f"{where} cannot be reached: {reason}", f"check the route from this node. {_PROXY}", "unreachable"
+        CONNECT, f"{where} cannot be reached: {reason}", f"check the route from this node. {proxy}", "unreachable"
     )
 
 
@@ -86,10 +89,11 @@ def _no_tls(error: ssl.SSLError, attempt: Attempt) -> Fault:
     if error.reason in _WANTS_CERTIFICATE:
         directory = trust.directory
         found = f"; {directory} has none that it accepts" if directory else ""
-        remedy = f"put client.cert and client.key into {trust.place(attempt.name)}/"
+        remedy = trust.remedy_of_client(attempt.name)
         return Fault(TLS, f"{where} ends TLS: it requires a client certificate{found}", remedy, "client-certificate")
     if error.reason in _OLD:
-        return Fault(TLS, f"{where} does not support TLS 1.2 or newer", "update it: CRI-O requires TLS 1.2", "too-old")
+        remedy = f"update it: {attempt.runtime} requires TLS 1.2"
+        return Fault(TLS, f"{where} does not support TLS 1.2 or newer", remedy, "too-old")
     reason = error.reason or "no reason given"
     return Fault(TLS, f"TLS with {where} failed: {reason}", "look in the registry's log", "other")
 
@@ -99,7 +103,7 @@ def _plain(attempt: Attempt) -> Fault:
     evidence, remedy = f"{attempt.where} does not speak TLS", "check the port"
     if attempt.is_registry_without_tls():
         evidence += "; over plain HTTP a registry answers there"
-        remedy = "configure TLS there; insecure = true for its location in registries.conf allows plain HTTP"
+        remedy = f"configure TLS there; {attempt.trust.allows_plain}"
     return Fault(TLS, evidence, remedy, "not-tls")
 
 
@@ -118,18 +122,7 @@ def _not_trusted(error: ssl.SSLCertVerificationError, attempt: Attempt) -> Fault
         case _:
             evidence = f"was not issued by a CA that this node trusts ({error.verify_message})"
             others = trust.near_misses(attempt.name)
-            cause, remedy = "unknown-ca", _remedy_of_trust(others, attempt)
+            cause, remedy = "unknown-ca", trust.remedy_of_ca(attempt.name, others)
             others = [f"{path} is for another port" for path in others]
             flaws = "".join(f"; {flaw}" for flaw in (*trust.flaws, *others))
     return Fault(TLS, f"{attempt.where}: its certificate {evidence}{flaws}", remedy, cause)
-
-
-def _remedy_of_trust(others: list[str], attempt: Attempt) -> str:
-    trust = attempt.trust
-    rename = (
-        f"if {others[0]} is meant for it, rename it to {attempt.name}; otherwise "
-        if others and not trust.directory
-        else ""
-    )
-    system = "or into the system's CAs and restart CRI-O"
-    return f"{rename}put its CA into {trust.place(attempt.name)}/ca.crt, which CRI-O reads at each pull, {system}"

@@ -335,7 +335,7 @@ def _resolve(host: str, port: int, deadline: float) -> list[Any]:
         cause = "temporary"
     remedy = "check the name, and this node's resolver: getent hosts " + host
     if host.endswith((".svc", ".cluster.local")):
-        remedy = "use another name: CRI-O uses the node's resolver, which does not resolve the cluster's Services"
+        remedy = "use another name: pulls use the node's resolver, which does not resolve the cluster's Services"
     raise Fault(DNS, f"{host} cannot be resolved: {reason}", remedy, cause)
 
 
@@ -367,7 +367,7 @@ def find_proxy(url: Url, environment: Mapping[str, str]) -> Proxy | None:
         host = ""
     if not host or parts.scheme != "http":
         remedy = f"give {name.upper()} as http://HOST:PORT"
-        evidence = f"{name.upper()} is a kind of proxy that verify does not support; CRI-O may support it"
+        evidence = f"{name.upper()} is a kind of proxy that verify does not support; the container runtime may"
         raise Fault(CONNECT, evidence, remedy, "proxy", undecided=True)
     headers = {}
     if parts.username is not None:

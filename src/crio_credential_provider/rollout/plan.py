@@ -1,7 +1,8 @@
 """What a node needs for the plugin, as changes in the order in which they are safe.
 
 At no time does a configuration of the kubelet name what is not there: first the program, then the auth directory and
-CRI-O's side of it, then the CredentialProviderConfig, then the kubelet's flags; on the way back the other way round.
+CRI-O's side of it, then the CredentialProviderConfig, then the kubelet's flags; on the way back the other way round. A
+node with containerd has no auth files, and none of containerd's own files is changed: without the second of these.
 What is as it should be is no change. Reads files, writes none.
 """
 
@@ -28,14 +29,16 @@ from ..manifests import layout, matchimages, merge, nodefiles, providerconfig
 from ..manifests.matchimages import Derived
 from ..manifests.nodefiles import AUTH_DIR, DISTRIBUTIONS, NodeFile
 from ..manifests.providerconfig import OPENSHIFT_AUDIENCE, Wanted
-from ..node import programs
+from ..node import containerd, programs
 from ..node.commandline import last
+from ..node.containerd import Hosts
 from ..node.facts import Node
 from ..node.kubelet import BIN_DIR, PROVIDER_CONFIG, find_gate
 from ..node.programs import GO, OURS
 from ..node.providerconfig import Provider
 from ..node.tree import Planned, Tree, Unreadable
 from ..pull import authfile
+from ..settings import AUTO, CONTAINERD, CRIO
 from . import flags, store
 from .changes import ABSENT, DIRECTORY, FILE, LINK, Change, RolloutError, State, dumps_change, file_state, observe
 from .services import Actions, actions_of
@@ -54,8 +57,8 @@ class Wishes(NamedTuple):
 
     Attributes:
         audience, config_path, bin_dir: "" for that.
-        match_images: none for what registries.conf calls for.
-        args: of the plugin.
+        match_images: none for what registries.conf, or containerd's files, call for.
+        args: of the plugin; --runtime is by default what the kubelet pulls with.
         program: the executable that is installed; None for the one that is there.
     """
 
@@ -158,11 +161,14 @@ class _Installation:
         defaults = DISTRIBUTIONS[self._distribution]
         self._config_path = self._chosen(PROVIDER_CONFIG, wishes.config_path, defaults.config_path)
         self._bin_dir = self._chosen(BIN_DIR, wishes.bin_dir, self._usual_bin_dir(defaults.bin_dir))
+        wished = settings.loads(list(wishes.args), {}).runtime
+        self._runtime = node.pulls_with if wished == AUTO else wished
         self._there = programs.find(self._tree, posixpath.join(self._bin_dir, NAME))
         self._doubles = programs.find_doubles(node, self._bin_dir)
         self._args = self._all_args()
-        self._auth_dir = settings.loads([*self._present_args(), *self._args], {}).auth_dir
-        if not nodefiles.is_plain_path(self._auth_dir.rstrip("/")):
+        self._settings = settings.loads([*self._present_args(), *self._args], {})
+        self._auth_dir = self._settings.auth_dir
+        if self._runtime == CRIO and not nodefiles.is_plain_path(self._auth_dir.rstrip("/")):
             raise RolloutError(
                 f"--auth-dir {self._auth_dir!r} cannot stand in a unit of systemd", "letters, digits and ./@:+,-_ alone"
             )
@@ -179,6 +185,7 @@ class _Installation:
         changes = tuple(self._changes) if real else ()
         actions = actions_of(changes, posixpath.basename(self._unit.file))
         subject = f"{self._distribution}, Kubernetes {self._node.version or 'of unknown version'}, {self._unit.file}"
+        subject += ", containerd" if self._runtime == CONTAINERD else ""
         if changes and self._distribution == "openshift":
             self._notes.append(
                 "the Machine Config Operator reports a node as degraded whose files it finds changed; for a pool of "
@@ -206,7 +213,8 @@ class _Installation:
             program = programs.find(self._tree, other)
             if program and self._tree.target(other) != self._tree.target(path):
                 yield f"{other} is {program}: this kubelet does not run it; remove it yourself"
-        if any(one and one.kind == GO for one in (self._there, *(program for _, program in self._doubles))):
+        go = any(one and one.kind == GO for one in (self._there, *(program for _, program in self._doubles)))
+        if go and self._runtime == CRIO:
             yield from self._other_than_the_go_provider()
 
     def _is_packaged(self, path: str) -> bool:
@@ -219,7 +227,6 @@ class _Installation:
 
     def _other_than_the_go_provider(self) -> Iterator[str]:
         """Its paths are compiled in, it takes no arguments, and reads no variables of its own."""
-        chosen = settings.loads([*self._present_args(), *self._args], {})
         found = cluster.locate(self._node).endpoint
         server = f"{found.url} ({found.origin}), its certificate verified" if found else "not found (see doctor)"
         yield (
@@ -228,7 +235,7 @@ class _Installation:
         )
         yield (
             f"auth files: below {self._auth_dir}, with the credentials of one image's mirrors; those of the Go "
-            f"provider have all of {chosen.global_auth_file} as well"
+            f"provider have all of {self._settings.global_auth_file} as well"
         )
         yield (
             "a run without a token, or without a credential, exits with 0; each pull with a credential of its "
@@ -245,7 +252,7 @@ class _Installation:
 
     def _of_the_whole_node(self) -> Iterator[str]:
         """Mirrors for which every pod of the node has a credential."""
-        path = settings.loads([*self._present_args(), *self._args], {}).global_auth_file
+        path = self._settings.global_auth_file
         try:
             held = dockerconfig.loads(self._tree.read(path))
         except (Unreadable, ConfigError) as error:
@@ -253,8 +260,7 @@ class _Installation:
                 why = error.reason if isinstance(error, Unreadable) else error.message
                 yield f"cannot use {path}: {why}"
             return
-        mirrors = sorted({mirror.location for mirror in asked_mirrors(self._node)})
-        found = [text for location in mirrors for text in _credentials_for(held, location)]
+        found = [text for location in self._looked_up() for text in _credentials_for(held, location)]
         if found:
             yield (
                 f"{path} has credentials for {', '.join(found)}: pulls of namespaces without one of their own go on "
@@ -262,6 +268,13 @@ class _Installation:
             )
         if held.creds_store:
             yield f"{path} has a credsStore, which neither CRI-O nor the kubelet reads"
+
+    def _looked_up(self) -> list[str]:
+        """By what names credentials of the whole node would be found: the mirrors' for CRI-O; for containerd those of
+        the registries themselves, which the kubelet hands to it."""
+        if self._runtime == CONTAINERD:
+            return [pattern for pattern in self._patterns() if "*" not in pattern]
+        return sorted({mirror.location for mirror in asked_mirrors(self._node)})
 
     # -- choices -------------------------------------------------------------------------------------------------------
 
@@ -285,7 +298,7 @@ class _Installation:
         return [text for text, _ in self._node.entry.arguments] if self._node.entry and self._node.settings else []
 
     def _all_args(self) -> tuple[str, ...]:
-        """What was asked for, and what this node's CRI-O has otherwise than the plugin expects it."""
+        """What was asked for, and what this node's runtime has otherwise than the plugin expects it."""
         wished = {name for name, _ in providerconfig.split_args(self._wishes.args)}
         args = list(self._wishes.args)
         for provider, program in self._doubles:
@@ -293,7 +306,15 @@ class _Installation:
                 given = providerconfig.split_args([text for text, _ in provider.arguments])
                 args += [word for name, words in given if name and name not in wished for word in words]
         names = {name for name, _ in providerconfig.split_args([*self._present_args(), *args])}
-        if crio := self._node.crio:
+        present = self._node.settings.runtime if self._node.settings else AUTO
+        if "runtime" not in wished and present != self._runtime and (self._runtime == CONTAINERD or present != AUTO):
+            args.append(f"--runtime={self._runtime}")
+        if self._runtime == CONTAINERD:
+            file = DISTRIBUTIONS[self._distribution].containerd_config
+            file = self._node.containerd.config_file.value if self._node.containerd else file
+            if "containerd-config" not in names and file != DISTRIBUTIONS["kubeadm"].containerd_config:
+                args.append(f"--containerd-config={file}")
+        elif crio := self._node.crio:
             usual = settings.loads([], {})
             for name, value, default in (
                 ("auth-dir", crio.auth_dir.value, AUTH_DIR),
@@ -309,7 +330,8 @@ class _Installation:
     def _node_files(self, version: tuple[int, int] | None = None) -> nodefiles.Node:
         """Args: version: of which the files are; by default one that needs no gate which is on already."""
         version = version or (self._version if self._needs_gate() else DEFAULT_VERSION)
-        return nodefiles.Node(self._distribution, version, self._config_path, self._bin_dir, self._auth_dir)
+        paths = self._config_path, self._bin_dir, self._auth_dir
+        return nodefiles.Node(self._distribution, version, *paths, self._runtime)
 
     def _needs_gate(self) -> bool:
         return self._version == FIRST and find_gate(self._tree, self._kubelet).value is not True
@@ -382,6 +404,8 @@ class _Installation:
         self._put(path, before, after._replace(attributes=attributes), content, "program")
 
     def _auth_files(self) -> list[tuple[NodeFile, str]]:
+        if self._runtime == CONTAINERD:
+            return []
         node = self._node_files()
         made: list[tuple[NodeFile, str]] = []
         if not self._tree.exists(f"/usr/lib/tmpfiles.d/{NAME}.conf"):
@@ -414,6 +438,8 @@ class _Installation:
 
     def _config(self) -> None:
         path = self._config_path
+        if self._runtime == CONTAINERD and (derived := self._derived()):
+            self._notes += [*derived.limits, *(f"{domain} is skipped: {why}" for domain, why in derived.left_out)]
         if self._tree.is_directory(path):
             path = self._file_of_directory(path)
         wanted = self._wanted()
@@ -463,8 +489,6 @@ class _Installation:
         return entry.document.file if entry else posixpath.join(directory, f"{NAME}.yaml")
 
     def _wanted(self) -> Wanted:
-        derived = self._derived()
-        patterns = self._wishes.match_images or (derived.patterns if derived else ())
         audience = self._wishes.audience
         if not audience and self._doubles and (self._node.entry is None or self._node.entry.name != NAME):
             attributes = self._doubles[0][0].token_attributes or {}
@@ -473,18 +497,37 @@ class _Installation:
             # What the API server made for a pod of this node says it best.
             own, _ = cluster.own_audiences(self._node)
             audience = own[0] if own else OPENSHIFT_AUDIENCE if self._distribution == "openshift" else ""
-        return Wanted(self._version, tuple(patterns), audience, self._args)
+        made = Wanted(self._version, self._patterns(), audience, self._args)
+        derived = self._derived()
+        if self._runtime == CRIO or derived is None:
+            return made
+        return made._replace(why_none=matchimages.why_no_registry(self._settings.containerd_config, derived))
+
+    def _patterns(self) -> tuple[str, ...]:
+        derived = self._derived()
+        return derived.patterns if derived else self._wishes.match_images
 
     def _derived(self) -> Derived | None:
         if self._wishes.match_images:
             return None
+        if self._runtime == CONTAINERD:
+            hosts = self._hosts()
+            return matchimages.match_registries(hosts, self._settings.mirror_registry)
         registries = self._node.registries
         if registries.config is None:
             raise registries.refused or ConfigError(
                 f"cannot read {registries.main}: {registries.unreadable.reason if registries.unreadable else ''}"
             )
-        chosen = settings.loads([*self._present_args(), *self._args], {})
-        return matchimages.match_images(registries.config, chosen.mirror_registry)
+        return matchimages.match_images(registries.config, self._settings.mirror_registry)
+
+    def _hosts(self) -> Hosts:
+        """By the file that the plugin will read."""
+        found = self._node.hosts
+        if found is None or found.file != self._settings.containerd_config:
+            found = containerd.load_hosts(self._tree, self._settings.containerd_config)
+        if found.refused:
+            raise found.refused
+        return found
 
     def _flags(self) -> None:
         missing = [

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..doctor import Given, Report, examine
+from ..doctor import Given, Report, examine, mirrored
 from ..doctor.finding import Finding
 from ..node.facts import gather
 from ..node.kubelet import BIN_DIR, PROVIDER_CONFIG
@@ -21,9 +21,13 @@ _FATAL = frozenset(
         *("kubelet-without-provider-config", "kubelet-without-bin-dir", "kubelet-too-old", "feature-gate-off"),
         *("config-missing", "config-refused", "provider-missing", "token-attributes-missing", "cache-type-missing"),
         *("cache-type-unknown", "plugin-arguments-refused", "runtime-not-crio", "crio-too-old", "crio-conf-refused"),
+        *("runtime-mismatch", "containerd-config-refused", "mirrors-and-config-path"),
     )
 )
 """Errors with which the kubelet does not start, or no pull is served."""
+_EXPOSED = "mirror-credential-exposed"
+"""With containerd: of one registry. If others are served, it is told, and stops nothing: that it never got a credential
+is no change."""
 
 
 class Checked(NamedTuple):
@@ -59,6 +63,9 @@ def check(plan: Plan, root: str) -> Checked:
     before: set[object] = set()
     if any(finding.severity == "error" and finding.code not in _FATAL for finding in found.findings):
         before = {_key(finding) for finding in examine(given).findings}
+    exposed = [finding for finding in found.findings if finding.code == _EXPOSED]
+    if len(exposed) < len(mirrored.tables(gather(given, planned))):
+        before |= {_key(finding) for finding in exposed}
     return _sorted_out(found, before)
 
 

@@ -33,6 +33,7 @@ class Status(NamedTuple):
         interrupted: what a run that was killed was doing, "" for none.
         previous: what ``rollback`` would undo, "" for nothing.
         unit: of the kubelet, "" where none was found; ``unit_state`` as systemd has it.
+        runtime: what it pulls with.
         healthz: why the kubelet does not say that it is healthy, "" where it does or does not serve that.
         ready: of the node, "" where the API server does not tell.
     """
@@ -43,6 +44,7 @@ class Status(NamedTuple):
     previous: str
     unit: str
     unit_state: str
+    runtime: str
     healthz: str
     ready: str
 
@@ -79,4 +81,4 @@ def find(root: str) -> Status:
     ready = health.find_ready(facts)
     version = str(record["version"]) if record else ""
     names = (run.verb if run else "", last.verb if last else "")
-    return Status(version, tuple(files), *names, unit, state, why, ready.status if ready else "")
+    return Status(version, tuple(files), *names, unit, state, facts.pulls_with, why, ready.status if ready else "")

@@ -136,7 +136,8 @@ def parser(program: str = output.PROGRAM) -> Parser:
         metavar="[CLASS=]FILE",
         action="append",
         default=[],
-        help="registries.conf of the nodes, or of a class of them: a role (worker) or labels (pool=gpu); repeatable "
+        help="registries.conf of the nodes, or of a class of them: a role (worker), a runtime (containerd) or labels "
+        "(pool=gpu); for nodes with containerd a copy of their certs.d directory, or config.toml; repeatable "
         "(default: this machine's)",
     )
     made.add_argument(
@@ -289,10 +290,10 @@ def _context(text: str) -> str:
 
 
 def _ask(found: Audit, auditor: Auditor, rate: float, progress: _Progress) -> Audit:
-    from ..verification.asking import crio_environment
+    from ..verification.asking import runtime_environment
     from . import live
 
-    return live.ask(found, auditor.collected, crio_environment(), rate, _ASKING, progress.tell)
+    return live.ask(found, auditor.collected, runtime_environment("crio"), rate, _ASKING, progress.tell)
 
 
 def _rate(text: str) -> float:
@@ -326,7 +327,7 @@ def _auditor(given: argparse.Namespace, place: Place) -> Auditor:
     chosen.cache_dir = ""
     if given.machine_configs and given.registries_conf:
         raise UsageError("--machine-configs and --registries-conf cannot be used together", "remove one of the two")
-    classes = None if given.machine_configs else _classes(given, chosen)
+    classes = None if given.machine_configs else _classes(given, chosen, place)
     selected = _selector(given.selector)
     made = Auditor(chosen, classes, given.namespace or (), selected, has_tokens=place.audience is not None)
     made.notes += [*(given.elsewhere.notes if given.elsewhere else ()), *filter(None, [place.note])]
@@ -338,9 +339,15 @@ def _auditor(given: argparse.Namespace, place: Place) -> Auditor:
     return made
 
 
+def _is_of_containerd(place: Place) -> bool:
+    """Whether this is a node with containerd."""
+    return place.runtime == settings.CONTAINERD and "kubelet" not in place.missing
+
+
 def _is_guess(given: argparse.Namespace, place: Place) -> bool:
     """Whether registries.conf is that of this machine, which is not a node: podman has one as well."""
-    return "CRI-O" in place.missing and not (given.registries_conf or given.machine_configs)
+    is_own = not (given.registries_conf or given.machine_configs)
+    return is_own and "CRI-O" in place.missing and not _is_of_containerd(place)
 
 
 def _check_auth_file(path: str) -> None:
@@ -352,13 +359,13 @@ def _check_auth_file(path: str) -> None:
         raise UsageError(f"--global-auth-file: {path or repr(path)}: {why}")
 
 
-def _classes(given: argparse.Namespace, chosen: settings.Settings) -> list[NodeClass]:
+def _classes(given: argparse.Namespace, chosen: settings.Settings, place: Place) -> list[NodeClass]:
     files = _by_class("--registries-conf", given.registries_conf)
     directories = _by_class("--registries-conf-dir", given.registries_conf_dir)
     for name, file in files.items():
         if not file:
             raise UsageError(f"--registries-conf: no file is named{f' for {name}' if name else ''}")
-        if why := output.why_not(file, ("file",)):
+        if why := output.why_not(file, ("file", "directory")):
             raise UsageError(f"--registries-conf: {file}: {why}")
         if name in directories and (why := output.why_not(directories[name], ("directory",))):
             raise UsageError(f"--registries-conf-dir: {directories[name]}: {why}")
@@ -369,6 +376,8 @@ def _classes(given: argparse.Namespace, chosen: settings.Settings) -> list[NodeC
             )
     if files and not directories and not any(map(_has_content, files.values())):
         raise UsageError(f"--registries-conf: {', '.join(files.values())}: empty", "copy it from a node again")
+    if not files and _is_of_containerd(place):
+        return [nodes.load_own_containerd(chosen.containerd_config)]
     if not files:
         search = registries.search_files(chosen.registries_conf, chosen.registries_conf_dir)
         if not search.drop_ins and not os.path.exists(search.main):

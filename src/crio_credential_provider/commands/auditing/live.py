@@ -20,7 +20,7 @@ from ...explanation import NODE, NODE_HELPER, SECRET
 from ...images import reference
 from ...kubernetes import pullsecrets
 from ...pull.keyring import Keyring
-from ...registryclient import FORBIDDEN, NOT_FOUND, OK, RATE_LIMITED, UNAUTHORIZED, Verdict
+from ...registryclient import FORBIDDEN, NOT_FOUND, OK, RATE_LIMITED, UNAUTHORIZED, Api, Verdict
 from .rows import plural
 
 if TYPE_CHECKING:
@@ -35,8 +35,10 @@ class _Question(NamedTuple):
     """Of one source of a pull; ``tag`` may be a digest."""
 
     name: str
+    image_path: str
     tag: str
     insecure: bool
+    api: Api | None
     credential: Credential | None
 
 
@@ -58,12 +60,18 @@ class _Mirror:
     def ask(self, question: _Question, environment: Mapping[str, str]) -> None:
         host, _, path = question.name.partition("/")
         credential = question.credential
-        verdict = registryclient.probe_manifest(
-            *(host, path, question.tag, credential),
-            insecure=question.insecure,
-            deadline=_EACH,
-            environment=environment,
-        )
+        if question.api is not None:
+            path = question.image_path
+            verdict = registryclient.probe_host(
+                *(question.api, path, question.tag, credential), deadline=_EACH, environment=environment
+            )
+        else:
+            verdict = registryclient.probe_manifest(
+                *(host, path, question.tag, credential),
+                insecure=question.insecure,
+                deadline=_EACH,
+                environment=environment,
+            )
         self.asked += 1
         if not verdict.scheme:
             # GET /v2/ failed, which shows neither credential nor repository.
@@ -160,7 +168,7 @@ def _questions(pull: Pull, collected: Collected) -> list[_Question | None]:
     image = reference.parse(pull.image)
     tag = image.digest or image.tag or "latest"
     return [
-        _Question(source.name, tag, source.insecure, _credential(pull, source, collected))
+        _Question(source.name, image.path, tag, source.insecure, source.api, _credential(pull, source, collected))
         if source.wanted and source.credential in ("", SECRET) and source.reason != "blocked"
         else None
         for source in pull.sources

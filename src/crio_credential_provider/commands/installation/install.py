@@ -17,7 +17,8 @@ from .running import Prepared, add_flags, carry_out
 _DESCRIPTION = """\
 Brings the plugin onto this node: the program, the tmpfs for auth files, CRI-O's drop-in where it is
 needed, its provider in the CredentialProviderConfig, and the kubelet's two flags in the place from which
-this distribution takes them (kubeadm, OpenShift, k3s, RKE2). Prints what would change, and what doctor
+this distribution takes them (kubeadm, OpenShift, k3s, RKE2); with containerd no auth files, and nothing of
+CRI-O's. Prints what would change, and what doctor
 finds on a node that has it; with --apply it does so, restarts the kubelet, waits until it is healthy and
 its node Ready, and runs doctor. If any of that fails, everything is put back.
 """
@@ -48,7 +49,7 @@ def parser() -> Parser:
     made = make_parser("install", _DESCRIPTION, _EPILOG)
     made.add_argument("plan", nargs="?", choices=("plan",), help="print the plan only, the default")
     add_flags(made, verb="install it")
-    add_entry_flags(made, "the node's, else the distribution's")
+    add_entry_flags(made, "the node's, else the distribution's", runtime="the kubelet's")
     return made
 
 

@@ -3,7 +3,7 @@
 JSON (``--output json``):
 
     {"version", "files": [{"path", "role", "state"}], "interrupted", "rollback",
-     "kubelet": {"unit", "state", "healthz", "ready"}, "isWell"}
+     "kubelet": {"unit", "state", "runtime", "healthz", "ready"}, "isWell"}
 
 With ``--ready``: {"state", "reason", "isDone"}; with ``--daemonset``:
 
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from ... import __version__
 from ...errors import ProviderError
 from ...fleet import state
+from ...settings import CONTAINERD, CRIO
 from ..output import (
     FAILED,
     FAULT,
@@ -118,6 +119,9 @@ def _tell_rollout(daemonset: str, is_json: bool) -> int:
     return OK if is_done else FAILED
 
 
+_RUNTIMES = {CRIO: "CRI-O", CONTAINERD: "containerd"}
+
+
 def _lines(found: Status) -> list[str]:
     than = "" if found.version == __version__ else f" (this program is {__version__})"
     made = [f"installed: version {found.version}{than}" if found.version else "installed: nothing by install"]
@@ -128,6 +132,7 @@ def _lines(found: Status) -> list[str]:
         made.append(f"rollback would undo: {found.previous}")
     if found.unit:
         made.append(f"kubelet: {found.unit} is {found.unit_state}; {found.healthz or 'its healthz says ok'}")
+        made.append(f"container runtime: {_RUNTIMES[found.runtime]}")
     else:
         made.append("kubelet: not found")
     made.append(f"node Ready: {found.ready or 'not known, the API server does not tell'}")
@@ -143,6 +148,7 @@ def _as_json(found: Status) -> dict[str, object]:
         "kubelet": {
             "unit": found.unit,
             "state": found.unit_state,
+            "runtime": found.runtime if found.unit else "",
             "healthz": found.healthz,
             "ready": found.ready,
         },

@@ -119,14 +119,20 @@ def write_checks(checked: Checked) -> None:
     write_line("")
     for finding in checked.stops:
         write_line(f"check: ERROR {_finding(finding)}")
-        for line in finding.remedy.split("\n"):
-            write_line(f"  {printable(line)}")
+        _write_remedy(finding)
     for finding in checked.others:
         write_line(f"check: {finding.severity}, which does not stop this: {_finding(finding)}")
+        if finding.severity == "error":
+            _write_remedy(finding)
     write_line(
         f"check: doctor on the planned node: errors that stop this: {len(checked.stops)}, "
         f"other findings: {len(checked.others)}, skipped checks: {len(checked.skipped)}"
     )
+
+
+def _write_remedy(finding: Finding) -> None:
+    for line in finding.remedy.split("\n"):
+        write_line(f"  {printable(line)}")
 
 
 def _finding(finding: Finding) -> str:

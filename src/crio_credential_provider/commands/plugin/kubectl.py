@@ -16,16 +16,16 @@ import tempfile
 from typing import Any, NamedTuple
 
 from ... import explanation
-from ...audit import server
+from ...audit import copies, server
 from ...audit.workloads import ANYWHERE, Object, Want, member, text
-from ...errors import ConfigError, ProviderError, RequestError, UsageError
+from ...errors import ClusterError, ConfigError, ProviderError, RequestError, UsageError
 from ...explanation import is_short_name, standin
 from ...images import reference
 from ...images.reference import ReferenceSyntaxError
 from ...kubernetes import names
 from ...kubernetes.credentialprovider import Request
 from ...kubernetes.serviceaccount import ServiceAccount
-from ...settings import FLAGS_BY_NAME, POD, Settings
+from ...settings import CONTAINERD, CRIO, FLAGS_BY_NAME, POD, Settings
 from ...tenant import published
 from ...tenant.visible import Api, Visible, find_workload, parse_workload, wants_of
 from .. import explain, verify
@@ -73,8 +73,9 @@ is not visible from here. No secret's content is shown.
 
 registries.conf is that of the nodes: from --registries-conf, else from the ConfigMap
 crio-credential-provider-registries in namespace kube-public, which also may have the plugin's
-settings, else made of OpenShift's mirror sets; never this machine's own. audit is the command of that
-name, with the same registries.conf.
+settings, else made of OpenShift's mirror sets; never this machine's own. For nodes with containerd
+--registries-conf takes a copy of their certs.d directory. audit is the command of that name, with the
+same registries.conf.
 """
 _EPILOG = """\
 Examples:
@@ -123,7 +124,10 @@ def parser() -> Parser:
     made.add_argument("--kubeconfig", metavar="FILE", type=there("file"), help="kubeconfig for kubectl")
     made.add_argument("--context", metavar="NAME", help="its context")
     for name, metavar, kinds, what in (
-        ("registries-conf", "FILE", ("file",), "registries.conf of the nodes"),
+        (
+            *("registries-conf", "FILE", ("file", "directory")),
+            "registries.conf of the nodes; of nodes with containerd a copy of their certs.d directory, or config.toml",
+        ),
         ("registries-conf-dir", "DIR", ("directory",), "directory with the drop-ins beside it"),
         ("config", "FILE", ("file", "directory"), "the nodes' CredentialProviderConfig, for the plugin's settings"),
     ):
@@ -184,7 +188,7 @@ def _run(arguments: list[str]) -> int:
 
 def _tell(given: argparse.Namespace, namespace: str, api: Api) -> int:
     found = find_workload(api, namespace, given.workload) if given.workload else None
-    site = _site(given, api)
+    site = _site(given, api, found)
     if found is not None:
         wants = list(wants_of(found))
     else:
@@ -273,13 +277,20 @@ def _pull(want: Want, found: Object | None, site: Site) -> Pull:
 # -- what stands for the node -----------------------------------------------------------------------------------------
 
 
-def _site(given: argparse.Namespace, api: Api) -> Site:
-    """registries.conf and the plugin's settings: as given, else as published. Never those of this machine."""
+def _site(given: argparse.Namespace, api: Api, workload: Object | None) -> Site:
+    """registries.conf, or containerd's files, and the plugin's settings: as given, else as published. Never those of
+    this machine."""
+    is_containerd = bool(given.registries_conf) and copies.is_containerd(given.registries_conf)
+    _check_runtime(api, workload or {}, is_containerd=is_containerd)
     found = published.write(api, "")
     config, origin_of_config = given.config, given.config
     if isinstance(found, published.Published) and not config:
         config, origin_of_config = found.config, found.origin if found.config else ""
-    if given.registries_conf:
+    containerd_config = root = ""
+    if is_containerd:
+        containerd_config, root = copies.write_config(given.registries_conf, "")
+        found = published.Published("", "", "", given.registries_conf)
+    elif given.registries_conf:
         main, drop_ins = given.registries_conf, given.registries_conf_dir or published.no_drop_ins("")
         found = published.Published(main, drop_ins, "", main)
     elif given.machine_config_pool:
@@ -299,18 +310,42 @@ def _site(given: argparse.Namespace, api: Api) -> Site:
         kubeconfig="",
         crio_started=0.0,
         enforcing=found.enforcing,
-        missing=("kubelet", "CRI-O"),
+        missing=("kubelet", "CRI-O", "containerd"),
     )
     chosen = find_settings(given, place)
-    chosen.registries_conf, chosen.registries_conf_dir, chosen.root = found.main, found.drop_ins, ""
+    chosen.registries_conf, chosen.registries_conf_dir, chosen.root = found.main, found.drop_ins, root
+    chosen.runtime, chosen.containerd_config = CONTAINERD if is_containerd else CRIO, containerd_config
     chosen.global_auth_file = ""
     flags = [f"--{name}" for name in _FLAGS if getattr(given, FLAGS_BY_NAME[name].attribute)]
     of_plugin = " and ".join([f"those of {origin_of_config}" if config else "its defaults", *flags])
     if config and origin_of_config == found.origin:
         of_plugin = " and ".join(["there as well", *flags])
-    assumed = f"this is not a node: registries.conf is that of {found.origin}, the plugin's settings are {of_plugin}"
+    what = "containerd's files are those" if is_containerd else "registries.conf is that"
+    assumed = f"this is not a node: {what} of {found.origin}, the plugin's settings are {of_plugin}"
     assumed = "; ".join([assumed, *found.notes])
     return Site(api, place, chosen, f"{assumed}; {_NOT_THE_NODE}" if given.action == "verify" else assumed)
+
+
+def _check_runtime(api: Api, workload: Object, *, is_containerd: bool) -> None:
+    """Refuses files that the pod's node does not read, where the user may see which runtime it has."""
+    name = text(member(workload, "spec"), "nodeName")
+    if not name:
+        return
+    try:
+        info = member(member(api.get(f"/api/v1/nodes/{name}"), "status"), "nodeInfo")
+    except ClusterError:
+        return
+    version = text(info, "containerRuntimeVersion")
+    if version.startswith("containerd://") and not is_containerd:
+        raise ConfigError(
+            f"node {name} has {version}: containerd reads no registries.conf",
+            "ask the platform team for a copy of /etc/containerd/certs.d of the node and give it with "
+            "--registries-conf DIR",
+        )
+    if version.startswith("cri-o://") and is_containerd:
+        raise ConfigError(
+            f"node {name} has {version}: CRI-O reads no hosts.toml", "give its registries.conf with --registries-conf"
+        )
 
 
 def _namespace_of_context(given: argparse.Namespace) -> str:

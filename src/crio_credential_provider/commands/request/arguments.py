@@ -11,10 +11,13 @@ from ..output import there
 FLAGS = (
     "secrets-from",
     "mirror-registry",
+    "runtime",
     "registries-conf",
     "registries-conf-dir",
     "auth-dir",
     "global-auth-file",
+    "containerd-config",
+    "allow-fallback-exposure",
     "kubeconfig",
     "apiserver",
     "apiserver-env-file",
@@ -31,11 +34,12 @@ FLAGS = (
 _READ = {
     "registries-conf": "file",
     "registries-conf-dir": "directory",
+    "containerd-config": "file",
     "kubeconfig": "file",
     "certificate-authority": "file",
     "root": "directory",
 }
-"""Those of them that have no default: what a person names must be there."""
+"""Those of them that the plugin, or the runtime, does without: what a person names must be there."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -73,7 +73,7 @@ def find(given: argparse.Namespace, chosen: Settings, place: Place) -> Pull:
     _check(given, chosen)
     found = _find(given, chosen, place)
     notes = (place.note, *found.notes) if place.note else found.notes
-    on_node = not (chosen.root or place.missing or found.offline or os.geteuid())
+    on_node = not (chosen.root or place.lacks(chosen) or found.offline or os.geteuid())
     return found._replace(notes=notes, enforcing=is_short_name(found.typed) and place.enforcing, on_node=on_node)
 
 

@@ -8,13 +8,20 @@ from typing import Any, NamedTuple
 
 from ... import settings
 from ...errors import ProviderError, UsageError
+from ...kubernetes import names
 from ...kubernetes.credentialproviderconfig import KIND, NAME, SUFFIXES
 from ...node import crio, kubelet, providerconfig, tree
+from ...node.crio import Crio
+from ...node.kubelet import Kubelet
 from ...node.tree import Tree
+from ...runtimes import endpoint
 from ...runtimes.crio import registries
-from ...settings import FLAGS_BY_NAME, Settings
-from . import files, objectsfile
+from ...settings import AUTO, CONTAINERD, CRIO, FLAGS_BY_NAME, Settings
+from . import files, identity, objectsfile
 from .arguments import FLAGS
+
+_CONTAINERD = "/etc/containerd"
+"""Without it there is no mirror of containerd's."""
 
 
 class RefusedArguments(ProviderError):
@@ -40,7 +47,8 @@ class Place(NamedTuple):
         kubeconfig: the one that the kubelet names, "" where it names none.
         crio_started: when CRI-O was started, in seconds since the epoch; 0.0 where it does not run here.
         enforcing: whether CRI-O refuses a short name that may mean several images.
-        missing: what makes a node, and is not there.
+        missing: what makes a node, of either runtime, and is not there.
+        runtime: what ``--runtime auto`` stands for here: ``crio`` or ``containerd``.
     """
 
     config: str
@@ -52,10 +60,18 @@ class Place(NamedTuple):
     crio_started: float
     enforcing: bool
     missing: tuple[str, ...]
+    runtime: str = CRIO
+
+    def lacks(self, chosen: Settings) -> tuple[str, ...]:
+        """What makes a node with this runtime, and is not there."""
+        others = ["CRI-O" if chosen.runtime == CONTAINERD else "containerd"]
+        # k3s and RKE2 keep containerd's files elsewhere.
+        others += ["containerd"] if os.path.exists(chosen.containerd_config) else []
+        return tuple(name for name in self.missing if name not in others)
 
 
 def look(given: argparse.Namespace) -> Place:
-    """Looks for the kubelet and CRI-O, and reads what the kubelet is told of the plugin.
+    """Looks for the kubelet and the container runtime, and reads what the kubelet is told of the plugin.
 
     Raises:
         UsageError: a ``--config`` that cannot be used.
@@ -88,8 +104,27 @@ def look(given: argparse.Namespace) -> Place:
         runtime.started if runtime else 0.0,
         # CRI-O's short_name_mode, or its default where there is no CRI-O.
         runtime is None or runtime.short_name_mode.value != crio.DISABLED,
-        tuple(name for name, found in (("kubelet", kubelets), ("CRI-O", runtime)) if found is None),
+        tuple(
+            name
+            for name, found in (("kubelet", kubelets), ("CRI-O", runtime), ("containerd", tree.exists(_CONTAINERD)))
+            if not found
+        ),
+        _runtime(tree, kubelets, runtime),
     )
+
+
+def _runtime(tree: Tree, found: Kubelet | None, running: Crio | None) -> str:
+    """The runtime that the kubelet's endpoint names, as for the plugin; where there is no kubelet, the one that is
+    here."""
+    if not tree.exists(_CONTAINERD):
+        return CRIO
+    named = kubelet.runtime_endpoint(tree, found)[0] if found is not None else ""
+    if named:
+        return endpoint.named_by(named)
+    if found is not None and not found.distribution:
+        # The kubelet's own default is containerd's socket.
+        return CONTAINERD
+    return CRIO if running is not None or tree.exists(registries.MAIN_FILE) else CONTAINERD
 
 
 def find_settings(given: argparse.Namespace, place: Place) -> Settings:
@@ -106,9 +141,30 @@ def find_settings(given: argparse.Namespace, place: Place) -> Settings:
         found.mirror_registry = settings.loads(own, {}).mirror_registry
     # The plugin asks its parent process, the kubelet, of which this command is not a child.
     found.kubeconfig = found.kubeconfig or place.kubeconfig
+    if found.runtime == AUTO:
+        elsewhere = "kubelet" in place.missing
+        named = CRIO if elsewhere and found.registries_conf else ""
+        found.runtime = named or (_runtime_of_pod(given, found) if elsewhere else "") or place.runtime
     # Nothing is kept by a command that only looks.
     found.cache_dir = ""
     return found
+
+
+def _runtime_of_pod(given: argparse.Namespace, chosen: Settings) -> str:
+    """The runtime of the node that the pod is bound to, as its Node tells it; "" where that is not known."""
+    pod, namespace = getattr(given, "pod", None), getattr(given, "namespace", None)
+    if not (pod and namespace and given.kubeconfig) or given.secrets:
+        return ""
+    if not (names.is_subdomain(pod) and names.is_label(namespace)):
+        return ""
+    try:
+        api = identity.connect_as_user(chosen)
+        node = objectsfile.text(api.get(f"/api/v1/namespaces/{namespace}/pods/{pod}"), "spec", "nodeName")
+        info = api.get(f"/api/v1/nodes/{node}") if names.is_subdomain(node) else {}
+    except ProviderError:
+        return ""
+    version = objectsfile.text(info, "status", "nodeInfo", "containerRuntimeVersion")
+    return {"containerd": CONTAINERD, "cri-o": CRIO}.get(version.partition("://")[0], "")
 
 
 def load_settings(own: list[str], place: Place) -> Settings:
@@ -128,19 +184,22 @@ def load_settings(own: list[str], place: Place) -> Settings:
 
 def stand_ins(given: argparse.Namespace, chosen: Settings, place: Place) -> str:
     """What was taken for the missing parts of a node, "" on a node: a verdict is of another machine then."""
-    if not place.missing:
+    missing = place.lacks(chosen)
+    if not missing:
         return ""
     where = f"below {chosen.root}" if chosen.root else "on this machine"
     taken = []
-    if "CRI-O" in place.missing:
+    if "CRI-O" in missing:
         taken.append(_registries_conf(chosen))
+    if "containerd" in missing:
+        taken.append(f"{chosen.containerd_config}{_absent(chosen.containerd_config)}")
     if place.config:
         taken.append(f"the plugin's flags of {place.config}")
-    elif "kubelet" in place.missing:
+    elif "kubelet" in missing:
         own = any(typed_values(given, n) or FLAGS_BY_NAME[n].variable in os.environ for n in FLAGS if n != "root")
         taken.append("the flags given here and the plugin's defaults" if own else "the plugin's defaults")
-    no_node = "this does not look like a node: " if len(place.missing) > 1 else ""
-    return f"{no_node}no {' and no '.join(place.missing)} was found {where}; used instead: {', and '.join(taken)}"
+    no_node = "this does not look like a node: " if len(missing) > 1 else ""
+    return f"{no_node}no {' and no '.join(missing)} was found {where}; used instead: {', and '.join(taken)}"
 
 
 def _registries_conf(chosen: Settings) -> str:
@@ -149,8 +208,11 @@ def _registries_conf(chosen: Settings) -> str:
         search = registries.search_files(chosen.registries_conf, chosen.registries_conf_dir, chosen.root)
     except ProviderError:
         return registries.MAIN_FILE
-    absent = "" if os.path.exists(search.main) else " (not found)"
-    return f"{search.main}{absent}{' and its drop-ins' if search.drop_ins else ''}"
+    return f"{search.main}{_absent(search.main)}{' and its drop-ins' if search.drop_ins else ''}"
+
+
+def _absent(path: str) -> str:
+    return "" if os.path.exists(path) else " (not found)"
 
 
 def typed_values(given: argparse.Namespace, name: str) -> list[str]:

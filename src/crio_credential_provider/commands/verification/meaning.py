@@ -10,7 +10,7 @@ from ...explanation import NODE_HELPER, SECRET, Explanation, Source, auth_file_o
 from ...pull.resolution import may_use_secrets
 from ...registryclient import Verdict
 from ..request.handedover import HandedOver
-from .asking import KUBELET, is_own
+from .shown import KUBELET, is_own
 
 BLOCKED, NOT_ASKED, UNKNOWN = "blocked", "not-asked", "unknown"
 """Outcomes of sources that were not asked, or whose answer says nothing about the pull."""
@@ -46,7 +46,7 @@ def check(source: Source, verdict: Verdict | None, needed: bool, explained: Expl
     if source.source.blocked:
         return Checked(source, BLOCKED, "CRI-O does not ask it: it is blocked in registries.conf", "", None, False)
     if not source.is_reachable:
-        evidence = f"CRI-O cannot connect: {source.why_unreachable}"
+        evidence = f"{explained.runtime} cannot connect: {source.why_unreachable}"
         return Checked(source, NOT_ASKED, evidence, "", None, False)
     if verdict is None:
         return Checked(source, NOT_ASKED, "CRI-O fails this pull before it asks", "", None, False)
@@ -56,10 +56,19 @@ def check(source: Source, verdict: Verdict | None, needed: bool, explained: Expl
         )
         return Checked(source, UNKNOWN, evidence, "", verdict, needed)
     outcome = UNKNOWN if verdict.undecided else verdict.outcome
+    if verdict.cause == "no-credential" and is_left_to_containerd(source, explained):
+        evidence = f"{verdict.evidence}; containerd has a credential for it in config.toml, which verify does not read"
+        return Checked(source, UNKNOWN, evidence, "try the pull on the node: crictl pull", verdict, needed)
     if verdict.cause == "no-credential" and not holder(source):
         evidence = f"{verdict.evidence}; {_why_none(source, explained)}"
         return Checked(source, outcome, evidence, _remedy_of_none(source, explained), verdict, needed)
     return Checked(source, outcome, verdict.evidence, _remedy(source, verdict), verdict, needed)
+
+
+def is_left_to_containerd(source: Source, explained: Explanation) -> bool:
+    """Whether containerd shows a credential of its own there: it does where the kubelet passes none."""
+    is_passed = explained.resolution is not None and bool(explained.resolution.offers)
+    return explained.hosts is not None and source.host in explained.hosts.node_hosts and not is_passed
 
 
 def is_left_to_the_kubelet(found: Checked, explained: Explanation) -> bool:
@@ -145,7 +154,9 @@ def _remedy_of_none(source: Source, explained: Explanation) -> str:
     if account is None:
         return explained.verdict.remedy or of_node
     if not may_use_secrets(source.source, chosen):
-        return f"{of_node}, or give the plugin --mirror-registry {source.host}"
+        # containerd reads no auth file of the node's.
+        or_node = "" if chosen.runtime == settings.CONTAINERD else f"{of_node}, or "
+        return f"{or_node}give the plugin --mirror-registry {source.host}"
     holders = {
         settings.POD: f"pod {account.pod}",
         settings.SERVICE_ACCOUNT: f"service account {account.name}",
@@ -184,7 +195,7 @@ def conclusion(
         return f"The pull would succeed: {name}{separator}{reference} exists{late}", ""
     asked = [found for found in checked if found.verdict is not None]
     if not asked:
-        return "The pull fails: CRI-O asks no source for this image", ""
+        return f"The pull fails: {explained.runtime} asks no source for this image", ""
     unknown = next((found for found in asked if found.outcome == UNKNOWN), None)
     if unknown is not None:
         return (
@@ -194,7 +205,7 @@ def conclusion(
     first = asked[0]
     if explained.error is not None and first.outcome in (registryclient.UNAUTHORIZED, registryclient.FORBIDDEN):
         return f"The pull would fail, as the plugin does: {explained.error.message}", explained.error.hint
-    text = f"The pull would fail. {first.source.source.name}: {summary(first)}"
+    text = f"The pull would fail. {first.source.source.name}: {summary(first, explained.runtime)}"
     return text, first.remedy
 
 
@@ -215,7 +226,7 @@ _SUMMARIES = {
     "unknown-challenge": "it asks for authentication that CRI-O does not support",
     "first-scheme": "{it} refuses the credential by the scheme that CRI-O uses",
     "refused": "{it} refuses the credential",
-    "unexpected-status": "{it} answers with a status that CRI-O cannot use",
+    "unexpected-status": "{it} answers with a status that {runtime} cannot use",
     "token-service": "its token service issues no token",
     "not-tls": "{it} does not speak TLS",
     "certs.d": "its certs.d cannot be used",
@@ -223,7 +234,7 @@ _SUMMARIES = {
 """In a few words, by outcome or, where that says more, by cause."""
 
 
-def summary(found: Checked) -> str:
+def summary(found: Checked, runtime: str) -> str:
     """In a few words."""
     verdict = found.verdict
     if verdict is None:
@@ -231,8 +242,12 @@ def summary(found: Checked) -> str:
     cause = "" if verdict.outcome == registryclient.CONNECT else verdict.cause
     words = _SUMMARIES.get(cause) or _SUMMARIES.get(found.outcome, found.outcome)
     if not verdict.token_service:
-        return "its name cannot be resolved" if verdict.outcome == registryclient.DNS else words.format(it="it")
-    return words.format(it="its token service")
+        return (
+            "its name cannot be resolved"
+            if verdict.outcome == registryclient.DNS
+            else words.format(it="it", runtime=runtime)
+        )
+    return words.format(it="its token service", runtime=runtime)
 
 
 def _count(number: int) -> str:

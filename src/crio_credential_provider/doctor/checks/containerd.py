@@ -9,7 +9,7 @@ from ...node.commandline import STARTED_GRAIN, Origin
 from ...node.containerd import Containerd
 from ...node.facts import Node
 from ...node.tree import Unreadable
-from ...runtimes.containerd.readings import FIRST, V2_2, V2_3
+from ...runtimes.containerd.readings import FIRST
 from ...settings import CONTAINERD
 from ..finding import Evidence, Examined, Results, Unexamined, at, find
 from ..mirrored import has_mirrors
@@ -37,7 +37,7 @@ def check_containerd(node: Node) -> Results:
         yield Examined(f"containerd {found.version} ({found.version.origin})")
     if node.settings is None:
         yield Unexamined("whether containerd and the plugin read the same config.toml", why_no_settings(node))
-    else:
+    elif node.runtime == CONTAINERD:
         yield from _config_files(node, found, node.settings.containerd_config)
     yield from _stale(node, found)
 
@@ -93,8 +93,8 @@ def check_config_file(node: Node) -> Results:
     yield Examined(f"containerd's configuration: {', '.join(config.files) or f'{hosts.file}: no such file'}")
     mirrors = {host.host for found in hosts.found.values() for host in found.hosts if not host.is_server or host.file}
     files = config.files or (hosts.file,)
-    disabled = line_of(node, files, "disabled_plugins", "cri")
-    if disabled.line:
+    if _is_disabled(node, files):
+        disabled = line_of(node, files, "disabled_plugins")
         evidence = disabled._replace(text="disabled_plugins has the CRI plugin")
         remedy = f"remove cri from disabled_plugins in {place(disabled)}, {_then(node)}"
         yield find("containerd-without-cri", evidence, remedy=remedy)
@@ -120,6 +120,20 @@ def check_config_file(node: Node) -> Results:
         yield find("hosts-authorization-header", evidence, remedy=remedy)
 
 
+def _is_disabled(node: Node, files: tuple[str, ...]) -> bool:
+    """Whether containerd serves no kubelet."""
+    import tomli
+
+    for file in files:
+        try:
+            plugins = tomli.loads(node.tree.text(file)).get("disabled_plugins")
+        except (Unreadable, ValueError, RecursionError):
+            continue
+        if isinstance(plugins, list) and not {"cri", _V2}.isdisjoint(map(str, plugins)):
+            return True
+    return False
+
+
 def _then(node: Node) -> str:
     return f"then: {restart_containerd(node)}"
 
@@ -141,19 +155,18 @@ def _refused(node: Node, error: ConfigError) -> Results:
     where = Origin(found[1] if found else file, int((found[2] or 0) if found else 0))
     text = error.message[found.end() :] if found and error.rule != "io" else error.message
     consequence = error.consequence
-    if error.rule == "unclear":
-        consequence = "The plugin fails for every pull, and the kubelet continues the pull without credentials."
     remedy = f"{error.hint or f'correct {where}'}, {_then(node)}"
-    evidence = [at(where, text)]
-    code = "containerd-config-refused"
-    if error.rule == "mirrors-and-config-path":
-        code, consequence = error.rule, ""
-        evidence = [
-            line_of(node, (where.file,), "mirrors", "[")._replace(text="registry.mirrors is set"),
-            line_of(node, (where.file,), "config_path")._replace(text="registry.config_path is set"),
-        ]
     remedy = written_by(node, where.file, remedy)
-    yield find(code, *evidence, remedy=remedy, consequence=_sentence(consequence))
+    if error.rule == "mirrors-and-config-path":
+        mirrors = line_of(node, (where.file,), "mirrors", "[")._replace(text="registry.mirrors is set")
+        path = line_of(node, (where.file,), "config_path")._replace(text="registry.config_path is set")
+        yield find("mirrors-and-config-path", mirrors, path, remedy=remedy)
+    elif error.rule == "unclear":
+        consequence = "The plugin fails for every pull, and the kubelet continues the pull without credentials."
+        evidence = line_of(node, (where.file,), "[plugins", "registry")._replace(text=text)
+        yield find("registry-table-misplaced", evidence, remedy=remedy, consequence=consequence)
+    else:
+        yield find("containerd-config-refused", at(where, text), remedy=remedy, consequence=_sentence(consequence))
 
 
 def _sentence(text: str) -> str:
@@ -169,26 +182,17 @@ def check_config_path(node: Node) -> Results:
     if not config.unsure or not has_mirrors(node):
         return
     main = config.files[0] if config.files else hosts.file
-    allows = node.settings is not None and node.settings.allow_fallback_exposure
-    consequence = ""
     if not config.file:
-        is_read = node.containerd is not None and node.containerd.reading in (V2_2, V2_3)
-        if is_read and allows:
-            return
-        if is_read:
-            consequence = (
-                "The plugin cannot know that containerd reads them: it counts the registries themselves as asked, and "
-                "gives no credential that would be shown to them."
-            )
         roots = sorted({found.root for found in hosts.directories})
         names = [found.path for found in hosts.directories if found.names is not None]
         evidence = at(main, "registry.config_path is not set" if config.files else "no such file")
-        others = at(roots[0], f"{_by_default(node)}: {', '.join(names[:5])}")
+        others = at(roots[0], f"most releases of containerd do not read these: {', '.join(names[:5])}")
         plugin = _V3 if config.version >= 3 or (not config.version and _is_second(node)) else _V2
-        version = "" if config.files else f"version = {3 if plugin == _V3 else 2}\n"
-        remedy = f"write this in {main}, {_then(node)}\n{version}{_SNIPPET.format(plugin)}"
+        version = "" if config.version else f"version = {3 if plugin == _V3 else 2}\n"
+        where = f"{main}, the version at its top" if version and config.files else main
+        remedy = f"write this in {where}, {_then(node)}\n{version}{_SNIPPET.format(plugin)}"
         remedy = written_by(node, main, remedy)
-        yield find("config-path-not-set", evidence, others, remedy=remedy, consequence=consequence)
+        yield find("config-path-not-set", evidence, others, remedy=remedy)
     elif len(config.config_path) > 1:
         value = ":".join(config.config_path)
         evidence = line_of(node, (config.file,), "config_path")._replace(text=f'config_path = "{value}"')
@@ -204,14 +208,6 @@ def check_config_path(node: Node) -> Results:
 
 def _is_second(node: Node) -> bool:
     return bool(node.containerd and node.containerd.version and node.containerd.version.minor >= (2, 0))
-
-
-def _by_default(node: Node) -> str:
-    found = node.containerd
-    if found is None or found.version is None:
-        return "containerd 2.2 and later read them by default, older ones do not"
-    does = "reads" if found.reading in (V2_2, V2_3) else "does not read"
-    return f"containerd {found.version} {does} them by default"
 
 
 def place(evidence: Evidence) -> str:

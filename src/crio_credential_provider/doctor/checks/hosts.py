@@ -16,11 +16,10 @@ from ...node.tree import Unreadable
 from ...pull.resolution import is_wanted
 from ...runtimes.containerd.hosts import Found
 from ...runtimes.containerd.pullsources import repository_sources
-from ...runtimes.containerd.readings import READINGS
 from ...runtimes.pullsource import PullSource
-from ..finding import Evidence, Examined, Results, Unexamined, at, find, seen
+from ..finding import Evidence, Examined, Finding, Results, Unexamined, at, find, seen
 from ..hostsnames import is_registry, meant_directory, meant_file
-from ..mirrored import example, has_mirrors
+from ..mirrored import example, has_mirrors, mirrored_registries
 from .containerd import line_of, place, written_by
 from .registries import is_loopback
 
@@ -42,26 +41,28 @@ def check_hosts(node: Node) -> Results:
         if "Permission denied" in error.message:
             yield Unexamined(f"the hosts of {domain}", f"{error.message}: run doctor as root")
             continue
-        found = re.match(r"(?:cannot read )?(/[^:\n]*): ", error.message)
+        found = re.match(r"(?:cannot read )?(/[^\n]*?): ", error.message)
         file = found[1] if found else hosts.file
         text = error.message[found.end() :] if found else error.message
         text = f"cannot be read: {text}" if error.message.startswith("cannot read") else text
         remedy = error.hint or f"make {file} a file that root can read, or remove it"
         yield find("hosts-file-refused", at(file, text), remedy=written_by(node, file, remedy))
-    misspelled: set[str] = set()
+    told: set[str] = set()
+    mirrors = mirrored_registries(node)
     for file in hosts.files:
-        if not is_registry(file.path.split("/")[-2]):
+        name = file.path.split("/")[-2]
+        # What only some releases ignore is a matter of mirrors alone.
+        counts = not 0 < len(file.ignored_by) < len(hosts.config.readings) or domain_of(name) in mirrors
+        if not is_registry(name) or not counts:
             continue
-        if file.ignored_by:
-            yield from _ignored(node, file)
-            continue
-        for finding in _keys(node, file.path):
-            misspelled.add(file.path)
-            yield finding
+        keys = [] if file.reason else list(_keys(node, file))
+        if keys or file.ignored_by:
+            told.add(file.path)
+            yield from keys or _ignored(node, file)
     named = {domain_of(found.name) for found in hosts.directories if is_registry(found.name)}
     registries = {domain: one for domain, one in hosts.found.items() if domain in named or hosts.config.mirrors}
     for domain, one in registries.items():
-        yield from _of_registry(node, domain, one, is_told=one.file in misspelled)
+        yield from _of_registry(node, domain, one, is_told=one.file in told)
     if not has_mirrors(node) and not strays and not hosts.failed and not any(file.ignored_by for file in hosts.files):
         yield from _no_mirrors(node)
     elif has_mirrors(node):
@@ -128,9 +129,11 @@ def _directory_names(node: Node) -> Results:
 def _ignored(node: Node, file: HostsFile) -> Results:
     """A file that some or all releases ignore."""
     own = node.containerd.reading if node.containerd else ""
-    evidence = [at(file.path, file.reason, file.line)]
+    reason = file.reason or "it has escapes or long strings, which not every release of containerd reads alike"
+    evidence = [at(file.path, reason, file.line)]
     severity, consequence = "", ""
-    if len(file.ignored_by) < len(READINGS):
+    assert node.hosts is not None and node.hosts.config is not None
+    if len(file.ignored_by) < len(node.hosts.config.readings):
         releases = ", ".join(RELEASES[reading] for reading in file.ignored_by)
         evidence.append(seen(f"ignored by containerd {releases}" + ("" if own else "; its version is not known")))
         if own and own not in file.ignored_by:
@@ -140,14 +143,18 @@ def _ignored(node: Node, file: HostsFile) -> Results:
             )
             severity = "warning" if node.settings and node.settings.allow_fallback_exposure else ""
     where = f"{file.path}:{file.line}" if file.line else file.path
-    remedy = written_by(node, file.path, f"correct {where}; containerd needs no restart for it")
+    remedy = f"correct {where}"
+    if "no [host] table" in file.reason:
+        remedy = f'write the mirror as [host."https://..."] in {file.path}, and not as server'
+    remedy = written_by(node, file.path, f"{remedy}; containerd needs no restart for it")
     yield find("hosts-file-ignored", *evidence, remedy=remedy, severity=severity, consequence=consequence)
 
 
-def _keys(node: Node, path: str) -> Results:
+def _keys(node: Node, file: HostsFile) -> Results:
     """Keys that containerd looks past."""
     import tomli
 
+    path = file.path
     try:
         text = node.tree.text(path)
         document: dict[str, Any] = tomli.loads(text)
@@ -156,14 +163,18 @@ def _keys(node: Node, path: str) -> Results:
     is_made = node.containerd is not None and bool(node.containerd.distribution)
     top = {key.lower() for key in document}
     evidence, remedies = [], []
-    severity = consequence = ""
+    consequence = ""
     # Without them the registry itself is asked as well, and in strict mode no credential given.
     strict = "error" if node.settings and not node.settings.allow_fallback_exposure and _host_tables(document) else ""
+    # Some releases may ignore the whole file for a key that they do not know.
+    severity = strict if file.ignored_by else ""
     if "capabilities" in top and not document.get("server"):
         line = toml_line(text, "", "capabilities")
         evidence.append(at(path, "capabilities at the top only counts together with server, which is not set", line))
         severity = strict
-        remedies.append(f'above it write server = "https://{_upstream(path)}"')
+        url, host = next(iter(_host_tables(document)), ("https://MIRROR", {}))
+        server = _server(masked(url), override=host.get("override_path") is True).replace("\n", " ").strip()
+        remedies.append(f"in its place write the mirror as server: {server}")
     for table, keys in [("", document), *_host_tables(document)]:
         known = (*_KEYS, *(() if table else _OF_THE_TOP))
         for key in keys:
@@ -184,7 +195,7 @@ def _keys(node: Node, path: str) -> Results:
         remedy = written_by(node, path, "; ".join(dict.fromkeys(remedies)))
         if severity:
             consequence = (
-                "containerd pulls from the registry itself as well, which would be shown the credential for the "
+                "containerd may pull from the registry itself as well, which would be shown the credential for the "
                 "mirror: pulls get none."
             )
         shown = evidence[:_MOST_TOLD]
@@ -198,21 +209,18 @@ def _host_tables(document: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     )
 
 
-def _upstream(path: str) -> str:
-    """The host of the registry that a directory is for, as containerd dials it."""
-    domain = domain_of(path.split("/")[-2])
-    return {"docker.io": "registry-1.docker.io", OTHERS: "REGISTRY"}.get(domain, domain)
-
-
 # -- one registry -----------------------------------------------------------------------------------------------------
 
 
 def _of_registry(node: Node, domain: str, found: Found, *, is_told: bool) -> Results:
+    # A mirror that is the server as well comes twice.
+    bare, sent = set[str](), set[str]()
     for host in found.hosts:
         if not host.file:
             continue
         evidence = _line_of_host(node, found, host.host)
-        if (host.skip_verify or host.plain_http) and not is_loopback(host.host) and "pull" in host.capabilities:
+        if (host.skip_verify or host.plain_http) and not is_loopback(host.host) and host.host not in bare:
+            bare.add(host.host)
             ca = f'name its CA: ca = "{posixpath.dirname(host.file)}/ca.crt"'
             if host.plain_http:
                 text, remedy = "plain HTTP", f"in {place(evidence)} write https:// and {ca}"
@@ -222,15 +230,34 @@ def _of_registry(node: Node, domain: str, found: Found, *, is_told: bool) -> Res
             text = f"{text}: {host.scheme}://{host.host}, for {_name(domain)}"
             remedy = written_by(node, host.file, remedy)
             yield find("hosts-without-tls", evidence._replace(text=text), remedy=remedy)
-        if host.sends_authorization:
+        if host.sends_authorization and host.host not in sent:
+            sent.add(host.host)
             line = line_of(node, (host.file,), "uthorization").line
             evidence = at(host.file, f"a header Authorization for {host.host}", line)
             remedy = written_by(
                 node, host.file, f"remove it from {place(evidence)}; containerd needs no restart for it"
             )
             yield find("hosts-authorization-header", evidence, remedy=remedy)
-    if node.settings is not None and not is_told:
+    if missing := _missing_certificate(node, found):
+        yield missing
+    elif node.settings is not None and not is_told:
         yield from _exposed(node, domain, found)
+
+
+def _missing_certificate(node: Node, found: Found) -> Finding | None:
+    """The first file of a certificate that containerd cannot read."""
+    for host in found.hosts:
+        for path in (*host.ca, *(name for pair in host.client for name in pair if name)):
+            try:
+                node.tree.head(path, 1)
+            except Unreadable as error:
+                if error.denied:
+                    continue
+                evidence = line_of(node, (host.file or found.file,), path.rpartition("/")[2])
+                evidence = evidence._replace(text=f"cannot read the certificate {path}: {error.reason}")
+                remedy = written_by(node, found.file, f"write {path}, or remove it from {place(evidence)}")
+                return find("hosts-file-refused", evidence, remedy=remedy)
+    return None
 
 
 def _exposed(node: Node, domain: str, found: Found) -> Results:
@@ -250,35 +277,38 @@ def _exposed(node: Node, domain: str, found: Found) -> Results:
     evidence = evidence._replace(
         text=f"the credential for {_host(first)} would be shown to {shown}, for images of {_name(domain)}"
     )
-    advice, block = _remedy(found, domain, others)
+    advice, block = _remedy(found, domain, first, others)
     if node.settings.allow_fallback_exposure:
         flag = node.entry.origin_of_flag("--allow-fallback-exposure") if node.entry else None
         allowed = [at(flag, "--allow-fallback-exposure allows it")] if flag else []
         consequence = "These hosts get the namespace's credential for the mirror whenever they answer 401."
-        code, remedy = "mirror-credential-exposed", written_by(node, found.file, advice) + block
-        yield find(code, evidence, *allowed, remedy=remedy, severity="warning", consequence=consequence)
+        told = (evidence, *allowed)
+        remedy = written_by(node, found.file, advice) + block
+        yield find("mirror-credential-exposed", *told, remedy=remedy, severity="warning", consequence=consequence)
         return
     advice = written_by(node, found.file, advice)
     remedy = f"{advice}; or allow it: args: [--allow-fallback-exposure]{block}"
     yield find("mirror-credential-exposed", evidence, remedy=remedy)
 
 
-def _remedy(found: Found, domain: str, others: list[PullSource]) -> tuple[str, str]:
+def _remedy(found: Found, domain: str, mirror: PullSource, others: list[PullSource]) -> tuple[str, str]:
     """What to do, and what to write."""
-    if domain == OTHERS:
-        how = 'with server and capabilities = ["push"] at its top; for all others it cannot be left out'
-        return f"give each registry that pods use a hosts.toml of its own below config_path, {how}", ""
     if not found.file.endswith(HOSTS_FILE):
-        how = "which can leave the registry itself out"
-        return f"move {domain} from registry.mirrors to a hosts.toml below config_path, {how}", ""
-    servers = [source.location.removesuffix("/v2") for source in others if source.primary]
-    steps = [] if len(servers) == len(others) else [f"leave one [host] in {found.file}"]
-    if not servers:
-        return f"{steps[0]}, or give each namespace one credential for all of them", ""
-    steps.append(
-        f"at the top of {found.file} write this, with which pulls of images that the mirror does not have fail"
-    )
-    return " and ".join(steps), f'\nserver = "{servers[-1]}"\ncapabilities = ["push"]'
+        how = "whose server is the mirror, so that the registry itself is not asked"
+        return f"move the mirrors of {_name(domain)} from registry.mirrors to a hosts.toml below config_path, {how}", ""
+    has_server = any(source.primary for source in others)
+    top = f"at the top of {found.file}"
+    if not all(source.primary for source in others):
+        if not has_server:
+            return f"leave one [host] in {found.file}, or give each namespace one credential for all of them", ""
+        top = f"leave one [host] in {found.file}, and at its top"
+    block = _server(mirror.location, override=not mirror.location.endswith("/v2"))
+    return f"{top} write this, so that containerd asks no other host", block
+
+
+def _server(url: str, *, override: bool) -> str:
+    """The lines that make a mirror the server."""
+    return f'\nserver = "{url}"' + ("\noverride_path = true" if override else "")
 
 
 def _host(source: PullSource) -> str:

@@ -13,6 +13,7 @@ from ...runtimes.endpoint import named_by
 from ...settings import AUTO, CONTAINERD
 from ..correction import CURRENT
 from ..finding import Examined, Results, Unexamined, at, find, seen
+from ..mirrored import has_mirrors
 
 GATE_ON_SINCE = (1, 34)
 INTENTS_GATE, INTENTS_SINCE = "KubeletEnsureSecretPulledImages", (1, 35)
@@ -148,7 +149,10 @@ def _gates(node: Node, kubelet: Kubelet) -> Results:
     gate, name = _find_gate(node, kubelet, INTENTS_GATE, INTENTS_SINCE)
     if gate.value is False:
         evidence = at(gate.origin or "", f"{name} is false")
-        yield find("pull-intents-off", evidence, remedy=f"remove {name}; {restart(kubelet)}")
+        # With containerd no file waits for a pull.
+        consequence = "Every pod of the node may use an image that was pulled with the credentials of one namespace."
+        consequence = consequence if node.pulls_with == CONTAINERD else ""
+        yield find("pull-intents-off", evidence, remedy=f"remove {name}; {restart(kubelet)}", consequence=consequence)
 
 
 def _find_gate(node: Node, kubelet: Kubelet, name: str, on_since: tuple[int, int]) -> tuple[Gate, str]:
@@ -172,12 +176,26 @@ def check_runtime(node: Node) -> Results:
     if is_other_runtime(endpoint):
         yield find("runtime-not-crio", told, remedy="use this plugin on nodes with CRI-O or containerd only")
         return
-    chosen = node.settings.runtime if node.settings else AUTO
-    if chosen not in (AUTO, node.pulls_with) and node.entry:
-        given = node.entry.origin_of_flag("--runtime") or node.entry.origin("args")
-        pulls_with = "containerd" if node.pulls_with == CONTAINERD else "CRI-O"
+    if node.entry is None or node.settings is None or node.runtime == node.pulls_with:
+        return
+    pulls_with = "containerd" if node.pulls_with == CONTAINERD else "CRI-O"
+    chosen = node.settings.runtime
+    given = node.entry.origin_of_flag("--runtime") or node.entry.origin("args")
+    if chosen != AUTO:
         evidence = at(given, f"--runtime={chosen}, and the kubelet pulls with {pulls_with}")
         remedy = f"remove --runtime={chosen} from {given}, then: {restart(node.kubelet)}"
+        yield find("runtime-mismatch", evidence, told, remedy=remedy)
+    elif has_mirrors(node):
+        # Without mirrors it makes no difference, and that is told.
+        why = "there is no /etc/containerd"
+        if node.kubelet.distribution == "k3s":
+            why = "the command line of k3s does not name the runtime"
+        evidence = at(given, f"--runtime is auto, with which the plugin takes CRI-O: {why}")
+        flags = ["--runtime=containerd"]
+        file = node.containerd.config_file.value if node.containerd else ""
+        if file and file != node.settings.containerd_config:
+            flags.append(f"--containerd-config={file}")
+        remedy = f"args: [{', '.join(flags)}] in the CredentialProviderConfig, then: {restart(node.kubelet)}"
         yield find("runtime-mismatch", evidence, told, remedy=remedy)
 
 
