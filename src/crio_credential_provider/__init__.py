@@ -1,4 +1,4 @@
-"""crio-credential-provider: mirror credentials from the pod's own namespace, for CRI-O and containerd, one pull at a time.
+"""crio-credential-provider: mirror credentials from the pod's own namespace for CRI-O and containerd, pull by pull.
 
 What a run does, in the order of the data (``pull.plugin`` calls it):
 
