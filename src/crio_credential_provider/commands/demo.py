@@ -55,8 +55,8 @@ real containerd pull with what the plugin answered. Every step is checked.
 """
 _EPILOG = """\
 Needs neither root nor a network, takes a few seconds, and leaves nothing behind. With --runtime
-containerd it needs root, and containerd with its ctr: it starts one of its own, with files, a socket and
-a configuration of its own, and ends it.
+containerd it needs root, and containerd with its ctr: it starts one of its own, with files, a
+socket and a configuration of its own, and ends it.
 
 Examples; the second with another build of the plugin and machine-readable output:
   crio-credential-provider demo --runtime containerd
