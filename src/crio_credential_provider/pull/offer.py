@@ -92,7 +92,7 @@ def _ask_cluster(
     assert resolution.hosts is not None
     if resolution.hosts.doubt and not settings.allow_fallback_exposure:
         raise ConfigError(
-            f"{resolution.hosts.doubt}: which hosts containerd asks cannot be told, and so no credential is passed to it",
+            f"{resolution.hosts.doubt}: which hosts containerd asks cannot be told, and it gets no credential",
             f"correct {resolution.hosts.file}",
             rule="toml-syntax",
         )
