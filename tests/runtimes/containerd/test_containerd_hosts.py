@@ -66,6 +66,7 @@ def sources(root: Path, image: str = "nginx") -> tuple[PullSource, ...]:
         ("version = 2\nx = \n", "toml-syntax", 2, "not valid TOML"),
         ("version = 2\nx = {\na = 1}\n", "toml-syntax", 2, "containerd does not know TOML 1.1"),
         (f'{CRI}Config_Path = "/a"\n', "spelling", 3, "must be written config_path"),
+        (f'[plugins.cri]\n{CRI[12:]}config_path = "/a"\n', "unclear", 1, "are the same plugin"),
         ("version = 5\n", "version", 0, "version is 5, and containerd knows 1 to 4"),
         ('version = 2\nimports = ["conf.d/[*.toml"]\n', "import-pattern", 0, "is not a pattern"),
         ('version = 2\nimports = ["other.toml"]\n', "import-missing", 0, "other.toml: no such file, which "),
@@ -85,7 +86,7 @@ def test_what_containerd_does_not_start_with(root: Path, text: str, rule: str, l
     assert message in caught.value.message
     assert caught.value.message.partition(": ")[0].startswith(str(file) if line else "") or not line
     assert caught.value.hint
-    assert ("no pod of this node" in caught.value.consequence) == (rule != "spelling")
+    assert ("no pod of this node" in caught.value.consequence) == (rule not in ("spelling", "unclear"))
 
 
 def test_a_missing_file_is_the_defaults(tmp_path: Path) -> None:

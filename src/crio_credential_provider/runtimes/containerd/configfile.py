@@ -37,8 +37,8 @@ def form(path: str) -> dict[str, Any]:
 
 def _refused(path: str, line: int, reason: str, rule: str) -> ConfigError:
     where = f"{path}:{line}" if line else path
-    # What is spelled otherwise some releases take, and some do not.
-    consequence = "" if rule == "spelling" else REFUSED
+    # What is spelled otherwise, or twice, some releases take, and some do not.
+    consequence = "" if rule in ("spelling", "unclear") else REFUSED
     return ConfigError(f"{where}: {reason}", f"correct {where}", rule=rule, line=line, consequence=consequence)
 
 
@@ -90,6 +90,9 @@ def _cut(document: dict[str, Any]) -> dict[str, Any]:
     if version < 0:
         raise _WrongType(("version",), "must be a number from 1")
     plugins = top.table("plugins")
+    if version < 2 and all(name in plugins for name in _PLUGINS[:2]):
+        words = f"and [plugins.{_PLUGINS[1]!r}] are the same plugin, of which containerd 2 takes either, by chance"
+        raise _WrongType(("plugins", "cri"), words, "unclear")
     return {
         "version": version,
         "imports": top.strings("imports"),
