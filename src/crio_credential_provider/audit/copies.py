@@ -12,11 +12,13 @@ from ..runtimes.containerd.config import Configuration
 
 _MOST = 1 << 20
 """Bytes of a file that are looked at."""
+_HOST = (b"[host]", b"[host.")
+"""How the tables of a hosts.toml begin."""
 
 
 def is_containerd(path: str) -> bool:
     """Whether a path is containerd's: a directory, or a config.toml, which has plugins or imports as registries.conf
-    has not."""
+    has not. A hosts.toml is containerd's as well, and refused by ``find``."""
     if os.path.isdir(path):
         return True
     try:
@@ -24,7 +26,7 @@ def is_containerd(path: str) -> bool:
             lines = [line.strip() for line in file.read(_MOST).splitlines()]
     except OSError:
         return False
-    return any(line.startswith((b"[plugins", b"plugins.", b"imports")) for line in lines)
+    return any(line.startswith((b"[plugins", b"plugins.", b"imports", *_HOST)) for line in lines)
 
 
 def find(path: str) -> tuple[str, str]:
@@ -36,6 +38,10 @@ def find(path: str) -> tuple[str, str]:
     """
     if os.path.exists(path + config.MAIN_FILE):
         return path + config.MAIN_FILE, path
+    if os.path.basename(path) == "hosts.toml":
+        raise ConfigError(
+            f"{path} is for one registry", "give a copy of the directory above its own, such as /etc/containerd/certs.d"
+        )
     if not os.path.isdir(path):
         absolute = os.path.abspath(path)
         root = absolute.removesuffix(config.MAIN_FILE)
