@@ -125,7 +125,7 @@ def test_the_file_of_one_registry_is_not_taken_for_a_registries_conf(tmp_path: P
     ran = audit(tmp_path, team("a", MIRROR), f"--registries-conf={certs}/docker.io/hosts.toml")
     (pull,) = ran.report["pulls"]
     assert (pull["outcome"], pull["reason"]) == ("fails", "invalid-registries-conf")
-    assert f"{certs}/docker.io/hosts.toml is for one registry" in pull["text"]
+    assert f"{certs}/docker.io/hosts.toml is the hosts.toml of one registry" in pull["text"]
 
 
 def test_each_node_by_its_runtime(tmp_path: Path, certs: Path) -> None:
