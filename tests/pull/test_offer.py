@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from crio_credential_provider import settings
+from crio_credential_provider.errors import ConfigError
 from crio_credential_provider.kubernetes import credentialprovider, imagepatterns
 from crio_credential_provider.pull import audit, decision, offer
 from crio_credential_provider.pull.resolution import (
@@ -113,6 +114,18 @@ def test_one_credential_for_every_host_is_nobody_elses(tmp_path: Path) -> None:
     assert answered(made) == {NGINX: ("alpha", "hunter2")}
     made = Node(tmp_path, MIRROR + SECOND, secret("creds", {**auths, "docker.io": OTHER})).pull()
     assert (made.code, made.offers) == (EXPOSED, ())
+
+
+@pytest.mark.parametrize("doubt", ["x = 1__0\n", "[server]\n", "x = \n"])
+def test_a_file_that_releases_read_as_they_like_gets_none(doubt: str, tmp_path: Path) -> None:
+    """Which hosts containerd finds in it nobody can tell: some of its parsers take what is not TOML."""
+    hosts = MIRROR + SECOND + doubt
+    node = Node(tmp_path, hosts, secret("creds", {"mirror.corp:5000": USER, "second.corp": USER, "docker.io": USER}))
+    file = f"{tmp_path}/etc/containerd/certs.d/docker.io/hosts.toml"
+    with pytest.raises(ConfigError, match="which hosts containerd asks cannot be told") as caught:
+        node.pull()
+    assert (caught.value.message.startswith(file), caught.value.hint) == (True, f"correct {file}")
+    assert answered(node.pull(ALLOWED)) == {NGINX: ("alpha", "hunter2")}
 
 
 @pytest.mark.parametrize("auths", [{"mirror.corp:5000": USER}, {"second.corp": USER}])

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _SETTLED_NS = 2_000_000_000
 """Age in nanoseconds from which a file's times tell its next change; FAT has the coarsest, 2 s."""
 
-_VERSION = f"{__version__}/4"
+_VERSION = f"{__version__}/5"
 """Of this program, and of what its kept forms look like: the number goes up with every change between two releases."""
 
 _MAX_SIZE = 64 * 1024 * 1024

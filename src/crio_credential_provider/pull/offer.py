@@ -9,6 +9,7 @@ does; its errors are those of ``decision.resolve``.
 
 from __future__ import annotations
 
+from ..errors import ConfigError
 from ..images import dockerconfig
 from ..kubernetes import credentialprovider, pullsecrets
 from ..kubernetes.pullsecrets import Skipped
@@ -88,6 +89,13 @@ def _ask_cluster(
         resolution.code = NO_CREDENTIAL
         resolution.reason = why_no_credential(account, settings, resolution.skipped)
         return
+    assert resolution.hosts is not None
+    if resolution.hosts.doubt and not settings.allow_fallback_exposure:
+        raise ConfigError(
+            f"{resolution.hosts.doubt}: which hosts containerd asks cannot be told, and it gets no credential",
+            f"correct {resolution.hosts.file}",
+            rule="toml-syntax",
+        )
     resolution.exposures = tuple(_exposures(chosen, selection, resolution.sources))
     if resolution.exposures and not settings.allow_fallback_exposure:
         resolution.code = EXPOSED

@@ -66,6 +66,7 @@ def sources(root: Path, image: str = "nginx") -> tuple[PullSource, ...]:
         ("version = 2\nx = \n", "toml-syntax", 2, "not valid TOML"),
         ("version = 2\nx = {\na = 1}\n", "toml-syntax", 2, "containerd does not know TOML 1.1"),
         (f'{CRI}Config_Path = "/a"\n', "spelling", 3, "must be written config_path"),
+        (f'[plugins.cri]\n{CRI[12:]}config_path = "/a"\n', "unclear", 1, "are the same plugin"),
         ("version = 5\n", "version", 0, "version is 5, and containerd knows 1 to 4"),
         ('version = 2\nimports = ["conf.d/[*.toml"]\n', "import-pattern", 0, "is not a pattern"),
         ('version = 2\nimports = ["other.toml"]\n', "import-missing", 0, "other.toml: no such file, which "),
@@ -85,7 +86,7 @@ def test_what_containerd_does_not_start_with(root: Path, text: str, rule: str, l
     assert message in caught.value.message
     assert caught.value.message.partition(": ")[0].startswith(str(file) if line else "") or not line
     assert caught.value.hint
-    assert ("no pod of this node" in caught.value.consequence) == (rule != "spelling")
+    assert ("no pod of this node" in caught.value.consequence) == (rule not in ("spelling", "unclear"))
 
 
 def test_a_missing_file_is_the_defaults(tmp_path: Path) -> None:
@@ -175,6 +176,52 @@ def test_a_file_that_containerd_ignores_is_told_with_its_line(root: Path) -> Non
     assert found.ignored == (
         f"{file}: unknown capability 'all': containerd knows pull, resolve, push: containerd ignores the file",
     )
+
+
+@pytest.mark.parametrize(
+    "table", ["[server]", '[host."https://mirror.corp".client]', '[host."https://mirror.corp".ca]']
+)
+def test_an_empty_table_in_the_place_of_a_value_is_no_fault_for_containerd_2(root: Path, table: str) -> None:
+    """Run: 2.3.4 asks the mirror, and then the registry itself."""
+    file = hosts_toml(root, f'[host."https://mirror.corp"]\n{table}\n')
+    found = find(root)
+    assert {host.host for host in found.hosts} == {"mirror.corp", "registry-1.docker.io"}
+    assert found.doubt.startswith(f"{file}: ")
+
+
+def test_a_key_in_two_spellings_is_decoded_twice(root: Path) -> None:
+    """Run: 2.3.4 cannot decode the first, and asks the registry itself."""
+    write(root, "etc/containerd/config.toml", IMAGES + CERTS_D)
+    hosts_toml(root, 'server = "https://mirror.corp"\nHOST.x = 1\n[host."https://mirror.corp"]\n')
+    found = find(root)
+    assert {host.host for host in found.hosts} == {"mirror.corp", "registry-1.docker.io"}
+    assert "host is there twice" in found.doubt
+
+
+@pytest.mark.parametrize("key", ['"https://robot:hunter2@mirror.corp"', "'https://mirror.corp?hunter2'"])
+def test_what_is_told_of_a_wrong_value_has_no_password(root: Path, key: str) -> None:
+    hosts_toml(root, f'[host.{key}]\ncapabilities = "pull"\n')
+    assert "hunter2" not in repr(find(root))
+    main = write(root, "etc/containerd/config.toml", f"{CRI[:-2]}.mirrors.{key}]\nendpoint = 1\n")
+    with pytest.raises(ConfigError) as caught:
+        load(root)
+    assert "hunter2" not in str(caught.value)
+    main.write_text(f"{CRI[:-2]}.configs.{key}.tls]\n{CRI[12:-2]}.auths.{key}]\n")
+    assert "hunter2" not in repr(load(root))
+
+
+def test_a_header_with_escapes_names_a_host_of_containerd_2(root: Path) -> None:
+    """Run: 2.3.4 asks both mirrors."""
+    write(root, "etc/containerd/config.toml", IMAGES + CERTS_D)
+    hosts_toml(root, '[host."https://mirror.corp"]\n["h\\u006fst"."https://second.corp"]\n')
+    assert [host.host for host in find(root).hosts][:2] == ["mirror.corp", "second.corp"]
+
+
+def test_the_value_of_another_key_of_a_broken_file_is_no_host(root: Path) -> None:
+    """It may be a secret."""
+    header = '[host."https://mirror.corp".header]'
+    hosts_toml(root, f'{header}\nX-Server-Token = "hunter2"\nY = "hunter3" = "hunter4"\n')
+    assert {host.host for host in find(root).hosts} == {"mirror.corp", "registry-1.docker.io"}
 
 
 def test_what_a_broken_file_mentions_may_be_asked(root: Path) -> None:

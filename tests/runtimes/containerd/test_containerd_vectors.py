@@ -97,7 +97,7 @@ def compare(case: Case, answer: Case, reading: str, root: Path) -> list[tuple[st
     try:
         domain = case["input"]["domain"]
         directory = hosts.find_directory(configuration.config_path, domain)
-        lists = hosts.each_reading(configuration, domain, directory, NO_CACHE, [])[reading]
+        lists = hosts.each_reading(configuration, domain, directory, NO_CACHE, [], [])[reading]
     except ConfigError as error:
         return [] if "error" in answer else [("hosts", str(error), answer["hosts"])]
     if "error" in answer:

@@ -5,7 +5,7 @@ Of registry.configs, registry.auths and registry.headers only names leave this m
 
 from __future__ import annotations
 
-from ...errors import ConfigError
+from ...errors import ConfigError, masked
 from ...platform import tomllines
 from . import tomlfile
 from .readings import REFUSED
@@ -30,15 +30,15 @@ def form(path: str) -> dict[str, Any]:
         return _cut(tomlfile.decode(data))
     except _WrongType as error:
         line = tomllines.find_lines(data.decode(), str).get(error.at, 0)
-        raise _refused(path, line, f"{'.'.join(error.at)} {error.reason}", error.rule) from None
+        raise _refused(path, line, f"{'.'.join(map(masked, error.at))} {error.reason}", error.rule) from None
     except tomlfile.NotToml as error:
         raise _refused(path, error.line, error.reason, "toml-syntax") from None
 
 
 def _refused(path: str, line: int, reason: str, rule: str) -> ConfigError:
     where = f"{path}:{line}" if line else path
-    # What is spelled otherwise some releases take, and some do not.
-    consequence = "" if rule == "spelling" else REFUSED
+    # What is spelled otherwise, or twice, some releases take, and some do not.
+    consequence = "" if rule in ("spelling", "unclear") else REFUSED
     return ConfigError(f"{where}: {reason}", f"correct {where}", rule=rule, line=line, consequence=consequence)
 
 
@@ -90,6 +90,9 @@ def _cut(document: dict[str, Any]) -> dict[str, Any]:
     if version < 0:
         raise _WrongType(("version",), "must be a number from 1")
     plugins = top.table("plugins")
+    if version < 2 and all(name in plugins for name in _PLUGINS[:2]):
+        words = f"and [plugins.{_PLUGINS[1]!r}] are the same plugin, of which containerd 2 takes either, by chance"
+        raise _WrongType(("plugins", "cri"), words, "unclear")
     return {
         "version": version,
         "imports": top.strings("imports"),
@@ -116,11 +119,11 @@ def _registry(registry: _Table) -> dict[str, Any]:
         kept["config_path"] = registry.get("config_path", str, "", "a string")
     if "mirrors" in registry:
         mirrors = registry.tables("mirrors", "endpoint")
-        kept["mirrors"] = {host: {"endpoint": mirror.strings("endpoint")} for host, mirror in mirrors.items()}
+        kept["mirrors"] = {masked(host): {"endpoint": mirror.strings("endpoint")} for host, mirror in mirrors.items()}
     if "configs" in registry:
         configs = registry.tables("configs", "auth", "tls")
         kept["configs"] = {
-            host: {
+            masked(host): {
                 "auth": "auth" in entry,
                 "tls": "tls" in entry,
                 "insecure": entry.table("tls").members.get("insecure_skip_verify") is True,
@@ -129,5 +132,5 @@ def _registry(registry: _Table) -> dict[str, Any]:
         }
     for name in ("auths", "headers"):
         if name in registry:
-            kept[name] = dict.fromkeys(registry.table(name).members, 1)
+            kept[name] = dict.fromkeys(map(masked, registry.table(name).members), 1)
     return kept

@@ -103,18 +103,26 @@ class Found(Record):
         directory: that counts, "" for none.
         file: the hosts.toml or config.toml that counts, "" for none.
         ignored: what containerd logs at most, and does not take.
+        doubt: why it may ask other hosts than these, "" where it does not.
     """
 
-    __slots__ = ("directory", "domain", "file", "hosts", "ignored")
+    __slots__ = ("directory", "domain", "doubt", "file", "hosts", "ignored")
 
     def __init__(
-        self, domain: str, hosts: tuple[Host, ...], directory: str = "", file: str = "", ignored: tuple[str, ...] = ()
+        self,
+        domain: str,
+        hosts: tuple[Host, ...],
+        directory: str = "",
+        file: str = "",
+        ignored: tuple[str, ...] = (),
+        doubt: str = "",
     ) -> None:
         self.domain = domain
         self.hosts = hosts
         self.directory = directory
         self.file = file
         self.ignored = ignored
+        self.doubt = doubt
 
 
 def hosts_for(config: Configuration, domain: str, cache: ParseCache) -> Found:
@@ -127,9 +135,10 @@ def hosts_for(config: Configuration, domain: str, cache: ParseCache) -> Found:
         ConfigError: containerd fails every pull from this registry.
     """
     ignored: list[str] = []
+    doubts: list[str] = []
     directory = find_directory(config.config_path, domain)
     file = f"{directory}/hosts.toml" if directory else config.file if config.mirrors else ""
-    by_reading = each_reading(config, domain, directory, cache, ignored)
+    by_reading = each_reading(config, domain, directory, cache, ignored, doubts)
     hosts = list(
         dict.fromkeys(
             host
@@ -144,19 +153,19 @@ def hosts_for(config: Configuration, domain: str, cache: ParseCache) -> Found:
         server = _server(domain)
         if not any((host.host, host.path) == (server.host, server.path) for host in hosts):
             hosts.append(server)
-    return Found(domain, tuple(hosts), directory, file, tuple(ignored))
+    return Found(domain, tuple(hosts), directory, file, tuple(ignored), "".join(doubts))
 
 
 def each_reading(
-    config: Configuration, domain: str, directory: str, cache: ParseCache, ignored: list[str]
+    config: Configuration, domain: str, directory: str, cache: ParseCache, ignored: list[str], doubts: list[str]
 ) -> dict[str, list[list[Host]]]:
     """The hosts as each release of containerd reads the files, several lists where more than that decides;
-    what it does not take is added to ``ignored``."""
+    what it does not take is added to ``ignored``, and why there may be further hosts to ``doubts``."""
     if not config.config_path:
         return {reading: [_mirrors(config, domain)] for reading in READINGS}
     if not directory:
         return {reading: [[_server(domain)]] for reading in READINGS}
-    return _of_directory(directory, domain, config.readings, cache, ignored)
+    return _of_directory(directory, domain, config.readings, cache, ignored, doubts)
 
 
 # -- directories ------------------------------------------------------------------------------------------------------
@@ -188,7 +197,7 @@ def _unreadable(path: str, error: OSError) -> ConfigError:
 
 
 def _of_directory(
-    directory: str, domain: str, releases: tuple[str, ...], cache: ParseCache, ignored: list[str]
+    directory: str, domain: str, releases: tuple[str, ...], cache: ParseCache, ignored: list[str], doubts: list[str]
 ) -> dict[str, list[list[Host]]]:
     file = f"{directory}/hosts.toml"
 
@@ -205,6 +214,8 @@ def _of_directory(
     ]
     if form and any(None in readings[reading] for reading in releases):
         where = f"{file}:{form['line']}" if form["line"] else file
+        if any(reading in form["doubtful"] for reading in releases):
+            doubts.append(f"{where}: {form['reason']}")
         every = all(readings[reading][0] is None for reading in releases)
         who = "containerd ignores" if every else "some releases of containerd ignore"
         alike = all(any(host.host == _server(domain).host for host in hosts) for hosts in answers)

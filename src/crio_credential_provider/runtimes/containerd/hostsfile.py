@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from ...errors import masked
 from ...platform.tomllines import find_headers
 from . import goaddress, tomlfile
 from .readings import FAILS, FIRST, READINGS, V1_6, V1_7, V2_2, V2_3
@@ -30,7 +31,7 @@ def form(path: str) -> dict[str, Any]:
     Returns:
         ``{}`` where there is none, or an empty one. Else ``answers``, lists of rows; ``readings``, for each release
         the positions among them of what it may take, null where it may ignore the file; ``reason`` and ``line`` of
-        why one surely does.
+        why one surely does; ``doubtful``, the releases that may ask hosts that no answer has.
 
     Raises:
         ConfigError: it cannot be read.
@@ -40,14 +41,18 @@ def form(path: str) -> dict[str, Any]:
         return {}
     answers: list[list[Row]] = []
     readings: dict[str, list[int | None]] = {}
+    doubtful: list[str] = []
     reason, line = "", 0
     for reading in READINGS:
         taken: list[int | None] = []
         try:
             found: list[list[Row] | None] = _alternatives(data, reading)
         except tomlfile.NotToml as error:
-            # containerd's parsers take some texts that are not TOML, each some of its own.
-            found = [None, _mentioned(data)] if error.is_syntax else [None]
+            # containerd's parsers take some texts that are not TOML, each some of its own, and containerd 2 takes
+            # an empty table for any value.
+            found = [None, _mentioned(data)] if error.is_doubtful else [None]
+            if error.is_doubtful:
+                doubtful.append(reading)
             if not reason:
                 reason, line = error.reason, error.line
         else:
@@ -58,7 +63,7 @@ def form(path: str) -> dict[str, Any]:
                 answers.append(rows)
             taken.append(None if rows is None else answers.index(rows))
         readings[reading] = taken
-    return {"answers": answers, "readings": readings, "reason": reason, "line": line}
+    return {"answers": answers, "readings": readings, "reason": reason, "line": line, "doubtful": doubtful}
 
 
 def _alternatives(data: bytes, reading: str) -> list[list[Row] | None]:
@@ -71,7 +76,8 @@ def _alternatives(data: bytes, reading: str) -> list[list[Row] | None]:
     text = data.decode()
     found: list[list[Row] | None] = []
     if reading not in FIRST:
-        order = [tomlfile.unescaped(keys[1]) for keys in _of_hosts(find_headers(text))]
+        headers = [[tomlfile.unescaped(key) for key in keys] for keys in find_headers(text)]
+        order = [keys[1] for keys in _of_hosts(headers)]
         found.append(_rows(document, order, _folded, reading))
     else:
         if any("\\" in line or (line.count("["), line.count("]")) != (1, 1) for line in _host_lines(text)):
@@ -95,7 +101,7 @@ def _rows(document: dict[str, Any], order: list[str], fields: Fields, reading: s
     _check(top, "", reading)
     tables = top.get("host", {})
     if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
-        raise tomlfile.NotToml("host must be a table for each URL")
+        raise tomlfile.NotToml("host must be a table for each URL", is_doubtful=_has_table(tables))
     hosts = {url: fields(table, _FIELDS) for url, table in tables.items()}
     for url, table in hosts.items():
         _check(table, url, reading)
@@ -138,11 +144,12 @@ def _mentioned(data: bytes) -> list[Row]:
 def _hosts_in(line: str) -> Iterator[str]:
     """The keys of a line, and the value of server; no other value, which may be a secret."""
     is_header = line.startswith("[") and "host" in line
-    is_server = "server" in line.partition("=")[0].lower()
+    is_server = line.partition("=")[0].strip(" \t\"'").lower() == "server"
     for quote in ('"', "'"):
         parts = line.split(quote)
-        for word, after in zip(parts[1::2], parts[2::2], strict=False):
-            if is_header or is_server or after.lstrip()[:1] in ("=", "."):
+        for before, word, after in zip(parts[::2], parts[1::2], parts[2::2], strict=False):
+            is_key = after.lstrip()[:1] in ("=", ".") and not before.rstrip().endswith("=")
+            if is_header or is_server or is_key:
                 yield word
     if line.lstrip("[ \t").startswith("host"):
         bare = line.partition(".")[2].partition("=")[0].partition(".")[0].partition("]")[0].strip()
@@ -159,6 +166,10 @@ def _is_plain(value: Any) -> bool:
     return isinstance(value, str | bool) or (isinstance(value, int) and abs(value) < 2**63)
 
 
+def _has_table(value: Any) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and any(isinstance(member, dict) for member in value))
+
+
 def _known(table: dict[str, Any], known: tuple[str, ...]) -> dict[str, Any]:
     """As containerd 1 takes keys: as they are written, or else in capital letters alone."""
     capital = {key.lower(): value for key, value in table.items() if key == key.upper() and key.lower() in known}
@@ -166,12 +177,19 @@ def _known(table: dict[str, Any], known: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _folded(table: dict[str, Any], known: tuple[str, ...]) -> dict[str, Any]:
-    """As containerd 2 takes keys, in any case."""
-    return {key.lower(): value for key, value in table.items() if key.lower() in known}
+    """As containerd 2 takes keys, in any case: where one is there twice, both must be right, and the last counts."""
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        folded = key.lower()
+        if folded in found and not (isinstance(value, str | bool) and type(value) is type(found[folded])):
+            raise tomlfile.NotToml(f"{folded} is there twice, in small and in capital letters", is_doubtful=True)
+        if folded in known:
+            found[folded] = value
+    return found
 
 
 def _check(fields: dict[str, Any], where: str, reading: str) -> None:
-    where = f"[host.{where!r}] " if where else ""
+    where = f"[host.{masked(where)!r}] " if where else ""
     for key, kind, words in (
         ("capabilities", list, "an array of strings"),
         ("skip_verify", bool, "true or false"),
@@ -183,7 +201,7 @@ def _check(fields: dict[str, Any], where: str, reading: str) -> None:
         if key == "dial_timeout" and reading in FIRST:
             continue
         if key in fields and not isinstance(fields[key], kind):
-            raise tomlfile.NotToml(f"{where}{key} must be {words}")
+            raise tomlfile.NotToml(f"{where}{key} must be {words}", is_doubtful=_has_table(fields[key]))
 
 
 def _row(url: str, fields: dict[str, Any], reading: str, strict: bool = True) -> Row:
@@ -192,7 +210,7 @@ def _row(url: str, fields: dict[str, Any], reading: str, strict: bool = True) ->
         try:
             scheme, host, path = goaddress.parse_url(url if url.startswith("http") else f"https://{url}", strict)
         except ValueError as error:
-            raise tomlfile.NotToml(f"{error}", is_syntax=True) from None
+            raise tomlfile.NotToml(f"{error}", is_doubtful=True) from None
         path = _api_root(path, fields.get("override_path", False))
     return [
         scheme,
@@ -219,7 +237,7 @@ def _capabilities(fields: dict[str, Any], reading: str) -> list[str]:
     found = set()
     for name in named:
         if not isinstance(name, str):
-            raise tomlfile.NotToml("capabilities must be an array of strings")
+            raise tomlfile.NotToml("capabilities must be an array of strings", is_doubtful=_has_table(name))
         known = (*_CAPABILITIES, "referrers") if reading in (V2_2, V2_3) else _CAPABILITIES
         if name.lower() not in known:
             raise tomlfile.NotToml(f"unknown capability {name!r}: containerd knows {', '.join(_CAPABILITIES)}")
@@ -232,7 +250,7 @@ def _paths(value: Any) -> list[str]:
         return []
     values = [value] if isinstance(value, str) else value
     if not isinstance(values, list) or not all(isinstance(item, str) for item in values):
-        raise tomlfile.NotToml("ca must be a file name or an array of them")
+        raise tomlfile.NotToml("ca must be a file name or an array of them", is_doubtful=_has_table(value))
     return values
 
 
@@ -244,7 +262,8 @@ def _pairs(value: Any) -> list[list[str]]:
     for pair in pairs if isinstance(pairs, list) else [None]:
         names = [pair, ""] if isinstance(pair, str) else pair
         if not isinstance(names, list) or len(names) != 2 or not all(isinstance(name, str) for name in names):
-            raise tomlfile.NotToml('client must be a file name, an array of them, or of ["CERT", "KEY"] pairs')
+            words = 'client must be a file name, an array of them, or of ["CERT", "KEY"] pairs'
+            raise tomlfile.NotToml(words, is_doubtful=_has_table(value))
         found.append(names)
     return found
 
@@ -252,7 +271,8 @@ def _pairs(value: Any) -> list[list[str]]:
 def _header_names(table: dict[str, Any]) -> list[str]:
     for name, value in table.items():
         if not isinstance(value, str) and not (isinstance(value, list) and all(isinstance(v, str) for v in value)):
-            raise tomlfile.NotToml(f"header {name!r} must be a string or an array of strings")
+            words = f"header {name!r} must be a string or an array of strings"
+            raise tomlfile.NotToml(words, is_doubtful=_has_table(value))
     return sorted(table)
 
 

@@ -18,14 +18,14 @@ class NotToml(Exception):
 
     Args:
         line: 0 where it is not known.
-        is_syntax: it is not TOML; else a value is not of the type that it must have.
+        is_doubtful: some release may take what it can of it, as of a text that is not TOML.
     """
 
-    def __init__(self, reason: str, line: int = 0, is_syntax: bool = False) -> None:
+    def __init__(self, reason: str, line: int = 0, is_doubtful: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
         self.line = line
-        self.is_syntax = is_syntax
+        self.is_doubtful = is_doubtful
 
 
 def read(path: str, consequence: str) -> bytes | None:
@@ -58,16 +58,16 @@ def decode(data: bytes) -> dict[str, Any]:
         document = tomli.loads(text)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise NotToml(f"not valid TOML: byte {error.start} is not UTF-8", line, is_syntax=True) from None
+        raise NotToml(f"not valid TOML: byte {error.start} is not UTF-8", line, is_doubtful=True) from None
     except RecursionError:
-        raise NotToml("not valid TOML: nested too deeply", is_syntax=True) from None
+        raise NotToml("not valid TOML: nested too deeply", is_doubtful=True) from None
     except ValueError as error:
         digits = str(error).partition("at line ")[2].partition(",")[0]
         line = int(digits) if digits.isdigit() else 0
-        raise NotToml(f"not valid TOML: {masked(str(error))}", line, is_syntax=True) from None
+        raise NotToml(f"not valid TOML: {masked(str(error))}", line, is_doubtful=True) from None
     newer = tomllines.find_newer(text)
     if newer:
-        raise NotToml("not valid TOML: containerd does not know TOML 1.1", newer, is_syntax=True)
+        raise NotToml("not valid TOML: containerd does not know TOML 1.1", newer, is_doubtful=True)
     return document
 
 
