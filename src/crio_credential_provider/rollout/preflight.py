@@ -21,7 +21,7 @@ _FATAL = frozenset(
         *("kubelet-without-provider-config", "kubelet-without-bin-dir", "kubelet-too-old", "feature-gate-off"),
         *("config-missing", "config-refused", "provider-missing", "token-attributes-missing", "cache-type-missing"),
         *("cache-type-unknown", "plugin-arguments-refused", "runtime-not-crio", "crio-too-old", "crio-conf-refused"),
-        *("runtime-mismatch", "containerd-config-refused", "mirrors-and-config-path"),
+        *("runtime-mismatch", "containerd-config-refused", "mirrors-and-config-path", "containerd-without-cri"),
     )
 )
 """Errors with which the kubelet does not start, or no pull is served."""

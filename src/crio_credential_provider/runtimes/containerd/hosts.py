@@ -103,18 +103,26 @@ class Found(Record):
         directory: that counts, "" for none.
         file: the hosts.toml or config.toml that counts, "" for none.
         ignored: what containerd logs at most, and does not take.
+        advice: what to do about the last of it, "" where that says it itself.
     """
 
-    __slots__ = ("directory", "domain", "file", "hosts", "ignored")
+    __slots__ = ("advice", "directory", "domain", "file", "hosts", "ignored")
 
     def __init__(
-        self, domain: str, hosts: tuple[Host, ...], directory: str = "", file: str = "", ignored: tuple[str, ...] = ()
+        self,
+        domain: str,
+        hosts: tuple[Host, ...],
+        directory: str = "",
+        file: str = "",
+        ignored: tuple[str, ...] = (),
+        advice: str = "",
     ) -> None:
         self.domain = domain
         self.hosts = hosts
         self.directory = directory
         self.file = file
         self.ignored = ignored
+        self.advice = advice
 
 
 def hosts_for(config: Configuration, domain: str, cache: ParseCache) -> Found:
@@ -144,7 +152,7 @@ def hosts_for(config: Configuration, domain: str, cache: ParseCache) -> Found:
         server = _server(domain)
         if not any((host.host, host.path) == (server.host, server.path) for host in hosts):
             hosts.append(server)
-    return Found(domain, tuple(hosts), directory, file, tuple(ignored))
+    return Found(domain, tuple(hosts), directory, file, tuple(ignored), config.advice)
 
 
 def each_reading(
