@@ -518,6 +518,12 @@ def test_a_near_miss_was_meant_though_nobody_has_a_credential(audit: Audit) -> N
     assert audit(objects).found() == {("a", IMAGE): ("anonymous", "wrong-key")}
 
 
+def test_a_pod_that_is_decided_for_many_is_not_named(audit: Audit) -> None:
+    ran = audit([secret("a", "s", GOOD), *grant("a"), pod("a", "web-1")], "--secrets-from=pod")
+    assert ran.found() == {("a", IMAGE): ("fails", "not-named")}
+    assert "no pull secret of the pod has a credential" in ran.stdout and "a/pod" not in ran.stdout
+
+
 # -- the plugin's configuration ---------------------------------------------------------------------------------------
 
 

@@ -257,6 +257,15 @@ def test_names_that_are_not_unicode(site: Site) -> None:
     assert len(lied) == 2 and lied[0].count(b"ud800") == 2
 
 
+def test_one_namespace_does_not_tell_what_others_have(site: Site) -> None:
+    """There nobody else's secrets are read, and a namespace without any would look as if none were required."""
+    ran = site.run("-n", "no-secret")
+    assert ran.found() == {("no-secret", auditing.IMAGE): ("anonymous", "no-secret")}
+    [note] = ran.report["notes"]
+    assert note.startswith("anonymous pulls may fail: whether another namespace has a credential for their mirrors")
+    assert site.run("-n", "works").report["notes"] == []
+
+
 def test_a_busy_server_is_waited_for(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     busy = first(2, refuse(429, retry_after=7))
     site.cluster.fault = lambda exchange: "/secrets" in exchange.request.path and busy(exchange)

@@ -372,7 +372,8 @@ def test_colour_is_for_terminals_that_want_it(
 def test_help_shows_an_example_that_runs(plugin: Path, scratch: Path) -> None:
     done = demo([plugin], scratch, "--help")
     assert done.returncode == 0
-    (example,) = re.findall(r"^  (crio-credential-provider demo .*)$", done.stdout, re.MULTILINE)
+    # The other is for a real containerd: test_demo_containerd.py.
+    _, example = re.findall(r"^  (crio-credential-provider demo .*)$", done.stdout, re.MULTILINE)
     word, *arguments = example.split()[1:]
     arguments[arguments.index("--plugin") + 1] = str(plugin)
     assert word == "demo"

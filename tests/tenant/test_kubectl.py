@@ -337,6 +337,13 @@ def test_mirror_sets_that_may_not_be_read(tenants: Tenants) -> None:
     assert done.status == 0
     refused = ", ".join(name for name in MIRROR_SETS if name != "imagetagmirrorsets")
     assert f"the plugin's settings are its defaults; {refused} may not be listed by this user." in done.flat
+    for wanted in server._LISTS:
+        group = wanted.group.removeprefix("/apis/").rpartition("/")[0].replace("/api", "")
+        tenants.grant("alice", "team-alpha", wanted.resource, group=group)
+    gate = ("audit", "-n", "team-alpha", "--secrets-from=pod", "--fail-on=not-checked")
+    assert tenants.run(*gate).status == 1
+    add_mirror_sets(tenants, *MIRROR_SETS)
+    assert tenants.run(*gate).status == 0
 
 
 def test_mirror_sets_that_the_operator_refuses(tenants: Tenants) -> None:
@@ -497,6 +504,11 @@ def test_audit_is_called_as_the_person_called_it(tenants: Tenants) -> None:
         done = tenants.run(*words)
         assert (done.status, done.out) == (2, "") and done.err.startswith("kubectl mirror-credentials audit: "), words
     assert not tenants.asked()
+
+
+def test_drop_ins_of_no_file(tenants: Tenants, tmp_path: Path) -> None:
+    done = tenants.run("audit", "-n", "team-alpha", f"--registries-conf-dir={tmp_path}")
+    assert (done.status, done.out) == (2, "") and "--registries-conf-dir: give --registries-conf as well" in done.err
 
 
 def test_audit_runs_one_kubectl_at_a_time(tenants: Tenants, monkeypatch: pytest.MonkeyPatch) -> None:

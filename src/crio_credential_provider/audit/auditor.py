@@ -23,7 +23,19 @@ from .decide import Decided, Decider
 from .nodes import NodeClass, find_classes
 from .openshift import objects as openshift
 from .openshift.objects import OpenShift
-from .result import MOST_HOLDERS, NO_MIRROR, NOT_CHECKED, OUTCOMES, REASONS, UNCHECKED, Audit, Count, Holder, Pull
+from .result import (
+    ANONYMOUS,
+    MOST_HOLDERS,
+    NO_MIRROR,
+    NOT_CHECKED,
+    OUTCOMES,
+    REASONS,
+    UNCHECKED,
+    Audit,
+    Count,
+    Holder,
+    Pull,
+)
 from .workloads import ANYWHERE, Object, Want, labels, member, text
 
 _NO_CLASS = Decided(NOT_CHECKED, "no-node-class", REASONS["no-node-class"].title, REASONS["no-node-class"].remedy)
@@ -169,6 +181,12 @@ class Auditor:
         is_mirrored = any(source.wanted for pull in pulls for source in pull.sources)
         if not is_mirrored and any(pull.outcome == NO_MIRROR for pull in pulls):
             yield "no pull asks a mirror: check that registries.conf, with its drop-ins, is that of a node with mirrors"
+        is_narrow = self._namespaces and not self.collected.are_from_files
+        if is_narrow and any(pull.outcome == ANONYMOUS for pull in pulls):
+            yield (
+                "anonymous pulls may fail: whether another namespace has a credential for their mirrors was not read; "
+                "--live asks the mirrors, --fail-on anonymous counts such pulls"
+            )
         for one in classes:
             if self.collected.nodes and not any(map(one.takes, self.collected.nodes.values())):
                 yield f"no node is of class {one.name}"

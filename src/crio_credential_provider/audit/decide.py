@@ -164,7 +164,7 @@ class Decider:
         sources = tuple(pull.source(source) for source in pull.sources)
         reason = pull.reason(wanted)
         remedy = told.remedy or (REASONS[reason].remedy if reason == "blocked" else "")
-        made = Decided(told.status, reason, told.text, remedy, sources, tuple(seam.unchecked))
+        made = Decided(told.status, reason, _nameless(told.text, want), remedy, sources, tuple(seam.unchecked))
         return made, pull, wanted
 
     def _hosts_for(self, config: Containerd, domain: str) -> Found:
@@ -262,7 +262,7 @@ class _Pull(NamedTuple):
         elif source.is_wanted and source.origin != SECRET:
             code = _code_of_error(self.error) if self.error is not None else self._code(source)
             near = source.others[0] if source.others else None
-            text = source.reason or REASONS[code].title
+            text = _nameless(source.reason, self.want) or REASONS[code].title
             if near is not None:
                 text += f"; secret {near.secret} has the key {shown_key(near.key)}: {near.why}"
         key = shown_key(source.key)
@@ -303,6 +303,11 @@ def _passed(source: Explained, resolution: Resolution, config: Containerd) -> Ex
 
 def _today(text: str) -> str:
     return text.replace(UNSEEN, _TODAY)
+
+
+def _nameless(text: str, want: Want) -> str:
+    """Without the name that the pod was given for the decision, which none has."""
+    return text.replace(f"pod {want.namespace}/{_POD} ", "the pod ")
 
 
 def _failed(reason: str, text: str) -> Decided:

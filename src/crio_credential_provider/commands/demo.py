@@ -50,13 +50,13 @@ _BOLD, _GREEN, _RED, _PLAIN = "\x1b[1m", "\x1b[32m", "\x1b[31m", "\x1b[0m"
 _DESCRIPTION = """\
 Shows what happens on a node when a pod's image comes from a private mirror: starts an API server
 and a mirror registry on 127.0.0.1, runs the plugin as the kubelet does, for pods of several teams,
-and pulls as CRI-O does, with the auth file that the plugin wrote; or, with --runtime containerd, has a
-real containerd pull with what the plugin answered. Every step is checked.
+and pulls as CRI-O does, with the auth file that the plugin wrote; or, with --runtime containerd,
+has a real containerd pull with what the plugin answered. Every step is checked.
 """
 _EPILOG = """\
 Needs neither root nor a network, takes a few seconds, and leaves nothing behind. With --runtime
-containerd it needs root, and containerd with its ctr: it starts one of its own, with files, a socket and
-a configuration of its own, and ends it.
+containerd it needs root, and containerd with its ctr: it starts one of its own, with files, a
+socket and a configuration of its own, and ends it.
 
 Examples; the second with another build of the plugin and machine-readable output:
   crio-credential-provider demo --runtime containerd

@@ -35,6 +35,7 @@ class Published(NamedTuple):
         origin: the object.
         notes: what else a person should know of it.
         enforcing: whether CRI-O refuses a short name that may mean several images, as its default is.
+        is_partial: whether some of the mirror sets may not be listed.
     """
 
     main: str
@@ -43,6 +44,7 @@ class Published(NamedTuple):
     origin: str
     notes: tuple[str, ...] = ()
     enforcing: bool = True
+    is_partial: bool = False
 
 
 def write(api: Api, directory: str) -> Published | str:
@@ -131,7 +133,7 @@ def write_mirror_sets(api: Api, directory: str) -> Published | str:
     drop_ins = [(os.path.basename(path), content) for path, content in files[1:]]
     main, others = _write(directory, "mirror-sets", files[0][1], drop_ins)
     notes = [forbidden, *notes] if refused else notes
-    return Published(main, others, "", read.origin(), tuple(notes), ENFORCING)
+    return Published(main, others, "", read.origin(), tuple(notes), ENFORCING, bool(refused))
 
 
 def _write(directory: str, place: str, main: bytes, drop_ins: Iterable[tuple[str, bytes]]) -> tuple[str, str]:

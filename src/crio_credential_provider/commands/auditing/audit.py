@@ -76,10 +76,12 @@ class Elsewhere(NamedTuple):
     Attributes:
         notes: what the person should know beforehand.
         enforcing: as of ``NodeClass``.
+        is_partial: as of ``Published``.
     """
 
     notes: tuple[str, ...] = ()
     enforcing: bool = True
+    is_partial: bool = False
 
 
 def run(arguments: list[str], program: str = output.PROGRAM, elsewhere: Elsewhere | None = None) -> int:
@@ -246,6 +248,7 @@ def _audit(given: argparse.Namespace) -> int:
         write_lines(_lines(given.output, found, is_fatal))
     kinds = (*workloads.KINDS, *mirrorsets.KINDS)
     is_partial = auditor.has_unreadable or auditor.collected.lacks_any(kinds) or _is_guess(given, place)
+    is_partial |= given.elsewhere is not None and given.elsewhere.is_partial
     return FAILING if (NOT_CHECKED in fatal and is_partial) or any(map(is_fatal, found.pulls)) else OK
 
 

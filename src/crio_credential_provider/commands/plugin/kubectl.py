@@ -374,6 +374,8 @@ def _audit(arguments: list[str]) -> int:
         given = audit.parser(_PROGRAM).parse(arguments)
         if given.registries_conf or given.machine_configs or given.print_rbac:
             return audit.run(arguments, _PROGRAM, audit.Elsewhere())
+        if given.registries_conf_dir:
+            raise UsageError("--registries-conf-dir: give --registries-conf as well")
         if given.files:
             raise UsageError(
                 "--registries-conf is missing",
@@ -387,7 +389,7 @@ def _audit(arguments: list[str]) -> int:
             flags = [f"--registries-conf={place}/{found.main}", f"--registries-conf-dir={place}/{found.drop_ins}"]
             flags += [f"--config={place}/{found.config}"] if found.config and not given.config else []
             notes = (f"registries.conf is that of {found.origin}", *found.notes)
-            return audit.run([*arguments, *flags], _PROGRAM, audit.Elsewhere(notes, found.enforcing))
+            return audit.run([*arguments, *flags], _PROGRAM, audit.Elsewhere(notes, found.enforcing, found.is_partial))
     except ProviderError as error:
         complain("audit", str(error), _PROGRAM)
         return audit.FAULT
