@@ -121,6 +121,13 @@ def test_a_directory_of_something_else(tmp_path: Path) -> None:
     assert f"{tmp_path}/certs.d has no HOST/hosts.toml" in ran.report["pulls"][0]["text"]
 
 
+def test_the_file_of_one_registry_is_not_taken_for_a_registries_conf(tmp_path: Path, certs: Path) -> None:
+    ran = audit(tmp_path, team("a", MIRROR), f"--registries-conf={certs}/docker.io/hosts.toml")
+    (pull,) = ran.report["pulls"]
+    assert (pull["outcome"], pull["reason"]) == ("fails", "invalid-registries-conf")
+    assert f"{certs}/docker.io/hosts.toml is the hosts.toml of one registry" in pull["text"]
+
+
 def test_each_node_by_its_runtime(tmp_path: Path, certs: Path) -> None:
     """Whatever the labels say: containerd reads no registries.conf."""
     conf = tmp_path / "registries.conf"

@@ -100,6 +100,7 @@ def test_no_mirror_is_no_configuration(tmp_path: Path) -> None:
     done = run(lay(tmp_path), "config")
     assert (done.status, done.out) == (1, "")
     assert "by /etc/containerd/config.toml no registry has a mirror" in done.err
+    assert "write one in a hosts.toml below its config_path" in done.err
 
 
 @pytest.mark.parametrize("name", ["k3s", "rke2"])

@@ -487,6 +487,20 @@ def test_a_containerd_that_serves_no_kubelet_stops_it(tmp_path: Path) -> None:
     assert "containerd-without-cri" in checked(tmp_path)[0]
 
 
+@pytest.mark.parametrize(
+    ("value", "code", "is_served_if_allowed"),
+    [("", "config-path-not-set", False), ("/etc/containerd/certs.d:/etc/docker/certs.d", "config-path-several", True)],
+)
+def test_where_containerd_may_ask_no_mirror_nothing_is_done(
+    value: str, code: str, is_served_if_allowed: bool, tmp_path: Path
+) -> None:
+    lay("containerd", tmp_path)
+    config = tmp_path / "etc/containerd/config.toml"
+    config.write_text(config.read_text().replace("/etc/containerd/certs.d", value))
+    assert code in checked(tmp_path)[0]
+    assert (code in checked(tmp_path, "--allow-fallback-exposure")[1]) == is_served_if_allowed
+
+
 def test_a_mirror_for_every_registry_is_told(tmp_path: Path) -> None:
     lay("containerd", tmp_path)
     certs = tmp_path / "etc/containerd/certs.d"

@@ -12,19 +12,26 @@ from ..runtimes.containerd.config import Configuration
 
 _MOST = 1 << 20
 """Bytes of a file that are looked at."""
+_HOST = (b"[host]", b"[host.")
+"""How the tables of a hosts.toml begin."""
+
+_COPY = "give a copy of containerd's config_path, such as /etc/containerd/certs.d"
 
 
 def is_containerd(path: str) -> bool:
     """Whether a path is containerd's: a directory, or a config.toml, which has plugins or imports as registries.conf
-    has not."""
-    if os.path.isdir(path):
-        return True
+    has not. A hosts.toml is containerd's as well, and refused by ``find``."""
+    return os.path.isdir(path) or _has(path, b"[plugins", b"plugins.", b"imports", *_HOST)
+
+
+def _has(path: str, *beginnings: bytes) -> bool:
+    """Whether a line of a file begins so."""
     try:
         with open(path, "rb") as file:
             lines = [line.strip() for line in file.read(_MOST).splitlines()]
     except OSError:
         return False
-    return any(line.startswith((b"[plugins", b"plugins.", b"imports")) for line in lines)
+    return any(line.startswith(beginnings) for line in lines)
 
 
 def find(path: str) -> tuple[str, str]:
@@ -37,13 +44,13 @@ def find(path: str) -> tuple[str, str]:
     if os.path.exists(path + config.MAIN_FILE):
         return path + config.MAIN_FILE, path
     if not os.path.isdir(path):
+        if _has(path, *_HOST):
+            raise ConfigError(f"{path} is the hosts.toml of one registry", _COPY)
         absolute = os.path.abspath(path)
         root = absolute.removesuffix(config.MAIN_FILE)
         return absolute, root if root != absolute else ""
     if not any(os.path.exists(f"{path}/{name}/hosts.toml") for name in _names(path)):
-        raise ConfigError(
-            f"{path} has no HOST/hosts.toml", "give a copy of containerd's config_path, such as /etc/containerd/certs.d"
-        )
+        raise ConfigError(f"{path} has no HOST/hosts.toml", _COPY)
     return "", ""
 
 

@@ -151,6 +151,7 @@ def _play(story: Story, opening: str, plugin: str, kept: str, as_json: bool) -> 
     elif not last.failure:
         runs = f"{len(story.runs)} runs of the plugin took {min(story.runs):.2f} to {max(story.runs):.2f} s each."
         write_line(_painted(_GREEN, f"All {len(steps)} steps passed, in {seconds:.1f} s.") + f" {runs}")
+        write_line("On a node: crio-credential-provider install shows what it would change there.")
     if kept and not as_json:
         write_line(f"The node's files are kept in {kept}")
     if last.failure:

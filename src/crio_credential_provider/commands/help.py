@@ -10,10 +10,11 @@ from ..settings import FLAGS, Flag
 from . import SUMMARIES
 
 _HEAD = """\
-crio-credential-provider - mirror credentials from the pod's own namespace, for CRI-O
+crio-credential-provider - mirror credentials from the pod's own namespace, for CRI-O and containerd
 
 The kubelet runs this program for each pull, with a CredentialProviderRequest on
-standard input. It writes an auth file for CRI-O and answers on standard output.
+standard input. For CRI-O it writes an auth file, for containerd its answer on standard
+output has the credential.
 
 Usage:
   crio-credential-provider [FLAGS] < request     as the kubelet does

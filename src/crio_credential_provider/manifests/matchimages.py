@@ -198,4 +198,4 @@ def why_no_registry(file: str, derived: Derived) -> tuple[str, str]:
         return derived.limits[0].partition(":")[0], hint
     if derived.left_out:
         return ": ".join(derived.left_out[0]), hint
-    return f"by {file} no registry has a mirror", hint
+    return f"by {file} no registry has a mirror", f"write one in a hosts.toml below its config_path, or {hint}"

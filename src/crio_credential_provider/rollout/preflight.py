@@ -21,10 +21,13 @@ _FATAL = frozenset(
         *("kubelet-without-provider-config", "kubelet-without-bin-dir", "kubelet-too-old", "feature-gate-off"),
         *("config-missing", "config-refused", "provider-missing", "token-attributes-missing", "cache-type-missing"),
         *("cache-type-unknown", "plugin-arguments-refused", "runtime-not-crio", "crio-too-old", "crio-conf-refused"),
-        *("runtime-mismatch", "containerd-config-refused", "mirrors-and-config-path", "containerd-without-cri"),
+        *("runtime-mismatch", "containerd-config-refused", "mirrors-and-config-path", "config-path-not-set"),
+        "containerd-without-cri",
     )
 )
 """Errors with which the kubelet does not start, or no pull is served."""
+_UNSURE = ("config-path-several", "registry-table-misplaced")
+"""Errors with which containerd may ask the registry itself alone: no pull gets a credential unless that is allowed."""
 _EXPOSED = "mirror-credential-exposed"
 """With containerd: of one registry. If others are served, it is told, and stops nothing: that it never got a credential
 is no change."""
@@ -53,7 +56,8 @@ def check(plan: Plan, root: str) -> Checked:
     """
     given = Given(root=root, next_start=True)
     planned = plan.tree(root)
-    kubelet = gather(given, planned).kubelet
+    node = gather(given, planned)
+    kubelet, settings = node.kubelet, node.settings
     for name, path in ((PROVIDER_CONFIG, plan.config_path), (BIN_DIR, plan.bin_dir)):
         flag = kubelet.flag(name) if kubelet else None
         if flag is None or flag.value != path:
@@ -63,8 +67,10 @@ def check(plan: Plan, root: str) -> Checked:
     before: set[object] = set()
     if any(finding.severity == "error" and finding.code not in _FATAL for finding in found.findings):
         before = {_key(finding) for finding in examine(given).findings}
+    if settings is not None and not settings.allow_fallback_exposure:
+        before -= {_key(finding) for finding in found.findings if finding.code in _UNSURE}
     exposed = [finding for finding in found.findings if finding.code == _EXPOSED]
-    if len(exposed) < len(mirrored.tables(gather(given, planned))):
+    if len(exposed) < len(mirrored.tables(node)):
         before |= {_key(finding) for finding in exposed}
     return _sorted_out(found, before)
 

@@ -191,6 +191,11 @@ def check_config_path(node: Node) -> Results:
         version = "" if config.version else f"version = {3 if plugin == _V3 else 2}\n"
         where = f"{main}, the version at its top" if version and config.files else main
         remedy = f"write this in {where}, {_then(node)}\n{version}{_SNIPPET.format(plugin)}"
+        # containerd does not start with a table that is there twice; `containerd config default` writes an empty one.
+        table = line_of(node, config.files, plugin, ".registry]")
+        if table.line:
+            setting = _SNIPPET.partition("  ")[2]
+            remedy = f"set config_path in the table that is there, at {place(table)}, {_then(node)}\n{setting}"
         remedy = written_by(node, main, remedy)
         yield find("config-path-not-set", evidence, others, remedy=remedy)
     elif len(config.config_path) > 1:

@@ -75,11 +75,13 @@ def _add_flags(kubelet: Kubelet) -> str:
     """How flags reach this kubelet."""
     if kubelet.distribution:
         return (
-            f"/var/lib/rancher/credentialprovider needs both the directory bin and the file config.yaml; "
-            f"or set them in /etc/rancher/{kubelet.distribution}/config.yaml as image-credential-provider-bin-dir and "
+            "crio-credential-provider install does it; or by hand: /var/lib/rancher/credentialprovider needs both the "
+            "directory bin and the file config.yaml; or set them in "
+            f"/etc/rancher/{kubelet.distribution}/config.yaml as image-credential-provider-bin-dir and "
             f"image-credential-provider-config. Then: {restart(kubelet)}"
         )
-    return f"give the kubelet these flags (kubeadm: KUBELET_EXTRA_ARGS), then: {restart(kubelet)}\n{_FLAGS}"
+    flags = f"give the kubelet these flags (kubeadm: KUBELET_EXTRA_ARGS), then: {restart(kubelet)}\n{_FLAGS}"
+    return f"crio-credential-provider install does it; or by hand: {flags}"
 
 
 def _stale(node: Node, kubelet: Kubelet, config: Flag) -> Results:
