@@ -58,6 +58,27 @@ def test_a_name_that_was_mended_heals(world: World, tmp_path: Path) -> None:
 
 
 @LAID
+def test_registry_settings_written_where_they_are_told_to_heal(world: World, tmp_path: Path) -> None:
+    """Of the last file with the plugin's table, which containerd 1 takes whole."""
+    with world.node(load_fault("containerd-drop-in-without-registry"), tmp_path) as laid:
+        (found,) = look(laid, offline=True).findings
+        told = re.search(r"write (\[.+?\.registry\]) of (\S+) in (\S+) as well", found["remedy"])
+        assert told is not None and told[2] == CONFIG
+        with below(laid.root, told[3]).open("a") as file:
+            file.write(f'{told[1]}\nconfig_path = "/etc/containerd/certs.d"\n')
+        assert look(laid, offline=True).findings == []
+
+
+@LAID
+@pytest.mark.slow
+def test_each_mirror_is_told_once(world: World, tmp_path: Path) -> None:
+    """Two registries have the same one, as host and as server."""
+    with world.node(load_fault("containerd-mirror-name-unknown"), tmp_path) as laid:
+        (found,) = look(laid, offline=False).findings
+    assert found["code"] == "mirror-unreachable" and "getent hosts mirror.corp.example" in found["remedy"]
+
+
+@LAID
 def test_each_fault_of_its_own_is_told(world: World, tmp_path: Path) -> None:
     names = (
         "hosts-skip-verify",

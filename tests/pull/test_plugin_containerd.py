@@ -85,6 +85,17 @@ def test_an_upstream_that_would_be_shown_it_is_refused_and_told(node: Node, alph
     assert allowed.entry["EXPOSURES"] == "docker.io"
 
 
+def test_files_that_do_not_count_are_told_once_with_what_to_do(node: Node, alpha: str) -> None:
+    """And that the credential may be shown to others is no way out: the mirror may not be asked at all."""
+    config = "etc/containerd/config.toml"
+    node.write(config, "version = 2\n")
+    run = node.run(request(token=alpha), FLAG)
+    assert credentials(run) == {} and run.entry["REASON_CODE"] == "exposed"
+    message = run.entry["MESSAGE"]
+    assert message.endswith(f"may ask docker.io itself alone: set config_path in {node.root}/{config}")
+    assert message.count("no file sets config_path") == 1 and "--allow-fallback-exposure" not in message
+
+
 def test_a_changed_hosts_toml_counts_from_the_next_pull(node: Node, alpha: str) -> None:
     for text, expected in ((CLOSED, 1), (OPEN, 0), (CLOSED, 1)):
         node.write(HOSTS, text)

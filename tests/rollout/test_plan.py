@@ -479,6 +479,14 @@ def test_who_else_could_see_the_credential_is_told_before(tmp_path: Path) -> Non
     assert EXPOSED not in stops and EXPOSED in others
 
 
+def test_a_containerd_that_serves_no_kubelet_stops_it(tmp_path: Path) -> None:
+    """The kubelet would not come up again after its restart."""
+    lay("containerd", tmp_path)
+    config = tmp_path / "etc/containerd/config.toml"
+    config.write_text(f'disabled_plugins = ["cri"]\n{config.read_text()}')
+    assert "containerd-without-cri" in checked(tmp_path)[0]
+
+
 @pytest.mark.parametrize(
     ("value", "code", "is_served_if_allowed"),
     [("", "config-path-not-set", False), ("/etc/containerd/certs.d:/etc/docker/certs.d", "config-path-several", True)],

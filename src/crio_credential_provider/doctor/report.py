@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import threading
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import NamedTuple, TypeVar
 
 from ..errors import ProviderError, UsageError
 from ..node.facts import Given, Node, gather, with_content
 from ..node.kubelet import parse_version
 from ..node.tree import Tree, Unreadable
-from ..registryclient import Verdict, probe_registry
+from ..registryclient import Api, Verdict, probe_api, probe_registry
 from ..settings import CRIO
 from . import cluster
 from .catalogue import CATALOGUE, SEVERITIES
 from .checks import checks_for
 from .checks import cluster as cluster_checks
+from .checks import hosts as hosts_checks
 from .checks.config import bare_pattern, check_config, check_entry, check_match_images, mirror_patterns
 from .checks.registries import MOST_PROBED, asked_mirrors, check_mirrors
 from .cluster import Answers
@@ -25,6 +27,8 @@ from .finding import Examined, Finding, Result, Unexamined
 
 _PROBE_DEADLINE = 5.0
 """Seconds for a mirror to answer."""
+
+_Place = TypeVar("_Place", bound=Hashable)
 
 
 class Report(NamedTuple):
@@ -79,6 +83,8 @@ def examine(given: Given, tree: Tree | None = None) -> Report:
         results += check(facts)
     if facts.pulls_with == CRIO:
         results += check_mirrors(facts, _probe(facts) if given.live else {})
+    else:
+        results += hosts_checks.check_mirrors(facts, _probe_hosts(facts) if given.live else {})
     if not given.config:
         results += cluster_checks.check_endpoint(facts, located)
         results += _of_cluster(facts, answers or Answers(located), own, token_file, live=answers is not None)
@@ -129,23 +135,33 @@ def _probe(facts: Node) -> dict[tuple[str, bool], Verdict | str]:
     """Asks each mirror whether a registry is there; shows no credential."""
     if facts.given.config:
         return {}
-    places = list(dict.fromkeys((mirror.host, mirror.insecure) for mirror in asked_mirrors(facts)))
-    places = places[:MOST_PROBED]
-
+    places = dict.fromkeys((mirror.host, mirror.insecure) for mirror in asked_mirrors(facts))
     environment = facts.crio.environment if facts.crio else {}
-    found: dict[tuple[str, bool], Verdict | str] = {}
+    ask = functools.partial(probe_registry, root=facts.tree.root, deadline=_PROBE_DEADLINE, environment=environment)
+    return _ask_all({(host, insecure): functools.partial(ask, host, insecure=insecure) for host, insecure in places})
 
-    def ask(host: str, insecure: bool) -> None:
-        root = facts.tree.root
+
+def _probe_hosts(facts: Node) -> dict[Api, Verdict | str]:
+    """The same for the hosts of containerd's files."""
+    if facts.given.config:
+        return {}
+    environment = facts.containerd.environment if facts.containerd else {}
+    ask = functools.partial(probe_api, root=facts.tree.root, deadline=_PROBE_DEADLINE, environment=environment)
+    return _ask_all({api: functools.partial(ask, api) for api in hosts_checks.asked_hosts(facts)})
+
+
+def _ask_all(questions: Mapping[_Place, Callable[[], Verdict]]) -> dict[_Place, Verdict | str]:
+    """The verdicts on the first places; a text where nothing could be asked."""
+    found: dict[_Place, Verdict | str] = {}
+
+    def ask(place: _Place) -> None:
         try:
-            found[host, insecure] = probe_registry(
-                host, insecure=insecure, root=root, deadline=_PROBE_DEADLINE, environment=environment
-            )
+            found[place] = questions[place]()
         except ProviderError as error:
-            found[host, insecure] = str(error)
+            found[place] = str(error)
 
     # All at once: each takes as long as its deadline if there is no answer.
-    threads = [threading.Thread(target=ask, args=place) for place in places]
+    threads = [threading.Thread(target=ask, args=(place,)) for place in [*questions][:MOST_PROBED]]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -73,7 +73,7 @@ class Audit:
         """Decides what the run's journal entry says; ``outcome`` is a word for machines, and so is ``code``: why."""
         warnings = [*(self.resolution.warnings if self.resolution is not None else ()), *self.warnings]
         self.outcome, self.code = outcome, code
-        self._message = "; ".join((message, *warnings))
+        self._message = "; ".join((message, *(warning for warning in warnings if warning not in message)))
         self._priority = min(priority, journal.WARNING) if warnings else priority
 
     def tell_fault(self, fault: str, message: str, code: str = "") -> None:

@@ -135,13 +135,15 @@ def _refusal(resolution: Resolution) -> tuple[str, str]:
         f"containerd would show the credential of secret {choice.secret} for {choice.source.name} to "
         f"{' and '.join(source.location for source in others)} as well"
     )
-    return reason, f"{remedy(resolution.hosts, choice.source, others)}; or allow it with --allow-fallback-exposure"
+    hint = remedy(resolution.hosts, choice.source, others)
+    # With files that do not count, the mirror may not be asked at all.
+    return reason, hint if resolution.hosts.ignored else f"{hint}; or allow it with --allow-fallback-exposure"
 
 
 def remedy(found: Found, mirror: PullSource, others: Sequence[PullSource]) -> str:
     """What keeps a mirror's credential from the other hosts of a registry."""
     if found.ignored:
-        return f"correct this first: {found.ignored[-1]}"
+        return f"correct this first: {found.ignored[-1]}" + (f": {found.advice}" if found.advice else "")
     if not found.file.endswith("/hosts.toml"):
         return (
             f"move {found.domain} from registry.mirrors to a hosts.toml below config_path, which can leave the "

@@ -55,6 +55,7 @@ __all__ = (
     "UNAUTHORIZED",
     "Api",
     "Verdict",
+    "probe_api",
     "probe_host",
     "probe_manifest",
     "probe_registry",
@@ -138,6 +139,24 @@ def probe_host(
     """
     client = ContainerdClient(api, credential, root, deadline, environment)
     return _judge(client, lambda client: client.ask_manifest(path, reference))
+
+
+def probe_api(
+    api: Api, *, root: str = "", deadline: float = DEADLINE, environment: Mapping[str, str] = os.environ
+) -> Verdict:
+    """As ``probe_registry``, for a host of containerd's files; the CAs and certificates of ``api`` lie below ``root``.
+
+    Raises:
+        ConfigError: this process may not read what containerd would read.
+    """
+    # Not every proxy answers below its path without the name of an image.
+    api = api._replace(
+        path="/v2",
+        namespace="",
+        ca=tuple(root + path for path in api.ca),
+        client=tuple((root + one, other and root + other) for one, other in api.client),
+    )
+    return _judge(ContainerdClient(api, None, root, deadline, environment), Client.ask_registry)
 
 
 def _judge(client: Client, ask: Callable[[Client], tuple[str, str]]) -> Verdict:

@@ -22,6 +22,7 @@ _FATAL = frozenset(
         *("config-missing", "config-refused", "provider-missing", "token-attributes-missing", "cache-type-missing"),
         *("cache-type-unknown", "plugin-arguments-refused", "runtime-not-crio", "crio-too-old", "crio-conf-refused"),
         *("runtime-mismatch", "containerd-config-refused", "mirrors-and-config-path", "config-path-not-set"),
+        "containerd-without-cri",
     )
 )
 """Errors with which the kubelet does not start, or no pull is served."""

@@ -85,5 +85,5 @@ def _prepare(root: str, wishes: Wishes) -> Prepared:
         return Prepared(made, nothing=f"everything is installed already, nothing to do{hint}")
     checked = preflight.check(made, root)
     made = plan.recorded(made, tree, plan.joined(transaction.installed(Store(tree)), made.changes))
-    codes = ", ".join(finding.code for finding in checked.stops)
+    codes = ", ".join(dict.fromkeys(finding.code for finding in checked.stops))
     return Prepared(made, checked, f"doctor finds errors on the planned node: {codes}" if codes else "")

@@ -42,7 +42,6 @@ _OF_CONTAINERD: tuple[Check, ...] = (
     containerd.check_config_file,
     containerd.check_config_path,
     hosts.check_hosts,
-    containerd.check_live_mirrors,
 )
 
 

@@ -204,11 +204,9 @@ def check_config_path(node: Node) -> Results:
         remedy = f'config_path = "{config.config_path[0]}", with all directories in it, {_then(node)}'
         yield find("config-path-several", evidence, remedy=written_by(node, config.file, remedy))
     else:
-        plugin = _V3 if config.version >= 3 else _V2
-        text = f'with version = {config.version} the table is [plugins."{plugin}".registry]'
-        evidence = line_of(node, (config.file,), "[plugins", "registry")._replace(text=text)
-        remedy = f"write it as this table, {_then(node)}\n{_SNIPPET.format(plugin)}"
-        yield find("registry-table-misplaced", evidence, remedy=written_by(node, config.file, remedy))
+        evidence = line_of(node, (config.file,), "[plugins", "registry")._replace(text=config.unsure)
+        remedy = written_by(node, config.file, f"{config.advice}; {_then(node)}")
+        yield find("registry-table-misplaced", evidence, remedy=remedy)
 
 
 def _is_second(node: Node) -> bool:
@@ -273,10 +271,3 @@ _FOR_CRIO = (
     *("--hand-off-timeout", "--stale-after"),
 )
 _FOR_CONTAINERD = ("--containerd-config", "--allow-fallback-exposure")
-
-
-def check_live_mirrors(node: Node) -> Results:
-    """That no mirror is asked."""
-    if has_mirrors(node) and not node.given.config:
-        why = "not asked with --root" if not node.given.live else "crio-credential-provider verify IMAGE asks them"
-        yield Unexamined("whether the mirrors answer", why)

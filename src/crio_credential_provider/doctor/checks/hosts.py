@@ -14,6 +14,7 @@ from ...node.facts import Node
 from ...node.located import toml_line
 from ...node.tree import Unreadable
 from ...pull.resolution import is_wanted
+from ...registryclient import CONNECT, DNS, TLS, Api, Verdict
 from ...runtimes.containerd.hosts import Found
 from ...runtimes.containerd.pullsources import repository_sources
 from ...runtimes.pullsource import PullSource
@@ -21,9 +22,10 @@ from ..finding import Evidence, Examined, Finding, Results, Unexamined, at, find
 from ..hostsnames import is_registry, meant_directory, meant_file
 from ..mirrored import example, has_mirrors, mirrored_registries
 from .containerd import line_of, place, written_by
-from .registries import is_loopback
+from .registries import MOST_PROBED, is_loopback
 
 _MOST_TOLD = 5
+_NEXT_HOST = "containerd asks the next host of the file, the server last; if that is the mirror, too, the pull fails."
 _KEYS = ("capabilities", "ca", "client", "skip_verify", "header", "override_path", "dial_timeout")
 _OF_THE_TOP = ("server", "host")
 
@@ -330,3 +332,49 @@ def _line_of_host(node: Node, found: Found, host: str) -> Evidence:
         return line_of(node, (found.file,), "mirrors", domain)
     header = line_of(node, (found.file,), "host", host)
     return header if header.line else line_of(node, (found.file,), host)
+
+
+# -- what the mirrors answer ------------------------------------------------------------------------------------------
+
+
+def asked_hosts(node: Node) -> dict[Api, Found]:
+    """The mirrors that containerd asks; each once."""
+    if node.hosts is None or node.hosts.config is None or node.hosts.config.unsure:
+        return {}
+    asked: dict[Api, Found] = {}
+    for domain, found in node.hosts.found.items():
+        itself = ("registry-1.docker.io",) if domain == "docker.io" else (domain,)
+        for host in found.hosts:
+            if host.file and host.host and host.host not in itself:
+                certificates = host.skip_verify, host.plain_http, host.ca, host.client
+                asked.setdefault(Api(host.scheme, host.host, "", "", *certificates, (), host.file), found)
+    return asked
+
+
+def check_mirrors(node: Node, verdicts: dict[Api, Verdict | str]) -> Results:
+    """What the mirrors answered; a text where nothing could be asked."""
+    mirrors = asked_hosts(node)
+    if not mirrors or node.given.config:
+        return
+    if not node.given.live:
+        yield Unexamined("whether the mirrors answer", "not asked with --root")
+        return
+    told: set[str] = set()
+    for api, found in mirrors.items():
+        verdict = verdicts.get(api, f"more than {MOST_PROBED} hosts")
+        if isinstance(verdict, str):
+            yield Unexamined(f"the mirror {api.host}", verdict)
+        elif verdict.cause == "certs.d":
+            # Which file is missing is told by itself.
+            continue
+        elif verdict.outcome not in (DNS, CONNECT, TLS):
+            yield Examined(f"the mirror {api.host}: {verdict.evidence}")
+        elif api.host not in told:
+            told.add(api.host)
+            words = verdict.evidence.replace(node.tree.root, "") if node.tree.root else verdict.evidence
+            evidence = _line_of_host(node, found, api.host)._replace(text=f"the mirror {api.host}: {words}")
+            remedy = written_by(node, found.file, verdict.remedy)
+            if verdict.outcome == TLS:
+                yield find("mirror-certificate", evidence, remedy=remedy, consequence=_NEXT_HOST)
+            else:
+                yield find("mirror-unreachable", evidence, remedy=remedy, consequence=_NEXT_HOST)

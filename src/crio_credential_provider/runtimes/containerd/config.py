@@ -44,6 +44,7 @@ class Configuration(Record):
         file: the one that sets either; "" for a default.
         version: of the main file; 0 where there is none.
         unsure: why containerd may look at none of it and ask the registry itself alone, "" where it does look.
+        advice: what to do about that.
         auths: hosts for which containerd has a credential of its own; used where the kubelet sends none.
         tls: hosts with registry.configs.*.tls, which containerd 2 ignores.
         insecure: those of them whose certificate containerd 1 does not verify.
@@ -53,6 +54,7 @@ class Configuration(Record):
     """
 
     __slots__ = (
+        "advice",
         "auths",
         "config_path",
         "file",
@@ -79,6 +81,7 @@ class Configuration(Record):
         files: tuple[str, ...] = (),
         readings: tuple[str, ...] = READINGS,
         insecure: tuple[str, ...] = (),
+        advice: str = "",
     ) -> None:
         self.config_path = config_path
         self.mirrors = mirrors
@@ -91,6 +94,7 @@ class Configuration(Record):
         self.files = files
         self.readings = readings
         self.insecure = insecure
+        self.advice = advice
 
 
 def load(file: str, root: str, cache: ParseCache) -> Configuration:
@@ -346,16 +350,19 @@ def _combined(outcomes: list[Outcome], forms: Forms, root: str) -> Configuration
     for other in settings:
         if (other.config_path, other.mirrors) != (one.config_path, one.mirrors):
             raise _unclear(forms, one, other)
-    unsure = ""
+    unsure = advice = ""
     if len(settings) < len(outcomes) and settings:
         if not one.file:
             unsure = (
                 "no file sets config_path: containerd before 2.2 has no default, and later ones do not use it as a rule"
             )
+            advice = f"set config_path in {forms[0][0] if forms else 'config.toml'}"
         elif ":" in one.config_path:
             unsure = "containerd from 2.1 takes a config_path of several directories for the name of one"
+            advice = f"write one directory as config_path in {one.file}, with all others' content in it"
         else:
-            unsure = f"not every release of containerd takes the registry settings of {one.file}: {_remedy(forms)}"
+            unsure = f"not every release of containerd takes the registry settings of {one.file}"
+            advice = _remedy(forms)
     configs = one.registry.get("configs", {})
     auths = {host for host, entry in configs.items() if entry["auth"]} | set(one.registry.get("auths", ()))
     return Configuration(
@@ -370,6 +377,7 @@ def _combined(outcomes: list[Outcome], forms: Forms, root: str) -> Configuration
         tuple(path for path, _ in forms),
         tuple(reading for reading in READINGS if any(outcome.reading == reading for outcome in outcomes)),
         tuple(sorted(host for host, entry in configs.items() if entry["insecure"])),
+        advice,
     )
 
 
@@ -387,10 +395,17 @@ def _remedy(forms: Forms) -> str:
     version = form["version"]
     for path, other in forms[1:]:
         if other["version"] != version and version:
-            return f"in {path} write version = {version}"
+            return f"in {path} write version = {version}, and the names that plugins have with that version"
     if version < 2:
         return f"in {main} write version = 2 at the top, and the full names of plugins"
     for path, each in forms:
         if version > 2 and _CRI in each["plugins"]:
             return f'in {path} write [plugins."{_IMAGES}".registry] in place of [plugins."{_CRI}".registry]'
-    return f"write all of the plugin's table in {_file_of(forms)}, and imports with absolute paths"
+    file = _file_of(forms)
+    later = next((path for path, each in reversed(forms) if _CRI in each["plugins"]), file)
+    if later != file:
+        return (
+            f'write [plugins."{_CRI}".registry] of {file} in {later} as well: containerd 1 takes the whole '
+            f'[plugins."{_CRI}"] from the last file that has it'
+        )
+    return f"write all of the plugin's table in {file}, and imports with absolute paths"

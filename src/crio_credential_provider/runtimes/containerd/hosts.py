@@ -104,9 +104,10 @@ class Found(Record):
         file: the hosts.toml or config.toml that counts, "" for none.
         ignored: what containerd logs at most, and does not take.
         doubt: why it may ask other hosts than these, "" where it does not.
+        advice: what to do about the last that is ignored, "" where that says it itself.
     """
 
-    __slots__ = ("directory", "domain", "doubt", "file", "hosts", "ignored")
+    __slots__ = ("advice", "directory", "domain", "doubt", "file", "hosts", "ignored")
 
     def __init__(
         self,
@@ -116,6 +117,7 @@ class Found(Record):
         file: str = "",
         ignored: tuple[str, ...] = (),
         doubt: str = "",
+        advice: str = "",
     ) -> None:
         self.domain = domain
         self.hosts = hosts
@@ -123,6 +125,7 @@ class Found(Record):
         self.file = file
         self.ignored = ignored
         self.doubt = doubt
+        self.advice = advice
 
 
 def hosts_for(config: Configuration, domain: str, cache: ParseCache) -> Found:
@@ -153,7 +156,7 @@ def hosts_for(config: Configuration, domain: str, cache: ParseCache) -> Found:
         server = _server(domain)
         if not any((host.host, host.path) == (server.host, server.path) for host in hosts):
             hosts.append(server)
-    return Found(domain, tuple(hosts), directory, file, tuple(ignored), "".join(doubts))
+    return Found(domain, tuple(hosts), directory, file, tuple(ignored), "".join(doubts), config.advice)
 
 
 def each_reading(
