@@ -19,6 +19,7 @@ from ..settings import CONTAINERD
 from .hostsnames import is_registry
 
 _EXAMPLE = "team/image"
+_NOTHING = Derived((), (), (), ())
 
 
 class Table(NamedTuple):
@@ -81,17 +82,14 @@ def example(domain: str) -> Reference:
 
 def derive(node: Node, allowed: tuple[str, ...] = ()) -> Derived:
     """The matchImages that a node calls for. ``allowed``: as ``--mirror-registry``."""
-    if node.pulls_with != CONTAINERD:
-        config = node.registries.config
-        return matchimages.match_images(config, allowed) if config else Derived((), (), (), ())
-    found = {
-        table.prefix: node.hosts.found[table.prefix].file
-        for table in tables(node)
-        if node.hosts
-        and (not allowed or any(f"{place}/".startswith(f"{one}/") for place in table.places for one in allowed))
-    }
-    patterns = sorted(found, key=lambda pattern: (pattern != "docker.io", pattern))
-    return Derived(tuple(patterns), tuple(f"{pattern} in {found[pattern]}" for pattern in patterns), (), ())
+    if node.pulls_with == CONTAINERD:
+        if node.hosts is None:
+            return _NOTHING
+        # Of a directory with a wrong name something else is told.
+        found = {domain: one for domain, one in node.hosts.found.items() if is_registry(domain)}
+        return matchimages.match_registries(node.hosts._replace(found=found), allowed)
+    config = node.registries.config
+    return matchimages.match_images(config, allowed) if config else _NOTHING
 
 
 def has_mirror(node: Node, image: Reference) -> bool:
