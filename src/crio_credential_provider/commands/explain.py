@@ -81,7 +81,7 @@ Exit status:
      another location, or what --mirror-registry names) gets one, from a secret or from the node; or this
      pull asks no such source
   3  it does not: no such source gets a credential (with containerd: none that only its own hosts could
-     see), or the plugin fails, or CRI-O fails the pull itself
+     see), or the plugin fails, or the runtime fails the pull itself
   1  unknown, reported on stderr: the cluster could not be asked as the plugin would ask it, or this
      user may not read what the container runtime reads; what is known without it is printed
   2  wrong usage

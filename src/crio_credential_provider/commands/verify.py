@@ -79,7 +79,7 @@ Examples:
 
 Exit status:
   0  the pull would succeed: a source has the image and serves it
-  3  it would fail: no source does, or CRI-O fails the pull itself
+  3  it would fail: no source does, or the runtime fails the pull itself
   1  unknown, reported on stderr: the cluster, or a file that CRI-O reads, could not be read; or it depends
      on a credential helper, on what the kubelet passes, or on what CRI-O does and verify does not (it
      sends a credential to a token service without TLS, waits longer, asks again)
