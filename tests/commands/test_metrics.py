@@ -333,6 +333,8 @@ def test_ended_while_journalctl_hangs(tmp_path: Path) -> None:
         while not ((tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip()):
             assert time.monotonic() < limit
             time.sleep(0.02)
+        # Started is not yet known of: within that moment it is left to systemd, which ends all of a unit.
+        time.sleep(1)
         process.terminate()
         process.wait(20)
     assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}").exists()
