@@ -291,6 +291,7 @@ def test_the_wheel_finds_its_own_license(installed: Path) -> None:
 
 
 def test_a_part_without_a_license_is_not_released(tmp_path: Path) -> None:
+    need(f"{NATIVE.host}-gcc")
     (tmp_path / "unknown/debian").mkdir(parents=True)
     (tmp_path / "unknown/debian/changelog").write_text("unknown (1.0-1) unstable; urgency=low\n")
     (tmp_path / "unknown/debian/copyright").write_text("Free.\n")
