@@ -206,7 +206,7 @@ def api_of(found: Found, source: PullSource, image: Reference) -> Api:
     from ..registryclient import Api
 
     host = next(h for h in found.hosts if h.url == source.location and pullsources.name_of(h, image) == source.name)
-    is_itself = host.host in (found.domain, "registry-1.docker.io" if found.domain == "docker.io" else "")
+    is_itself = host.host in (found.domain, hosts.own_host(found.domain))
     return Api(
         host.scheme,
         host.host,

@@ -5,36 +5,20 @@ A host is only shown a credential that is for it: what containerd would show it 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ... import registryclient
 from ...explanation import Explanation, Source
 from ...explanation.containerd import api_of, kind_of
 from ...registryclient import Verdict
-from ..request.handedover import HandedOver
-from .shown import KUBELET, first_taken, is_own
+from .shown import KUBELET, Asking, first_taken, is_own
 
 if TYPE_CHECKING:
     from ...images.dockerconfig import Credential
 
 
-class Questions:
+class Questions(Asking):
     """What containerd asks."""
-
-    def __init__(
-        self,
-        explained: Explanation,
-        reference: str,
-        root: str,
-        handed: Sequence[HandedOver],
-        environment: Mapping[str, str],
-    ) -> None:
-        self._explained = explained
-        self._reference = reference
-        self._root = root
-        self._handed = handed
-        self._environment = environment
 
     def ask(self, source: Source) -> tuple[Source, Verdict]:
         """The verdict on a source, and what was shown there."""

@@ -10,7 +10,7 @@ from ...explanation import NODE, NODE_HELPER, Explanation, Source
 from ...pull import decision, keyring
 from ...registryclient import Verdict
 from ..request.handedover import HandedOver
-from .shown import KUBELET, first_taken, is_own
+from .shown import KUBELET, Asking, first_taken, is_own
 
 if TYPE_CHECKING:
     from ...images.dockerconfig import Credential
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ...pull.keyring import Choice
 
 
-class Questions:
+class Questions(Asking):
     """What CRI-O asks."""
 
     def __init__(
@@ -29,11 +29,7 @@ class Questions:
         handed: Sequence[HandedOver],
         environment: Mapping[str, str],
     ) -> None:
-        self._explained = explained
-        self._reference = reference
-        self._root = root
-        self._handed = handed
-        self._environment = environment
+        super().__init__(explained, reference, root, handed, environment)
         self._of_node = _choices_of_node(explained)
         self._credentials = _credentials(explained, self._of_node)
 

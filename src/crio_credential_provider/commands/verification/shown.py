@@ -2,18 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ... import explanation, registryclient
 from ...explanation import Explanation, Source
 from ...registryclient import Verdict
+from ..request.handedover import HandedOver
 
 if TYPE_CHECKING:
     from ...images.dockerconfig import Credential
 
 KUBELET = "kubelet"
 """Where a source's credential is from: a secret in the pod's imagePullSecrets, through the kubelet."""
+
+
+class Asking:
+    """What a runtime asks for a pull.
+
+    Args:
+        reference: the tag or digest.
+        root: of the files that are read.
+        handed: what the kubelet hands over from the pod's imagePullSecrets, in its order.
+        environment: of the runtime, with its proxies.
+    """
+
+    def __init__(
+        self,
+        explained: Explanation,
+        reference: str,
+        root: str,
+        handed: Sequence[HandedOver],
+        environment: Mapping[str, str],
+    ) -> None:
+        self._explained = explained
+        self._reference = reference
+        self._root = root
+        self._handed = handed
+        self._environment = environment
 
 
 def is_own(source: Source, explained: Explanation) -> bool:

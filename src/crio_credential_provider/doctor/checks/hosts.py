@@ -15,7 +15,7 @@ from ...node.located import toml_line
 from ...node.tree import Unreadable
 from ...pull.resolution import is_wanted
 from ...registryclient import CONNECT, DNS, TLS, Api, Verdict
-from ...runtimes.containerd.hosts import Found
+from ...runtimes.containerd.hosts import Found, own_host
 from ...runtimes.containerd.pullsources import repository_sources
 from ...runtimes.pullsource import PullSource
 from ..finding import Evidence, Examined, Finding, Results, Unexamined, at, find, seen
@@ -343,9 +343,8 @@ def asked_hosts(node: Node) -> dict[Api, Found]:
         return {}
     asked: dict[Api, Found] = {}
     for domain, found in node.hosts.found.items():
-        itself = ("registry-1.docker.io",) if domain == "docker.io" else (domain,)
         for host in found.hosts:
-            if host.file and host.host and host.host not in itself:
+            if host.file and host.host and host.host != own_host(domain):
                 certificates = host.skip_verify, host.plain_http, host.ca, host.client
                 asked.setdefault(Api(host.scheme, host.host, "", "", *certificates, (), host.file), found)
     return asked

@@ -269,12 +269,15 @@ def _spoken(scheme: str, host: str, is_tls: bool) -> tuple[str, bool]:
     return "http", True
 
 
+def own_host(domain: str) -> str:
+    """HOST[:PORT] of the registry itself, as containerd dials it."""
+    return _DOCKER_HUB if domain == "docker.io" else domain
+
+
 def _server(domain: str, skip_verify: bool | None = None, is_tls: bool = False) -> Host:
     """The registry itself."""
-    host, scheme = domain, "https"
-    if domain == "docker.io":
-        host = _DOCKER_HUB
-    elif goaddress.is_localhost(domain):
+    host, scheme = own_host(domain), "https"
+    if goaddress.is_localhost(domain):
         split = goaddress.split_port(domain)
         port = split[1] if split else ""
         scheme = "https" if port in ("", "443") else "http"
@@ -331,7 +334,7 @@ def _mirrors(config: Configuration, domain: str) -> list[Host]:
             )
         )
     if not has_server:
-        host = _DOCKER_HUB if domain == "docker.io" else domain
+        host = own_host(domain)
         scheme = "http" if goaddress.is_localhost(host) else "https"
         skip = scheme == "http"
         found.append(Host(scheme, host, "/v2", ALL[:2], skip, scheme == "http", is_server=True))
